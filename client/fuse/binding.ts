@@ -1,0 +1,258 @@
+import type { Timespec } from '../../common/clock.js';
+
+/**
+ * The boundary between the kernel and the file system: inode-level requests, as the kernel sends them. Two bindings
+ * call a `FileSystem`: kernel/ (FUSE protocol on /dev/fuse) and fuse-native.ts. Methods reject with a HoldfastError;
+ * its errno is what the program sees. A method that is absent is answered ENOSYS.
+ */
+
+/** Who asks. fuse-native knows no caller: it passes the mounting user. */
+export interface Caller {
+  uid: number;
+  gid: number;
+  pid: number;
+  /** Aborted when the kernel interrupts the request (FUSE_INTERRUPT): the method should reject with EINTR soon. */
+  signal: AbortSignal;
+}
+
+export interface FileAttr {
+  ino: number;
+  /** Type and permission bits. */
+  mode: number;
+  nlink: number;
+  uid: number;
+  gid: number;
+  rdev: number;
+  size: number;
+  /** 512-byte units. */
+  blocks: number;
+  blksize: number;
+  atime: Timespec;
+  mtime: Timespec;
+  ctime: Timespec;
+}
+
+/** An inode with how long, in ms, the kernel may believe it. Each Entry given counts one kernel lookup (see forget). */
+export interface Entry {
+  /** ino 0 with a positive entryTtlMs: a negative entry. */
+  attr: FileAttr;
+  generation: number;
+  entryTtlMs: number;
+  attrTtlMs: number;
+}
+
+export interface AttrReply {
+  attr: FileAttr;
+  ttlMs: number;
+}
+
+export interface OpenReply {
+  handle: number;
+  /** FOPEN_DIRECT_IO: the kernel's page cache is not used. */
+  directIo?: boolean;
+  /** FOPEN_KEEP_CACHE: cached pages stay valid. */
+  keepCache?: boolean;
+  /** FOPEN_NONSEEKABLE is never needed; FOPEN_NOFLUSH: no FLUSH at close is wanted. */
+  noFlush?: boolean;
+  /** FOPEN_CACHE_DIR, for opendir. */
+  cacheDir?: boolean;
+}
+
+export interface CreateReply extends OpenReply {
+  entry: Entry;
+}
+
+/** Which attributes a setattr changes. `handle` is given for ftruncate and futimens. */
+export interface SetAttrRequest {
+  mode?: number;
+  uid?: number;
+  gid?: number;
+  size?: number;
+  atime?: Timespec | 'now';
+  mtime?: Timespec | 'now';
+  ctime?: Timespec;
+  /** FATTR_KILL_SUIDGID. */
+  killPriv?: boolean;
+  handle?: number;
+  lockOwner?: bigint;
+}
+
+export interface DirEntry {
+  name: Buffer;
+  ino: number;
+  /** S_IFMT >> 12, as d_type. */
+  type: number;
+  /** Opaque, not 0: hand it back to go on behind this entry. Below 2^53. */
+  cookie: number;
+  /** With readdirplus; "." and ".." carry none. A given entry counts one lookup. */
+  entry?: Entry;
+}
+
+export interface StatFs {
+  blockSize: number;
+  /** In blockSize units. */
+  blocks: number;
+  free: number;
+  available: number;
+  files: number;
+  filesFree: number;
+  nameMax: number;
+}
+
+export interface FileLock {
+  start: number;
+  /** Inclusive; Number.MAX_SAFE_INTEGER for "to the end". */
+  end: number;
+  type: 'read' | 'write' | 'unlock';
+  pid: number;
+}
+
+export interface WriteRequest {
+  handle: number;
+  offset: number;
+  data: Buffer;
+  /** Pages written back by the kernel (mmap, write-back): the caller is not the writer. */
+  fromCache: boolean;
+  /** FUSE_WRITE_KILL_SUIDGID. */
+  killPriv: boolean;
+  /** open(2) flags of the handle. */
+  flags: number;
+  lockOwner?: bigint;
+}
+
+export interface FileSystem {
+  /** The binding is up: capabilities and limits that were agreed, and the way to push invalidations. */
+  init?(info: BindingInfo): Promise<void>;
+  /** The mount is going away; flush what is buffered. */
+  destroy?(): Promise<void>;
+  /** `name` may be "." or "..". A missing name: reject with ENOENT, or answer a negative entry. */
+  lookup(caller: Caller, parent: number, name: Buffer): Promise<Entry>;
+  /** The kernel dropped `count` of its lookups of an inode. No answer. */
+  forget(ino: number, count: number): void;
+  getattr(caller: Caller, ino: number, handle?: number): Promise<AttrReply>;
+  setattr(caller: Caller, ino: number, change: SetAttrRequest): Promise<AttrReply>;
+  readlink(caller: Caller, ino: number): Promise<Buffer>;
+  symlink(caller: Caller, parent: number, name: Buffer, target: Buffer): Promise<Entry>;
+  /** `mode` includes the type (file, fifo, socket, device); `umask` is the caller's, not yet applied. */
+  mknod(
+    caller: Caller,
+    parent: number,
+    name: Buffer,
+    mode: number,
+    rdev: number,
+    umask: number,
+  ): Promise<Entry>;
+  mkdir(caller: Caller, parent: number, name: Buffer, mode: number, umask: number): Promise<Entry>;
+  unlink(caller: Caller, parent: number, name: Buffer): Promise<void>;
+  rmdir(caller: Caller, parent: number, name: Buffer): Promise<void>;
+  rename(
+    caller: Caller,
+    parent: number,
+    name: Buffer,
+    newParent: number,
+    newName: Buffer,
+    flags: number,
+  ): Promise<void>;
+  link(caller: Caller, ino: number, newParent: number, newName: Buffer): Promise<Entry>;
+  open(caller: Caller, ino: number, flags: number): Promise<OpenReply>;
+  create(
+    caller: Caller,
+    parent: number,
+    name: Buffer,
+    mode: number,
+    flags: number,
+    umask: number,
+  ): Promise<CreateReply>;
+  /** Fewer bytes than `size` only at end of file. Several buffers are sent without a copy. */
+  read(caller: Caller, ino: number, handle: number, offset: number, size: number): Promise<Buffer[]>;
+  /** `data` belongs to the file system once called (it is not reused by the binding). Returns the bytes taken. */
+  write(caller: Caller, ino: number, request: WriteRequest): Promise<number>;
+  /** Each close(2): report write errors here. */
+  flush(caller: Caller, ino: number, handle: number, lockOwner: bigint): Promise<void>;
+  /** The last reference to the handle is gone. */
+  release(ino: number, handle: number, flags: number, lockOwner?: bigint): Promise<void>;
+  fsync(caller: Caller, ino: number, handle: number, dataOnly: boolean): Promise<void>;
+  opendir(caller: Caller, ino: number, flags: number): Promise<OpenReply>;
+  /** Entries behind `cookie` (0: from the start), "." and ".." included; an empty answer is the end. */
+  readdir(
+    caller: Caller,
+    ino: number,
+    handle: number,
+    cookie: number,
+    maxEntries: number,
+    plus: boolean,
+  ): Promise<DirEntry[]>;
+  releasedir(ino: number, handle: number): Promise<void>;
+  fsyncdir(caller: Caller, ino: number, handle: number, dataOnly: boolean): Promise<void>;
+  statfs(caller: Caller, ino: number): Promise<StatFs>;
+  getxattr(caller: Caller, ino: number, name: Buffer): Promise<Buffer>;
+  setxattr(caller: Caller, ino: number, name: Buffer, value: Buffer, flags: number): Promise<void>;
+  listxattr(caller: Caller, ino: number): Promise<Buffer[]>;
+  removexattr(caller: Caller, ino: number, name: Buffer): Promise<void>;
+  access?(caller: Caller, ino: number, mask: number): Promise<void>;
+  fallocate?(
+    caller: Caller,
+    ino: number,
+    handle: number,
+    mode: number,
+    offset: number,
+    length: number,
+  ): Promise<void>;
+  /** SEEK_DATA 3 or SEEK_HOLE 4; ENXIO behind the end. */
+  lseek?(caller: Caller, ino: number, handle: number, offset: number, whence: number): Promise<number>;
+  copyFileRange?(
+    caller: Caller,
+    from: { ino: number; handle: number; offset: number },
+    to: { ino: number; handle: number; offset: number },
+    length: number,
+  ): Promise<number>;
+  getlk?(caller: Caller, ino: number, handle: number, owner: bigint, lock: FileLock): Promise<FileLock>;
+  setlk?(
+    caller: Caller,
+    ino: number,
+    handle: number,
+    owner: bigint,
+    lock: FileLock,
+    options: { wait: boolean; flock: boolean },
+  ): Promise<void>;
+  ioctl?(caller: Caller, ino: number, handle: number, command: number, input: Buffer): Promise<Buffer>;
+}
+
+/** What a binding can do; the file system adapts to it and the mount command prints what is missing. */
+export interface BindingInfo {
+  kind: 'kernel' | 'fuse-native';
+  /** Bytes in one write request. */
+  maxWrite: number;
+  callerIdentity: boolean;
+  nanoseconds: boolean;
+  notify?: Notifier;
+}
+
+/** Pushes to the kernel, written from a pool thread. Resolve when the kernel has taken them; ENOENT is success. */
+export interface Notifier {
+  /** length 0: to the end; offset < 0: attributes only. */
+  invalidateInode(ino: number, offset: number, length: number): Promise<void>;
+  invalidateEntry(parent: number, name: Buffer): Promise<void>;
+  /** The entry was deleted: inotify is told. */
+  deleteEntry(parent: number, child: number, name: Buffer): Promise<void>;
+}
+
+export interface MountOptions {
+  mountPoint: string;
+  /** Shown as the source in /proc/mounts. */
+  fsName: string;
+  /** Other users may use the mount (kernel: as root always). */
+  allowOther: boolean;
+  readOnly?: boolean;
+  /** Threads parked in read(/dev/fuse), 1..8. */
+  readers?: number;
+}
+
+/** A mounted file system. */
+export interface Mount {
+  readonly info: BindingInfo;
+  /** Settles when the mount has ended, whoever ended it. */
+  readonly ended: Promise<void>;
+  /** Unmounts: plainly, then lazily after `graceMs`, then by aborting the connection. Idempotent. */
+  unmount(graceMs: number): Promise<void>;
+}

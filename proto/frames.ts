@@ -1,0 +1,416 @@
+import { createConnection, createServer, type Server, type Socket } from 'node:net';
+import type { Clock, Timer } from '../common/clock.js';
+import { crc32c } from '../common/crc32c.js';
+import { type Deferred, deferred } from '../common/deferred.js';
+import type { Logger } from '../common/logger.js';
+import { errorFromCode, HoldfastError, toHoldfastError } from './errors.js';
+import {
+  FRAME_HEADER_BYTES,
+  type FrameFields,
+  type FrameHeader,
+  FrameType,
+  readHeader,
+  writeHeader,
+} from './frame-header.js';
+import { MAX_FRAME_PAYLOAD_BYTES, PROTOCOL_VERSION } from './types.js';
+
+/**
+ * The data plane: length-prefixed frames over TCP. Both sides of a connection may send requests; a reply carries the
+ * request's type and id with the REPLY bit, and comes in any order. Payloads are checked against their CRC-32C when
+ * they arrive and are never copied into a message.
+ */
+
+/** Request bytes that one connection works on at a time; beyond it the socket is not read. */
+export const HANDLER_BYTES_MAX = 64 * 1024 * 1024;
+/** Bytes that one connection holds unsent; beyond it call() refuses with OVERLOADED. */
+export const SEND_QUEUE_BYTES_MAX = 128 * 1024 * 1024;
+export const FRAME_CALLS_IN_FLIGHT_MAX = 16_384;
+/** The first frame must arrive within this time. */
+const HELLO_TIMEOUT_MS = 5_000;
+const SOCKET_KEEPALIVE_MS = 5_000;
+
+/** A received frame; `payload` is empty when there is none. It belongs to the receiver. */
+export interface Frame {
+  header: FrameHeader;
+  payload: Buffer;
+}
+
+/** What a handler answers: fields that differ from the request's, and a payload in one or more parts. */
+export interface FrameReply {
+  fields?: FrameFields;
+  payload?: Buffer | Buffer[];
+  /** CRC-32C of the payload when it is known already: saves computing it again. */
+  payloadCrc?: number;
+}
+
+/** Serves requests; a rejection travels as the reply's status with its text as payload. */
+export type FrameHandler = (frame: Frame, connection: FrameConnection) => Promise<FrameReply>;
+
+/** Who is on the other side, from its HELLO. */
+export interface FrameHello {
+  protocol: number;
+  clusterId: string;
+  role: 'client' | 'chunkserver';
+  /** Server id, or session id of a client. */
+  id: number;
+}
+
+const EMPTY = Buffer.alloc(0);
+
+interface PendingFrame {
+  deferred: Deferred<Frame>;
+  timer: Timer | undefined;
+}
+
+/** One connection, either side. Made by dialFrames and FrameServer. */
+export class FrameConnection {
+  readonly #socket: Socket;
+  readonly #clock: Clock;
+  readonly #log: Logger;
+  readonly #handler: FrameHandler;
+  readonly #parser: FrameParser;
+  readonly #pending = new Map<number, PendingFrame>();
+  readonly #closed = deferred<string>();
+  #nextId = 1;
+  #handlerBytes = 0;
+  #ended = false;
+  #corked = false;
+  /** Set when the HELLO was exchanged. */
+  peer: FrameHello | undefined;
+
+  constructor(socket: Socket, options: { clock: Clock; log: Logger; handler: FrameHandler }) {
+    this.#socket = socket;
+    this.#clock = options.clock;
+    this.#log = options.log;
+    this.#handler = options.handler;
+    this.#parser = new FrameParser((frame) => this.#receive(frame));
+    socket.setNoDelay(true);
+    socket.setKeepAlive(true, SOCKET_KEEPALIVE_MS);
+    socket.on('data', (chunk: Buffer) => {
+      try {
+        this.#parser.push(chunk);
+      } catch (error) {
+        this.close(toHoldfastError(error).message);
+      }
+    });
+    socket.on('error', (error) => this.close(error.message));
+    socket.on('end', () => this.close('ended by the peer'));
+    socket.on('close', () => this.close('closed'));
+  }
+
+  /** Settles with the reason when the connection has ended. */
+  get closed(): Promise<string> {
+    return this.#closed.promise;
+  }
+
+  get ended(): boolean {
+    return this.#ended;
+  }
+
+  /** Bytes that wait to be sent. */
+  get queuedBytes(): number {
+    return this.#socket.writableLength;
+  }
+
+  get inFlight(): number {
+    return this.#pending.size;
+  }
+
+  /**
+   * Sends a request and waits for its reply.
+   * @param deadlineMs 0: none (the connection's end settles it)
+   * @throws HoldfastError the reply's status; CONNECTION_LOST or DEADLINE_EXCEEDED (outcome unknown); OVERLOADED
+   */
+  call(
+    fields: FrameFields & { type: FrameType },
+    payload: Buffer | Buffer[] | undefined,
+    deadlineMs: number,
+    payloadCrc?: number,
+  ): Promise<Frame> {
+    if (this.#ended) return Promise.reject(new HoldfastError('CONNECTION_LOST', 'connection ended'));
+    if (
+      this.#pending.size >= FRAME_CALLS_IN_FLIGHT_MAX ||
+      this.#socket.writableLength > SEND_QUEUE_BYTES_MAX
+    ) {
+      return Promise.reject(new HoldfastError('OVERLOADED', 'too much is waiting on one connection'));
+    }
+    let id = this.#nextId;
+    while (this.#pending.has(id)) id = (id % 0xffff_fffe) + 1;
+    this.#nextId = (id % 0xffff_fffe) + 1;
+    const result = deferred<Frame>();
+    const timer =
+      deadlineMs > 0
+        ? this.#clock.after(deadlineMs, () => {
+            this.#pending.delete(id);
+            result.reject(new HoldfastError('DEADLINE_EXCEEDED'));
+          })
+        : undefined;
+    this.#pending.set(id, { deferred: result, timer });
+    this.#send({ ...fields, requestId: id, deadlineMs }, payload, payloadCrc);
+    return result.promise;
+  }
+
+  /** Breaks the connection off; pending calls are rejected with CONNECTION_LOST. Idempotent. */
+  close(reason: string): void {
+    if (this.#ended) return;
+    this.#ended = true;
+    this.#socket.destroy();
+    const pending = [...this.#pending.values()];
+    this.#pending.clear();
+    for (const call of pending) {
+      call.timer?.cancel();
+      call.deferred.reject(new HoldfastError('CONNECTION_LOST', reason));
+    }
+    this.#closed.resolve(reason);
+  }
+
+  #send(
+    fields: FrameFields & { type: number },
+    payload: Buffer | Buffer[] | undefined,
+    payloadCrc?: number,
+  ): void {
+    if (this.#ended) return;
+    const parts = payload === undefined ? [] : Array.isArray(payload) ? payload : [payload];
+    let bytes = 0;
+    let crc = 0;
+    for (const part of parts) bytes += part.length;
+    if (payloadCrc !== undefined) crc = payloadCrc;
+    else for (const part of parts) crc = crc32c(part, crc);
+    const header = Buffer.allocUnsafe(FRAME_HEADER_BYTES);
+    writeHeader(header, fields, bytes, crc);
+    // All frames of one turn of the event loop leave in one writev.
+    if (!this.#corked) {
+      this.#corked = true;
+      this.#socket.cork();
+      process.nextTick(() => {
+        this.#corked = false;
+        this.#socket.uncork();
+      });
+    }
+    this.#socket.write(header);
+    for (const part of parts) if (part.length > 0) this.#socket.write(part);
+  }
+
+  #receive(frame: Frame): void {
+    if (frame.header.isReply) {
+      const call = this.#pending.get(frame.header.requestId);
+      if (!call) return; // its deadline has passed
+      this.#pending.delete(frame.header.requestId);
+      call.timer?.cancel();
+      if (frame.header.status === 0) call.deferred.resolve(frame);
+      else call.deferred.reject(frameError(frame));
+      return;
+    }
+    const bytes = FRAME_HEADER_BYTES + frame.payload.length;
+    this.#handlerBytes += bytes;
+    if (this.#handlerBytes > HANDLER_BYTES_MAX) this.#socket.pause();
+    this.#handler(frame, this)
+      .then(
+        (reply) => this.#send({ ...replyFields(frame), ...reply.fields }, reply.payload, reply.payloadCrc),
+        (error: unknown) => this.#sendError(frame, error),
+      )
+      .finally(() => {
+        this.#handlerBytes -= bytes;
+        if (this.#handlerBytes <= HANDLER_BYTES_MAX && this.#socket.isPaused()) this.#socket.resume();
+      });
+  }
+
+  #sendError(frame: Frame, error: unknown): void {
+    if (!(error instanceof HoldfastError))
+      this.#log.error({ err: error, type: frame.header.type }, 'request failed');
+    const failure = error instanceof FrameError ? error : toHoldfastError(error);
+    const fields = failure instanceof FrameError ? failure.fields : {};
+    const text = Buffer.from(failure.message.slice(0, 1024));
+    this.#send({ ...replyFields(frame), ...fields, status: failure.code }, text);
+  }
+}
+
+/** An error whose reply carries header fields as well, for instance NEED_TRUNCATE with the number known. */
+export class FrameError extends HoldfastError {
+  readonly fields: FrameFields;
+  constructor(name: ConstructorParameters<typeof HoldfastError>[0], fields: FrameFields, detail?: string) {
+    super(name, detail);
+    this.fields = fields;
+  }
+}
+
+function replyFields(frame: Frame): FrameFields & { type: number } {
+  const { type, requestId, pg, epoch, ino, chunk, offset } = frame.header;
+  return { type: type | FrameType.REPLY, requestId, pg, epoch, ino, chunk, offset };
+}
+
+function frameError(frame: Frame): HoldfastError {
+  const plain = errorFromCode(frame.header.status);
+  return new FrameError(plain.errorName, frame.header, frame.payload.toString('utf8'));
+}
+
+/** Cuts a byte stream into frames. Exported for tests. */
+export class FrameParser {
+  readonly #onFrame: (frame: Frame) => void;
+  readonly #headerBuffer = Buffer.allocUnsafe(FRAME_HEADER_BYTES);
+  #headerFilled = 0;
+  #header: FrameHeader | undefined;
+  #payload: Buffer | undefined;
+  #payloadFilled = 0;
+
+  constructor(onFrame: (frame: Frame) => void) {
+    this.#onFrame = onFrame;
+  }
+
+  /** @throws HoldfastError PROTOCOL or CORRUPT: the stream cannot be trusted further */
+  push(chunk: Buffer): void {
+    let at = 0;
+    while (at < chunk.length) {
+      if (!this.#header) {
+        const taken = Math.min(FRAME_HEADER_BYTES - this.#headerFilled, chunk.length - at);
+        chunk.copy(this.#headerBuffer, this.#headerFilled, at, at + taken);
+        this.#headerFilled += taken;
+        at += taken;
+        if (this.#headerFilled < FRAME_HEADER_BYTES) return;
+        this.#headerFilled = 0;
+        this.#header = readHeader(this.#headerBuffer);
+        if (this.#header.payloadLength > MAX_FRAME_PAYLOAD_BYTES) {
+          throw new HoldfastError('PROTOCOL', `frame of ${this.#header.payloadLength} bytes`);
+        }
+      }
+      if (this.#header.payloadLength === 0) {
+        this.#deliver(this.#header, EMPTY);
+        continue;
+      }
+      const header: FrameHeader = this.#header;
+      const wanted = header.payloadLength;
+      if (!this.#payload && chunk.length - at >= wanted) {
+        // The common small frame: a view into the socket's buffer, no copy.
+        this.#deliver(header, chunk.subarray(at, at + wanted));
+        at += wanted;
+        continue;
+      }
+      this.#payload ??= Buffer.allocUnsafeSlow(wanted);
+      const taken = Math.min(wanted - this.#payloadFilled, chunk.length - at);
+      chunk.copy(this.#payload, this.#payloadFilled, at, at + taken);
+      this.#payloadFilled += taken;
+      at += taken;
+      if (this.#payloadFilled === wanted) this.#deliver(header, this.#payload);
+    }
+  }
+
+  #deliver(header: FrameHeader, payload: Buffer): void {
+    this.#header = undefined;
+    this.#payload = undefined;
+    this.#payloadFilled = 0;
+    if (payload.length > 0 && crc32c(payload) !== header.payloadCrc) {
+      throw new HoldfastError('CORRUPT', `payload of frame type ${header.type}`);
+    }
+    this.#onFrame({ header, payload });
+  }
+}
+
+/** Options of both sides of a connection. */
+export interface FrameOptions {
+  clock: Clock;
+  log: Logger;
+  handler: FrameHandler;
+  hello: FrameHello;
+}
+
+/**
+ * Connects and exchanges HELLO.
+ * @throws HoldfastError UNAVAILABLE when nobody listens or the time is over; VERSION, WRONG_CLUSTER as refused
+ */
+export async function dialFrames(
+  host: string,
+  port: number,
+  options: FrameOptions,
+  timeoutMs: number,
+): Promise<FrameConnection> {
+  const socket = createConnection({ host, port });
+  const connection = new FrameConnection(socket, options);
+  const hello = Buffer.from(JSON.stringify(options.hello));
+  try {
+    const reply = await connection.call({ type: FrameType.HELLO }, hello, timeoutMs);
+    connection.peer = JSON.parse(reply.payload.toString('utf8')) as FrameHello;
+    return connection;
+  } catch (error) {
+    const failure = toHoldfastError(error);
+    connection.close(failure.message);
+    if (failure.errorName === 'CONNECTION_LOST' || failure.errorName === 'DEADLINE_EXCEEDED') {
+      throw new HoldfastError('UNAVAILABLE', `${host}:${port}: ${failure.message}`);
+    }
+    throw failure;
+  }
+}
+
+/** Accepts connections; requests reach the handler only after a valid HELLO. */
+export class FrameServer {
+  readonly #server: Server;
+  readonly #connections = new Set<FrameConnection>();
+  readonly #options: FrameOptions;
+
+  /** @param onConnection called after the HELLO of each connection */
+  constructor(options: FrameOptions, onConnection: (connection: FrameConnection) => void = () => {}) {
+    this.#options = options;
+    this.#server = createServer((socket) => this.#accept(socket, onConnection));
+  }
+
+  #accept(socket: Socket, onConnection: (connection: FrameConnection) => void): void {
+    const { clock, log, handler, hello } = this.#options;
+    const connection = new FrameConnection(socket, {
+      clock,
+      log,
+      handler: async (frame, self) => {
+        if (self.peer) return handler(frame, self);
+        if (frame.header.type !== FrameType.HELLO) throw new HoldfastError('PROTOCOL', 'HELLO expected');
+        self.peer = checkHello(frame.payload, hello);
+        timer.cancel();
+        onConnection(self);
+        return { payload: Buffer.from(JSON.stringify(hello)) };
+      },
+    });
+    const timer = clock.after(HELLO_TIMEOUT_MS, () => connection.close('no HELLO'), { weak: true });
+    this.#connections.add(connection);
+    void connection.closed.then(() => {
+      timer.cancel();
+      this.#connections.delete(connection);
+    });
+  }
+
+  /** @returns the port. @throws Error with code EADDRINUSE when it is taken */
+  listen(host: string, port: number): Promise<number> {
+    return new Promise((resolve, reject) => {
+      this.#server.once('error', reject);
+      this.#server.listen(port, host, () => {
+        this.#server.off('error', reject);
+        const address = this.#server.address();
+        resolve(typeof address === 'object' && address !== null ? address.port : port);
+      });
+    });
+  }
+
+  /** Breaks all connections off and stops listening. */
+  close(): void {
+    this.#server.close();
+    for (const connection of this.#connections) connection.close('server closed');
+  }
+}
+
+function checkHello(payload: Buffer, own: FrameHello): FrameHello {
+  let hello: Partial<FrameHello>;
+  try {
+    hello = JSON.parse(payload.toString('utf8')) as Partial<FrameHello>;
+  } catch {
+    throw new HoldfastError('PROTOCOL', 'HELLO is not JSON');
+  }
+  if (hello.protocol !== PROTOCOL_VERSION) {
+    throw new HoldfastError(
+      'VERSION',
+      `got ${String(hello.protocol)}, this server speaks ${PROTOCOL_VERSION}`,
+    );
+  }
+  if (hello.clusterId !== own.clusterId) {
+    throw new HoldfastError('WRONG_CLUSTER', `got ${String(hello.clusterId)}, this is ${own.clusterId}`);
+  }
+  if ((hello.role !== 'client' && hello.role !== 'chunkserver') || typeof hello.id !== 'number') {
+    throw new HoldfastError('PROTOCOL', 'HELLO names no role or id');
+  }
+  return { protocol: hello.protocol, clusterId: hello.clusterId, role: hello.role, id: hello.id };
+}
