@@ -1,0 +1,91 @@
+import type { ClusterMap } from '../../proto/gen/cluster.js';
+import type { CommandResult, InitCluster, ReadReply, ReadRequest } from '../../proto/gen/meta.js';
+
+/**
+ * What the leader's services need of the parts beneath them: the Raft replica and the state machine. They are named
+ * here, narrow, so that the services can be driven by fakes.
+ */
+
+/** One member of the Raft group as this server sees it. */
+export interface MemberStatus {
+  id: number;
+  /** host:port */
+  address: string;
+  /** Whether it is connected, or this server itself. */
+  alive: boolean;
+  role: 'leader' | 'follower' | 'candidate' | 'learner' | 'unknown';
+  /** Highest index known to be in its log; only a leader knows it, else 0. */
+  matchIndex: number;
+}
+
+export interface ReplicaStatus {
+  id: number;
+  role: 'leader' | 'follower' | 'candidate';
+  term: number;
+  /** 0: unknown. */
+  leader: number;
+  /** host:port; empty: unknown. */
+  leaderAddress: string;
+  commitIndex: number;
+  appliedIndex: number;
+  firstIndex: number;
+  members: MemberStatus[];
+}
+
+/** The replicated log, as its driver offers it. */
+export interface MetaReplica {
+  /**
+   * Puts an encoded Command into the log; proposals of one server are applied in the order of the calls.
+   * @throws HoldfastError NOT_LEADER, OVERLOADED (not in the log), UNAVAILABLE or CONNECTION_LOST (outcome unknown)
+   */
+  propose(command: Buffer): Promise<CommandResult>;
+  /** True when this server is the leader, its lease holds and everything acknowledged is applied: a read is linearizable. */
+  canReadNow(): boolean;
+  /** Resolves when a read is linearizable. @throws HoldfastError NOT_LEADER or UNAVAILABLE */
+  readBarrier(): Promise<void>;
+  status(): ReplicaStatus;
+  /** Called at every gain and loss of leadership, and at once when this server already leads. */
+  onLeadership(listener: (leader: boolean) => void): void;
+  /** Called after each batch of commands that was applied. */
+  onApplied(listener: () => void): void;
+  /** Hands the leadership to `to`; 0: to the best follower. @throws HoldfastError NOT_LEADER, UNAVAILABLE */
+  transferLeader(to: number): Promise<void>;
+}
+
+/** A session in the state machine. */
+export interface SessionRecord {
+  id: number;
+  clientUuid: string;
+  hostname: string;
+  mountPoint: string;
+}
+
+/** Chunks of an inode that wait to be removed from the chunkservers. */
+export interface ReclaimItem {
+  ino: number;
+  /** 0: all of the inode's data goes, it has no name any more; else the number of the truncate. */
+  truncateSeq: number;
+  /** Bytes: data of [from, size) goes. 0 for a delete. */
+  from: number;
+  size: number;
+  chunkSize: number;
+}
+
+export type ReclaimKey = Pick<ReclaimItem, 'ino' | 'truncateSeq'>;
+
+/** The replicated state machine, as far as the services ask it anything. All calls are synchronous. */
+export interface MetaState {
+  /** @throws HoldfastError a POSIX error */
+  read(request: ReadRequest): ReadReply;
+  /** The settings of InitCluster; undefined before it was applied. */
+  cluster(): InitCluster | undefined;
+  map(): ClusterMap;
+  /** map().version, without building the map. */
+  mapVersion(): number;
+  session(id: number): SessionRecord | undefined;
+  sessions(): SessionRecord[];
+  /** Waiting deletes and truncates behind `after`, ordered by (ino, truncateSeq), at most `limit`. */
+  reclaims(after: ReclaimKey | undefined, limit: number): ReclaimItem[];
+  /** Inodes in use, and orphans among them. */
+  usage(): { inodes: number; orphans: number };
+}
