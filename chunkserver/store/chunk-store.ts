@@ -1,0 +1,131 @@
+/** Of one operation of a placement group; ordered by epoch, then seq; unique within the group. */
+export interface Version {
+  epoch: number;
+  seq: number;
+}
+
+export interface ChunkKey {
+  ino: number;
+  /** Index of the chunk in its file. */
+  chunk: number;
+}
+
+export interface ChunkInfo extends ChunkKey {
+  /** Of the last operation that touched the chunk. */
+  version: Version;
+  /** Allocated: what its extents cover. */
+  bytes: number;
+}
+
+export interface ReadResult {
+  /** Undefined: there is no such chunk. */
+  version: Version | undefined;
+  /** Inner holes come as zeros, a hole at the end is left off. */
+  data: Buffer[];
+  /** Bytes in `data`, at most what was asked for. */
+  length: number;
+}
+
+export interface ChunkExtent {
+  /** Bytes from the start of the chunk. */
+  offset: number;
+  data: Buffer;
+}
+
+/** A whole chunk, as recovery copies it. Extents ascend and do not overlap. */
+export interface ChunkContent {
+  version: Version;
+  extents: ChunkExtent[];
+  /** Of its inode in this group; 0: never truncated. */
+  truncateSeq: number;
+}
+
+export interface PgState {
+  /** The last applied operation. */
+  last: Version;
+  /** False while the group is being refilled: what is missing here may exist elsewhere. */
+  clean: boolean;
+}
+
+export interface Usage {
+  /** Bytes that extents cover. */
+  liveBytes: number;
+  /** What this disk can hold, its reserve left off. */
+  capacityBytes: number;
+  /** Capacity less live bytes; writes are refused with ENOSPC when it ends. */
+  freeBytes: number;
+}
+
+/** Chunk data of placement groups on one disk. All calls take effect in the order in which they are made. */
+export interface ChunkStore {
+  /** Made when the directory was formatted; a wiped directory gets another one. */
+  readonly diskUuid: string;
+  /** Empty until adoptCluster(). */
+  readonly clusterId: string;
+  /** Binds the disk to a cluster, once and durably. @throws HoldfastError WRONG_CLUSTER when it belongs to another */
+  adoptCluster(clusterId: string): Promise<void>;
+
+  /**
+   * Writes at `offset` of the chunk. Resolves when the data is with the OS (it survives this process, not a power cut);
+   * reads see it at once. `data` is not copied and must not change before. `allocatedDelta`: bytes newly covered.
+   * @throws HoldfastError ENOSPC: nothing was written
+   */
+  write(
+    pg: number,
+    key: ChunkKey,
+    offset: number,
+    data: Buffer,
+    version: Version,
+  ): Promise<{ allocatedDelta: number }>;
+  /**
+   * Cuts the inode's data in this group to `from` bytes of the file: later chunks go, the boundary chunk is trimmed.
+   * Always applied: whether a truncate is a repetition is the caller's to decide, by truncateSeq().
+   * @param truncateSeq number of the truncate, remembered per (pg, inode) when larger than before
+   */
+  truncate(
+    pg: number,
+    ino: number,
+    from: number,
+    chunkSize: number,
+    truncateSeq: number,
+    version: Version,
+  ): Promise<{ allocatedDelta: number }>;
+  /** Number of the inode's last truncate here; 0: never. */
+  truncateSeq(pg: number, ino: number): number;
+  /** Removes all chunks of the inode in this group, and its truncate number. */
+  deleteInode(pg: number, ino: number, version: Version): Promise<{ allocatedDelta: number }>;
+
+  /** Replaces a chunk as a whole (recovery), with its version at the source; undefined removes it. pgState is as before. */
+  install(pg: number, key: ChunkKey, content: ChunkContent | undefined): Promise<void>;
+  /** Remembers a truncate number (recovery of an inode that may have no chunk here); 0 forgets it. */
+  setTruncateSeq(pg: number, ino: number, truncateSeq: number): Promise<void>;
+  /** Inodes with a truncate number, ascending, behind `afterIno` (0: from the start). */
+  listTruncateSeqs(pg: number, afterIno: number, limit: number): { ino: number; truncateSeq: number }[];
+
+  /** @throws HoldfastError CORRUPT naming the block whose checksum is wrong */
+  read(pg: number, key: ChunkKey, offset: number, length: number): Promise<ReadResult>;
+  /** The chunk as it is at the moment of the call; undefined when there is none. @throws HoldfastError CORRUPT */
+  readChunk(pg: number, key: ChunkKey): Promise<ChunkContent | undefined>;
+  chunkInfo(pg: number, key: ChunkKey): ChunkInfo | undefined;
+  /** Chunks behind `after` in the order of (ino, chunk), at most `limit`. */
+  list(pg: number, after: ChunkKey | undefined, limit: number): ChunkInfo[];
+  /** Groups that have a state or a chunk here, ascending. */
+  pgs(): number[];
+
+  /** `{ last: { epoch: 0, seq: 0 }, clean: false }` for a group that was never here. */
+  pgState(pg: number): PgState;
+  /** Durable with the next sync(). */
+  setPgState(pg: number, state: PgState): Promise<void>;
+  /** Removes all of a group, in slices; after a crash meanwhile a part may be left, and pgState says `clean: false`. */
+  dropPg(pg: number): Promise<void>;
+
+  /** Resolves when everything called before is on disk. Callers share fdatasyncs. */
+  sync(): Promise<void>;
+  usage(): Usage;
+  close(): Promise<void>;
+}
+
+/** Negative, zero or positive as `a` is older than, equal to or newer than `b`. */
+export function compareVersions(a: Version, b: Version): number {
+  return a.epoch - b.epoch || a.seq - b.seq;
+}
