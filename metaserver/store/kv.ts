@@ -3,9 +3,12 @@
  * that of memcmp. Two implementations (lmdb-kv, memory-kv) pass one contract suite.
  */
 export interface KvReader {
-  /** The value, or undefined. The buffer may be reused after the transaction: copy what is kept. */
+  /** The value, or undefined. The buffer may be reused after the transaction: copy what is kept, and never write to it. */
   get(key: Buffer): Buffer | undefined;
-  /** Entries with start <= key < end in order (descending with `reverse`), at most `limit`. */
+  /**
+   * Entries with start <= key < end in order (descending with `reverse`), at most `limit`. To be read, or given up, in the
+   * same turn of the event loop and before the next write.
+   */
   range(start: Buffer, end: Buffer, options?: { limit?: number; reverse?: boolean }): Iterable<KvEntry>;
 }
 
@@ -16,17 +19,26 @@ export interface KvEntry {
 
 /** Reads see the transaction's own writes. */
 export interface KvTransaction extends KvReader {
+  /** The store keeps both buffers: they must not change afterwards. */
   put(key: Buffer, value: Buffer): void;
   delete(key: Buffer): void;
 }
 
 export interface Kv extends KvReader {
-  /** Runs `fn` in one atomic transaction, synchronously; a throw rolls everything back and is thrown on. */
+  /**
+   * Runs `fn` in one atomic transaction, synchronously; a throw rolls everything back and is thrown on. Does not wait
+   * for the disk: after a crash the store holds all transactions up to some point, at least those before the last
+   * `flushed()` that resolved, and none after that point.
+   * @throws HoldfastError EIO after a flush has failed, OVERLOADED far beyond the point where `behind()` is set
+   */
   transaction<T>(fn: (txn: KvTransaction) => T): T;
-  /** Resolves when every transaction committed before this call is on disk. */
+  /** Resolves when every transaction committed before this call is on disk; starts the flush. */
   flushed(): Promise<void>;
-  /** Writes a consistent copy of the whole store into the new file `path`; writers are not blocked. */
+  /** Set while the disk does not keep up: await it before the next transaction. */
+  behind(): Promise<void> | undefined;
+  /** Writes a consistent copy of the whole store, synced, into the new file `path`; writers are not blocked. */
   backup(path: string): Promise<void>;
+  /** Flushes and closes. */
   close(): Promise<void>;
 }
 

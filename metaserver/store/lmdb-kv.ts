@@ -1,0 +1,289 @@
+import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
+import { access, open as openFile } from 'node:fs/promises';
+import { type Database, open, type RootDatabase } from 'lmdb';
+import { assert } from '../../common/assert.js';
+import { HoldfastError } from '../../proto/errors.js';
+import type { Kv, KvEntry, KvTransaction } from './kv.js';
+import {
+  createOverlay,
+  mergeRanges,
+  type Overlay,
+  type OverlayEntry,
+  overlayKey,
+  runTransaction,
+} from './overlay.js';
+
+/** Raised with every incompatible change of what the file holds. */
+export const LMDB_KV_FORMAT = 1;
+
+/** Unflushed bytes at which a flush starts by itself: some 4,000 entries, 4 ms of this thread. */
+const FLUSH_AT_BYTES = 512 * 1024;
+/** Unflushed bytes at which `behind()` asks the caller to wait. */
+const BEHIND_AT_BYTES = 32 * 1024 * 1024;
+/** Unflushed bytes at which a transaction is refused: the caller did not heed `behind()`. */
+const REFUSE_AT_BYTES = 128 * 1024 * 1024;
+
+const FORMAT_KEY = Buffer.from('format');
+const FORMAT_VALUE = Buffer.from(`holdfast-kv ${LMDB_KV_FORMAT}`);
+
+export interface LmdbKvOptions {
+  /** Bytes written since the last flush at which the next one starts by itself. */
+  flushAtBytes?: number;
+}
+
+/**
+ * A Kv on one LMDB file.
+ *
+ * Transactions are applied to an overlay in memory, which is written behind, whole, as one LMDB transaction on lmdb's own
+ * thread, with LMDB's full sync order (data, fdatasync, then the meta page): the file is one consistent state at any
+ * moment, and no transaction waits for the disk. (lmdb's own `overlappingSync` does call fdatasync in the thread that runs
+ * a synchronous transaction, and with `noSync` a power cut can damage the file.) Collecting many transactions also writes
+ * each B-tree page once a flush instead of once a transaction.
+ */
+export class LmdbKv implements Kv {
+  /** What is not in LMDB yet: the newest on top. */
+  private active: Overlay = createOverlay();
+  private activeBytes = 0;
+  /** Being written to LMDB just now. */
+  private flushing: Overlay | undefined;
+  private flushingBytes = 0;
+  private flush: Promise<void> | undefined;
+  private failure: HoldfastError | undefined;
+  private running = false;
+  private closed = false;
+  private readonly flushAtBytes: number;
+
+  private constructor(
+    private readonly path: string,
+    private readonly root: RootDatabase<Buffer, Buffer>,
+    private readonly data: Database<Buffer, Buffer>,
+    options: LmdbKvOptions,
+  ) {
+    this.flushAtBytes = options.flushAtBytes ?? FLUSH_AT_BYTES;
+  }
+
+  /**
+   * Opens the store in the file `path`, making it when there is none (its directory must exist). Beside it lies
+   * `path`-lock. Only one process may have it open.
+   * @throws HoldfastError CORRUPT when the file is damaged or no LMDB file, VERSION when its format is not known
+   */
+  static open(path: string, options: LmdbKvOptions = {}): LmdbKv {
+    checkFile(path);
+    let root: RootDatabase<Buffer, Buffer> | undefined;
+    try {
+      root = open<Buffer, Buffer>({
+        path,
+        noSubdir: true,
+        overlappingSync: false,
+        keyEncoding: 'binary',
+        encoding: 'binary',
+        maxDbs: 4,
+      });
+      const format = root.openDB<Buffer, Buffer>('format', { keyEncoding: 'binary', encoding: 'binary' });
+      const data = root.openDB<Buffer, Buffer>('data', { keyEncoding: 'binary', encoding: 'binary' });
+      checkFormat(path, format, data);
+      return new LmdbKv(path, root, data, options);
+    } catch (error) {
+      void root?.close();
+      if (error instanceof HoldfastError) throw error;
+      throw new HoldfastError('CORRUPT', `cannot open the store ${path}: ${messageOf(error)}`);
+    }
+  }
+
+  get(key: Buffer): Buffer | undefined {
+    assert(!this.closed, 'the store is closed');
+    const name = overlayKey(key);
+    const entry = this.active.get(name) ?? this.flushing?.get(name);
+    return entry ? entry.value : this.data.getBinary(key);
+  }
+
+  range(start: Buffer, end: Buffer, options: { limit?: number; reverse?: boolean } = {}): Iterable<KvEntry> {
+    assert(!this.closed, 'the store is closed');
+    const { limit = Number.POSITIVE_INFINITY, reverse = false } = options;
+    if (Buffer.compare(start, end) >= 0) return [];
+    const sources: Iterable<OverlayEntry>[] = [];
+    for (const overlay of [this.active, this.flushing]) {
+      if (overlay?.size)
+        sources.push(overlay.range(start.toString('latin1'), end.toString('latin1'), reverse));
+    }
+    sources.push(
+      this.data.getRange(
+        reverse
+          ? { start: end, end: start, reverse, exclusiveStart: true, inclusiveEnd: true }
+          : { start, end },
+      ),
+    );
+    return mergeRanges(sources, limit, reverse);
+  }
+
+  transaction<T>(fn: (txn: KvTransaction) => T): T {
+    assert(!this.closed, 'the store is closed');
+    assert(!this.running, 'transactions do not nest');
+    if (this.failure) throw this.failure;
+    if (this.unflushedBytes() >= REFUSE_AT_BYTES) {
+      throw new HoldfastError('OVERLOADED', 'the disk of the metadata store does not keep up');
+    }
+    this.running = true;
+    try {
+      const { result, bytes } = runTransaction(this.active, true, this, fn);
+      this.activeBytes += bytes;
+      return result;
+    } finally {
+      this.running = false;
+      if (this.activeBytes >= this.flushAtBytes) this.startFlush();
+    }
+  }
+
+  async flushed(): Promise<void> {
+    // Two rounds: the first may have begun before this call.
+    for (let round = 0; round < 2 && this.unflushedBytes() > 0; round++) {
+      if (this.failure) throw this.failure;
+      const covers = this.flush === undefined;
+      this.startFlush();
+      await this.flush;
+      if (this.failure) throw this.failure;
+      if (covers) return;
+    }
+  }
+
+  behind(): Promise<void> | undefined {
+    return this.unflushedBytes() >= BEHIND_AT_BYTES ? this.flushed() : undefined;
+  }
+
+  async backup(path: string): Promise<void> {
+    assert(!this.closed, 'the store is closed');
+    const exists = await access(path).then(
+      () => true,
+      () => false,
+    );
+    if (exists) throw new HoldfastError('EEXIST', path);
+    await this.flushed();
+    await this.root.backup(path, true);
+    const file = await openFile(path, 'r+');
+    try {
+      await file.sync();
+    } finally {
+      await file.close();
+    }
+  }
+
+  async close(): Promise<void> {
+    if (this.closed) return;
+    try {
+      await this.flushed();
+    } finally {
+      this.closed = true;
+      await this.root.close();
+    }
+  }
+
+  private unflushedBytes(): number {
+    return this.activeBytes + this.flushingBytes;
+  }
+
+  /** Begins to write the overlay to LMDB, unless that is going on already or has failed for good. */
+  private startFlush(): void {
+    if (this.flush || this.failure || this.activeBytes === 0) return;
+    const overlay = this.active;
+    this.flushing = overlay;
+    this.flushingBytes = this.activeBytes;
+    this.active = createOverlay();
+    this.activeBytes = 0;
+    this.flush = this.writeOverlay(overlay).then(
+      () => this.flushEnded(),
+      (error: unknown) => {
+        // The overlay stays: what was committed can still be read.
+        this.failure = new HoldfastError('EIO', `writing the store ${this.path}: ${messageOf(error)}`);
+        this.flush = undefined;
+      },
+    );
+  }
+
+  /** One LMDB transaction; resolves when it is on disk. */
+  private async writeOverlay(overlay: Overlay): Promise<void> {
+    const written = await this.data.batch(() => {
+      for (const [, { key, value }] of overlay.entries()) {
+        if (value) void this.data.put(key, value);
+        else void this.data.remove(key);
+      }
+    });
+    if (!written) throw new Error('the transaction was refused');
+  }
+
+  private flushEnded(): void {
+    // A read snapshot from before the commit would miss what the overlay is about to stop showing.
+    this.data.resetReadTxn();
+    this.flushing = undefined;
+    this.flushingBytes = 0;
+    this.flush = undefined;
+    if (this.activeBytes >= this.flushAtBytes && !this.closed) this.startFlush();
+  }
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}
+
+function checkFormat(path: string, format: Database<Buffer, Buffer>, data: Database<Buffer, Buffer>): void {
+  const found = format.getBinary(FORMAT_KEY);
+  if (found?.equals(FORMAT_VALUE)) return;
+  const described = found ? `format "${found.toString('latin1', 0, 40)}"` : 'no format record';
+  if (found || data.getKeysCount({ limit: 1 }) > 0) {
+    throw new HoldfastError('VERSION', `the store ${path} has ${described}, not "${FORMAT_VALUE}"`);
+  }
+  format.putSync(FORMAT_KEY, FORMAT_VALUE);
+}
+
+// LMDB's file format as lmdb 3.5 writes it: two meta pages, each a page header and then these fields.
+const META_MAGIC_OFFSET = 24;
+const META_MAGIC = 0xbeefc0de;
+const META_VERSION_OFFSET = 28;
+const META_VERSION = 2;
+const META_PAGE_SIZE_OFFSET = 48;
+const META_ROOT_OFFSETS = [88, 136];
+const META_TXNID_OFFSET = 152;
+const META_BYTES = 168;
+const NO_ROOT = 0xffff_ffff_ffff_ffffn;
+
+/**
+ * Looks at the meta pages before LMDB maps the file, since a page that is missing would end the process with SIGBUS.
+ * @throws HoldfastError CORRUPT or VERSION; a missing or empty file is fine
+ */
+function checkFile(path: string): void {
+  let descriptor: number;
+  try {
+    descriptor = openSync(path, 'r');
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return;
+    throw error;
+  }
+  try {
+    const { size } = fstatSync(descriptor);
+    if (size === 0) return;
+    const corrupt = (what: string): HoldfastError =>
+      new HoldfastError('CORRUPT', `the store ${path} ${what}`);
+    const first = readMeta(descriptor, 0);
+    if (first?.readUInt32LE(META_MAGIC_OFFSET) !== META_MAGIC) throw corrupt('is not an LMDB file');
+    const version = first.readUInt32LE(META_VERSION_OFFSET) & 0xffff;
+    if (version !== META_VERSION) {
+      throw new HoldfastError('VERSION', `the store ${path} has LMDB format ${version}, not ${META_VERSION}`);
+    }
+    const pageSize = first.readUInt32LE(META_PAGE_SIZE_OFFSET);
+    const second = readMeta(descriptor, pageSize);
+    if (second?.readUInt32LE(META_MAGIC_OFFSET) !== META_MAGIC)
+      throw corrupt('has a damaged second meta page');
+    const newest =
+      first.readBigUInt64LE(META_TXNID_OFFSET) >= second.readBigUInt64LE(META_TXNID_OFFSET) ? first : second;
+    for (const offset of META_ROOT_OFFSETS) {
+      const root = newest.readBigUInt64LE(offset);
+      if (root !== NO_ROOT && (root + 1n) * BigInt(pageSize) > BigInt(size)) throw corrupt('is cut off');
+    }
+  } finally {
+    closeSync(descriptor);
+  }
+}
+
+function readMeta(descriptor: number, position: number): Buffer | undefined {
+  const meta = Buffer.alloc(META_BYTES);
+  return readSync(descriptor, meta, 0, META_BYTES, position) === META_BYTES ? meta : undefined;
+}
