@@ -1,0 +1,75 @@
+import { resolve } from 'node:path';
+import { Command } from 'commander';
+import { runChunkserver } from '../chunkserver/main.js';
+import { LOG_LEVELS, type LogLevel } from '../common/logger.js';
+import { SERVERS_MAX } from './cluster-file.js';
+import {
+  addClusterOptions,
+  type ClusterSelection,
+  parseAddress,
+  parseChoice,
+  parseInteger,
+  selectCluster,
+} from './cluster-options.js';
+import { processDeps, serveUntilStopped, startError } from './serve.js';
+
+interface ChunkserverFlags extends ClusterSelection {
+  id: number;
+  listen: string;
+  dataDir: string;
+  domain?: string;
+  capacity?: number;
+  recoveryMbps: number;
+  logLevel: LogLevel;
+}
+
+const MIB = 1024 * 1024;
+
+/** `holdfast chunkserver`: one chunkserver in the foreground. */
+export function chunkserverCommand(): Command {
+  const command = new Command('chunkserver')
+    .description('run one chunkserver in the foreground')
+    .requiredOption(
+      '--id <n>',
+      'number of this server, unique among the chunkservers',
+      parseInteger('--id', 1, SERVERS_MAX),
+    )
+    .requiredOption('--listen <host:port>', 'address to listen on, as clients and other servers reach it')
+    .requiredOption('--data-dir <dir>', 'directory for this server alone; made when missing')
+    .option('--domain <name>', 'failure domain; copies are spread over different ones (default: its own)')
+    .option('--capacity <MiB>', 'use at most this much of the disk', parseInteger('--capacity', 16, 2 ** 40))
+    .option(
+      '--recovery-mbps <n>',
+      'bandwidth for copying to a returned server, MB/s',
+      parseInteger('--recovery-mbps', 1, 100_000),
+      200,
+    )
+    .option(
+      '--log-level <level>',
+      LOG_LEVELS.join(', '),
+      parseChoice('--log-level', LOG_LEVELS),
+      'info' as LogLevel,
+    );
+  return addClusterOptions(command).action(async (flags: ChunkserverFlags) => {
+    const { host, port } = parseAddress(flags.listen, '--listen');
+    const { addresses, file } = await selectCluster(flags);
+    const deps = processDeps({ part: 'chunkserver', id: flags.id }, flags.logLevel);
+    const server = await runChunkserver(
+      {
+        id: flags.id,
+        host,
+        port,
+        dataDir: resolve(flags.dataDir),
+        metaservers: addresses,
+        recoveryMbps: flags.recoveryMbps,
+        ...(file && { clusterId: file.clusterId }),
+        ...(flags.domain !== undefined && { domain: flags.domain }),
+        ...(flags.capacity !== undefined && { capacityLimitBytes: flags.capacity * MIB }),
+      },
+      deps,
+    ).catch((error: unknown) => {
+      throw startError(`chunkserver ${flags.id} on ${flags.listen}`, error);
+    });
+    process.exitCode = await serveUntilStopped({ close: () => server.close(), ended: server.fatal }, deps);
+  });
+}

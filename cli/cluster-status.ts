@@ -1,0 +1,159 @@
+import { AdminServiceDefinition, type StatusReply } from '../proto/gen/admin.js';
+import { type Pg, ReplicaState } from '../proto/gen/cluster.js';
+import { RpcClient } from '../proto/rpc.js';
+
+/** The state of a cluster as its metaservers tell it, in the shape that `holdfast status --json` prints. */
+export interface ClusterStatus {
+  /** A leader is known, all configured servers are alive, and every PG has all its replicas in-sync. */
+  healthy: boolean;
+  /** What keeps it from being healthy, a line each. */
+  problems: string[];
+  clusterId: string;
+  leader: { id: number; address: string } | null;
+  term: number;
+  metaservers: {
+    id: number;
+    name: string;
+    address: string;
+    alive: boolean;
+    role: string;
+    term: number;
+    commitIndex: number;
+    appliedIndex: number;
+  }[];
+  chunkservers: {
+    id: number;
+    name: string;
+    address: string;
+    alive: boolean;
+    capacityBytes: number;
+    usedBytes: number;
+    freeBytes: number;
+    pgsInSync: number;
+    pgsRecovering: number;
+    pgsPrimary: number;
+    recoveryLeftBytes: number;
+  }[];
+  pgs: { total: number; inSync: number; recovering: number; degraded: number; unavailable: number };
+  capacity: { totalBytes: number; freeBytes: number; usedBytes: number; inodesUsed: number; orphans: number };
+  mounts: {
+    session: number;
+    hostname: string;
+    mountPoint: string;
+    connected: boolean;
+    idleMs: number;
+    openFiles: number;
+  }[];
+}
+
+const { fullName: ADMIN, methods: ADMIN_METHODS } = AdminServiceDefinition;
+
+/** Asks every metaserver at once; who does not answer within the time counts as not alive. */
+export class StatusReader {
+  readonly #clients: RpcClient[];
+  readonly #expectedChunkservers: number;
+
+  /** @param expectedChunkservers as configured; 0: as the cluster itself says */
+  constructor(addresses: string[], expectedChunkservers: number) {
+    this.#clients = addresses.map((address) => new RpcClient(address));
+    this.#expectedChunkservers = expectedChunkservers;
+  }
+
+  /** @returns undefined when no metaserver answered */
+  async read(timeoutMs: number): Promise<ClusterStatus | undefined> {
+    const answers = await Promise.all(
+      this.#clients.map((client) =>
+        client.unary(ADMIN, ADMIN_METHODS.status, {}, timeoutMs).then(
+          (reply) => ({ address: client.address, reply }),
+          () => ({ address: client.address, reply: undefined }),
+        ),
+      ),
+    );
+    return mergeStatus(answers, this.#expectedChunkservers);
+  }
+
+  close(): void {
+    for (const client of this.#clients) client.close();
+  }
+}
+
+/** One picture out of the servers' answers. The leader of the highest term speaks for the cluster. */
+export function mergeStatus(
+  answers: { address: string; reply: StatusReply | undefined }[],
+  expectedChunkservers: number,
+): ClusterStatus | undefined {
+  const replies = answers.flatMap(({ reply }) => (reply ? [reply] : []));
+  if (replies.length === 0) return undefined;
+  const leader = replies
+    .filter((reply) => reply.role === 'leader' && reply.map !== undefined)
+    .sort((a, b) => b.term - a.term)[0];
+  const metaservers = mergeMetaservers(answers);
+  const chunkservers = (leader?.chunkservers ?? []).map((one) => ({
+    ...one,
+    name: `chunkserver-${one.id}`,
+  }));
+  const expected = expectedChunkservers || leader?.configuredChunkservers || 0;
+  const pgs = countPgs(leader?.map?.pgs ?? [], leader?.map?.replicas ?? 0);
+  const problems: string[] = [];
+  if (!leader) problems.push('no leader is known');
+  for (const one of metaservers) if (!one.alive) problems.push(`${one.name} does not answer`);
+  for (const one of chunkservers) if (!one.alive) problems.push(`${one.name} is not connected`);
+  if (leader && chunkservers.length < expected)
+    problems.push(`${expected - chunkservers.length} chunkserver(s) never registered`);
+  if (leader && pgs.total === 0) problems.push('no data is placed yet');
+  if (pgs.inSync < pgs.total)
+    problems.push(`${pgs.total - pgs.inSync} of ${pgs.total} PGs lack an in-sync replica`);
+  return {
+    healthy: problems.length === 0,
+    problems,
+    clusterId: replies[0]?.clusterId ?? '',
+    leader: leader ? { id: leader.serverId, address: leader.leaderAddress } : null,
+    term: Math.max(...replies.map((reply) => reply.term)),
+    metaservers,
+    chunkservers,
+    pgs,
+    capacity: {
+      totalBytes: leader?.totalBytes ?? 0,
+      freeBytes: leader?.freeBytes ?? 0,
+      usedBytes: Math.max(0, (leader?.totalBytes ?? 0) - (leader?.freeBytes ?? 0)),
+      inodesUsed: leader?.inodesUsed ?? 0,
+      orphans: leader?.orphans ?? 0,
+    },
+    mounts: (leader?.sessions ?? []).map(({ id, ...rest }) => ({ session: id, ...rest })),
+  };
+}
+
+function mergeMetaservers(
+  answers: { address: string; reply: StatusReply | undefined }[],
+): ClusterStatus['metaservers'] {
+  const byAddress = new Map<string, number>();
+  for (const { reply } of answers)
+    for (const one of reply?.metaservers ?? []) byAddress.set(one.address, one.id);
+  return answers
+    .map(({ address, reply }, index) => {
+      const id = reply?.serverId ?? byAddress.get(address) ?? index + 1;
+      return {
+        id,
+        name: `metaserver-${id}`,
+        address,
+        alive: reply !== undefined,
+        role: reply?.role ?? 'unknown',
+        term: reply?.term ?? 0,
+        commitIndex: reply?.commitIndex ?? 0,
+        appliedIndex: reply?.appliedIndex ?? 0,
+      };
+    })
+    .sort((a, b) => a.id - b.id);
+}
+
+function countPgs(pgs: Pg[], replicas: number): ClusterStatus['pgs'] {
+  const count = { total: pgs.length, inSync: 0, recovering: 0, degraded: 0, unavailable: 0 };
+  for (const pg of pgs) {
+    const inSync = pg.replicas.filter((one) => one.state === ReplicaState.REPLICA_IN_SYNC).length;
+    if (inSync >= Math.min(replicas, pg.replicas.length) && pg.replicas.length >= replicas) count.inSync++;
+    else count.degraded++;
+    if (pg.replicas.some((one) => one.state === ReplicaState.REPLICA_RECOVERING)) count.recovering++;
+    if (inSync === 0) count.unavailable++;
+  }
+  return count;
+}

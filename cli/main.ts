@@ -1,0 +1,63 @@
+import { Command, CommanderError } from 'commander';
+import { chunkserverCommand } from './chunkserver.js';
+import { metaserverCommand } from './metaserver.js';
+import { mountCommand } from './mount.js';
+import { CliError, EXIT_FAILED, EXIT_USAGE, oneLine } from './output.js';
+import { startCommand, stopCommand } from './start-stop.js';
+import { statusCommand } from './status.js';
+import { umountCommand } from './umount.js';
+import { upCommand } from './up.js';
+import { VERSION } from './version.js';
+
+function buildProgram(): Command {
+  const program = new Command('holdfast')
+    .description('A network file system that survives the loss of machines and disks')
+    .version(VERSION)
+    .addCommand(upCommand())
+    .addCommand(statusCommand())
+    .addCommand(mountCommand())
+    .addCommand(umountCommand())
+    .addCommand(startCommand())
+    .addCommand(stopCommand())
+    .addCommand(metaserverCommand())
+    .addCommand(chunkserverCommand());
+  for (const command of [program, ...program.commands]) {
+    command.exitOverride();
+    // One line for a person; commander's own prefix and usage dump add nothing.
+    command.configureOutput({ writeErr: () => {} });
+    command.showHelpAfterError(false);
+  }
+  return program;
+}
+
+function reportAndExitCode(error: unknown, args: string[]): number {
+  if (error instanceof CommanderError) {
+    if (error.exitCode === 0) return 0; // --help, --version
+    if (error.code === 'commander.help') {
+      process.stderr.write(buildProgram().helpInformation());
+      return EXIT_USAGE;
+    }
+    const command = args.find((arg) => !arg.startsWith('-'));
+    const help = `holdfast${command ? ` ${command}` : ''} --help`;
+    process.stderr.write(`holdfast: ${oneLine(error).replace(/^error: /, '')} (see '${help}')\n`);
+    return EXIT_USAGE;
+  }
+  process.stderr.write(`holdfast: ${oneLine(error)}\n`);
+  if (error instanceof CliError) return error.exitCode;
+  if (process.env.HOLDFAST_DEBUG && error instanceof Error) process.stderr.write(`${error.stack}\n`);
+  return EXIT_FAILED;
+}
+
+async function main(): Promise<void> {
+  const args = process.argv.slice(2);
+  try {
+    await buildProgram().parseAsync(args, { from: 'user' });
+  } catch (error) {
+    process.exitCode = reportAndExitCode(error, args);
+  }
+  // What is still open (a parked read of /dev/fuse, a socket that closes) must not keep an ended command alive.
+  const code = process.exitCode ?? 0;
+  process.stdout.write('', () => process.exit(code));
+}
+
+void main();

@@ -1,0 +1,154 @@
+import { spawn } from 'node:child_process';
+import { closeSync, mkdirSync, openSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { basename, join, resolve } from 'node:path';
+import { Command } from 'commander';
+import { BINDINGS, type BindingChoice } from '../client/fuse/mount.js';
+import { runMount } from '../client/main.js';
+import { LOG_LEVELS, type LogLevel } from '../common/logger.js';
+import {
+  addClusterOptions,
+  type ClusterSelection,
+  DEFAULT_DATA_DIR,
+  parseChoice,
+  selectCluster,
+} from './cluster-options.js';
+import { registerMount, unregisterMount } from './mount-registry.js';
+import { CliError, oneLine, printJson, printLine } from './output.js';
+import { logFile } from './run-files.js';
+import { processDeps, serveUntilStopped, startError } from './serve.js';
+
+interface MountFlags extends ClusterSelection {
+  foreground?: boolean;
+  binding: BindingChoice;
+  readOnly?: boolean;
+  logLevel: LogLevel;
+  json?: boolean;
+}
+
+/** What the mount process says on its fourth descriptor once it is up, or why it is not. */
+interface ReadyReport {
+  ready: boolean;
+  binding?: string;
+  limits?: string[];
+  error?: string;
+  exitCode?: number;
+}
+
+/** Descriptor on which a mount in the background reports to the command that started it. */
+const READY_FD = 3;
+
+/** `holdfast mount DIR`: a mount in the background, or with --foreground in this process. */
+export function mountCommand(): Command {
+  const command = new Command('mount')
+    .description('mount a directory; returns when it can be used, the mount goes on in the background')
+    .argument('<dir>', 'an empty directory')
+    .option('-f, --foreground', 'stay in the foreground')
+    .option(
+      '--binding <name>',
+      BINDINGS.join(', '),
+      parseChoice('--binding', BINDINGS),
+      'auto' as BindingChoice,
+    )
+    .option('--read-only', 'refuse every change')
+    .option(
+      '--log-level <level>',
+      LOG_LEVELS.join(', '),
+      parseChoice('--log-level', LOG_LEVELS),
+      'info' as LogLevel,
+    )
+    .option('--json', 'print one JSON object');
+  return addClusterOptions(command).action(async (dir: string, flags: MountFlags) => {
+    const mountPoint = resolve(dir);
+    if (flags.foreground) await mountHere(mountPoint, flags);
+    else await mountInBackground(mountPoint, flags);
+  });
+}
+
+async function mountHere(mountPoint: string, flags: MountFlags): Promise<void> {
+  const { addresses, file } = await selectCluster(flags);
+  const deps = processDeps({ part: 'mount', mountPoint }, flags.logLevel);
+  const reporting = process.env.HOLDFAST_READY_FD === String(READY_FD);
+  try {
+    const mount = await runMount(
+      {
+        mountPoint,
+        metaservers: addresses,
+        binding: flags.binding,
+        fsName: 'holdfast',
+        readOnly: flags.readOnly ?? false,
+        ...(file && { clusterId: file.clusterId }),
+      },
+      deps,
+    );
+    registerMount(mountPoint, process.pid);
+    if (reporting) await report({ ready: true, binding: mount.info.kind, limits: mount.limits });
+    else {
+      for (const limit of mount.limits) deps.log.info({ limit }, 'binding limit');
+      deps.log.info({ mountPoint, binding: mount.info.kind }, 'mounted');
+    }
+    const ended = mount.ended.then(() => undefined);
+    process.exitCode = await serveUntilStopped({ close: () => mount.unmount(), ended }, deps);
+  } catch (error) {
+    const failure = startError('mount', error);
+    if (reporting) await report({ ready: false, error: failure.message, exitCode: failure.exitCode });
+    throw failure;
+  } finally {
+    unregisterMount(mountPoint);
+  }
+}
+
+async function report(value: ReadyReport): Promise<void> {
+  const { writeSync } = await import('node:fs');
+  writeSync(READY_FD, `${JSON.stringify(value)}\n`);
+  closeSync(READY_FD);
+}
+
+async function mountInBackground(mountPoint: string, flags: MountFlags): Promise<void> {
+  await selectCluster(flags);
+  const logPath = backgroundLog(mountPoint, flags);
+  const log = openSync(logPath, 'a');
+  const args = [...process.argv.slice(1), '--foreground'];
+  const child = spawn(process.execPath, [...process.execArgv, ...args], {
+    stdio: ['ignore', log, log, 'pipe'],
+    detached: true,
+    env: { ...process.env, HOLDFAST_READY_FD: String(READY_FD) },
+  });
+  closeSync(log);
+  const channel = child.stdio[READY_FD] as NodeJS.ReadableStream;
+  let text = '';
+  for await (const chunk of channel) text += String(chunk);
+  child.unref();
+  const answer = parseReport(text);
+  if (!answer.ready)
+    throw new CliError(answer.error ?? `the mount process ended early; see ${logPath}`, answer.exitCode);
+  if (flags.json) {
+    printJson({
+      mounted: mountPoint,
+      binding: answer.binding,
+      limits: answer.limits ?? [],
+      pid: child.pid,
+      log: logPath,
+    });
+    return;
+  }
+  for (const limit of answer.limits ?? []) printLine(`note: ${limit}`);
+  printLine(`ready: ${mountPoint}`);
+}
+
+function parseReport(text: string): ReadyReport {
+  try {
+    return JSON.parse(text) as ReadyReport;
+  } catch (error) {
+    return { ready: false, error: text === '' ? undefined : oneLine(error) };
+  }
+}
+
+/** Beside the servers' logs when the data directory is on this machine, else in the temporary directory. */
+function backgroundLog(mountPoint: string, flags: MountFlags): string {
+  const name = `mount-${basename(mountPoint)}-${process.pid}`;
+  if (flags.cluster !== undefined || flags.meta !== undefined) return join(tmpdir(), `holdfast-${name}.log`);
+  const data = resolve(flags.data ?? DEFAULT_DATA_DIR);
+  mkdirSync(join(data, 'log'), { recursive: true });
+  return logFile(data, name);
+}

@@ -1,0 +1,44 @@
+import { createHash } from 'node:crypto';
+import { readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+
+/** DATA/run: which processes of a cluster run on this machine. */
+
+/** The longest path that a Unix socket takes on Linux (unix(7): 108 bytes with the final NUL). */
+const SOCKET_PATH_MAX_BYTES = 107;
+
+export function pidFile(dataDir: string, name: string): string {
+  return join(dataDir, 'run', `${name}.pid`);
+}
+
+export function logFile(dataDir: string, name: string): string {
+  return join(dataDir, 'log', `${name}.log`);
+}
+
+/** Where a running `up` takes commands. A data directory with a long path gets a socket in the temporary directory. */
+export function controlSocket(dataDir: string): string {
+  const path = join(dataDir, 'run', 'control.sock');
+  if (Buffer.byteLength(path) <= SOCKET_PATH_MAX_BYTES) return path;
+  const digest = createHash('sha256').update(dataDir).digest('hex').slice(0, 16);
+  return join(tmpdir(), `holdfast-${digest}.sock`);
+}
+
+export function writePid(path: string, pid: number): void {
+  writeFileSync(path, `${pid}\n`);
+}
+
+export function removePid(path: string): void {
+  rmSync(path, { force: true });
+}
+
+/** The pid of a process that runs and is one of ours; a pid file that outlived its process does not count. */
+export function readLivePid(path: string): number | undefined {
+  try {
+    const pid = Number(readFileSync(path, 'utf8').trim());
+    if (!Number.isInteger(pid) || pid <= 1) return undefined;
+    return readFileSync(`/proc/${pid}/cmdline`, 'utf8').includes('cli/main.js') ? pid : undefined;
+  } catch {
+    return undefined;
+  }
+}

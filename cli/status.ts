@@ -1,0 +1,81 @@
+import { Command } from 'commander';
+import { addClusterOptions, type ClusterSelection, parseInteger, selectCluster } from './cluster-options.js';
+import { type ClusterStatus, StatusReader } from './cluster-status.js';
+import { CliError, EXIT_FAILED, formatBytes, formatTable, printJson, printLine } from './output.js';
+
+interface StatusFlags extends ClusterSelection {
+  json?: boolean;
+  check?: boolean;
+  timeout: number;
+}
+
+/** `holdfast status`: what the cluster says of itself. */
+export function statusCommand(): Command {
+  const command = new Command('status')
+    .description('show the leader, the servers, the placement groups, capacity and mounts')
+    .option('--json', 'print one JSON object')
+    .option('--check', 'exit with 1 unless the cluster is healthy')
+    .option(
+      '--timeout <ms>',
+      'how long a metaserver may take to answer',
+      parseInteger('--timeout', 50, 60_000),
+      2_000,
+    );
+  return addClusterOptions(command).action(async (flags: StatusFlags) => {
+    const { addresses, file } = await selectCluster(flags);
+    const reader = new StatusReader(addresses, file?.chunkservers.length ?? 0);
+    try {
+      const status = await reader.read(flags.timeout);
+      if (!status) {
+        if (flags.json) printJson({ healthy: false, problems: ['no metaserver answers'], leader: null });
+        throw new CliError(
+          `no metaserver answers (${addresses.join(', ')}): is the cluster running?`,
+          EXIT_FAILED,
+        );
+      }
+      if (flags.json) printJson(status);
+      else printLine(renderStatus(status));
+      if (flags.check && !status.healthy) process.exitCode = EXIT_FAILED;
+    } finally {
+      reader.close();
+    }
+  });
+}
+
+function renderStatus(status: ClusterStatus): string {
+  const { leader, pgs, capacity } = status;
+  const lines = [
+    `cluster   ${status.clusterId}`,
+    `health    ${status.healthy ? 'healthy' : status.problems.join('; ')}`,
+    `leader    ${leader ? `metaserver-${leader.id} (${leader.address}), term ${status.term}` : 'unknown'}`,
+    `PGs       ${pgs.inSync} of ${pgs.total} fully in-sync, ${pgs.recovering} recovering, ${pgs.unavailable} unavailable`,
+    `capacity  ${formatBytes(capacity.usedBytes)} used of ${formatBytes(capacity.totalBytes)}, ${capacity.inodesUsed} inodes`,
+    '',
+    formatTable([
+      ['SERVER', 'ADDRESS', 'STATE', 'DETAIL'],
+      ...status.metaservers.map((one) => [
+        one.name,
+        one.address,
+        one.alive ? 'alive' : 'down',
+        one.alive ? `${one.role}, term ${one.term}, applied ${one.appliedIndex}` : '',
+      ]),
+      ...status.chunkservers.map((one) => [
+        one.name,
+        one.address,
+        one.alive ? 'alive' : 'down',
+        `${one.pgsInSync} PGs in-sync (${one.pgsPrimary} primary), ${one.pgsRecovering} recovering, ` +
+          `${formatBytes(one.usedBytes)} used, ${formatBytes(one.freeBytes)} free`,
+      ]),
+    ]),
+  ];
+  if (status.mounts.length > 0) {
+    const rows = status.mounts.map((one) => [
+      `${one.hostname}:${one.mountPoint}`,
+      String(one.session),
+      one.connected ? 'connected' : `silent for ${Math.round(one.idleMs / 1000)} s`,
+      `${one.openFiles} open files`,
+    ]);
+    lines.push('', formatTable([['MOUNT', 'SESSION', 'STATE', ''], ...rows]));
+  }
+  return lines.join('\n');
+}

@@ -1,0 +1,253 @@
+import { mkdirSync } from 'node:fs';
+import type { Server } from 'node:net';
+import type { BindingChoice } from '../client/fuse/mount.js';
+import { checkMountPoint, clearStaleMount } from '../client/fuse/mount.js';
+import { delay, systemClock } from '../common/clock.js';
+import { type ClusterFile, clusterFilePath, metaAddresses } from './cluster-file.js';
+import { type ClusterStatus, StatusReader } from './cluster-status.js';
+import { type ControlRequest, listenForControl } from './control.js';
+import { listMounts } from './mount-registry.js';
+import { CliError, EXIT_FAILED, EXIT_USAGE, formatBytes, oneLine } from './output.js';
+import { pidFile, readLivePid, removePid, writePid } from './run-files.js';
+import { Supervisor } from './supervisor.js';
+import { planCluster, serverSpecs, type UpRequest } from './up-plan.js';
+
+export interface UpOptions extends UpRequest {
+  mountPoint: string;
+  /** The mount point is the default one: made when missing. */
+  makeMountPoint: boolean;
+  binding: BindingChoice;
+  restart: boolean;
+  json: boolean;
+}
+
+const MOUNT = 'mount';
+const POLL_MS = 100;
+const STATUS_TIMEOUT_MS = 2_000;
+const STATUS_LINE_INTERVAL_MS = 1_000;
+/** The servers must be able to serve within this time. */
+const START_TIMEOUT_MS = 60_000;
+/** After this time a cluster that can serve is mounted although a server is still missing. */
+const FULL_START_GRACE_MS = 15_000;
+
+/** Runs a cluster until it is told to stop. @returns the exit code. @throws CliError on bad input, before anything runs */
+export async function runUp(options: UpOptions): Promise<number> {
+  refuseSecondUp(options.dataDir);
+  if (options.makeMountPoint) {
+    await clearStaleMount(options.mountPoint);
+    mkdirSync(options.mountPoint, { recursive: true });
+  }
+  await checkMountPoint(options.mountPoint);
+  const cluster = await planCluster(options);
+  const upPid = pidFile(options.dataDir, 'up');
+  writePid(upPid, process.pid);
+  try {
+    return await new Up(options, cluster).run();
+  } finally {
+    removePid(upPid);
+  }
+}
+
+function refuseSecondUp(dataDir: string): void {
+  const pid = readLivePid(pidFile(dataDir, 'up'));
+  if (pid !== undefined && pid !== process.pid) {
+    throw new CliError(
+      `a \`holdfast up\` (pid ${pid}) already runs on ${dataDir}: stop it first, or use another --data`,
+    );
+  }
+}
+
+class Up {
+  readonly #options: UpOptions;
+  readonly #supervisor: Supervisor;
+  readonly #status: StatusReader;
+  readonly #screen: Screen;
+  #control: Server | undefined;
+  #stopping = false;
+
+  constructor(options: UpOptions, cluster: ClusterFile) {
+    this.#options = options;
+    this.#screen = new Screen(options.json);
+    this.#status = new StatusReader(metaAddresses(cluster), cluster.chunkservers.length);
+    this.#supervisor = new Supervisor({
+      dataDir: options.dataDir,
+      clock: systemClock,
+      restart: options.restart,
+      events: { event: (name, line) => this.#screen.event(name, line) },
+    });
+    for (const spec of serverSpecs(cluster, options.dataDir)) this.#supervisor.add(spec);
+    this.#supervisor.add({
+      name: MOUNT,
+      args: [
+        ...['mount', options.mountPoint, '--foreground', '--binding', options.binding],
+        ...['--cluster', clusterFilePath(options.dataDir)],
+      ],
+      prepare: () => clearStaleMount(options.mountPoint),
+    });
+  }
+
+  async run(): Promise<number> {
+    const stop = this.#stopSignal();
+    try {
+      this.#control = await listenForControl(this.#options.dataDir, (request) => this.#command(request));
+      const failure = await Promise.race([stop, this.#bringUp()]);
+      if (failure === undefined) {
+        this.#screen.ready(this.#options.mountPoint);
+        await this.#watch(stop);
+      } else if (failure instanceof Error) {
+        throw failure;
+      }
+      return 0;
+    } finally {
+      this.#stopping = true;
+      await this.#shutDown();
+    }
+  }
+
+  /** Resolves with the signal's name; a second signal kills everything. */
+  #stopSignal(): Promise<string> {
+    return new Promise((resolve) => {
+      let seen = false;
+      const onSignal = (signal: string): void => {
+        if (seen) {
+          this.#screen.event('up', `${signal} again: killing everything`);
+          this.#supervisor.killAll();
+          return;
+        }
+        seen = true;
+        this.#stopping = true;
+        this.#screen.event('up', `${signal}: stopping`);
+        resolve(signal);
+      };
+      process.on('SIGINT', onSignal);
+      process.on('SIGTERM', onSignal);
+      process.on('SIGHUP', onSignal);
+    });
+  }
+
+  /** @returns undefined when all is up, or why it is not */
+  async #bringUp(): Promise<Error | undefined> {
+    for (const name of this.#supervisor.names()) if (name !== MOUNT) await this.#supervisor.start(name);
+    const servers = await this.#waitUntil('the servers', async (elapsedMs) => {
+      const status = await this.#status.read(STATUS_TIMEOUT_MS);
+      this.#screen.status(status, 'starting');
+      return status !== undefined && canServe(status, elapsedMs);
+    });
+    if (servers) return servers;
+    if (this.#stopping) return undefined;
+    await this.#supervisor.start(MOUNT);
+    return this.#waitUntil('the mount', async () => isMounted(this.#options.mountPoint));
+  }
+
+  async #waitUntil(what: string, done: (elapsedMs: number) => Promise<boolean>): Promise<Error | undefined> {
+    const start = systemClock.now();
+    while (!this.#stopping) {
+      const elapsed = systemClock.now() - start;
+      if (await done(elapsed)) return undefined;
+      const failed = this.#supervisor.names().find((name) => this.#supervisor.state(name) === 'failed');
+      if (failed) {
+        return new CliError(`${failed} did not start: ${this.#supervisor.lastLogLine(failed)}`, EXIT_USAGE);
+      }
+      if (elapsed > START_TIMEOUT_MS) {
+        const problems =
+          (await this.#status.read(STATUS_TIMEOUT_MS))?.problems.join('; ') ?? 'no metaserver answers';
+        return new CliError(
+          `${what} did not come up (${problems}); see ${this.#options.dataDir}/log`,
+          EXIT_FAILED,
+        );
+      }
+      await delay(systemClock, POLL_MS);
+    }
+    return undefined;
+  }
+
+  /** Shows the state until a signal comes. */
+  async #watch(stop: Promise<string>): Promise<void> {
+    let last = '';
+    const timer = systemClock.every(STATUS_LINE_INTERVAL_MS, () => {
+      void this.#status.read(STATUS_TIMEOUT_MS).then((status) => {
+        if (this.#stopping) return;
+        this.#screen.status(status, this.#options.mountPoint);
+        const health = status?.healthy ? 'healthy' : (status?.problems.join('; ') ?? 'no metaserver answers');
+        if (health !== last) this.#screen.event('cluster', health);
+        last = health;
+      });
+    });
+    await stop;
+    timer.cancel();
+  }
+
+  async #command(request: ControlRequest): Promise<void> {
+    if (request.command === 'start') await this.#supervisor.start(request.name);
+    else await this.#supervisor.stop(request.name, request.kill);
+  }
+
+  /** The mount first, so that what it holds still reaches the servers; then those who store, then those who decide. */
+  async #shutDown(): Promise<void> {
+    this.#control?.close();
+    const names = this.#supervisor.names();
+    await this.#supervisor.stop(MOUNT);
+    if (isMounted(this.#options.mountPoint)) await clearStaleMount(this.#options.mountPoint);
+    const group = (prefix: string): string[] => names.filter((name) => name.startsWith(prefix));
+    await Promise.all(group('chunkserver-').map((name) => this.#supervisor.stop(name)));
+    await Promise.all(group('metaserver-').map((name) => this.#supervisor.stop(name)));
+    this.#status.close();
+    this.#screen.event('up', 'everything has stopped');
+    this.#screen.close();
+  }
+}
+
+function canServe(status: ClusterStatus, elapsedMs: number): boolean {
+  if (!status.leader || status.pgs.total === 0 || status.pgs.unavailable > 0) return false;
+  return status.chunkservers.every((one) => one.alive) || elapsedMs > FULL_START_GRACE_MS;
+}
+
+function isMounted(mountPoint: string): boolean {
+  return listMounts().some((one) => one.mountPoint === mountPoint && one.type.startsWith('fuse'));
+}
+
+/** A live status line on a terminal, one line an event otherwise. */
+class Screen {
+  readonly #json: boolean;
+  readonly #live: boolean;
+
+  constructor(json: boolean) {
+    this.#json = json;
+    this.#live = process.stdout.isTTY === true && !json;
+  }
+
+  ready(mountPoint: string): void {
+    this.#print({ event: 'ready', mountPoint }, `ready: ${mountPoint}`);
+  }
+
+  event(name: string, line: string): void {
+    this.#print({ event: 'state', name, text: oneLine(line) }, `${name}: ${line}`);
+  }
+
+  status(status: ClusterStatus | undefined, where: string): void {
+    if (!this.#live) return;
+    const text = status ? statusLine(status) : 'no metaserver answers';
+    process.stdout.write(`\r\u001b[K${where} | ${text}`.slice(0, (process.stdout.columns ?? 80) + 4));
+  }
+
+  close(): void {
+    if (this.#live) process.stdout.write('\r\u001b[K');
+  }
+
+  #print(value: object, line: string): void {
+    const clear = this.#live ? '\r\u001b[K' : '';
+    process.stdout.write(`${clear}${this.#json ? JSON.stringify(value) : line}\n`);
+  }
+}
+
+function statusLine(status: ClusterStatus): string {
+  const { leader, pgs, capacity } = status;
+  const alive = status.chunkservers.filter((one) => one.alive).length;
+  return [
+    status.healthy ? 'healthy' : (status.problems[0] ?? ''),
+    leader ? `leader ${leader.id}, term ${status.term}` : 'no leader',
+    `${alive} chunkservers`,
+    `PGs ${pgs.inSync}/${pgs.total}`,
+    `${formatBytes(capacity.usedBytes)} used`,
+  ].join(' | ');
+}
