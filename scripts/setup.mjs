@@ -16,7 +16,7 @@ const RUNTIME_PACKAGES = [
   { name: 'libfuse2', has: () => libraryExists('libfuse.so.2') },
 ];
 const TEST_PACKAGES = [
-  ...['fio', 'git', 'rsync', 'sqlite3', 'gcc', 'make', 'tar', 'strace'].map((name) => ({ name, has: () => onPath(name) })),
+  ...['fio', 'git', 'rsync', 'sqlite3', 'gcc', 'make', 'tar', 'strace', 'openssl'].map((name) => ({ name, has: () => onPath(name) })),
   { name: 'procps', has: () => onPath('ps') },
   { name: 'attr', has: () => onPath('setfattr') },
   { name: 'util-linux', has: () => onPath('setpriv') },

@@ -1,0 +1,48 @@
+import assert from 'node:assert/strict';
+import { rmSync } from 'node:fs';
+import { holdfast, TestCluster, temporaryDirectory } from './support/cluster.js';
+import { fileCases, programCases, sourceTreeCases } from './support/tool-cases.js';
+
+describe('standard tools on a mount by fuse-native', function () {
+  this.timeout(240_000);
+  const cluster = new TestCluster('native', ['--binding', 'fuse-native']);
+  let local: string;
+
+  before(async () => {
+    local = temporaryDirectory('native-local');
+    await cluster.up();
+  });
+  after(async () => {
+    await cluster.destroy();
+    rmSync(local, { recursive: true, force: true });
+  });
+
+  it('says at mount time what it cannot do', async () => {
+    const dir = await cluster.mount('told');
+    await cluster.umount(dir);
+    const again = await holdfast([
+      'mount',
+      dir,
+      '--data',
+      cluster.data,
+      '--binding',
+      'fuse-native',
+      '--json',
+    ]);
+    assert.equal(again.code, 0, again.stderr);
+    const { binding, limits } = JSON.parse(again.stdout) as { binding: string; limits: string[] };
+    assert.equal(binding, 'fuse-native');
+    assert.ok(limits.length >= 4, String(limits));
+    assert.equal((await holdfast(['umount', dir])).code, 0);
+  });
+
+  const context = {
+    dir: () => cluster.dir,
+    local: () => local,
+    // The documented limits of this binding (README).
+    can: { bytesNames: false, nanoseconds: false, separateTimes: false, sharedMmap: true },
+  };
+  sourceTreeCases(context);
+  programCases(context);
+  fileCases(context);
+});

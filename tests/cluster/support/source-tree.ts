@@ -1,0 +1,38 @@
+import { mkdirSync, symlinkSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { createPrng } from '../../../common/prng.js';
+
+/** A source tree as programs have them: many small files in nested directories, some larger, links, odd names. */
+export const SOURCE_TREE_FILES = 2_100;
+
+const DIRECTORIES = 60;
+const WORDS = ['alpha', 'bravo', 'charlie', 'delta', 'echo', 'foxtrot', 'golf', 'hotel', 'india', 'juliet'];
+
+/** Writes the tree below `root`; the same seed gives the same tree. @returns how many regular files it has */
+export function writeSourceTree(root: string, seed = 1): number {
+  const prng = createPrng(seed);
+  const directories = [root];
+  mkdirSync(root, { recursive: true });
+  for (let i = 1; i < DIRECTORIES; i++) {
+    const parent = directories[prng.int(directories.length)] as string;
+    const directory = join(parent, `${WORDS[prng.int(WORDS.length)]}-${i}`);
+    mkdirSync(directory);
+    directories.push(directory);
+  }
+  for (let i = 0; i < SOURCE_TREE_FILES; i++) {
+    const directory = directories[prng.int(directories.length)] as string;
+    const lines = prng.int(100) === 0 ? 5_000 + prng.int(20_000) : 1 + prng.int(150);
+    const text = Array.from(
+      { length: lines },
+      (_, line) => `${line} ${WORDS[prng.int(WORDS.length)]} = ${prng.int(1e6)};`,
+    );
+    writeFileSync(join(directory, `file-${i}.c`), `${text.join('\n')}\n`, {
+      mode: i % 50 === 0 ? 0o755 : 0o644,
+    });
+  }
+  symlinkSync('file-0.c', join(root, 'link-to-file'));
+  symlinkSync('/does/not/exist', join(root, 'broken link'));
+  writeFileSync(join(root, 'empty'), '');
+  writeFileSync(join(root, 'naïve name — ünïcode'), 'x\n');
+  return SOURCE_TREE_FILES + 2;
+}

@@ -1,0 +1,68 @@
+import assert from 'node:assert/strict';
+import { join } from 'node:path';
+import { nodeScript, sh, TestCluster } from './support/cluster.js';
+
+describe('two mounts of one cluster', function () {
+  this.timeout(180_000);
+  const cluster = new TestCluster('two');
+  let a: string;
+  let b: string;
+  before(async () => {
+    await cluster.up();
+    a = cluster.dir;
+    b = await cluster.mount('second');
+  });
+  after(() => cluster.destroy());
+
+  it('what is closed on one is complete when opened on the other', async () => {
+    for (let round = 0; round < 20; round++) {
+      const [from, to] = round % 2 === 0 ? [a, b] : [b, a];
+      await sh(
+        `head -c ${1 + round * 77_777} /dev/urandom > ${from}/f; test "$(sha256sum < ${from}/f)" = "$(sha256sum < ${to}/f)"`,
+      );
+    }
+  });
+
+  it('a file rewritten at the same size is read anew', async () => {
+    await sh(`printf aaaa > ${a}/same`);
+    for (let round = 0; round < 10; round++) {
+      const text = String(1000 + round);
+      await sh(`printf ${text} > ${a}/same; test "$(cat ${b}/same)" = ${text}`);
+    }
+  });
+
+  it('names made, renamed and removed on one appear on the other within the time-out', async () => {
+    await sh(
+      `mkdir ${a}/d; touch ${a}/d/x; sleep 1.1; test -e ${b}/d/x; mv ${b}/d/x ${b}/d/y; sleep 1.1
+       test -e ${a}/d/y; test ! -e ${a}/d/x; rm ${a}/d/y; sleep 1.1; test ! -e ${b}/d/y; rmdir ${b}/d`,
+    );
+  });
+
+  it('an exclusive create has one winner', async () => {
+    const claim = (dir: string): Promise<string> =>
+      nodeScript(
+        `let won = 0; for (let i = 0; i < 200; i++) { try { fs.closeSync(fs.openSync(path.join(args[0], 'lock-' + i), 'wx')); won++; }
+           catch (e) { if (e.code !== 'EEXIST') throw e; } } console.log(won);`,
+        [dir],
+      );
+    const [first, second] = await Promise.all([claim(a), claim(b)]);
+    assert.equal(Number(first) + Number(second), 200);
+    await sh(`rm -f ${join(a, 'lock-')}*`);
+  });
+
+  it('a file unlinked on one mount stays readable where it is open', async () => {
+    await sh(`head -c 3000000 /dev/urandom > ${a}/open; sum=$(sha256sum < ${a}/open); exec 5<${b}/open; rm ${a}/open; sleep 2
+              test "$(sha256sum <&5)" = "$sum"; exec 5<&-`);
+  });
+
+  it('status lists both, and umount takes one away', async () => {
+    const before = await cluster.status();
+    assert.equal(before.mounts.filter((one) => one.connected).length, 2, JSON.stringify(before.mounts));
+    assert.equal((await cluster.umount(b)).code, 0);
+    const afterwards = await cluster.status();
+    assert.deepEqual(
+      afterwards.mounts.map((one) => one.mountPoint),
+      [a],
+    );
+  });
+});
