@@ -1,0 +1,111 @@
+import type { ChunkServerStatus } from '../../proto/gen/admin.js';
+import { type ClusterMap, type Heartbeat, type PgStatus, ReplicaState } from '../../proto/gen/cluster.js';
+
+/** PGs of which one heartbeat may report progress: far above what a server holds. */
+export const PG_REPORTS_MAX = 65_536;
+
+interface Report {
+  capacityBytes: number;
+  usedBytes: number;
+  freeBytes: number;
+  pgs: PgStatus[];
+}
+
+/** Bytes as a user sees them: already divided by the replication. */
+export interface UserCapacity {
+  totalBytes: number;
+  freeBytes: number;
+  /** What can surely be written: the fullest server sets the limit, for data is spread evenly over the PGs. */
+  availBytes: number;
+}
+
+/** What the chunkservers last said of themselves; the leader's memory only. */
+export class ChunkServerRegistry {
+  readonly #reports = new Map<number, Report>();
+
+  clear(): void {
+    this.#reports.clear();
+  }
+
+  heartbeat(server: number, heartbeat: Heartbeat): void {
+    const { capacityBytes, usedBytes, freeBytes, pgs } = heartbeat;
+    this.#reports.set(server, { capacityBytes, usedBytes, freeBytes, pgs: pgs.slice(0, PG_REPORTS_MAX) });
+  }
+
+  /** Whether every server that is alive in the map has reported, and there is one. */
+  complete(map: ClusterMap): boolean {
+    const alive = map.servers.filter((server) => server.alive);
+    return alive.length > 0 && alive.every((server) => this.#reports.has(server.id));
+  }
+
+  /** Of all servers of the map that have reported; a server that is down counts as it last reported. */
+  capacity(map: ClusterMap): UserCapacity {
+    const pgsOf = countPgs(map);
+    const copies = Math.max(1, map.replicas);
+    let total = 0;
+    let free = 0;
+    let avail = Number.POSITIVE_INFINITY;
+    for (const { id, alive } of map.servers) {
+      const report = this.#reports.get(id);
+      if (!report) continue;
+      total += report.capacityBytes;
+      free += report.freeBytes;
+      const held = pgsOf.get(id)?.held ?? 0;
+      if (alive && held > 0) avail = Math.min(avail, (report.freeBytes * map.pgs.length) / held);
+    }
+    const freeBytes = Math.floor(free / copies);
+    return {
+      totalBytes: Math.floor(total / copies),
+      freeBytes,
+      availBytes: Math.floor(Math.min(avail, freeBytes)),
+    };
+  }
+
+  statuses(map: ClusterMap): ChunkServerStatus[] {
+    const pgsOf = countPgs(map);
+    return map.servers.map(({ id, host, port, alive }) => {
+      const report = this.#reports.get(id);
+      const pgs = pgsOf.get(id);
+      return {
+        id,
+        address: `${host}:${port}`,
+        alive,
+        capacityBytes: report?.capacityBytes ?? 0,
+        usedBytes: report?.usedBytes ?? 0,
+        freeBytes: report?.freeBytes ?? 0,
+        pgsInSync: pgs?.inSync ?? 0,
+        pgsRecovering: pgs?.recovering ?? 0,
+        pgsPrimary: pgs?.primary ?? 0,
+        recoveryLeftBytes: report?.pgs.reduce((sum, pg) => sum + pg.recoveryLeftBytes, 0) ?? 0,
+      };
+    });
+  }
+}
+
+interface PgCounts {
+  held: number;
+  inSync: number;
+  recovering: number;
+  primary: number;
+}
+
+function countPgs(map: ClusterMap): Map<number, PgCounts> {
+  const counts = new Map<number, PgCounts>();
+  for (const pg of map.pgs) {
+    const primary = primaryOf(pg.replicas);
+    for (const { server, state } of pg.replicas) {
+      const count = counts.get(server) ?? { held: 0, inSync: 0, recovering: 0, primary: 0 };
+      count.held++;
+      if (state === ReplicaState.REPLICA_IN_SYNC) count.inSync++;
+      if (state === ReplicaState.REPLICA_RECOVERING) count.recovering++;
+      if (server === primary) count.primary++;
+      counts.set(server, count);
+    }
+  }
+  return counts;
+}
+
+/** The first in-sync replica's server; undefined when there is none. */
+export function primaryOf(replicas: readonly { server: number; state: ReplicaState }[]): number | undefined {
+  return replicas.find((replica) => replica.state === ReplicaState.REPLICA_IN_SYNC)?.server;
+}

@@ -1,0 +1,302 @@
+import type { Clock, Timer } from '../../common/clock.js';
+import type { Logger } from '../../common/logger.js';
+import { errorFromCode, HoldfastError, toHoldfastError } from '../../proto/errors.js';
+import {
+  type ChunkServerInfo,
+  type ClusterMap,
+  ClusterServiceDefinition,
+  type Heartbeat,
+  type Pg,
+  type Purge,
+  type PurgeDone,
+  type RegisterChunkServer,
+  type Registered,
+  type ReplicaCaughtUp,
+  type ReplicaFailed,
+  ReplicaState,
+} from '../../proto/gen/cluster.js';
+import type { RpcServer } from '../../proto/rpc.js';
+import { HEARTBEAT_INTERVAL_MS, LEASE_MS } from '../../proto/types.js';
+import type { LeaderDuty, Leadership } from '../service/leadership.js';
+import type { MetaReplica, MetaState } from '../service/ports.js';
+import type { CommandBody, Proposer } from '../service/proposer.js';
+import { ChunkServerLink, type LinkHost } from './chunk-server-link.js';
+import { type ChunkServerRegistry, primaryOf } from './chunk-server-registry.js';
+import { LIVENESS_TICK_MS, Liveness, type LivenessEvent } from './liveness.js';
+import { placePgs } from './placement.js';
+import { checkCluster, checkRequest, checkStranger } from './registration.js';
+import { Rejoin } from './rejoin.js';
+
+/** Streams of chunkservers at one time, registered or not. */
+export const CHUNK_SERVER_STREAMS_MAX = 1024;
+
+export interface ClusterServiceOptions {
+  replica: MetaReplica;
+  state: MetaState;
+  proposer: Proposer;
+  leadership: Leadership;
+  registry: ChunkServerRegistry;
+  clock: Clock;
+  log: Logger;
+  onPurgeDone(server: number, done: PurgeDone): void;
+  /** A server can be sent purges from now on. */
+  onRegistered(server: number): void;
+}
+
+/** ClusterService: registration of chunkservers, their leases, and the map changes that follow from what they report. */
+export class ClusterService implements LeaderDuty, LinkHost {
+  readonly #options: ClusterServiceOptions;
+  readonly #streams = new Set<ChunkServerLink>();
+  /** The one link of each registered server. */
+  readonly #links = new Map<number, ChunkServerLink>();
+  readonly #liveness = new Liveness();
+  readonly #rejoin = new Rejoin();
+  /** Servers whose ServerDown is in the log: no lease, and a registration has to follow it in the log. */
+  readonly #downs = new Set<number>();
+  /** ReplicaDrops in the log, by PG, epoch and server: many writers report one failure. */
+  readonly #drops = new Map<string, Promise<void>>();
+  #creatingPgs = false;
+  #timer: Timer | undefined;
+  #map: ClusterMap | undefined;
+  #alive = new Set<number>();
+
+  constructor(options: ClusterServiceOptions) {
+    this.#options = options;
+  }
+
+  attach(server: RpcServer): void {
+    const { fullName, methods } = ClusterServiceDefinition;
+    server.addStream(fullName, methods.heartbeat, (rpc) => {
+      const link = new ChunkServerLink(rpc, this);
+      if (link.ended) return;
+      this.#streams.add(link);
+      if (this.#streams.size <= CHUNK_SERVER_STREAMS_MAX) return;
+      link.refuse(
+        0,
+        new HoldfastError('OVERLOADED', `more than ${CHUNK_SERVER_STREAMS_MAX} chunkserver streams`),
+      );
+    });
+  }
+
+  begin(): void {
+    const { clock, state } = this.#options;
+    this.#takeMap(state.map());
+    this.#step({ kind: 'led', alive: [...this.#alive] });
+    this.#timer = clock.every(LIVENESS_TICK_MS, () => this.#tick());
+    this.#createPgsIfDue();
+  }
+
+  end(): void {
+    this.#timer?.cancel();
+    this.#timer = undefined;
+    this.#map = undefined;
+    this.#links.clear();
+    this.#downs.clear();
+    this.#drops.clear();
+    this.#rejoin.clear();
+    this.#options.registry.clear();
+    const error = this.#options.leadership.notLeader();
+    for (const link of [...this.#streams]) link.refuse(0, error);
+  }
+
+  /** The state machine's map is another one: to be called once for each change, while this server leads. */
+  mapChanged(): void {
+    if (!this.#map) return;
+    const map = this.#options.state.map();
+    this.#takeMap(map);
+    this.#step({ kind: 'map', alive: [...this.#alive] });
+    for (const link of this.#links.values()) link.pushMap(map);
+    this.#createPgsIfDue();
+  }
+
+  /** @returns false when the server is not connected */
+  pushPurge(server: number, purge: Purge): boolean {
+    const link = this.#links.get(server);
+    if (!link?.registered) return false;
+    link.pushPurge(purge);
+    return true;
+  }
+
+  connected(server: number): boolean {
+    return this.#links.get(server)?.registered ?? false;
+  }
+
+  /** Undefined while this server does not lead. */
+  get map(): ClusterMap | undefined {
+    return this.#map;
+  }
+
+  async register(link: ChunkServerLink, request: RegisterChunkServer): Promise<Registered> {
+    const { leadership, replica, state, log } = this.#options;
+    const info = checkRequest(request);
+    await leadership.whenReady();
+    await replica.readBarrier();
+    checkCluster(request, state.cluster()?.clusterId);
+    const former = this.#links.get(info.id);
+    const now = this.#options.clock.now();
+    checkStranger(info, former?.info, state.map(), this.#liveness.leaseOver(info.id, now));
+    if (link.ended || !leadership.ready) throw leadership.notLeader();
+    // The same server on a new stream: with the former one its lease is over, and it may have been restarted.
+    former?.end('the server registered on another stream');
+    this.#links.set(info.id, link);
+    link.info = info;
+    this.#rejoin.forget(info.id);
+    this.#step({ kind: 'connected', server: info.id });
+    if (this.#downs.has(info.id) || !isInMap(info, state.map())) {
+      await this.#propose({ $case: 'putChunkServer', value: { server: info } });
+    }
+    if (this.#links.get(info.id) !== link) throw leadership.notLeader();
+    const { host, port, diskUuid } = info;
+    log.info({ server: info.id, address: `${host}:${port}`, diskUuid }, 'chunkserver registered');
+    const { clusterId } = state.map();
+    return { clusterId, map: undefined, heartbeatIntervalMs: HEARTBEAT_INTERVAL_MS };
+  }
+
+  registered(link: ChunkServerLink): void {
+    if (link.info) this.#options.onRegistered(link.info.id);
+  }
+
+  heartbeat(link: ChunkServerLink, heartbeat: Heartbeat): number {
+    const id = link.info?.id;
+    if (id === undefined || this.#links.get(id) !== link) return 0;
+    this.#options.registry.heartbeat(id, heartbeat);
+    this.#step({ kind: 'heartbeat', server: id });
+    const mayServe = this.#alive.has(id) && !this.#downs.has(id);
+    return mayServe && this.#options.replica.canReadNow() ? LEASE_MS : 0;
+  }
+
+  /** Drops the failed server from all PGs which the reporter leads, for none of them can acknowledge a write. */
+  async replicaFailed(link: ChunkServerLink, report: ReplicaFailed): Promise<void> {
+    const reporter = link.info?.id;
+    const pg = this.#map?.pgs[report.pg];
+    // A report about an older state of the PG: the reporter has, or gets, the newer map.
+    if (!pg || pg.epoch !== report.epoch) return;
+    if (primaryOf(pg.replicas) !== reporter) {
+      // Only the primary knows who does not follow it. That it fails itself shows in its own stream.
+      throw new HoldfastError('NOT_PRIMARY', `chunkserver ${reporter} does not lead PG ${report.pg}`);
+    }
+    const { server, reason } = report;
+    this.#options.log.warn({ server, reporter, pg: report.pg, reason }, 'replica failed');
+    const led = (this.#map?.pgs ?? []).filter((other) => primaryOf(other.replicas) === reporter);
+    await Promise.all(
+      led.filter((other) => receivesWrites(other, server)).map((other) => this.#drop(other, server)),
+    );
+  }
+
+  async replicaCaughtUp(link: ChunkServerLink, report: ReplicaCaughtUp): Promise<void> {
+    const pg = this.#map?.pgs[report.pg];
+    if (!pg || pg.epoch !== report.epoch) return;
+    if (primaryOf(pg.replicas) !== link.info?.id) throw new HoldfastError('NOT_PRIMARY');
+    await this.#propose({ $case: 'replicaInSync', value: report });
+  }
+
+  purgeDone(link: ChunkServerLink, done: PurgeDone): void {
+    const id = link.info?.id;
+    if (id !== undefined && this.#links.get(id) === link) this.#options.onPurgeDone(id, done);
+  }
+
+  ended(link: ChunkServerLink, reason: string): void {
+    this.#streams.delete(link);
+    const id = link.info?.id;
+    if (id === undefined || this.#links.get(id) !== link) return;
+    this.#links.delete(id);
+    this.#rejoin.forget(id);
+    this.#options.log.warn({ server: id, reason }, 'chunkserver disconnected');
+    this.#step({ kind: 'disconnected', server: id });
+  }
+
+  #takeMap(map: ClusterMap): void {
+    this.#map = map;
+    this.#alive = new Set(map.servers.filter((server) => server.alive).map((server) => server.id));
+  }
+
+  #step(event: LivenessEvent): void {
+    for (const effect of this.#liveness.step(event, this.#options.clock.now())) {
+      if (effect.kind === 'down') void this.#declareDown(effect.server, effect.reason);
+      else {
+        const link = this.#links.get(effect.server);
+        this.#links.delete(effect.server);
+        link?.end(effect.reason);
+      }
+    }
+  }
+
+  #tick(): void {
+    this.#step({ kind: 'tick' });
+    this.#createPgsIfDue();
+    const map = this.#map;
+    if (!map) return;
+    const connected = [...this.#links].filter(([, link]) => link.registered).map(([id]) => id);
+    for (const id of this.#rejoin.due(map, connected, this.#options.clock.now())) {
+      const server = this.#links.get(id)?.info;
+      if (server) void this.#attempt('rejoin', id, { $case: 'putChunkServer', value: { server } });
+    }
+  }
+
+  async #declareDown(server: number, reason: string): Promise<void> {
+    this.#options.log.warn({ server, reason }, 'chunkserver down');
+    this.#downs.add(server);
+    await this.#attempt('down', server, { $case: 'serverDown', value: { server } });
+    this.#downs.delete(server);
+  }
+
+  #drop(pg: Pg, server: number): Promise<void> {
+    const key = `${pg.id}/${pg.epoch}/${server}`;
+    const pending = this.#drops.get(key);
+    if (pending) return pending;
+    const body: CommandBody = { $case: 'replicaDrop', value: { pg: pg.id, epoch: pg.epoch, server } };
+    const drop = this.#propose(body).finally(() => this.#drops.delete(key));
+    this.#drops.set(key, drop);
+    return drop;
+  }
+
+  #createPgsIfDue(): void {
+    const { state, log } = this.#options;
+    const map = this.#map;
+    if (!map || map.pgs.length > 0 || this.#creatingPgs) return;
+    const cluster = state.cluster();
+    if (!cluster) return;
+    const servers = map.servers.filter((server) => server.alive);
+    if (servers.length === 0 || servers.length < cluster.chunkservers) return;
+    const pgs = placePgs(servers, cluster.pgCount, cluster.replicas);
+    this.#creatingPgs = true;
+    log.info({ pgs: pgs.length, servers: servers.length, replicas: cluster.replicas }, 'placing PGs');
+    void this.#attempt('create PGs', 0, { $case: 'createPgs', value: { pgs } }).then(() => {
+      this.#creatingPgs = false;
+    });
+  }
+
+  /** Proposes what is asked for again anyway when it fails. */
+  async #attempt(what: string, server: number, body: CommandBody): Promise<boolean> {
+    try {
+      await this.#propose(body);
+      return true;
+    } catch (error) {
+      this.#options.log.warn({ what, server, error: toHoldfastError(error).message }, 'map change failed');
+      return false;
+    }
+  }
+
+  /** @throws HoldfastError also when the state machine refuses */
+  async #propose(body: CommandBody): Promise<void> {
+    const result = await this.#options.proposer.propose(body);
+    if (result.error !== 0) throw errorFromCode(result.error, result.errorText);
+  }
+}
+
+function isInMap(info: ChunkServerInfo, map: ClusterMap): boolean {
+  const known = map.servers.find((server) => server.id === info.id);
+  return (
+    known?.alive === true &&
+    known.diskUuid === info.diskUuid &&
+    known.host === info.host &&
+    known.port === info.port &&
+    known.domain === info.domain
+  );
+}
+
+function receivesWrites(pg: Pg, server: number): boolean {
+  return pg.replicas.some(
+    (replica) => replica.server === server && replica.state !== ReplicaState.REPLICA_OUT,
+  );
+}

@@ -1,0 +1,206 @@
+import { HoldfastError, toHoldfastError } from '../../proto/errors.js';
+import type { ClusterMap } from '../../proto/gen/cluster.js';
+import type {
+  ClientEnvelope,
+  CommandResult,
+  Hello,
+  Mutation,
+  ReadReply,
+  ReadRequest,
+  ServerEnvelope,
+} from '../../proto/gen/meta.js';
+import type { RpcStream } from '../../proto/rpc.js';
+import type { SessionEntry } from './session-table.js';
+
+/** Requests of one stream that may wait for the log or a read barrier; a further one gets OVERLOADED. */
+export const REQUESTS_IN_FLIGHT_MAX = 2048;
+/** Entries of one directory page, whatever the client asks for: keeps the answer within the message limit. */
+export const DIR_PAGE_ENTRIES_MAX = 4096;
+
+export type Session = SessionEntry<ClientStream>;
+
+/** What a stream asks of the service that accepted it. */
+export interface ClientStreamHost {
+  now(): number;
+  /** Opens or resumes a session and binds it to the stream, which adds the map. @throws HoldfastError the refusal; the stream is ended behind it */
+  hello(stream: ClientStream, hello: Hello): Promise<HelloReply>;
+  map(): ClusterMap;
+  /** Calls exactly one of the two, `run` as soon as a read is linearizable. @returns true when `run` was called already */
+  passRead(run: () => void, fail: (error: HoldfastError) => void): boolean;
+  /** Synchronous. @throws HoldfastError */
+  read(session: Session, request: ReadRequest): ReadReply;
+  mutate(mutation: Mutation): Promise<CommandResult>;
+  /** A mutation of the session was applied. */
+  applied(session: Session, mutation: Mutation, result: CommandResult): void;
+  openFiles(session: Session, opened: readonly number[], closed: readonly number[]): void;
+  ended(stream: ClientStream, reason: string): void;
+}
+
+/**
+ * One client's stream: Hello first, then requests, answered in any order. Mutations go into the log in the order in
+ * which they arrive. Deadlines: what waits here ends with the leadership at the latest, and the stream with it.
+ */
+export class ClientStream {
+  readonly #rpc: RpcStream<ServerEnvelope, ClientEnvelope>;
+  readonly #host: ClientStreamHost;
+  #session: Session | undefined;
+  #greeted = false;
+  /** Hello was answered. */
+  #welcome = false;
+  /** Nothing is taken any more; what was sent before still goes out. */
+  #closed = false;
+  #inFlight = 0;
+
+  constructor(rpc: RpcStream<ServerEnvelope, ClientEnvelope>, host: ClientStreamHost) {
+    this.#rpc = rpc;
+    this.#host = host;
+    rpc.onEnd((reason) => host.ended(this, reason));
+    rpc.onMessage((envelope) => this.#receive(envelope));
+  }
+
+  /** Undefined before Hello was accepted. */
+  get session(): Session | undefined {
+    return this.#session;
+  }
+
+  bind(session: Session): void {
+    this.#session = session;
+  }
+
+  get ended(): boolean {
+    return this.#closed || this.#rpc.ended;
+  }
+
+  pushMap(map: ClusterMap): void {
+    if (this.#welcome) this.#answer(0, { $case: 'map', value: map });
+  }
+
+  /** Tells the client that its session is gone, and ends the stream. */
+  expire(): void {
+    if (this.ended) return;
+    this.#answer(0, { $case: 'sessionExpired', value: {} });
+    this.#closed = true;
+    this.#rpc.end();
+  }
+
+  /** Refuses whatever the stream was for, then ends it. */
+  refuse(id: number, error: HoldfastError): void {
+    if (this.ended) return;
+    this.#fail(id, error);
+    this.#closed = true;
+    this.#rpc.end();
+  }
+
+  end(reason: string): void {
+    this.#closed = true;
+    this.#rpc.destroy(reason);
+  }
+
+  #receive(envelope: ClientEnvelope): void {
+    const { id, body } = envelope;
+    if (this.#closed) return;
+    if (!this.#greeted) {
+      this.#greeted = true;
+      if (body?.$case === 'hello') void this.#hello(id, body.value);
+      else this.refuse(id, new HoldfastError('PROTOCOL', 'the first message must be Hello'));
+      return;
+    }
+    const session = this.#session;
+    if (!session || !body) {
+      this.#fail(id, new HoldfastError('PROTOCOL', session ? 'empty message' : 'no session on this stream'));
+      return;
+    }
+    session.heardAt = this.#host.now();
+    switch (body.$case) {
+      case 'read':
+        this.#read(id, session, body.value);
+        break;
+      case 'mutation':
+        this.#mutate(id, session, body.value);
+        break;
+      case 'keepAlive':
+        this.#answer(id, { $case: 'ok', value: {} });
+        break;
+      case 'openFiles':
+        this.#host.openFiles(session, body.value.opened, body.value.closed);
+        break;
+      case 'hello':
+        this.#fail(id, new HoldfastError('PROTOCOL', 'a second Hello'));
+        break;
+    }
+  }
+
+  async #hello(id: number, hello: Hello): Promise<void> {
+    try {
+      const value = await this.#host.hello(this, hello);
+      this.#welcome = true;
+      // The map of this very moment: every later one is pushed.
+      this.#answer(id, { $case: 'hello', value: { ...value, map: this.#host.map() } });
+    } catch (error) {
+      this.refuse(id, toHoldfastError(error));
+    }
+  }
+
+  #read(id: number, session: Session, request: ReadRequest): void {
+    if (this.#inFlight >= REQUESTS_IN_FLIGHT_MAX) {
+      this.#fail(id, new HoldfastError('OVERLOADED'));
+      return;
+    }
+    let waited = false;
+    const passed = this.#host.passRead(
+      () => {
+        if (waited) this.#inFlight--;
+        try {
+          this.#answer(id, { $case: 'read', value: this.#host.read(session, request) });
+        } catch (error) {
+          this.#fail(id, toHoldfastError(error));
+        }
+      },
+      (error) => {
+        if (waited) this.#inFlight--;
+        this.#fail(id, error);
+      },
+    );
+    if (!passed) {
+      waited = true;
+      this.#inFlight++;
+    }
+  }
+
+  #mutate(id: number, session: Session, mutation: Mutation): void {
+    if (mutation.session !== session.record.id) {
+      this.#fail(id, new HoldfastError('PROTOCOL', 'mutation of another session'));
+      return;
+    }
+    if (this.#inFlight >= REQUESTS_IN_FLIGHT_MAX) {
+      this.#fail(id, new HoldfastError('OVERLOADED'));
+      return;
+    }
+    this.#inFlight++;
+    this.#host.mutate(mutation).then(
+      (result) => {
+        this.#inFlight--;
+        if (result.error === 0) this.#host.applied(session, mutation, result);
+        this.#settle(id, result);
+      },
+      (error: unknown) => {
+        this.#inFlight--;
+        this.#fail(id, toHoldfastError(error));
+      },
+    );
+  }
+
+  #settle(id: number, result: CommandResult): void {
+    const body: ServerEnvelope['body'] = result.mutation && { $case: 'mutation', value: result.mutation };
+    this.#rpc.send({ id, error: result.error, errorText: result.errorText, leaderHint: '', body });
+  }
+
+  #answer(id: number, body: ServerEnvelope['body']): void {
+    this.#rpc.send({ id, error: 0, errorText: '', leaderHint: '', body });
+  }
+
+  #fail(id: number, error: HoldfastError): void {
+    const { code, message, leaderHint = '' } = error;
+    this.#rpc.send({ id, error: code, errorText: message, leaderHint, body: undefined });
+  }
+}

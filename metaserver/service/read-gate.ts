@@ -1,0 +1,52 @@
+import { type HoldfastError, toHoldfastError } from '../../proto/errors.js';
+import type { MetaReplica } from './ports.js';
+
+interface WaitingRead {
+  run: () => void;
+  fail: (error: HoldfastError) => void;
+}
+
+/**
+ * Lets reads through as soon as they are linearizable: at once, without a promise, while the leader's lease holds;
+ * else behind a read barrier that was begun after the read arrived. One barrier serves all that wait for it.
+ * The queue is bounded by the requests in flight that each stream may have.
+ */
+export class ReadGate {
+  readonly #replica: MetaReplica;
+  #queue: WaitingRead[] = [];
+  #running = false;
+
+  constructor(replica: MetaReplica) {
+    this.#replica = replica;
+  }
+
+  /** @returns true when `run` was called, false when it waits */
+  pass(run: () => void, fail: (error: HoldfastError) => void): boolean {
+    if (this.#replica.canReadNow()) {
+      run();
+      return true;
+    }
+    this.#queue.push({ run, fail });
+    if (!this.#running) void this.#barrier();
+    return false;
+  }
+
+  async #barrier(): Promise<void> {
+    this.#running = true;
+    while (this.#queue.length > 0) {
+      const batch = this.#queue;
+      this.#queue = [];
+      let failure: HoldfastError | undefined;
+      try {
+        await this.#replica.readBarrier();
+      } catch (error) {
+        failure = toHoldfastError(error);
+      }
+      for (const read of batch) {
+        if (failure) read.fail(failure);
+        else read.run();
+      }
+    }
+    this.#running = false;
+  }
+}

@@ -1,0 +1,128 @@
+import type { Clock } from '../../common/clock.js';
+import type { Logger } from '../../common/logger.js';
+import type { InitCluster } from '../../proto/gen/meta.js';
+import type { RpcServer } from '../../proto/rpc.js';
+import { ChunkServerRegistry, primaryOf } from '../cluster/chunk-server-registry.js';
+import { ClusterService } from '../cluster/cluster-service.js';
+import { LEADER_GRACE_MS } from '../cluster/liveness.js';
+import { AdminService } from './admin-service.js';
+import { type Capacity, ClientService } from './client-service.js';
+import type { ClientStream } from './client-stream.js';
+import { Leadership } from './leadership.js';
+import type { MetaReplica, MetaState } from './ports.js';
+import { Proposer } from './proposer.js';
+import { Reclaimer } from './reclaim.js';
+import { SessionTable } from './session-table.js';
+
+export interface ServicesOptions {
+  replica: MetaReplica;
+  state: MetaState;
+  clock: Clock;
+  log: Logger;
+  serverId: number;
+  /** host:port of every metaserver. */
+  metaservers: string[];
+  /** Settings of a cluster that has none yet. */
+  init: InitCluster;
+  /** Resident memory of this process, bytes. */
+  rssBytes(): number;
+}
+
+export interface Services {
+  /** Adds the services to an RPC server that does not listen yet. */
+  attach(server: RpcServer): void;
+  /** Begins to follow the replica's leadership. */
+  start(): void;
+  /** Ends the leader's duties and their streams. */
+  close(): void;
+}
+
+/** Puts the leader's services together over a replica and its state machine. */
+export function createServices(options: ServicesOptions): Services {
+  const { replica, state, clock, log, serverId, metaservers, init, rssBytes } = options;
+  const proposer = new Proposer(replica, clock);
+  const leadership = new Leadership({ replica, state, proposer, clock, log, init });
+  const registry = new ChunkServerRegistry();
+  const sessions = new SessionTable<ClientStream>(() => reclaimer.released());
+  let ledSince = 0;
+
+  const capacity = (): Capacity | undefined => {
+    const map = state.map();
+    const settled = clock.now() - ledSince >= LEADER_GRACE_MS;
+    return settled || registry.complete(map) ? registry.capacity(map) : undefined;
+  };
+  const cluster: ClusterService = new ClusterService({
+    replica,
+    state,
+    proposer,
+    leadership,
+    registry,
+    clock,
+    log,
+    onPurgeDone: (server, done) => reclaimer.purgeDone(server, done),
+    onRegistered: () => reclaimer.mapChanged(),
+  });
+  const reclaimer: Reclaimer = new Reclaimer({
+    state,
+    proposer,
+    sessions,
+    primary: (pg) => {
+      const server = primaryOf(cluster.map?.pgs[pg]?.replicas ?? []);
+      return server !== undefined && cluster.connected(server) ? server : undefined;
+    },
+    pgCount: () => cluster.map?.pgs.length ?? 0,
+    pushPurge: (server, purge) => cluster.pushPurge(server, purge),
+    clock,
+    log,
+  });
+  const clients = new ClientService({
+    replica,
+    state,
+    proposer,
+    leadership,
+    sessions,
+    clock,
+    log,
+    serverId,
+    metaservers,
+    capacity,
+    isReclaiming: (ino) => reclaimer.isReclaiming(ino),
+  });
+  const admin = new AdminService({
+    replica,
+    state,
+    leadership,
+    registry,
+    sessions,
+    clock,
+    clusterId: init.clusterId,
+    rssBytes,
+  });
+
+  let mapVersion = 0;
+  leadership.add({
+    begin: () => {
+      ledSince = clock.now();
+      mapVersion = state.mapVersion();
+    },
+    end: () => {},
+  });
+  for (const duty of [clients, cluster, reclaimer]) leadership.add(duty);
+  replica.onApplied(() => {
+    if (!leadership.ready) return;
+    if (state.mapVersion() !== mapVersion) {
+      mapVersion = state.mapVersion();
+      cluster.mapChanged();
+      clients.pushMap();
+      reclaimer.mapChanged();
+    }
+    reclaimer.applied();
+  });
+  return {
+    attach: (server) => {
+      for (const service of [clients, cluster, admin]) service.attach(server);
+    },
+    start: () => leadership.start(),
+    close: () => leadership.close(),
+  };
+}
