@@ -1,7 +1,7 @@
 import { createConnection, createServer, type Server, type Socket } from 'node:net';
 import type { Clock, Timer } from '../common/clock.js';
 import { crc32c } from '../common/crc32c.js';
-import { type Deferred, deferred } from '../common/deferred.js';
+import { deferred } from '../common/deferred.js';
 import type { Logger } from '../common/logger.js';
 import { errorFromCode, HoldfastError, toHoldfastError } from './errors.js';
 import {
@@ -57,8 +57,11 @@ export interface FrameHello {
 
 const EMPTY = Buffer.alloc(0);
 
+/** Receives the outcome of a request, once: a reply or an error. */
+export type ReplySink = (error: HoldfastError | undefined, reply: Frame | undefined) => void;
+
 interface PendingFrame {
-  deferred: Deferred<Frame>;
+  sink: ReplySink;
   timer: Timer | undefined;
 }
 
@@ -127,27 +130,48 @@ export class FrameConnection {
     deadlineMs: number,
     payloadCrc?: number,
   ): Promise<Frame> {
-    if (this.#ended) return Promise.reject(new HoldfastError('CONNECTION_LOST', 'connection ended'));
+    return new Promise<Frame>((resolve, reject) => {
+      this.request(fields, payload, deadlineMs, payloadCrc, (error, reply) => {
+        if (error) reject(error);
+        else resolve(reply as Frame);
+      });
+    });
+  }
+
+  /**
+   * call() with a callback: it runs while the bytes are being read, so that replies and requests of the other side are
+   * seen in the order in which they were sent. It may run before request() returns, with an error.
+   */
+  request(
+    fields: FrameFields & { type: FrameType },
+    payload: Buffer | Buffer[] | undefined,
+    deadlineMs: number,
+    payloadCrc: number | undefined,
+    sink: ReplySink,
+  ): void {
+    if (this.#ended) {
+      sink(new HoldfastError('CONNECTION_LOST', 'connection ended'), undefined);
+      return;
+    }
     if (
       this.#pending.size >= FRAME_CALLS_IN_FLIGHT_MAX ||
       this.#socket.writableLength > SEND_QUEUE_BYTES_MAX
     ) {
-      return Promise.reject(new HoldfastError('OVERLOADED', 'too much is waiting on one connection'));
+      sink(new HoldfastError('OVERLOADED', 'too much is waiting on one connection'), undefined);
+      return;
     }
     let id = this.#nextId;
     while (this.#pending.has(id)) id = (id % 0xffff_fffe) + 1;
     this.#nextId = (id % 0xffff_fffe) + 1;
-    const result = deferred<Frame>();
     const timer =
       deadlineMs > 0
         ? this.#clock.after(deadlineMs, () => {
             this.#pending.delete(id);
-            result.reject(new HoldfastError('DEADLINE_EXCEEDED'));
+            sink(new HoldfastError('DEADLINE_EXCEEDED'), undefined);
           })
         : undefined;
-    this.#pending.set(id, { deferred: result, timer });
+    this.#pending.set(id, { sink, timer });
     this.#send({ ...fields, requestId: id, deadlineMs }, payload, payloadCrc);
-    return result.promise;
   }
 
   /** Breaks the connection off; pending calls are rejected with CONNECTION_LOST. Idempotent. */
@@ -159,7 +183,7 @@ export class FrameConnection {
     this.#pending.clear();
     for (const call of pending) {
       call.timer?.cancel();
-      call.deferred.reject(new HoldfastError('CONNECTION_LOST', reason));
+      call.sink(new HoldfastError('CONNECTION_LOST', reason), undefined);
     }
     this.#closed.resolve(reason);
   }
@@ -197,8 +221,8 @@ export class FrameConnection {
       if (!call) return; // its deadline has passed
       this.#pending.delete(frame.header.requestId);
       call.timer?.cancel();
-      if (frame.header.status === 0) call.deferred.resolve(frame);
-      else call.deferred.reject(frameError(frame));
+      if (frame.header.status === 0) call.sink(undefined, frame);
+      else call.sink(frameError(frame), undefined);
       return;
     }
     const bytes = FRAME_HEADER_BYTES + frame.payload.length;
