@@ -154,7 +154,8 @@ export interface FileSystem {
     flags: number,
   ): Promise<void>;
   link(caller: Caller, ino: number, newParent: number, newName: Buffer): Promise<Entry>;
-  open(caller: Caller, ino: number, flags: number): Promise<OpenReply>;
+  /** `flags` of open(2), O_TRUNC among them. `killPriv` (with O_TRUNC): clear setuid and setgid bits. */
+  open(caller: Caller, ino: number, flags: number, killPriv?: boolean): Promise<OpenReply>;
   create(
     caller: Caller,
     parent: number,
@@ -163,6 +164,8 @@ export interface FileSystem {
     flags: number,
     umask: number,
   ): Promise<CreateReply>;
+  /** O_TMPFILE: a file without a name in the file system of directory `parent`. */
+  tmpfile?(caller: Caller, parent: number, mode: number, flags: number, umask: number): Promise<CreateReply>;
   /** Fewer bytes than `size` only at end of file. Several buffers are sent without a copy. */
   read(caller: Caller, ino: number, handle: number, offset: number, size: number): Promise<Buffer[]>;
   /** `data` belongs to the file system once called (it is not reused by the binding). Returns the bytes taken. */
@@ -215,6 +218,8 @@ export interface FileSystem {
     lock: FileLock,
     options: { wait: boolean; flock: boolean },
   ): Promise<void>;
+  /** syncfs(2). The kernel may never ask (Linux does not for plain FUSE mounts). */
+  syncfs?(caller: Caller): Promise<void>;
   ioctl?(caller: Caller, ino: number, handle: number, command: number, input: Buffer): Promise<Buffer>;
 }
 

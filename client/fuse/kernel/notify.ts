@@ -1,0 +1,113 @@
+import { deferred } from '../../../common/deferred.js';
+import { HoldfastError } from '../../../proto/errors.js';
+import type { Notifier } from '../binding.js';
+import { type FuseDevice, systemErrorCode } from './device.js';
+import { NotifyCode, OUT_HEADER_BYTES } from './protocol.js';
+import { writeOutHeader, writeS64, writeU64 } from './wire.js';
+
+/** Notifications that wait for their turn; a further one is refused. */
+export const MAX_QUEUED_NOTIFICATIONS = 65_536;
+
+/** The kernel did not have it cached, or the mount has gone with its cache. */
+const NOTHING_TO_DROP = new Set(['ENOENT', 'ENOTCONN', 'ENODEV', 'ECONNABORTED', 'EBADF']);
+
+function message(code: number, bodyBytes: number): Buffer {
+  const buf = Buffer.alloc(OUT_HEADER_BYTES + bodyBytes);
+  writeOutHeader(buf, buf.length, code, 0);
+  return buf;
+}
+
+/** struct fuse_notify_inval_inode_out. */
+export function invalInodeMessage(ino: number, offset: number, length: number): Buffer {
+  const buf = message(NotifyCode.INVAL_INODE, 24);
+  writeU64(buf, OUT_HEADER_BYTES, ino);
+  writeS64(buf, OUT_HEADER_BYTES + 8, offset);
+  writeS64(buf, OUT_HEADER_BYTES + 16, length);
+  return buf;
+}
+
+/** struct fuse_notify_inval_entry_out, the name and its NUL. */
+export function invalEntryMessage(parent: number, name: Buffer): Buffer {
+  const buf = message(NotifyCode.INVAL_ENTRY, 16 + name.length + 1);
+  writeU64(buf, OUT_HEADER_BYTES, parent);
+  buf.writeUInt32LE(name.length, OUT_HEADER_BYTES + 8);
+  name.copy(buf, OUT_HEADER_BYTES + 16);
+  return buf;
+}
+
+/** struct fuse_notify_delete_out, the name and its NUL. */
+export function deleteMessage(parent: number, child: number, name: Buffer): Buffer {
+  const buf = message(NotifyCode.DELETE, 24 + name.length + 1);
+  writeU64(buf, OUT_HEADER_BYTES, parent);
+  writeU64(buf, OUT_HEADER_BYTES + 8, child);
+  buf.writeUInt32LE(name.length, OUT_HEADER_BYTES + 16);
+  name.copy(buf, OUT_HEADER_BYTES + 24);
+  return buf;
+}
+
+interface Queued {
+  message: Buffer;
+  done: { resolve(): void; reject(error: unknown): void };
+}
+
+/**
+ * Writes notifications from pool threads. The kernel may block such a write until a page is unlocked or a dirty page
+ * is written back, which takes further requests to this process: so there must always be threads left for the
+ * readers, and at most `maxWrites` notifications are written at a time.
+ */
+export class KernelNotifier implements Notifier {
+  private readonly queue: Queued[] = [];
+  private head = 0;
+  private writing = 0;
+
+  constructor(
+    private readonly device: FuseDevice,
+    private readonly maxWrites: number,
+  ) {}
+
+  invalidateInode(ino: number, offset: number, length: number): Promise<void> {
+    return this.push(invalInodeMessage(ino, offset, length));
+  }
+
+  invalidateEntry(parent: number, name: Buffer): Promise<void> {
+    return this.push(invalEntryMessage(parent, name));
+  }
+
+  deleteEntry(parent: number, child: number, name: Buffer): Promise<void> {
+    return this.push(deleteMessage(parent, child, name));
+  }
+
+  private push(bytes: Buffer): Promise<void> {
+    if (this.queue.length - this.head >= MAX_QUEUED_NOTIFICATIONS) {
+      return Promise.reject(new HoldfastError('OVERLOADED', 'invalidations of the kernel cache'));
+    }
+    const done = deferred<void>();
+    this.queue.push({ message: bytes, done });
+    this.pump();
+    return done.promise;
+  }
+
+  private pump(): void {
+    while (this.writing < this.maxWrites && this.head < this.queue.length) {
+      const next = this.queue[this.head++]!;
+      this.writing++;
+      void this.write(next);
+    }
+    if (this.head === this.queue.length) {
+      this.queue.length = 0;
+      this.head = 0;
+    }
+  }
+
+  private async write({ message: bytes, done }: Queued): Promise<void> {
+    try {
+      await this.device.notify(bytes);
+      done.resolve();
+    } catch (error) {
+      if (NOTHING_TO_DROP.has(systemErrorCode(error) ?? '')) done.resolve();
+      else done.reject(error);
+    }
+    this.writing--;
+    this.pump();
+  }
+}

@@ -1,0 +1,160 @@
+import type { Caller, FileSystem, Mount } from '../../../../client/fuse/binding.js';
+import { type BindingChoice, mountFileSystem } from '../../../../client/fuse/choose.js';
+import { systemClock } from '../../../../common/clock.js';
+import { createLogger, type LogLevel } from '../../../../common/logger.js';
+import { HoldfastError } from '../../../../proto/errors.js';
+import { MemoryFs } from './memory-fs.js';
+
+/**
+ * A process that mounts a MemoryFs: `serve.ts OPTIONS-AS-JSON`. With an IPC channel it obeys commands and answers
+ * each with `{ id, result }` or `{ id, error }`.
+ */
+
+export interface ServeOptions {
+  mountPoint: string;
+  binding: BindingChoice;
+  ttlMs?: number;
+  keepCache?: boolean;
+  log?: LogLevel;
+  readOnly?: boolean;
+}
+
+/** A request that the file system got: the method and its plain arguments. */
+export interface TraceEntry {
+  method: string;
+  uid?: number;
+  gid?: number;
+  /** Arguments behind the caller; buffers become their length in bytes, as `<n>`. */
+  args: (string | number)[];
+}
+
+export type ServeCommand =
+  | { command: 'trace' }
+  | { command: 'hang'; method: string; ignoreInterrupt: boolean }
+  | { command: 'overwrite'; ino: number; text: string }
+  | { command: 'invalidate'; ino: number }
+  | { command: 'invalidate-entry'; parent: number; name: string }
+  | { command: 'inodes' }
+  | { command: 'info' }
+  | { command: 'unmount'; graceMs: number };
+
+const TRACE_MAX_ENTRIES = 100_000;
+
+/** Records what is asked, and keeps chosen methods waiting. */
+class Observer {
+  trace: TraceEntry[] = [];
+  private readonly hanging = new Map<string, boolean>();
+
+  hang(method: string, ignoreInterrupt: boolean): void {
+    this.hanging.set(method, ignoreInterrupt);
+  }
+
+  watch(fs: MemoryFs): FileSystem {
+    return new Proxy<FileSystem>(fs, {
+      get: (target, key, receiver) => {
+        const member: unknown = Reflect.get(target, key, receiver);
+        if (typeof member !== 'function' || typeof key !== 'string') return member;
+        return (...args: unknown[]) => {
+          const caller = isCaller(args[0]) ? args[0] : undefined;
+          this.record(key, caller, caller ? args.slice(1) : args);
+          const ignoreInterrupt = this.hanging.get(key);
+          if (ignoreInterrupt !== undefined && caller) return hangUntilInterrupted(caller, ignoreInterrupt);
+          return Reflect.apply(member, target, args) as unknown;
+        };
+      },
+    });
+  }
+
+  private record(method: string, caller: Caller | undefined, args: unknown[]): void {
+    if (this.trace.length >= TRACE_MAX_ENTRIES) this.trace.length = 0;
+    const entry: TraceEntry = { method, args: args.map(plain) };
+    if (caller) Object.assign(entry, { uid: caller.uid, gid: caller.gid });
+    this.trace.push(entry);
+  }
+}
+
+function isCaller(value: unknown): value is Caller {
+  return typeof value === 'object' && value !== null && 'pid' in value && 'signal' in value;
+}
+
+function plain(value: unknown): string | number {
+  if (typeof value === 'number' || typeof value === 'string') return value;
+  if (Buffer.isBuffer(value)) return `<${value.length}>`;
+  return JSON.stringify(value, (_key, inner: unknown) => {
+    if (typeof inner === 'bigint') return `${inner}`;
+    // A Buffer's toJSON has run by now.
+    const isBuffer =
+      typeof inner === 'object' && inner !== null && 'type' in inner && inner.type === 'Buffer';
+    return isBuffer && 'data' in inner && Array.isArray(inner.data) ? `<${inner.data.length}>` : inner;
+  });
+}
+
+function hangUntilInterrupted(caller: Caller, ignoreInterrupt: boolean): Promise<never> {
+  return new Promise((_resolve, reject) => {
+    if (ignoreInterrupt) return;
+    const interrupt = (): void => reject(new HoldfastError('EINTR'));
+    if (caller.signal.aborted) interrupt();
+    else caller.signal.addEventListener('abort', interrupt, { once: true });
+  });
+}
+
+async function obey(command: ServeCommand, fs: MemoryFs, observer: Observer, mount: Mount): Promise<unknown> {
+  switch (command.command) {
+    case 'trace': {
+      const { trace } = observer;
+      observer.trace = [];
+      return trace;
+    }
+    case 'hang':
+      return observer.hang(command.method, command.ignoreInterrupt);
+    case 'overwrite':
+      return fs.overwrite(command.ino, Buffer.from(command.text));
+    case 'invalidate':
+      return mount.info.notify?.invalidateInode(command.ino, 0, 0);
+    case 'invalidate-entry':
+      return mount.info.notify?.invalidateEntry(command.parent, Buffer.from(command.name));
+    case 'inodes':
+      return fs.inodeCount;
+    case 'info':
+      return { ...mount.info, notify: mount.info.notify !== undefined };
+    case 'unmount':
+      return mount.unmount(command.graceMs);
+  }
+}
+
+async function main(options: ServeOptions): Promise<void> {
+  const fs = new MemoryFs({
+    clock: systemClock,
+    ttlMs: options.ttlMs ?? 1000,
+    keepCache: options.keepCache ?? false,
+  });
+  const observer = new Observer();
+  const log = createLogger({}, options.log ?? 'warn');
+  let mount: Mount;
+  try {
+    const { mountPoint, binding, readOnly } = options;
+    mount = await mountFileSystem(
+      observer.watch(fs),
+      { mountPoint, binding, readOnly, fsName: 'memory', allowOther: true },
+      log,
+      systemClock,
+    );
+  } catch (error) {
+    process.send?.({ failed: error instanceof Error ? error.message : String(error) });
+    process.exitCode = 1;
+    process.disconnect?.();
+    return;
+  }
+  process.on('message', (message: { id: number } & ServeCommand) => {
+    obey(message, fs, observer, mount).then(
+      (result) => process.send?.({ id: message.id, result }),
+      (error: unknown) => process.send?.({ id: message.id, error: String(error) }),
+    );
+  });
+  process.send?.({ ready: true });
+  await mount.ended;
+  process.send?.({ ended: true });
+  process.disconnect?.();
+}
+
+await main(JSON.parse(process.argv[2] ?? '{}') as ServeOptions);
