@@ -4,6 +4,7 @@ import type {
   ClientEnvelope,
   CommandResult,
   Hello,
+  HelloReply,
   Mutation,
   ReadReply,
   ReadRequest,

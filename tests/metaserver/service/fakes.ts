@@ -51,8 +51,8 @@ export class FakeClock implements Clock {
       const next = [...this.#timers].sort((a, b) => a[1].at - b[1].at || a[0] - b[0])[0];
       if (!next || next[1].at > end) break;
       const [id, timer] = next;
-      this.#now = timer.at;
-      if (timer.every > 0) timer.at += timer.every;
+      this.#now = Math.max(this.#now, timer.at);
+      if (timer.every > 0) timer.at = this.#now + timer.every;
       else this.#timers.delete(id);
       timer.fn();
       await settled();
@@ -312,7 +312,7 @@ export class FakeReplica implements MetaReplica {
 
   async readBarrier(): Promise<void> {
     this.barriers++;
-    await Promise.resolve();
+    await settled();
     if (!this.#leads) throw new HoldfastError('NOT_LEADER');
   }
 
