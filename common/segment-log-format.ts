@@ -56,6 +56,11 @@ export class LogFailedError extends Error {
   override name = 'LogFailedError';
 }
 
+/** Too much waits to be written: the record was not appended, later ones may be. */
+export class LogOverloadedError extends Error {
+  override name = 'LogOverloadedError';
+}
+
 export interface LogIdentity {
   kind: string;
   formatVersion: number;

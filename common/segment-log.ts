@@ -13,6 +13,7 @@ import {
   LogCorruptError,
   LogFailedError,
   type LogIdentity,
+  LogOverloadedError,
   type Position,
   RECORD_HEADER_BYTES,
   recordSeed,
@@ -20,7 +21,13 @@ import {
 } from './segment-log-format.js';
 import { type OnRecord, type Recovered, recoverLog } from './segment-log-recover.js';
 
-export { comparePositions, LogCorruptError, LogFailedError, LogFormatError } from './segment-log-format.js';
+export {
+  comparePositions,
+  LogCorruptError,
+  LogFailedError,
+  LogFormatError,
+  LogOverloadedError,
+} from './segment-log-format.js';
 export type { OnRecord, Position };
 
 export const DEFAULT_SEGMENT_BYTES = 64 * 1024 * 1024;
@@ -54,6 +61,18 @@ export interface SegmentLogOptions {
   onRecord: OnRecord;
 }
 
+/** One record without its payload. */
+export interface RecordSummary {
+  position: Position;
+  type: number;
+  /** Payload bytes. */
+  length: number;
+  /** The payload's first bytes. */
+  head: Buffer;
+}
+
+const SUMMARY_WINDOW_BYTES = 64 * 1024;
+
 interface Batch {
   segment: number;
   offset: number;
@@ -85,6 +104,7 @@ export class SegmentLog {
   private readonly seed: number;
   private readonly segmentBytes: number;
   private readonly segmentList: number[];
+  private readonly sizes = new Map<number, number>();
   private readonly identity: LogIdentity;
 
   /** Where the next record goes; offset 0 means that the segment has no file yet. */
@@ -116,7 +136,11 @@ export class SegmentLog {
       },
     });
     const uuid = recovered.uuid ?? options.uuid ?? randomUUID();
-    return new SegmentLog(options, uuid, recovered);
+    const log = new SegmentLog(options, uuid, recovered);
+    for (const segment of recovered.segments) {
+      log.sizes.set(segment, await log.files.with(segment, (file) => file.size()));
+    }
+    return log;
   }
 
   private constructor(
@@ -158,6 +182,11 @@ export class SegmentLog {
     return this.segmentList;
   }
 
+  /** Bytes of a segment's file, as far as written; 0 when there is none. */
+  sizeOf(segment: number): number {
+    return this.sizes.get(segment) ?? 0;
+  }
+
   /** Bytes that one record with such a payload takes in the log. */
   static recordBytes(payloadBytes: number): number {
     return RECORD_HEADER_BYTES + payloadBytes;
@@ -173,7 +202,7 @@ export class SegmentLog {
    * written() resolves.
    * @param type 0..MAX_RECORD_TYPE, for the caller to tell records apart
    * @param payloadCrc CRC-32C over all parts, when the caller knows it already
-   * @throws LogFailedError after a failed write, or when more than MAX_PENDING_BYTES wait
+   * @throws LogFailedError after a failed write; LogOverloadedError when more than MAX_PENDING_BYTES would wait
    */
   append(type: number, parts: readonly Buffer[], payloadCrc?: number): Position {
     assert(type >= 0 && type <= MAX_RECORD_TYPE, 'record type out of range');
@@ -188,7 +217,7 @@ export class SegmentLog {
     assert(length <= MAX_RECORD_BYTES, 'record is too large');
     const total = RECORD_HEADER_BYTES + length;
     if (this.pending > 0 && this.pending + total > MAX_PENDING_BYTES) {
-      throw new LogFailedError(`more than ${MAX_PENDING_BYTES} bytes wait to be written`);
+      throw new LogOverloadedError(`more than ${MAX_PENDING_BYTES} bytes wait to be written`);
     }
     const batch = this.batchFor(total, parts.length + 1);
     const position = this.tail;
@@ -248,6 +277,7 @@ export class SegmentLog {
       this.unsynced.add(batch.segment);
       this.pending -= batch.bytes;
       this.writtenTo = { segment: batch.segment, offset: batch.offset + batch.bytes };
+      this.sizes.set(batch.segment, this.writtenTo.offset);
       batch.done?.resolve();
     }
     this.pumping = false;
@@ -375,6 +405,29 @@ export class SegmentLog {
     return target;
   }
 
+  /**
+   * The sound records of a segment in order, with the first `headBytes` of each payload, which are not verified; ends at
+   * the first bad record or at the end of what is written.
+   */
+  async *records(segment: number, headBytes: number): AsyncGenerator<RecordSummary> {
+    const size = this.sizeOf(segment);
+    const need = RECORD_HEADER_BYTES + headBytes;
+    let window: Buffer = Buffer.alloc(0);
+    let base = SEGMENT_HEADER_BYTES;
+    for (let offset = SEGMENT_HEADER_BYTES; offset < size; ) {
+      if (offset + need > base + window.length) {
+        base = offset;
+        window = await this.readAt(segment, base, Math.min(SUMMARY_WINDOW_BYTES, size - base));
+      }
+      const header = decodeRecordHeader(this.seed, { segment, offset }, window, offset - base);
+      if (!header) return;
+      const head = window.subarray(offset - base + RECORD_HEADER_BYTES, offset - base + need);
+      const { type, length } = header;
+      if (type !== CLOSE_RECORD_TYPE) yield { position: { segment, offset }, type, length, head };
+      offset += RECORD_HEADER_BYTES + length;
+    }
+  }
+
   /** Removes a segment for good; its number is never used again. The one being written cannot go. */
   async unlinkSegment(segment: number): Promise<void> {
     await this.unlinkSegments([segment]);
@@ -392,6 +445,7 @@ export class SegmentLog {
       if (index < 0) continue;
       this.segmentList.splice(index, 1);
       this.unsynced.delete(segment);
+      this.sizes.delete(segment);
       this.files.forget(segment);
       await this.options.disk.unlink(this.files.path(segment));
     }

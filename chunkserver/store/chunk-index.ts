@@ -1,0 +1,374 @@
+import type { Position } from '../../common/segment-log-format.js';
+import type { ChunkInfo, ChunkKey, PgState, Version } from './chunk-store.js';
+import { compareVersions } from './chunk-store.js';
+import {
+  type ChunkState,
+  coveredBytes,
+  decodeChunkHead,
+  decodeChunkState,
+  type Extent,
+  encodeChunkState,
+  type OnLive,
+  replaceRange,
+} from './extents.js';
+import { chunkOfKey, type IndexDb, indexKey, inoOfKey, pgOfKey, Table } from './index-db.js';
+import { compareKeys, Overlay, type OverlayKey } from './overlay.js';
+import { STORE_FORMAT_VERSION } from './records.js';
+
+const UINT32_MAX = 0xffff_ffff;
+const INO_MAX = 2 ** 48 - 1;
+/** Decoded chunks kept beside the changed ones. */
+const CACHE_CHUNKS = 8192;
+const CACHE_EXTENTS = 400_000;
+const NEVER: Version = { epoch: 0, seq: 0 };
+
+/** A changed value; undefined: removed. */
+interface Change<V> {
+  value: V | undefined;
+}
+
+interface Generation {
+  chunks: Overlay<Change<ChunkState>>;
+  truncates: Overlay<Change<number>>;
+  pgs: Set<number>;
+  segments: Set<number>;
+  extents: number;
+}
+
+function newGeneration(): Generation {
+  return { chunks: new Overlay(), truncates: new Overlay(), pgs: new Set(), segments: new Set(), extents: 0 };
+}
+
+/**
+ * Where every byte of every chunk lies: a table in IndexDb, and before it in memory what changed since the last
+ * checkpoint. Its content is a function of the log's records up to the last applied one; all changes are synchronous.
+ *
+ * A checkpoint writes the changes and the log position that they reach in one transaction; the log must be durable up
+ * to there before, so that no durable index entry points at bytes that a power cut can take.
+ */
+export class ChunkIndex {
+  /** Replay starts here; undefined: with the first record. */
+  readonly replayFrom: Position | undefined;
+  private current = newGeneration();
+  private flushing: Generation | undefined;
+  private readonly cache = new Map<string, ChunkState>();
+  private cachedExtents = 0;
+  private readonly pgStates = new Map<number, PgState>();
+  private readonly live = new Map<number, number>();
+  private liveTotal = 0;
+
+  /** @throws Error when the index is of another disk or format */
+  constructor(
+    private readonly db: IndexDb,
+    private readonly uuid: string,
+  ) {
+    this.replayFrom = this.readMeta();
+    for (const { key, value } of db.range(indexKey(Table.PG_STATE, 0), indexKey(Table.SEGMENT, 0))) {
+      const last = { epoch: value.readDoubleLE(0), seq: value.readDoubleLE(8) };
+      this.pgStates.set(pgOfKey(key), { last, clean: value[16] === 1 });
+    }
+    for (const { key, value } of db.range(indexKey(Table.SEGMENT, 0), indexKey(Table.META, 0))) {
+      this.live.set(pgOfKey(key), value.readDoubleLE(0));
+      this.liveTotal += value.readDoubleLE(0);
+    }
+  }
+
+  /** Bytes that extents cover. */
+  get liveBytes(): number {
+    return this.liveTotal;
+  }
+
+  /** Changed chunks, inodes and extents that wait for the next checkpoint: what replay and memory have to carry. */
+  get dirty(): { entries: number; extents: number } {
+    const entries = this.current.chunks.size + this.current.truncates.size + this.current.pgs.size;
+    return { entries, extents: this.current.extents };
+  }
+
+  get(pg: number, ino: number, chunk: number): ChunkState | undefined {
+    const change = this.current.chunks.get(pg, ino, chunk) ?? this.flushing?.chunks.get(pg, ino, chunk);
+    if (change) return change.value;
+    const cacheKey = `${pg}/${ino}/${chunk}`;
+    const cached = this.cache.get(cacheKey);
+    if (cached) return cached;
+    const value = this.db.get(indexKey(Table.CHUNK, pg, ino, chunk));
+    if (!value) return undefined;
+    const state = decodeChunkState(value);
+    this.remember(cacheKey, state);
+    return state;
+  }
+
+  private remember(cacheKey: string, state: ChunkState): void {
+    this.cache.set(cacheKey, state);
+    this.cachedExtents += state.extents.length;
+    for (const [oldest, old] of this.cache) {
+      if (this.cache.size <= CACHE_CHUNKS && this.cachedExtents <= CACHE_EXTENTS) return;
+      this.cache.delete(oldest);
+      this.cachedExtents -= old.extents.length;
+    }
+  }
+
+  private set(pg: number, ino: number, chunk: number, state: ChunkState | undefined): void {
+    const cacheKey = `${pg}/${ino}/${chunk}`;
+    const cached = this.cache.get(cacheKey);
+    if (cached) {
+      this.cache.delete(cacheKey);
+      this.cachedExtents -= cached.extents.length;
+    }
+    this.current.extents += (state?.extents.length ?? 0) - this.dirtyExtents(pg, ino, chunk);
+    this.current.chunks.set(pg, ino, chunk, { value: state });
+  }
+
+  private dirtyExtents(pg: number, ino: number, chunk: number): number {
+    return this.current.chunks.get(pg, ino, chunk)?.value?.extents.length ?? 0;
+  }
+
+  private readonly onLive: OnLive = (segment, bytes) => {
+    this.live.set(segment, (this.live.get(segment) ?? 0) + bytes);
+    this.liveTotal += bytes;
+    this.current.segments.add(segment);
+  };
+
+  /** Lets the extent take the place of what the chunk had there. Returns the bytes newly covered. */
+  applyWrite(pg: number, key: ChunkKey, extent: Extent, version: Version | undefined): number {
+    const old = this.get(pg, key.ino, key.chunk);
+    const before = this.liveTotal;
+    const extents = replaceRange(old?.extents ?? [], extent.start, extent.end, extent, this.onLive);
+    const delta = this.liveTotal - before;
+    const state = { version: version ?? old?.version ?? NEVER, extents, bytes: (old?.bytes ?? 0) + delta };
+    this.set(pg, key.ino, key.chunk, state);
+    return delta;
+  }
+
+  /** Replaces the chunk, or removes it. Returns the change of covered bytes. */
+  applyInstall(
+    pg: number,
+    key: ChunkKey,
+    content: { version: Version; extents: Extent[] } | undefined,
+  ): number {
+    const before = this.liveTotal;
+    const old = this.get(pg, key.ino, key.chunk);
+    for (const extent of old?.extents ?? []) this.onLive(extent.segment, extent.start - extent.end);
+    if (!content) {
+      if (old) this.set(pg, key.ino, key.chunk, undefined);
+      return this.liveTotal - before;
+    }
+    for (const extent of content.extents) this.onLive(extent.segment, extent.end - extent.start);
+    this.set(pg, key.ino, key.chunk, { ...content, bytes: coveredBytes(content.extents) });
+    return this.liveTotal - before;
+  }
+
+  /** Cuts the inode to `from` bytes of the file. Returns the change of covered bytes, at most 0. */
+  applyTruncate(pg: number, ino: number, from: number, chunkSize: number, version: Version): number {
+    const boundary = Math.floor(from / chunkSize);
+    const before = this.liveTotal;
+    for (const { ino: _, sub: chunk } of this.keys(pg, { ino, sub: boundary }, { ino, sub: UINT32_MAX })) {
+      const state = this.get(pg, ino, chunk);
+      const keep = chunk === boundary ? from % chunkSize : 0;
+      const extents = replaceRange(state?.extents ?? [], keep, UINT32_MAX, undefined, this.onLive);
+      const cut = extents.length > 0 ? { version, extents, bytes: coveredBytes(extents) } : undefined;
+      this.set(pg, ino, chunk, cut);
+    }
+    return this.liveTotal - before;
+  }
+
+  truncateSeq(pg: number, ino: number): number {
+    const change = this.current.truncates.get(pg, ino, 0) ?? this.flushing?.truncates.get(pg, ino, 0);
+    if (change) return change.value ?? 0;
+    return this.db.get(indexKey(Table.TRUNCATE_SEQ, pg, ino))?.readDoubleLE(0) ?? 0;
+  }
+
+  /** 0 forgets the number. */
+  setTruncateSeq(pg: number, ino: number, truncateSeq: number): void {
+    this.current.truncates.set(pg, ino, 0, { value: truncateSeq === 0 ? undefined : truncateSeq });
+  }
+
+  /** Sets the number unless a larger one is known. */
+  raiseTruncateSeq(pg: number, ino: number, truncateSeq: number): void {
+    if (truncateSeq > this.truncateSeq(pg, ino)) this.setTruncateSeq(pg, ino, truncateSeq);
+  }
+
+  /** Removes the inode's chunks and its truncate number. Returns the change of covered bytes. */
+  applyDeleteInode(pg: number, ino: number, version: Version): number {
+    const delta = this.applyTruncate(pg, ino, 0, 1, version);
+    if (this.truncateSeq(pg, ino) > 0) this.setTruncateSeq(pg, ino, 0);
+    this.applied(pg, version);
+    return delta;
+  }
+
+  listTruncateSeqs(pg: number, afterIno: number, limit: number): { ino: number; truncateSeq: number }[] {
+    const found: { ino: number; truncateSeq: number }[] = [];
+    const from = { ino: afterIno + 1, sub: 0 };
+    for (const { ino } of this.merged(Table.TRUNCATE_SEQ, 'truncates', pg, from, END)) {
+      if (found.length >= limit) break;
+      found.push({ ino, truncateSeq: this.truncateSeq(pg, ino) });
+    }
+    return found;
+  }
+
+  pgState(pg: number): PgState {
+    return this.pgStates.get(pg) ?? { last: NEVER, clean: false };
+  }
+
+  pgs(): number[] {
+    return [...this.pgStates.keys()].sort((a, b) => a - b);
+  }
+
+  /** undefined: the group is no longer here. */
+  setPgState(pg: number, state: PgState | undefined): void {
+    if (state) this.pgStates.set(pg, state);
+    else this.pgStates.delete(pg);
+    this.current.pgs.add(pg);
+  }
+
+  /** Notes that an operation of the group was applied. */
+  applied(pg: number, version: Version): void {
+    const { last, clean } = this.pgState(pg);
+    if (!this.pgStates.has(pg) || compareVersions(version, last) > 0)
+      this.setPgState(pg, { last: version, clean });
+  }
+
+  info(pg: number, key: ChunkKey): ChunkInfo | undefined {
+    const state = this.get(pg, key.ino, key.chunk);
+    return state && { ino: key.ino, chunk: key.chunk, version: state.version, bytes: state.bytes };
+  }
+
+  list(pg: number, after: ChunkKey | undefined, limit: number): ChunkInfo[] {
+    const from = after ? { ino: after.ino, sub: after.chunk + 1 } : { ino: 0, sub: 0 };
+    const found: ChunkInfo[] = [];
+    for (const { ino, sub, head } of this.merged(Table.CHUNK, 'chunks', pg, from, END)) {
+      if (found.length >= limit) break;
+      const stored = head ? decodeChunkHead(head) : this.get(pg, ino, sub);
+      if (stored) found.push({ ino, chunk: sub, version: stored.version, bytes: stored.bytes });
+    }
+    return found;
+  }
+
+  private keys(pg: number, from: OverlayKey, to: OverlayKey): OverlayKey[] {
+    return [...this.merged(Table.CHUNK, 'chunks', pg, from, to)].map(({ ino, sub }) => ({ ino, sub }));
+  }
+
+  /** Existing entries in [from, to] ascending; `head` is the stored value where memory has none. */
+  private *merged(
+    table: number,
+    field: 'chunks' | 'truncates',
+    pg: number,
+    from: OverlayKey,
+    to: OverlayKey,
+  ): Generator<OverlayKey & { head?: Buffer }> {
+    const changes = this.changesBetween(field, pg, from, to);
+    let next = 0;
+    const start = indexKey(table, pg, from.ino, Math.min(from.sub, UINT32_MAX));
+    const end = Buffer.concat([indexKey(table, pg, to.ino, to.sub), Buffer.alloc(1)]);
+    for (const { key, value } of this.db.range(start, end)) {
+      const stored = { ino: inoOfKey(key), sub: chunkOfKey(key) };
+      if (compareKeys(stored, from) < 0) continue;
+      let change = changes[next];
+      for (; change && compareKeys(change, stored) < 0; change = changes[++next])
+        if (change.exists) yield change;
+      if (change && compareKeys(change, stored) === 0) {
+        next++;
+        if (change.exists) yield change;
+      } else {
+        yield { ...stored, head: value };
+      }
+    }
+    for (const change of changes.slice(next)) if (change.exists) yield change;
+  }
+
+  private changesBetween(
+    field: 'chunks' | 'truncates',
+    pg: number,
+    from: OverlayKey,
+    to: OverlayKey,
+  ): (OverlayKey & { exists: boolean })[] {
+    const newer = this.current[field].sorted(pg, from, to);
+    const older = this.flushing?.[field].sorted(pg, from, to) ?? [];
+    const all = [...older.filter((each) => !this.current[field].get(pg, each.ino, each.sub)), ...newer];
+    if (older.length > 0) all.sort(compareKeys);
+    return all.map(({ ino, sub, value }) => ({ ino, sub, exists: value.value !== undefined }));
+  }
+
+  /** Live bytes per segment; a segment that is missing has none. */
+  liveIn(segment: number): number {
+    return this.live.get(segment) ?? 0;
+  }
+
+  /** Forgets the count of a segment that was unlinked. */
+  forgetSegment(segment: number): void {
+    this.live.delete(segment);
+    this.current.segments.add(segment);
+  }
+
+  /**
+   * Writes all changes so far, which reach `position`, durably. One at a time. `beforeCommit` must make the log durable
+   * up to the position. Returns the segments that had no live byte at that moment.
+   */
+  async checkpoint(
+    position: Position,
+    beforeCommit: () => Promise<void>,
+    segments: readonly number[],
+  ): Promise<number[]> {
+    const generation = this.current;
+    this.flushing = generation;
+    this.current = newGeneration();
+    const dead = segments.filter((segment) => segment < position.segment && this.liveIn(segment) === 0);
+    const counters = [...generation.pgs].map((pg) => this.pgEntry(pg));
+    counters.push(...[...generation.segments].map((segment) => this.segmentEntry(segment)));
+    await beforeCommit();
+    await this.db.commit([...counters, ...changeEntries(generation), this.metaEntry(position)]);
+    this.flushing = undefined;
+    return dead;
+  }
+
+  private pgEntry(pg: number): { key: Buffer; value: Buffer | undefined } {
+    const key = indexKey(Table.PG_STATE, pg);
+    const state = this.pgStates.get(pg);
+    if (!state) return { key, value: undefined };
+    const value = Buffer.alloc(17);
+    value.writeDoubleLE(state.last.epoch, 0);
+    value.writeDoubleLE(state.last.seq, 8);
+    value[16] = state.clean ? 1 : 0;
+    return { key, value };
+  }
+
+  private segmentEntry(segment: number): { key: Buffer; value: Buffer | undefined } {
+    const live = this.live.get(segment);
+    return { key: indexKey(Table.SEGMENT, segment), value: live ? double(live) : undefined };
+  }
+
+  private metaEntry(position: Position): { key: Buffer; value: Buffer } {
+    const meta = { format: STORE_FORMAT_VERSION, uuid: this.uuid, ...position };
+    return { key: indexKey(Table.META, 0), value: Buffer.from(JSON.stringify(meta)) };
+  }
+
+  private readMeta(): Position | undefined {
+    const value = this.db.get(indexKey(Table.META, 0));
+    if (!value) return undefined;
+    const meta = JSON.parse(value.toString()) as { format: number; uuid: string } & Position;
+    if (meta.format !== STORE_FORMAT_VERSION) {
+      throw new Error(`index format version ${meta.format}; this program knows ${STORE_FORMAT_VERSION}`);
+    }
+    if (meta.uuid !== this.uuid)
+      throw new Error(`the index belongs to disk ${meta.uuid}, not to ${this.uuid}`);
+    return { segment: meta.segment, offset: meta.offset };
+  }
+}
+
+const END: OverlayKey = { ino: INO_MAX, sub: UINT32_MAX };
+
+function double(value: number): Buffer {
+  const bytes = Buffer.alloc(8);
+  bytes.writeDoubleLE(value);
+  return bytes;
+}
+
+function* changeEntries(generation: Generation): Generator<{ key: Buffer; value: Buffer | undefined }> {
+  for (const { pg, ino, sub, value } of generation.chunks.entries()) {
+    const state = value.value;
+    yield { key: indexKey(Table.CHUNK, pg, ino, sub), value: state && encodeChunkState(state) };
+  }
+  for (const { pg, ino, value } of generation.truncates.entries()) {
+    const seq = value.value;
+    yield { key: indexKey(Table.TRUNCATE_SEQ, pg, ino), value: seq === undefined ? undefined : double(seq) };
+  }
+}

@@ -1,0 +1,165 @@
+import { type Clock, delay } from '../../common/clock.js';
+import type { Logger } from '../../common/logger.js';
+import { type RecordSummary, SegmentLog } from '../../common/segment-log.js';
+import { HoldfastError } from '../../proto/errors.js';
+import type { ChunkIndex } from './chunk-index.js';
+import type { ChunkKey } from './chunk-store.js';
+import type { ExtentReader } from './extent-reader.js';
+import { type Extent, findExtent, sameExtent } from './extents.js';
+import { decodeMeta, META_BYTES, RecordType } from './records.js';
+import type { SpaceMeter } from './space.js';
+
+/** A segment is rewritten when less than this part of it is live; under pressure already below the second. */
+const COMPACT_BELOW_LIVE = 0.5;
+const COMPACT_BELOW_LIVE_PRESSED = 0.9;
+/** Pieces of one move; neighbouring extents become one. */
+const MAX_MOVE_BYTES = 1024 * 1024;
+/** A chunk in more pieces than this is put together in the background, pieces of at least SMALL_BYTES left alone. */
+export const DEFRAGMENT_EXTENTS = 1024;
+const SMALL_BYTES = 64 * 1024;
+const MAX_DEFRAGMENT_QUEUE = 1024;
+
+export interface CompactorEnv {
+  log: SegmentLog;
+  index: ChunkIndex;
+  reader: ExtentReader;
+  space: SpaceMeter;
+  clock: Clock;
+  logger: Logger;
+  bytesPerSecond: number;
+  /** Logs and applies the same bytes at a new place. */
+  move(pg: number, key: ChunkKey, offset: number, data: Buffer): void;
+}
+
+/** Rewrites the live bytes of mostly dead segments, and chunks that lie in very many pieces. */
+export class Compactor {
+  private readonly unreadable = new Set<number>();
+  private readonly fragmented = new Map<string, { pg: number; key: ChunkKey }>();
+  private stopped = false;
+
+  constructor(private readonly env: CompactorEnv) {}
+
+  /** Ends a pass at the next move. */
+  stop(): void {
+    this.stopped = true;
+  }
+
+  /** Notes a chunk in many pieces; beyond the queue's bound it waits for its next write. */
+  noteFragmented(pg: number, key: ChunkKey): void {
+    if (this.fragmented.size < MAX_DEFRAGMENT_QUEUE) {
+      this.fragmented.set(`${pg}/${key.ino}/${key.chunk}`, { pg, key });
+    }
+  }
+
+  /** Puts together what was noted, then rewrites the segment that has the least live data, if it has little. */
+  async pass(checkpointed: number): Promise<number> {
+    for (const [name, { pg, key }] of this.fragmented) {
+      this.fragmented.delete(name);
+      if (this.stopped || !this.env.space.canCompact) return 0;
+      await this.defragment(pg, key);
+    }
+    const segment = this.candidate(checkpointed);
+    if (segment === undefined || this.stopped || !this.env.space.canCompact) return 0;
+    return this.rewrite(segment);
+  }
+
+  /** The sealed segment with the smallest part of live bytes, when that is small enough. */
+  private candidate(checkpointed: number): number | undefined {
+    const { log, index, space } = this.env;
+    let best: number | undefined;
+    let lowest = space.pressed ? COMPACT_BELOW_LIVE_PRESSED : COMPACT_BELOW_LIVE;
+    for (const segment of log.segments) {
+      if (segment >= checkpointed || segment >= log.end.segment || this.unreadable.has(segment)) continue;
+      const live = index.liveIn(segment) / Math.max(1, log.sizeOf(segment));
+      if (live > 0 && live < lowest) {
+        lowest = live;
+        best = segment;
+      }
+    }
+    return best;
+  }
+
+  /** Moves all live bytes out of the segment. Returns how many. */
+  private async rewrite(segment: number): Promise<number> {
+    const { log, reader, logger } = this.env;
+    let moved = 0;
+    reader.pin(segment);
+    try {
+      for await (const record of log.records(segment, META_BYTES)) {
+        if (this.stopped) break;
+        moved += await this.moveRecord(record);
+      }
+      logger.debug({ segment, moved }, 'segment compacted');
+    } catch (error) {
+      if (!(error instanceof HoldfastError && error.errorName === 'CORRUPT')) throw error;
+      this.unreadable.add(segment);
+      logger.error({ segment, err: error.message }, 'segment with damaged data is left as it is');
+    } finally {
+      reader.unpin(segment);
+    }
+    return moved;
+  }
+
+  private async moveRecord(record: RecordSummary): Promise<number> {
+    const { type, position, head, length } = record;
+    const hasData = type === RecordType.WRITE || type === RecordType.INSTALL || type === RecordType.MOVE;
+    if (!hasData || head.length < META_BYTES) return 0;
+    const { pg, ino, chunk } = decodeMeta(head);
+    const from = SegmentLog.payloadOffset(position);
+    const live = this.env.index
+      .get(pg, ino, chunk)
+      ?.extents.filter(
+        (extent) =>
+          extent.segment === position.segment && extent.place >= from && extent.place < from + length,
+      );
+    let moved = 0;
+    for (const group of groupNeighbours(live ?? [])) moved += await this.moveGroup(pg, { ino, chunk }, group);
+    return moved;
+  }
+
+  private async defragment(pg: number, key: ChunkKey): Promise<void> {
+    const extents = this.env.index.get(pg, key.ino, key.chunk)?.extents ?? [];
+    const small = extents.filter((extent) => extent.end - extent.start < SMALL_BYTES);
+    try {
+      for (const group of groupNeighbours(small)) {
+        if (group.length > 1 && !this.stopped) await this.moveGroup(pg, key, group);
+      }
+    } catch (error) {
+      if (!(error instanceof HoldfastError && error.errorName === 'CORRUPT')) throw error;
+      this.env.logger.error({ err: error.message }, 'chunk with damaged data is left in pieces');
+    }
+  }
+
+  /** Rewrites neighbouring extents as one, unless the chunk has changed there meanwhile. */
+  private async moveGroup(pg: number, key: ChunkKey, group: Extent[]): Promise<number> {
+    const { index, reader, clock, space } = this.env;
+    const start = (group[0] as Extent).start;
+    const end = (group.at(-1) as Extent).end;
+    const pieces = await reader.read(pg, key, group, start, end);
+    const now = index.get(pg, key.ino, key.chunk)?.extents ?? [];
+    const unchanged = group.every((extent) => {
+      const same = now[findExtent(now, extent.start)];
+      return same !== undefined && sameExtent(same, extent);
+    });
+    if (!unchanged || !space.canCompact) return 0;
+    const data =
+      pieces.length === 1 ? (pieces[0]?.data as Buffer) : Buffer.concat(pieces.map((piece) => piece.data));
+    this.env.move(pg, key, start, data);
+    if (space.pressed) await this.env.log.written();
+    else await delay(clock, (data.length / this.env.bytesPerSecond) * 1000);
+    return data.length;
+  }
+}
+
+/** Splits ascending extents into runs without holes, of at most MAX_MOVE_BYTES unless one alone is larger. */
+function groupNeighbours(extents: readonly Extent[]): Extent[][] {
+  const groups: Extent[][] = [];
+  for (const extent of extents) {
+    const group = groups.at(-1);
+    const joins =
+      group?.at(-1)?.end === extent.start && extent.end - (group[0] as Extent).start <= MAX_MOVE_BYTES;
+    if (group && joins) group.push(extent);
+    else groups.push([extent]);
+  }
+  return groups;
+}

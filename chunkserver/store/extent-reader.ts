@@ -1,0 +1,114 @@
+import type { SegmentLog } from '../../common/segment-log.js';
+import { HoldfastError } from '../../proto/errors.js';
+import { firstBadBlock } from './block-crc.js';
+import type { ChunkKey } from './chunk-store.js';
+import { type Extent, findExtent, sliceExtent } from './extents.js';
+
+/** Places in the log that lie closer together are read in one go. */
+const COALESCE_GAP_BYTES = 16 * 1024;
+const MAX_RUN_BYTES = 8 * 1024 * 1024;
+const MAX_PARALLEL_READS = 16;
+
+interface Run {
+  segment: number;
+  from: number;
+  to: number;
+  pieces: Extent[];
+}
+
+/** Verified data of one extent's live bytes. */
+export interface ExtentData {
+  start: number;
+  end: number;
+  data: Buffer;
+}
+
+/** Reads extents from the log and verifies the blocks that it touches. */
+export class ExtentReader {
+  private readonly pins = new Map<number, number>();
+
+  constructor(private readonly log: SegmentLog) {}
+
+  /** A segment that somebody reads must not be unlinked. */
+  isPinned(segment: number): boolean {
+    return this.pins.has(segment);
+  }
+
+  /** Keeps the segment from being unlinked until `unpin`. */
+  pin(segment: number): void {
+    this.pins.set(segment, (this.pins.get(segment) ?? 0) + 1);
+  }
+
+  unpin(segment: number): void {
+    const left = (this.pins.get(segment) ?? 0) - 1;
+    if (left > 0) this.pins.set(segment, left);
+    else this.pins.delete(segment);
+  }
+
+  /**
+   * The data of [start, end) as far as extents have it, in order; segments are pinned before the first await.
+   * @throws HoldfastError CORRUPT naming the block
+   */
+  async read(
+    pg: number,
+    key: ChunkKey,
+    extents: readonly Extent[],
+    start: number,
+    end: number,
+  ): Promise<ExtentData[]> {
+    const runs = planRuns(extents, start, end);
+    for (const run of runs) this.pin(run.segment);
+    try {
+      if (runs.length === 1) return await this.readRun(pg, key, runs[0] as Run);
+      const found: ExtentData[] = [];
+      for (let i = 0; i < runs.length; i += MAX_PARALLEL_READS) {
+        const group = runs.slice(i, i + MAX_PARALLEL_READS).map((run) => this.readRun(pg, key, run));
+        for (const data of await Promise.all(group)) found.push(...data);
+      }
+      return found;
+    } finally {
+      for (const run of runs) this.unpin(run.segment);
+    }
+  }
+
+  private async readRun(pg: number, key: ChunkKey, run: Run): Promise<ExtentData[]> {
+    const bytes = await this.log.readAt(run.segment, run.from, run.to - run.from);
+    return run.pieces.map((piece) => {
+      const at = piece.place - run.from;
+      const blocks = bytes.subarray(at, at + piece.blockEnd - piece.blockStart);
+      const bad = firstBadBlock(piece.blockStart, blocks, piece.crcs, 0);
+      if (bad >= 0) {
+        throw new HoldfastError(
+          'CORRUPT',
+          `pg ${pg} inode ${key.ino} chunk ${key.chunk}: block at ${bad} (segment ${run.segment})`,
+        );
+      }
+      const data = blocks.subarray(piece.start - piece.blockStart, piece.end - piece.blockStart);
+      return { start: piece.start, end: piece.end, data };
+    });
+  }
+}
+
+function planRuns(extents: readonly Extent[], start: number, end: number): Run[] {
+  const runs: Run[] = [];
+  for (let i = findExtent(extents, start); i < extents.length; i++) {
+    const extent = extents[i] as Extent;
+    if (extent.start >= end) break;
+    const piece = sliceExtent(extent, Math.max(extent.start, start), Math.min(extent.end, end));
+    const to = piece.place + piece.blockEnd - piece.blockStart;
+    const run = runs.at(-1);
+    if (
+      run &&
+      run.segment === piece.segment &&
+      piece.place >= run.from &&
+      piece.place <= run.to + COALESCE_GAP_BYTES &&
+      to - run.from <= MAX_RUN_BYTES
+    ) {
+      run.to = Math.max(run.to, to);
+      run.pieces.push(piece);
+    } else {
+      runs.push({ segment: piece.segment, from: piece.place, to, pieces: [piece] });
+    }
+  }
+  return runs;
+}

@@ -1,0 +1,182 @@
+import { assert } from '../../common/assert.js';
+import { blockCeil, blockCount, blockFloor } from './block-crc.js';
+import type { Version } from './chunk-store.js';
+
+/**
+ * A run of a chunk's bytes and where in the log they lie. Immutable. Invariants: blockStart <= start < end <= blockEnd;
+ * less than one block lies between each pair; one checksum for each block that [blockStart, blockEnd) touches.
+ */
+export interface Extent {
+  /** Live bytes, as offsets in the chunk. */
+  start: number;
+  end: number;
+  /** What must be read to verify the live bytes: whole blocks, as far as the record has them. */
+  blockStart: number;
+  blockEnd: number;
+  segment: number;
+  /** Offset in the segment of the byte at `blockStart`. */
+  place: number;
+  crcs: Uint32Array;
+}
+
+/** One chunk in the index. Immutable; extents ascend and do not overlap. */
+export interface ChunkState {
+  version: Version;
+  extents: readonly Extent[];
+  /** Sum of the extents' live bytes. */
+  bytes: number;
+}
+
+/** The extent of freshly logged data. */
+export function newExtent(
+  start: number,
+  length: number,
+  segment: number,
+  place: number,
+  crcs: Uint32Array,
+): Extent {
+  const end = start + length;
+  return { start, end, blockStart: start, blockEnd: end, segment, place, crcs };
+}
+
+/** The part of an extent that covers [start, end), which must lie within it and not be empty. */
+export function sliceExtent(extent: Extent, start: number, end: number): Extent {
+  assert(extent.start <= start && start < end && end <= extent.end, 'slice within the extent');
+  if (start === extent.start && end === extent.end) return extent;
+  const blockStart = Math.max(extent.blockStart, blockFloor(start));
+  const blockEnd = Math.min(extent.blockEnd, blockCeil(end));
+  const first = blockCount(extent.blockStart, blockStart);
+  return {
+    start,
+    end,
+    blockStart,
+    blockEnd,
+    segment: extent.segment,
+    place: extent.place + (blockStart - extent.blockStart),
+    crcs: extent.crcs.subarray(first, first + blockCount(blockStart, blockEnd)),
+  };
+}
+
+/** True when both describe the same bytes in the log. */
+export function sameExtent(a: Extent, b: Extent): boolean {
+  return (
+    a.segment === b.segment &&
+    a.place === b.place &&
+    a.start === b.start &&
+    a.end === b.end &&
+    a.blockStart === b.blockStart
+  );
+}
+
+/** Index of the first extent that ends behind `offset`. */
+export function findExtent(extents: readonly Extent[], offset: number): number {
+  let low = 0;
+  let high = extents.length;
+  while (low < high) {
+    const middle = (low + high) >>> 1;
+    if ((extents[middle] as Extent).end > offset) high = middle;
+    else low = middle + 1;
+  }
+  return low;
+}
+
+/** Told of every run of bytes that a change adds to (positive) or takes from (negative) a segment. */
+export type OnLive = (segment: number, bytes: number) => void;
+
+/** Replaces [start, end) by `extent` (or by a hole). Returns the new extents. */
+export function replaceRange(
+  extents: readonly Extent[],
+  start: number,
+  end: number,
+  extent: Extent | undefined,
+  onLive: OnLive,
+): readonly Extent[] {
+  const first = findExtent(extents, start);
+  const middle: Extent[] = [];
+  let last = first;
+  let tail: Extent | undefined;
+  for (; last < extents.length; last++) {
+    const old = extents[last] as Extent;
+    if (old.start >= end) break;
+    onLive(old.segment, Math.max(old.start, start) - Math.min(old.end, end));
+    if (old.start < start) middle.push(sliceExtent(old, old.start, start));
+    if (old.end > end) tail = sliceExtent(old, end, old.end);
+  }
+  if (extent) {
+    onLive(extent.segment, extent.end - extent.start);
+    middle.push(extent);
+  }
+  if (tail) middle.push(tail);
+  if (first === extents.length) return extents.length === 0 ? middle : extents.concat(middle);
+  return [...extents.slice(0, first), ...middle, ...extents.slice(last)];
+}
+
+/** Sum of live bytes. */
+export function coveredBytes(extents: readonly Extent[]): number {
+  let bytes = 0;
+  for (const extent of extents) bytes += extent.end - extent.start;
+  return bytes;
+}
+
+const HEAD_BYTES = 24;
+const EXTENT_BYTES = 24;
+
+/** The index's value (little-endian, on-disk format): head, extents, then the checksums of all extents. */
+export function encodeChunkState(state: ChunkState): Buffer {
+  let crcs = 0;
+  for (const extent of state.extents) crcs += extent.crcs.length;
+  const value = Buffer.allocUnsafe(HEAD_BYTES + state.extents.length * EXTENT_BYTES + crcs * 4);
+  value.writeDoubleLE(state.version.epoch, 0);
+  value.writeDoubleLE(state.version.seq, 8);
+  value.writeUInt32LE(state.bytes, 16);
+  value.writeUInt32LE(state.extents.length, 20);
+  let at = HEAD_BYTES;
+  let crcAt = HEAD_BYTES + state.extents.length * EXTENT_BYTES;
+  for (const extent of state.extents) {
+    value.writeUInt32LE(extent.start, at);
+    value.writeUInt32LE(extent.end, at + 4);
+    value.writeUInt32LE(extent.blockStart, at + 8);
+    value.writeUInt32LE(extent.blockEnd, at + 12);
+    value.writeUInt32LE(extent.segment, at + 16);
+    value.writeUInt32LE(extent.place, at + 20);
+    at += EXTENT_BYTES;
+    for (let i = 0; i < extent.crcs.length; i++, crcAt += 4)
+      value.writeUInt32LE(extent.crcs[i] as number, crcAt);
+  }
+  return value;
+}
+
+/** Copies all that it returns. */
+export function decodeChunkState(value: Buffer): ChunkState {
+  const { version, bytes } = decodeChunkHead(value);
+  const count = value.readUInt32LE(20);
+  let crcAt = HEAD_BYTES + count * EXTENT_BYTES;
+  const crcs = new Uint32Array((value.length - crcAt) / 4);
+  for (let i = 0; i < crcs.length; i++, crcAt += 4) crcs[i] = value.readUInt32LE(crcAt);
+  const extents: Extent[] = [];
+  let firstCrc = 0;
+  for (let i = 0, at = HEAD_BYTES; i < count; i++, at += EXTENT_BYTES) {
+    const blockStart = value.readUInt32LE(at + 8);
+    const blockEnd = value.readUInt32LE(at + 12);
+    const blocks = blockCount(blockStart, blockEnd);
+    extents.push({
+      start: value.readUInt32LE(at),
+      end: value.readUInt32LE(at + 4),
+      blockStart,
+      blockEnd,
+      segment: value.readUInt32LE(at + 16),
+      place: value.readUInt32LE(at + 20),
+      crcs: crcs.subarray(firstCrc, firstCrc + blocks),
+    });
+    firstCrc += blocks;
+  }
+  return { version, extents, bytes };
+}
+
+/** Version and size without the extents. */
+export function decodeChunkHead(value: Buffer): { version: Version; bytes: number } {
+  return {
+    version: { epoch: value.readDoubleLE(0), seq: value.readDoubleLE(8) },
+    bytes: value.readUInt32LE(16),
+  };
+}

@@ -1,0 +1,330 @@
+import { crc32c } from '../../common/crc32c.js';
+import type { Logger } from '../../common/logger.js';
+import {
+  LogFailedError,
+  LogOverloadedError,
+  MAX_RECORD_BYTES,
+  type Position,
+  SegmentLog,
+} from '../../common/segment-log.js';
+import { HoldfastError } from '../../proto/errors.js';
+import { appendBlockCrcs, blockCrcs } from './block-crc.js';
+import type { ChunkIndex } from './chunk-index.js';
+import type {
+  ChunkContent,
+  ChunkInfo,
+  ChunkKey,
+  ChunkStore,
+  PgState,
+  ReadResult,
+  Usage,
+  Version,
+} from './chunk-store.js';
+import type { ExtentReader } from './extent-reader.js';
+import { newExtent } from './extents.js';
+import type { Maintenance } from './maintenance.js';
+import { EXTENT_ENTRY_BYTES, encodeMeta, META_BYTES, RecordType } from './records.js';
+import { installExtents } from './replay.js';
+import type { SpaceMeter } from './space.js';
+
+/** What one write or install may carry, so that it fits one record. */
+export const MAX_WRITE_BYTES = MAX_RECORD_BYTES - 64 * 1024;
+/** dropPg removes so many chunks between two turns of the event loop. */
+const DROP_SLICE_CHUNKS = 256;
+
+export interface StoreParts {
+  log: SegmentLog;
+  index: ChunkIndex;
+  reader: ExtentReader;
+  space: SpaceMeter;
+  maintenance: Maintenance;
+  logger: Logger;
+  diskUuid: string;
+  clusterId: string;
+  /** Writes the cluster id durably. */
+  saveClusterId(clusterId: string): Promise<void>;
+  /** Closes the index and gives the directory back. */
+  release(): Promise<void>;
+}
+
+/**
+ * The chunk store over one log: every change is one record, appended and applied to the index in the same turn, so the
+ * order of calls, of records and of changes is one. The log holds the truth; the index is a function of it.
+ */
+export class LogChunkStore implements ChunkStore {
+  private readonly log: SegmentLog;
+  private readonly index: ChunkIndex;
+  private cluster: string;
+  private closing?: Promise<void>;
+
+  constructor(private readonly parts: StoreParts) {
+    this.log = parts.log;
+    this.index = parts.index;
+    this.cluster = parts.clusterId;
+  }
+
+  get diskUuid(): string {
+    return this.parts.diskUuid;
+  }
+
+  get clusterId(): string {
+    return this.cluster;
+  }
+
+  async adoptCluster(clusterId: string): Promise<void> {
+    if (this.cluster === clusterId) return;
+    if (this.cluster !== '') {
+      throw new HoldfastError(
+        'WRONG_CLUSTER',
+        `disk ${this.diskUuid} is of ${this.cluster}, not of ${clusterId}`,
+      );
+    }
+    await this.parts.saveClusterId(clusterId);
+    this.cluster = clusterId;
+  }
+
+  async write(
+    pg: number,
+    key: ChunkKey,
+    offset: number,
+    data: Buffer,
+    version: Version,
+  ): Promise<{ allocatedDelta: number }> {
+    const tight = this.admit(data.length);
+    const { ino, chunk } = key;
+    const meta = encodeMeta({ pg, ino, chunk, offset, version });
+    let allocatedDelta = 0;
+    if (data.length === 0) {
+      this.append(RecordType.WRITE, [meta]);
+    } else {
+      const crcs = blockCrcs(offset, data);
+      const place = this.append(
+        RecordType.WRITE,
+        [meta, data],
+        appendBlockCrcs(crc32c(meta), offset, data.length, crcs),
+      );
+      const at = SegmentLog.payloadOffset(place) + META_BYTES;
+      const extent = newExtent(offset, data.length, place.segment, at, crcs);
+      allocatedDelta = this.index.applyWrite(pg, key, extent, version);
+      this.parts.maintenance.noteExtents(pg, key);
+    }
+    this.index.applied(pg, version);
+    await this.finish(tight);
+    return { allocatedDelta };
+  }
+
+  /** True when the write must be held up until space was reclaimed. */
+  private admit(bytes: number): boolean {
+    if (bytes > MAX_WRITE_BYTES)
+      throw new HoldfastError('EINVAL', `more than ${MAX_WRITE_BYTES} bytes at once`);
+    const needed = SegmentLog.recordBytes(META_BYTES + bytes);
+    const admission = this.parts.space.admit(needed, this.index.liveBytes);
+    if (admission === 'full') {
+      this.parts.maintenance.reclaim();
+      throw new HoldfastError('ENOSPC', `disk ${this.diskUuid}`);
+    }
+    return admission === 'tight';
+  }
+
+  private append(type: number, parts: Buffer[], crc?: number): Position {
+    if (this.closing) throw new HoldfastError('UNAVAILABLE', 'the store is closed');
+    this.parts.maintenance.check();
+    try {
+      const position = this.log.append(type, parts, crc);
+      let bytes = 0;
+      for (const part of parts) bytes += part.length;
+      this.parts.space.appended(SegmentLog.recordBytes(bytes));
+      return position;
+    } catch (error) {
+      throw asStoreError(error);
+    }
+  }
+
+  /** Resolves when what was appended is with the OS, and maintenance lets new work in. */
+  private async finish(tight = false): Promise<void> {
+    const held = this.parts.maintenance.afterAppend(tight);
+    try {
+      await this.log.written();
+      if (held) await held;
+    } catch (error) {
+      throw asStoreError(error);
+    }
+  }
+
+  async truncate(
+    pg: number,
+    ino: number,
+    from: number,
+    chunkSize: number,
+    truncateSeq: number,
+    version: Version,
+  ): Promise<{ allocatedDelta: number }> {
+    const meta = encodeMeta({ pg, ino, offset: chunkSize, version, from, truncateSeq });
+    this.append(RecordType.TRUNCATE, [meta]);
+    const allocatedDelta = this.index.applyTruncate(pg, ino, from, chunkSize, version);
+    this.index.raiseTruncateSeq(pg, ino, truncateSeq);
+    this.index.applied(pg, version);
+    await this.finish();
+    return { allocatedDelta };
+  }
+
+  truncateSeq(pg: number, ino: number): number {
+    return this.index.truncateSeq(pg, ino);
+  }
+
+  async deleteInode(pg: number, ino: number, version: Version): Promise<{ allocatedDelta: number }> {
+    this.append(RecordType.DELETE_INODE, [encodeMeta({ pg, ino, version })]);
+    const allocatedDelta = this.index.applyDeleteInode(pg, ino, version);
+    await this.finish();
+    return { allocatedDelta };
+  }
+
+  async install(pg: number, key: ChunkKey, content: ChunkContent | undefined): Promise<void> {
+    const { ino, chunk } = key;
+    if (!content) {
+      this.append(RecordType.REMOVE, [encodeMeta({ pg, ino, chunk })]);
+      this.index.applyInstall(pg, key, undefined);
+      return this.finish();
+    }
+    const { version, extents, truncateSeq } = content;
+    const filled = extents.filter((extent) => extent.data.length > 0);
+    const tableBytes = filled.length * EXTENT_ENTRY_BYTES;
+    const tight = this.admit(filled.reduce((sum, extent) => sum + extent.data.length, tableBytes));
+    const table = Buffer.alloc(tableBytes);
+    filled.forEach(({ offset, data }, i) => {
+      table.writeUInt32LE(offset, i * EXTENT_ENTRY_BYTES);
+      table.writeUInt32LE(data.length, i * EXTENT_ENTRY_BYTES + 4);
+    });
+    const meta = encodeMeta({ pg, ino, chunk, count: filled.length, version, truncateSeq });
+    const crcs = filled.map(({ offset, data }) => blockCrcs(offset, data));
+    let crc = crc32c(table, crc32c(meta));
+    filled.forEach(({ offset, data }, i) => {
+      crc = appendBlockCrcs(crc, offset, data.length, crcs[i] as Uint32Array);
+    });
+    const place = this.append(RecordType.INSTALL, [meta, table, ...filled.map((each) => each.data)], crc);
+    const installed = installExtents(
+      place,
+      filled.map(({ offset, data }) => ({ offset, length: data.length })),
+      crcs,
+    );
+    this.index.applyInstall(pg, key, { version, extents: installed });
+    this.index.raiseTruncateSeq(pg, ino, truncateSeq);
+    return this.finish(tight);
+  }
+
+  async setTruncateSeq(pg: number, ino: number, truncateSeq: number): Promise<void> {
+    this.append(RecordType.TRUNCATE_SEQ, [encodeMeta({ pg, ino, truncateSeq })]);
+    this.index.setTruncateSeq(pg, ino, truncateSeq);
+    await this.finish();
+  }
+
+  listTruncateSeqs(pg: number, afterIno: number, limit: number): { ino: number; truncateSeq: number }[] {
+    return this.index.listTruncateSeqs(pg, afterIno, limit);
+  }
+
+  async read(pg: number, key: ChunkKey, offset: number, length: number): Promise<ReadResult> {
+    const state = this.index.get(pg, key.ino, key.chunk);
+    if (!state) return { version: undefined, data: [], length: 0 };
+    const pieces = await this.readExtents(pg, key, state.extents, offset, offset + length);
+    const data: Buffer[] = [];
+    let at = offset;
+    for (const piece of pieces) {
+      if (piece.start > at) data.push(Buffer.alloc(piece.start - at));
+      data.push(piece.data);
+      at = piece.end;
+    }
+    return { version: state.version, data, length: at - offset };
+  }
+
+  private async readExtents(...args: Parameters<ExtentReader['read']>): ReturnType<ExtentReader['read']> {
+    try {
+      return await this.parts.reader.read(...args);
+    } catch (error) {
+      throw asStoreError(error);
+    }
+  }
+
+  async readChunk(pg: number, key: ChunkKey): Promise<ChunkContent | undefined> {
+    const state = this.index.get(pg, key.ino, key.chunk);
+    if (!state) return undefined;
+    const truncateSeq = this.index.truncateSeq(pg, key.ino);
+    const end = state.extents.at(-1)?.end ?? 0;
+    const pieces = await this.readExtents(pg, key, state.extents, 0, end);
+    const extents = pieces.map((piece) => ({ offset: piece.start, data: piece.data }));
+    return { version: state.version, extents, truncateSeq };
+  }
+
+  chunkInfo(pg: number, key: ChunkKey): ChunkInfo | undefined {
+    return this.index.info(pg, key);
+  }
+
+  list(pg: number, after: ChunkKey | undefined, limit: number): ChunkInfo[] {
+    return this.index.list(pg, after, limit);
+  }
+
+  pgs(): number[] {
+    return this.index.pgs();
+  }
+
+  pgState(pg: number): PgState {
+    return this.index.pgState(pg);
+  }
+
+  async setPgState(pg: number, state: PgState): Promise<void> {
+    const { last, clean } = state;
+    this.append(RecordType.PG_STATE, [encodeMeta({ pg, version: last, offset: clean ? 1 : 0 })]);
+    this.index.setPgState(pg, { last, clean });
+    await this.finish();
+  }
+
+  async dropPg(pg: number): Promise<void> {
+    await this.setPgState(pg, { ...this.pgState(pg), clean: false });
+    for (;;) {
+      const slice = this.list(pg, undefined, DROP_SLICE_CHUNKS);
+      if (slice.length === 0) break;
+      await Promise.all(slice.map(({ ino, chunk }) => this.install(pg, { ino, chunk }, undefined)));
+    }
+    for (;;) {
+      const slice = this.listTruncateSeqs(pg, 0, DROP_SLICE_CHUNKS);
+      if (slice.length === 0) break;
+      await Promise.all(slice.map(({ ino }) => this.setTruncateSeq(pg, ino, 0)));
+    }
+    this.append(RecordType.DROP_PG, [encodeMeta({ pg })]);
+    this.index.setPgState(pg, undefined);
+    await this.finish();
+  }
+
+  async sync(): Promise<void> {
+    try {
+      await this.log.sync();
+    } catch (error) {
+      throw asStoreError(error);
+    }
+  }
+
+  usage(): Usage {
+    return this.parts.space.usage(this.index.liveBytes);
+  }
+
+  close(): Promise<void> {
+    this.closing ??= this.shutDown();
+    return this.closing;
+  }
+
+  private async shutDown(): Promise<void> {
+    try {
+      await this.parts.maintenance.stop();
+      await this.log.close();
+    } finally {
+      await this.parts.release();
+    }
+  }
+}
+
+/** The log's errors as those of the table in proto/errors.ts. */
+function asStoreError(error: unknown): unknown {
+  if (error instanceof HoldfastError) return error;
+  if (error instanceof LogOverloadedError) return new HoldfastError('OVERLOADED', error.message);
+  if (error instanceof LogFailedError) return new HoldfastError('EIO', error.message);
+  return new HoldfastError('EIO', error instanceof Error ? error.message : String(error));
+}

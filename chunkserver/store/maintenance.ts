@@ -1,0 +1,187 @@
+import type { Clock, Timer } from '../../common/clock.js';
+import type { Logger } from '../../common/logger.js';
+import type { SegmentLog } from '../../common/segment-log.js';
+import { HoldfastError } from '../../proto/errors.js';
+import type { ChunkIndex } from './chunk-index.js';
+import type { ChunkKey } from './chunk-store.js';
+import { type Compactor, DEFRAGMENT_EXTENTS } from './compactor.js';
+import type { ExtentReader } from './extent-reader.js';
+import type { SpaceMeter } from './space.js';
+
+/** Changes are checkpointed, and with them all data made durable, at the latest after this time. */
+const CHECKPOINT_INTERVAL_MS = 3000;
+/** ... or when so much would have to be replayed or kept in memory. */
+const CHECKPOINT_LOG_BYTES = 256 * 1024 * 1024;
+const CHECKPOINT_ENTRIES = 8192;
+const CHECKPOINT_EXTENTS = 200_000;
+/** Beyond this multiple of the above, acknowledgements wait for the checkpoint. */
+const HOLD_FACTOR = 3;
+/** ... and at so many pieces of one chunk they wait until it is put together. */
+const HOLD_CHUNK_EXTENTS = 8 * DEFRAGMENT_EXTENTS;
+
+/** A growing chunk is noted again after so many pieces more. */
+const DEFRAGMENT_STEP = 256;
+
+export interface MaintenanceEnv {
+  log: SegmentLog;
+  index: ChunkIndex;
+  reader: ExtentReader;
+  space: SpaceMeter;
+  compactor: Compactor;
+  clock: Clock;
+  logger: Logger;
+  /** Told once when the index or the log can no longer be written: the store is read-only from then on. */
+  onFailure: (error: unknown) => void;
+}
+
+/**
+ * Works behind the operations: checkpoints the index, unlinks dead segments, compacts.
+ *
+ * Order of durability: log, then index, then unlink. Only what had no live byte when a checkpoint was taken is unlinked
+ * after it. Checkpoints and compaction each run one at a time, beside each other.
+ */
+export class Maintenance {
+  private timer?: Timer;
+  private checkpointing?: Promise<void>;
+  private again = false;
+  private compacting?: Promise<void>;
+  private checkpointedBytes = 0;
+  private checkpointedSegment: number;
+  private overgrown = false;
+  private stopped = false;
+  private failure?: HoldfastError;
+
+  constructor(private readonly env: MaintenanceEnv) {
+    this.checkpointedSegment = env.index.replayFrom?.segment ?? 1;
+  }
+
+  /** @throws HoldfastError EIO once a checkpoint has failed: what is appended from then on could never be indexed */
+  check(): void {
+    if (this.failure) throw this.failure;
+  }
+
+  /** Notes a chunk that lies in too many pieces. */
+  noteExtents(pg: number, key: ChunkKey): void {
+    const extents = this.env.index.get(pg, key.ino, key.chunk)?.extents.length ?? 0;
+    if (extents < DEFRAGMENT_EXTENTS) return;
+    if (extents % DEFRAGMENT_STEP === 0) {
+      this.env.compactor.noteFragmented(pg, key);
+      this.compact();
+    }
+    this.overgrown = extents >= HOLD_CHUNK_EXTENTS;
+  }
+
+  /**
+   * To be called after every append. Returns what the caller should wait for before it acknowledges, if anything.
+   * @param tight the append was admitted on the condition that space is reclaimed
+   */
+  afterAppend(tight: boolean): Promise<void> | undefined {
+    if (this.stopped || this.failure) return undefined;
+    const fill = this.fill();
+    const hold = tight || this.overgrown || fill >= HOLD_FACTOR;
+    this.overgrown = false;
+    if (fill >= 1 || hold) this.checkpoint();
+    else this.armTimer();
+    return hold ? this.settled() : undefined;
+  }
+
+  /** How full the changes since the last checkpoint are; from 1 on another one is due. */
+  private fill(): number {
+    const { entries, extents } = this.env.index.dirty;
+    const bytes = this.env.space.appendedBytes - this.checkpointedBytes;
+    return Math.max(bytes / CHECKPOINT_LOG_BYTES, entries / CHECKPOINT_ENTRIES, extents / CHECKPOINT_EXTENTS);
+  }
+
+  private armTimer(): void {
+    if (this.timer || this.checkpointing || this.stopped) return;
+    this.timer = this.env.clock.after(CHECKPOINT_INTERVAL_MS, () => this.checkpoint(), { weak: true });
+  }
+
+  /** Space is short: takes a checkpoint and compacts now. */
+  reclaim(): void {
+    if (!this.checkpointing) this.checkpoint();
+  }
+
+  private async settled(): Promise<void> {
+    await this.checkpointing;
+    await this.compacting;
+  }
+
+  /** Starts a checkpoint, or another one behind that which runs. */
+  private checkpoint(): void {
+    this.timer?.cancel();
+    this.timer = undefined;
+    if (this.failure) return;
+    this.again = this.checkpointing !== undefined;
+    this.checkpointing ??= this.checkpoints();
+  }
+
+  private async checkpoints(): Promise<void> {
+    try {
+      do {
+        this.again = false;
+        await this.checkpointOnce();
+      } while (this.again && this.fill() >= 1);
+    } catch (error) {
+      this.fail(error);
+    } finally {
+      this.checkpointing = undefined;
+    }
+    if (this.failure || this.stopped) return;
+    this.compact();
+    if (this.env.index.dirty.entries > 0) this.armTimer();
+  }
+
+  private async checkpointOnce(): Promise<void> {
+    const { log, index, reader, space } = this.env;
+    const position = log.end;
+    const bytes = space.appendedBytes;
+    const dead = await index.checkpoint(position, () => log.sync(), log.segments);
+    this.checkpointedBytes = bytes;
+    this.checkpointedSegment = position.segment;
+    for (const segment of dead.filter((each) => !reader.isPinned(each))) {
+      const size = log.sizeOf(segment);
+      await log.unlinkSegment(segment);
+      index.forgetSegment(segment);
+      await space.reclaimed(size);
+    }
+  }
+
+  private compact(): void {
+    if (this.compacting || this.stopped || this.failure) return;
+    this.compacting = this.env.compactor
+      .pass(this.checkpointedSegment)
+      .catch((error: unknown) => {
+        this.fail(error);
+        return 0;
+      })
+      .then((moved) => {
+        this.compacting = undefined;
+        // What was moved frees its segment only with the next checkpoint.
+        if (moved > 0 && !this.stopped) this.checkpoint();
+      });
+  }
+
+  private fail(error: unknown): void {
+    if (this.failure) return;
+    const text = error instanceof Error ? error.message : String(error);
+    this.failure = new HoldfastError('EIO', `the chunk store has failed: ${text}`);
+    this.env.logger.error({ err: text }, 'chunk store failed');
+    this.env.onFailure(this.failure);
+  }
+
+  /** Ends all work with a last checkpoint, so that the next start has nothing to replay. */
+  async stop(): Promise<void> {
+    this.stopped = true;
+    this.timer?.cancel();
+    this.env.compactor.stop();
+    await this.compacting;
+    await this.checkpointing;
+    if (this.failure) return;
+    try {
+      await this.checkpointOnce();
+    } catch (error) {
+      this.fail(error);
+    }
+  }
+}

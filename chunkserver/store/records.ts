@@ -1,0 +1,69 @@
+import type { Version } from './chunk-store.js';
+
+/** Raised with every change of the records or of the index. */
+export const STORE_FORMAT_VERSION = 1;
+export const STORE_LOG_KIND = 'chunks';
+
+/** Types of log records. On-disk format: numbers are never reused. */
+export const RecordType = {
+  WRITE: 1,
+  TRUNCATE: 2,
+  DELETE_INODE: 3,
+  INSTALL: 4,
+  REMOVE: 5,
+  PG_STATE: 6,
+  /** The same bytes as before at a new place (compaction). */
+  MOVE: 7,
+  DROP_PG: 8,
+  TRUNCATE_SEQ: 9,
+} as const;
+
+/**
+ * What every record starts with; a field that a type does not need is 0. Little-endian:
+ * u32 pg, u32 chunk, f64 ino, u32 offset, u32 count, f64 epoch, f64 seq, f64 a, f64 b.
+ */
+export interface RecordMeta {
+  pg: number;
+  ino: number;
+  chunk: number;
+  /** WRITE, MOVE: bytes from the start of the chunk. TRUNCATE: chunk size. PG_STATE: 1 when clean. */
+  offset: number;
+  /** INSTALL: extents in the table behind the meta, u32 offset and u32 length each. */
+  count: number;
+  version: Version;
+  /** TRUNCATE: bytes of the file that stay. */
+  from: number;
+  truncateSeq: number;
+}
+
+export const META_BYTES = 56;
+export const EXTENT_ENTRY_BYTES = 8;
+const NO_VERSION: Version = { epoch: 0, seq: 0 };
+
+export function encodeMeta(meta: Partial<RecordMeta> & { pg: number }): Buffer {
+  const { version = NO_VERSION } = meta;
+  const bytes = Buffer.allocUnsafe(META_BYTES);
+  bytes.writeUInt32LE(meta.pg, 0);
+  bytes.writeUInt32LE(meta.chunk ?? 0, 4);
+  bytes.writeDoubleLE(meta.ino ?? 0, 8);
+  bytes.writeUInt32LE(meta.offset ?? 0, 16);
+  bytes.writeUInt32LE(meta.count ?? 0, 20);
+  bytes.writeDoubleLE(version.epoch, 24);
+  bytes.writeDoubleLE(version.seq, 32);
+  bytes.writeDoubleLE(meta.from ?? 0, 40);
+  bytes.writeDoubleLE(meta.truncateSeq ?? 0, 48);
+  return bytes;
+}
+
+export function decodeMeta(bytes: Buffer): RecordMeta {
+  return {
+    pg: bytes.readUInt32LE(0),
+    chunk: bytes.readUInt32LE(4),
+    ino: bytes.readDoubleLE(8),
+    offset: bytes.readUInt32LE(16),
+    count: bytes.readUInt32LE(20),
+    version: { epoch: bytes.readDoubleLE(24), seq: bytes.readDoubleLE(32) },
+    from: bytes.readDoubleLE(40),
+    truncateSeq: bytes.readDoubleLE(48),
+  };
+}

@@ -1,0 +1,84 @@
+import { LogFormatError, type Position, SegmentLog } from '../../common/segment-log.js';
+import { blockCrcs } from './block-crc.js';
+import type { ChunkIndex } from './chunk-index.js';
+import { type Extent, newExtent } from './extents.js';
+import { decodeMeta, EXTENT_ENTRY_BYTES, META_BYTES, type RecordMeta, RecordType } from './records.js';
+
+/** Extents of an INSTALL record whose data lies one after the other behind meta and table. */
+export function installExtents(
+  position: Position,
+  table: readonly { offset: number; length: number }[],
+  crcs: readonly Uint32Array[],
+): Extent[] {
+  let place = SegmentLog.payloadOffset(position) + META_BYTES + table.length * EXTENT_ENTRY_BYTES;
+  return table.map(({ offset, length }, i) => {
+    const extent = newExtent(offset, length, position.segment, place, crcs[i] as Uint32Array);
+    place += length;
+    return extent;
+  });
+}
+
+/** Applies one record of the log to the index, just as the operation did that wrote it. */
+export function replayRecord(index: ChunkIndex, position: Position, type: number, payload: Buffer): void {
+  const meta = decodeMeta(payload);
+  const { pg, ino, chunk, version } = meta;
+  const key = { ino, chunk };
+  switch (type as (typeof RecordType)[keyof typeof RecordType]) {
+    case RecordType.WRITE:
+    case RecordType.MOVE: {
+      const move = type === RecordType.MOVE;
+      const extent = dataExtent(meta, position, payload);
+      if (extent) index.applyWrite(pg, key, extent, move ? undefined : version);
+      if (!move) index.applied(pg, version);
+      return;
+    }
+    case RecordType.TRUNCATE:
+      index.applyTruncate(pg, ino, meta.from, meta.offset, version);
+      index.raiseTruncateSeq(pg, ino, meta.truncateSeq);
+      index.applied(pg, version);
+      return;
+    case RecordType.DELETE_INODE:
+      index.applyDeleteInode(pg, ino, version);
+      return;
+    case RecordType.INSTALL:
+      index.applyInstall(pg, key, { version, extents: replayInstall(meta, position, payload) });
+      index.raiseTruncateSeq(pg, ino, meta.truncateSeq);
+      return;
+    case RecordType.REMOVE:
+      index.applyInstall(pg, key, undefined);
+      return;
+    case RecordType.PG_STATE:
+      index.setPgState(pg, { last: version, clean: meta.offset === 1 });
+      return;
+    case RecordType.DROP_PG:
+      index.setPgState(pg, undefined);
+      return;
+    case RecordType.TRUNCATE_SEQ:
+      index.setTruncateSeq(pg, ino, meta.truncateSeq);
+      return;
+    default:
+      throw new LogFormatError(`record of unknown type ${type} at ${position.segment}:${position.offset}`);
+  }
+}
+
+function dataExtent(meta: RecordMeta, position: Position, payload: Buffer): Extent | undefined {
+  const data = payload.subarray(META_BYTES);
+  if (data.length === 0) return undefined;
+  const place = SegmentLog.payloadOffset(position) + META_BYTES;
+  return newExtent(meta.offset, data.length, position.segment, place, blockCrcs(meta.offset, data));
+}
+
+function replayInstall(meta: RecordMeta, position: Position, payload: Buffer): Extent[] {
+  const table: { offset: number; length: number }[] = [];
+  const crcs: Uint32Array[] = [];
+  let dataAt = META_BYTES + meta.count * EXTENT_ENTRY_BYTES;
+  for (let i = 0; i < meta.count; i++) {
+    const at = META_BYTES + i * EXTENT_ENTRY_BYTES;
+    const offset = payload.readUInt32LE(at);
+    const length = payload.readUInt32LE(at + 4);
+    table.push({ offset, length });
+    crcs.push(blockCrcs(offset, payload.subarray(dataAt, dataAt + length)));
+    dataAt += length;
+  }
+  return installExtents(position, table, crcs);
+}

@@ -1,0 +1,97 @@
+import type { Disk } from '../../common/disk.js';
+import type { Usage } from './chunk-store.js';
+
+/** Kept free of writes, in segments: room for compaction, deletes, the index and recovery's bookkeeping. */
+const RESERVE_SEGMENTS = 4;
+/** Below it nothing that takes space is admitted, compaction neither. */
+const HARD_RESERVE_SEGMENTS = 2;
+/** The file system is asked again after so many appended bytes. */
+const REFRESH_BYTES = 16 * 1024 * 1024;
+
+/** Whether a write may go on: at once, held up until space was reclaimed, or not at all. */
+export type Admission = 'free' | 'tight' | 'full';
+
+/** Keeps account of the space that the log takes and may still take. */
+export class SpaceMeter {
+  private logBytes = 0;
+  private diskFree = 0;
+  private sinceRefresh = 0;
+  /** Appended since the start, a running total. */
+  appendedBytes = 0;
+  private refreshing?: Promise<void>;
+
+  /** @param limitBytes what the log may take at most, whatever the disk has */
+  constructor(
+    private readonly disk: Disk,
+    private readonly dir: string,
+    private readonly segmentBytes: number,
+    private readonly limitBytes: number,
+  ) {}
+
+  /** To be called once before use. */
+  async start(logBytes: number): Promise<void> {
+    this.logBytes = logBytes;
+    await this.refresh();
+  }
+
+  private refresh(): Promise<void> {
+    this.refreshing ??= this.disk
+      .space(this.dir)
+      .then((space) => {
+        this.diskFree = space.freeBytes;
+        this.sinceRefresh = 0;
+      })
+      .finally(() => {
+        this.refreshing = undefined;
+      });
+    return this.refreshing;
+  }
+
+  /** Accounts for appended bytes. */
+  appended(bytes: number): void {
+    this.logBytes += bytes;
+    this.appendedBytes += bytes;
+    this.sinceRefresh += bytes;
+    // A failing statfs leaves the old figure, less what was appended since: on the safe side.
+    if (this.sinceRefresh >= REFRESH_BYTES) this.refresh().catch(() => undefined);
+  }
+
+  /** Accounts for unlinked bytes. */
+  async reclaimed(bytes: number): Promise<void> {
+    this.logBytes -= bytes;
+    await this.refresh();
+  }
+
+  /** What the log could grow by if there were no reserve. */
+  get physicalFree(): number {
+    return Math.min(this.diskFree - this.sinceRefresh, this.limitBytes - this.logBytes);
+  }
+
+  private get reserve(): number {
+    return RESERVE_SEGMENTS * this.segmentBytes;
+  }
+
+  /** @param liveBytes of all segments; dead ones can be reclaimed */
+  admit(bytes: number, liveBytes: number): Admission {
+    const left = this.physicalFree - bytes;
+    if (left >= this.reserve) return 'free';
+    const reclaimable = this.logBytes - liveBytes;
+    const hard = HARD_RESERVE_SEGMENTS * this.segmentBytes;
+    return left >= hard && reclaimable >= RESERVE_SEGMENTS * this.segmentBytes ? 'tight' : 'full';
+  }
+
+  /** True while space should be reclaimed at once and without a rate limit. */
+  get pressed(): boolean {
+    return this.physicalFree < 2 * this.reserve;
+  }
+
+  /** Whether compaction may still copy a segment. */
+  get canCompact(): boolean {
+    return this.physicalFree >= this.segmentBytes + this.segmentBytes / 2;
+  }
+
+  usage(liveBytes: number): Usage {
+    const capacityBytes = Math.max(liveBytes, this.logBytes + this.physicalFree - this.reserve);
+    return { liveBytes, capacityBytes, freeBytes: capacityBytes - liveBytes };
+  }
+}
