@@ -3,6 +3,7 @@ import type { Disk, DiskFile, DiskSpace, OpenMode } from './disk.js';
 import type { Prng } from './prng.js';
 
 const SECTOR_BYTES = 512;
+const CRASHED = 'the machine has crashed';
 const DEFAULT_CAPACITY_BYTES = 1024 * 1024 * 1024;
 
 /** What a power cut leaves of data that was never synced. */
@@ -13,8 +14,8 @@ export type FaultyCall = 'open' | 'write' | 'read' | 'datasync' | 'truncate' | '
 type Change = { at: number; bytes: Buffer } | { truncate: number };
 
 class MemoryNode {
-  current = Buffer.alloc(0);
-  durable = Buffer.alloc(0);
+  current: Buffer = Buffer.alloc(0);
+  durable: Buffer = Buffer.alloc(0);
   changes: Change[] = [];
 }
 
@@ -65,6 +66,26 @@ export class MemoryDisk implements Disk {
     }
   }
 
+  /** The disk as one life of a machine sees it: after the next crash all of its calls fail. */
+  mounted(): Disk {
+    const life = this.life;
+    const alive = <A extends unknown[], R>(call: (...args: A) => Promise<R>) => {
+      return async (...args: A): Promise<R> => {
+        if (life !== this.life) throw diskError('EIO', CRASHED);
+        return call.apply(this, args);
+      };
+    };
+    return {
+      open: alive(this.open),
+      mkdir: alive(this.mkdir),
+      list: alive(this.list),
+      unlink: alive(this.unlink),
+      rename: alive(this.rename),
+      syncDir: alive(this.syncDir),
+      space: alive(this.space),
+    };
+  }
+
   /** Inverts one bit where it lies, durably: damage that no call reports. */
   flipBit(file: string, offset: number, bit = 0): void {
     const node = this.node(file);
@@ -83,7 +104,9 @@ export class MemoryDisk implements Disk {
   }
 
   async open(file: string, mode: OpenMode): Promise<DiskFile> {
+    const life = this.life;
     await this.call('open');
+    if (life !== this.life) throw diskError('EIO', CRASHED);
     const exists = this.names.has(file);
     if (mode === 'create' && exists) throw diskError('EEXIST', file);
     if (mode !== 'create' && !exists) throw diskError('ENOENT', file);
@@ -95,7 +118,7 @@ export class MemoryDisk implements Disk {
     const life = this.life;
     const alive = async (call: FaultyCall): Promise<void> => {
       await this.call(call);
-      if (life !== this.life) throw diskError('EIO', 'the machine that had opened it has crashed');
+      if (life !== this.life) throw diskError('EIO', CRASHED);
     };
     return {
       write: async (parts, position) => {
@@ -137,7 +160,9 @@ export class MemoryDisk implements Disk {
   }
 
   async unlink(file: string): Promise<void> {
+    const life = this.life;
     await this.call('unlink');
+    if (life !== this.life) throw diskError('EIO', CRASHED);
     if (!this.names.delete(file)) throw diskError('ENOENT', file);
   }
 
@@ -148,7 +173,9 @@ export class MemoryDisk implements Disk {
   }
 
   async syncDir(dir: string): Promise<void> {
+    const life = this.life;
     await this.call('syncDir');
+    if (life !== this.life) throw diskError('EIO', CRASHED);
     const inDir = (name: string): boolean => path.dirname(name) === dir;
     for (const name of this.durableNames.keys()) if (inDir(name)) this.durableNames.delete(name);
     for (const [name, node] of this.names) if (inDir(name)) this.durableNames.set(name, node);
@@ -192,7 +219,7 @@ function applied(content: Buffer, change: Change): Buffer {
   let next: Buffer = content;
   if ('truncate' in change ? end !== content.length : end > content.length) next = resized(content, end);
   if ('at' in change) change.bytes.copy(next, change.at);
-  return next as Buffer<ArrayBuffer>;
+  return next;
 }
 
 /** Grows with room to spare in the allocation, so that appends do not copy the file each time. */
@@ -209,9 +236,9 @@ function resized(content: Buffer, length: number): Buffer {
 }
 
 /** `content` after a change of which a crash left all, nothing, or some sectors. */
-function surviving(content: Buffer, change: Change, survival: Survival, prng: Prng): Buffer<ArrayBuffer> {
+function surviving(content: Buffer, change: Change, survival: Survival, prng: Prng): Buffer {
   const chance = survival === 'everything' ? 0 : survival === 'nothing' ? 1 : prng.float();
-  if (chance < 0.34) return applied(content, change) as Buffer<ArrayBuffer>;
+  if (chance < 0.34) return applied(content, change);
   if (chance < 0.67 && 'at' in change) {
     let torn: Buffer = content;
     for (let from = 0; from < change.bytes.length; ) {
@@ -221,7 +248,7 @@ function surviving(content: Buffer, change: Change, survival: Survival, prng: Pr
       }
       from = to;
     }
-    return torn as Buffer<ArrayBuffer>;
+    return torn;
   }
-  return content as Buffer<ArrayBuffer>;
+  return content;
 }
