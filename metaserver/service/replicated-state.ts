@@ -1,0 +1,119 @@
+import { rename, rm } from 'node:fs/promises';
+import path from 'node:path';
+import type { Disk } from '../../common/disk.js';
+import type { ClusterMap } from '../../proto/gen/cluster.js';
+import type { CommandResult, InitCluster, ReadReply, ReadRequest } from '../../proto/gen/meta.js';
+import { MetaStateMachine } from '../namespace/state-machine.js';
+import type { Command, StateMachine } from '../replica/state-machine.js';
+import { LmdbKv } from '../store/lmdb-kv.js';
+import type { MetaState, ReclaimItem, ReclaimKey, SessionRecord } from './ports.js';
+
+const STATE_FILE = 'state.mdb';
+
+/**
+ * The state machine in its file, as the replica drives it and the services ask it. A snapshot of a replica replaces
+ * file and machine; the services are asked to forget everything anyway when the leadership changes.
+ */
+export class ReplicatedState implements StateMachine<CommandResult>, MetaState {
+  readonly #file: string;
+  readonly #disk: Disk;
+  #kv: LmdbKv;
+  #machine: MetaStateMachine;
+
+  /**
+   * Opens the state in the directory `dir`, or makes an empty one.
+   * @throws HoldfastError CORRUPT, or VERSION when another version wrote it
+   */
+  static async open(disk: Disk, dir: string): Promise<ReplicatedState> {
+    const file = path.join(dir, STATE_FILE);
+    const kv = LmdbKv.open(file);
+    try {
+      return new ReplicatedState(disk, file, kv, new MetaStateMachine(kv));
+    } catch (error) {
+      await kv.close();
+      throw error;
+    }
+  }
+
+  private constructor(disk: Disk, file: string, kv: LmdbKv, machine: MetaStateMachine) {
+    this.#disk = disk;
+    this.#file = file;
+    this.#kv = kv;
+    this.#machine = machine;
+  }
+
+  apply(commands: readonly Command[]): CommandResult[] {
+    return this.#machine.apply(commands);
+  }
+
+  appliedIndex(): number {
+    return this.#machine.appliedIndex();
+  }
+
+  async flushed(): Promise<number> {
+    const index = this.#machine.appliedIndex();
+    await this.#kv.flushed();
+    return index;
+  }
+
+  behind(): Promise<void> | undefined {
+    return this.#kv.behind();
+  }
+
+  async backup(file: string): Promise<number> {
+    await this.#kv.backup(file);
+    // Commands were applied meanwhile: only the copy itself knows how far it got.
+    const copy = LmdbKv.open(file);
+    try {
+      return new MetaStateMachine(copy).appliedIndex();
+    } finally {
+      await copy.close();
+      await rm(`${file}-lock`, { force: true });
+    }
+  }
+
+  async restore(file: string): Promise<void> {
+    await this.#kv.close();
+    await rename(file, this.#file);
+    await rm(`${this.#file}-lock`, { force: true });
+    await this.#disk.syncDir(path.dirname(this.#file));
+    this.#kv = LmdbKv.open(this.#file);
+    this.#machine = new MetaStateMachine(this.#kv);
+  }
+
+  async close(): Promise<void> {
+    await this.#kv.close();
+  }
+
+  read(request: ReadRequest): ReadReply {
+    return this.#machine.read(request);
+  }
+
+  cluster(): InitCluster | undefined {
+    return this.#machine.cluster();
+  }
+
+  map(): ClusterMap {
+    return this.#machine.map();
+  }
+
+  mapVersion(): number {
+    return this.#machine.mapVersion();
+  }
+
+  session(id: number): SessionRecord | undefined {
+    return this.#machine.session(id);
+  }
+
+  sessions(): SessionRecord[] {
+    return this.#machine.sessions();
+  }
+
+  reclaims(after: ReclaimKey | undefined, limit: number): ReclaimItem[] {
+    return this.#machine.reclaims(after, limit);
+  }
+
+  usage(): { inodes: number; orphans: number } {
+    return this.#machine.usage();
+  }
+}
