@@ -1,0 +1,563 @@
+import { assert } from '../../common/assert.js';
+import type { Clock, Timer } from '../../common/clock.js';
+import { type Deferred, deferred } from '../../common/deferred.js';
+import type { Disk } from '../../common/disk.js';
+import type { Logger } from '../../common/logger.js';
+import type { Prng } from '../../common/prng.js';
+import { HoldfastError } from '../../proto/errors.js';
+import { type RaftMessage, RaftMessageType } from '../../proto/gen/raft.js';
+import type { RpcServer } from '../../proto/rpc.js';
+import { makeMessage } from '../raft/messages.js';
+import { RaftNode, type RaftStatus } from '../raft/node.js';
+import type { HardState, RaftEntry, Ready, SoftState } from '../raft/types.js';
+import { Applier } from './applier.js';
+import { checkIdentity, type ReplicaFormat, ReplicaFormatError, readFormat } from './format.js';
+import { DEFAULT_KEEP_BYTES, DEFAULT_KEEP_ENTRIES, LogCutter } from './log-cutter.js';
+import type { LogBase } from './log-records.js';
+import { LogStorage } from './log-storage.js';
+import { type Peer, Peers } from './peers.js';
+import { type Placed, Proposals } from './proposals.js';
+import { Reads } from './reads.js';
+import { Snapshots } from './snapshots.js';
+import type { Command, StateMachine } from './state-machine.js';
+
+export const DEFAULT_ELECTION_MS = 500;
+export const DEFAULT_HEARTBEAT_MS = 100;
+const MAX_APPEND_BYTES = 1024 * 1024;
+const MAX_INFLIGHT_BYTES = 16 * 1024 * 1024;
+const MAX_UNCOMMITTED_BYTES = 64 * 1024 * 1024;
+
+export interface ReplicaOptions<Result> {
+  disk: Disk;
+  /** Formatted by writeFormat(). */
+  dir: string;
+  clusterId: string;
+  serverId: number;
+  /** All servers, this one too. */
+  peers: readonly Peer[];
+  stateMachine: StateMachine<Result>;
+  clock: Clock;
+  prng: Prng;
+  log: Logger;
+  /** The server cannot go on (disk error, state machine failed, broken invariant): the process should end. */
+  onFatal(error: unknown): void;
+  /** Milliseconds; default 500: an election starts after one to two of them without a leader. */
+  electionMs?: number;
+  /** Milliseconds; default 100. */
+  heartbeatMs?: number;
+  /** Log entries, and bytes of them, kept for slow followers. */
+  keepEntries?: number;
+  keepBytes?: number;
+  segmentBytes?: number;
+  /** Runs `fn` in a later turn of the event loop; default setImmediate. */
+  schedule?(fn: () => void): void;
+}
+
+export interface PeerState {
+  id: number;
+  address: string;
+  connected: boolean;
+}
+
+export interface ReplicaStatus extends RaftStatus {
+  /** host:port; undefined when no leader is known. */
+  leaderAddress: string | undefined;
+  members: PeerState[];
+  /** This server leads and has applied everything acknowledged before its term. */
+  serving: boolean;
+}
+
+/**
+ * One server of the replicated state machine: drives the consensus core with a real log, network and clock.
+ *
+ * Events (messages, proposals, timers, finished syncs) feed the core and wake the loop; one turn of the loop later it takes
+ * what the core wants done. So all that arrives in one turn of the event loop shares one append, one message and one
+ * fdatasync. Messages go out while the leader's own fdatasync runs; what must wait for it is sent when it ends.
+ */
+export class Replica<Result> {
+  readonly #options: ReplicaOptions<Result>;
+  readonly #clock: Clock;
+  readonly #log: Logger;
+  readonly #storage: LogStorage;
+  readonly #node: RaftNode;
+  readonly #peers: Peers;
+  readonly #snapshots: Snapshots;
+  readonly #cutter: LogCutter;
+  readonly #applier: Applier<Result>;
+  readonly #proposals = new Proposals<Result>();
+  readonly #reads = new Reads();
+  readonly #schedule: (fn: () => void) => void;
+  readonly #leadershipWatchers: ((isLeader: boolean, term: number) => void)[] = [];
+  readonly #appliedWatchers: ((commands: readonly Command[], results: readonly Result[]) => void)[] = [];
+  readonly #restoredWatchers: (() => void)[] = [];
+
+  #awake = false;
+  #started = false;
+  #closed = false;
+  #timer: { at: number; timer: Timer } | undefined;
+  /** Syncs that were asked for and did not end; the last one's promise. */
+  #syncs = 0;
+  #lastSync: Promise<void> = Promise.resolve();
+  #appliedIndex: number;
+  #appliedTerm: number;
+  /** Term that this server leads, 0: none. */
+  #leaderTerm = 0;
+  /** Term in which it may answer: as leaderTerm, once an entry of that term is applied. */
+  #servingTerm = 0;
+  #offered: { meta: LogBase; path: string } | undefined;
+  #installing: Promise<void> | undefined;
+  #transfer: Deferred<void> | undefined;
+
+  /**
+   * Opens the log, settles it with the state machine, and gets ready; start() joins the cluster.
+   * @throws ReplicaFormatError, LogFormatError, LogCorruptError: one line for the operator
+   */
+  static async open<Result>(options: ReplicaOptions<Result>): Promise<Replica<Result>> {
+    const { disk, dir } = options;
+    const format = await readFormat(disk, dir);
+    if (!format) throw new ReplicaFormatError(`${dir}: not formatted`);
+    checkIdentity(dir, format, options);
+    const storage = await LogStorage.open({ disk, dir, format, segmentBytes: options.segmentBytes });
+    await storage.recover(options.stateMachine.appliedIndex());
+    const replica = new Replica(options, format, storage);
+    await replica.#snapshots.prepare();
+    return replica;
+  }
+
+  private constructor(options: ReplicaOptions<Result>, format: ReplicaFormat, storage: LogStorage) {
+    const { disk, dir, clock, prng, log, stateMachine } = options;
+    this.#options = options;
+    this.#clock = clock;
+    this.#log = log;
+    this.#storage = storage;
+    this.#schedule = options.schedule ?? ((fn) => void setImmediate(fn));
+    this.#appliedIndex = stateMachine.appliedIndex();
+    this.#appliedTerm = storage.term(this.#appliedIndex) ?? 0;
+    this.#node = new RaftNode(
+      {
+        id: format.serverId,
+        electionMs: options.electionMs ?? DEFAULT_ELECTION_MS,
+        heartbeatMs: options.heartbeatMs ?? DEFAULT_HEARTBEAT_MS,
+        maxAppendBytes: MAX_APPEND_BYTES,
+        maxInflightBytes: MAX_INFLIGHT_BYTES,
+        maxUncommittedBytes: MAX_UNCOMMITTED_BYTES,
+      },
+      storage,
+      prng,
+      { hardState: storage.hardState, conf: storage.confAt(this.#appliedIndex), applied: this.#appliedIndex },
+    );
+    this.#peers = new Peers({
+      identity: format,
+      peers: options.peers,
+      clock,
+      prng,
+      log,
+      events: {
+        onMessage: (message) => this.#feed(() => this.#node.step(message, clock.now())),
+        onUp: (id) => this.#feed(() => this.#node.peerReachable(id, clock.now())),
+        onDown: (id) => this.#feed(() => this.#node.peerUnreachable(id, clock.now())),
+        onSnapshot: (from, stream) => this.#snapshots.receive(from, stream),
+      },
+    });
+    this.#snapshots = new Snapshots({
+      disk,
+      dir,
+      stateMachine,
+      clock,
+      log,
+      hello: (to) => this.#peers.hello(to),
+      openStream: (to) => this.#peers.openStream(to),
+      metaAt: (index) => storage.metaAt(index),
+      report: (to, ok) => this.#feed(() => this.#node.reportSnapshot(to, ok)),
+      install: (meta, term, from, path) => this.#offer(meta, term, from, path),
+    });
+    this.#cutter = new LogCutter({
+      storage,
+      stateMachine,
+      keepEntries: options.keepEntries ?? DEFAULT_KEEP_ENTRIES,
+      keepBytes: options.keepBytes ?? DEFAULT_KEEP_BYTES,
+      limit: () => this.#snapshots.pinned(),
+      allowed: () => !this.#closed && !this.#installing,
+      onFailure: (error) => this.#fail(error),
+    });
+    this.#applier = new Applier({
+      stateMachine,
+      schedule: this.#schedule,
+      onApplied: (entries, commands, results) => this.#onApplied(entries, commands, results),
+      onFailure: (error) => this.#fail(error),
+    });
+  }
+
+  /** Adds the service for the other servers to an RPC server that does not listen yet. */
+  attach(server: RpcServer): void {
+    this.#peers.attach(server);
+  }
+
+  /** Dials the others and takes part. */
+  start(): void {
+    assert(!this.#started, 'start is called once');
+    this.#started = true;
+    this.#peers.start();
+    this.#feed(() => this.#node.tick(this.#clock.now()));
+  }
+
+  /**
+   * Replicates a command and resolves with its result once a majority holds it durably and it is applied here.
+   * @param command 1..COMMAND_MAX_BYTES; must not change afterwards
+   * @throws HoldfastError NOT_LEADER with leaderHint (the command will never be applied), OVERLOADED (likewise),
+   *   UNAVAILABLE: whether it will be applied is unknown
+   */
+  propose(command: Buffer): Promise<Result> {
+    if (this.#closed) return Promise.reject(new HoldfastError('UNAVAILABLE', 'server stops'));
+    if (this.#node.role !== 'leader') return Promise.reject(this.#notLeader());
+    const result = this.#proposals.add(command);
+    this.#wake();
+    return result;
+  }
+
+  /**
+   * True when state read from now on, in this turn of the event loop, is linearizable: this server holds the leader's lease
+   * and has applied everything that was ever acknowledged. What is acknowledged in its own term, it has applied itself.
+   */
+  canReadNow(): boolean {
+    return (
+      this.#servingTerm !== 0 &&
+      this.#node.term === this.#servingTerm &&
+      this.#node.leaseValid(this.#clock.now())
+    );
+  }
+
+  /**
+   * Resolves when state read from then on is at least as new as everything acknowledged before the call. Without a round trip
+   * while the lease holds.
+   * @throws HoldfastError NOT_LEADER with leaderHint, OVERLOADED, UNAVAILABLE
+   */
+  readBarrier(): Promise<void> {
+    if (this.canReadNow()) return RESOLVED;
+    if (this.#closed) return Promise.reject(new HoldfastError('UNAVAILABLE', 'server stops'));
+    if (this.#node.role !== 'leader') return Promise.reject(this.#notLeader());
+    const done = this.#reads.add();
+    this.#wake();
+    return done;
+  }
+
+  /**
+   * Calls back when this server begins to serve as leader (it has applied all that earlier leaders acknowledged), and at once
+   * when it ceases to.
+   */
+  onLeadership(watcher: (isLeader: boolean, term: number) => void): void {
+    this.#leadershipWatchers.push(watcher);
+    if (this.#servingTerm !== 0) watcher(true, this.#servingTerm);
+  }
+
+  /** Calls back after each batch of commands, on every server, before their proposers get the results. */
+  onApplied(watcher: (commands: readonly Command[], results: readonly Result[]) => void): void {
+    this.#appliedWatchers.push(watcher);
+  }
+
+  /** Calls back when a snapshot has replaced the whole state. */
+  onRestored(watcher: () => void): void {
+    this.#restoredWatchers.push(watcher);
+  }
+
+  status(): ReplicaStatus {
+    const status = this.#node.status();
+    const { serverId, peers } = this.#options;
+    const members = peers.map(({ id, address }) => ({
+      id,
+      address,
+      connected: id === serverId || this.#peers.connected(id),
+    }));
+    const leaderAddress = this.#peers.address(status.leader);
+    return { ...status, leaderAddress, members, serving: this.#servingTerm !== 0 };
+  }
+
+  /**
+   * Hands the leadership to another server.
+   * @param to 0: the one that is furthest
+   * @throws HoldfastError NOT_LEADER, EINVAL (no such voter), UNAVAILABLE (not within the election time-out)
+   */
+  async transferLeader(to: number): Promise<void> {
+    if (this.#node.role !== 'leader') throw this.#notLeader();
+    const { conf, peers, id } = this.#node.status();
+    const others = peers.filter((peer) => peer.id !== id && conf.voters.includes(peer.id));
+    const target = to || others.sort((a, b) => b.match - a.match)[0]?.id || 0;
+    let accepted = false;
+    this.#feed(() => {
+      accepted = this.#node.transferLeader(target, this.#clock.now());
+    });
+    if (!accepted) throw new HoldfastError('EINVAL', `no other voter ${target}`);
+    this.#transfer ??= deferred();
+    const transfer = this.#transfer;
+    const electionMs = this.#options.electionMs ?? DEFAULT_ELECTION_MS;
+    const timer = this.#clock.after(electionMs * 2, () => {
+      this.#transfer = undefined;
+      transfer.reject(new HoldfastError('UNAVAILABLE', `metaserver ${target} did not take over`));
+    });
+    await transfer.promise.finally(() => timer.cancel());
+  }
+
+  /** Stops at once and closes the log; whoever waits gets UNAVAILABLE. The state machine stays open. */
+  async close(): Promise<void> {
+    if (this.#closed) return;
+    this.#stop(new HoldfastError('UNAVAILABLE', 'server stops'));
+    await this.#snapshots.close();
+    await this.#cutter.idle();
+    await this.#installing;
+    await this.#storage.close();
+  }
+
+  #stop(error: HoldfastError): void {
+    this.#closed = true;
+    this.#timer?.timer.cancel();
+    this.#applier.stop();
+    this.#peers.close();
+    this.#proposals.rejectAll(error);
+    this.#reads.rejectAll(error);
+    this.#transfer?.reject(error);
+    this.#transfer = undefined;
+    this.#stopServing();
+  }
+
+  #fail(error: unknown): void {
+    if (this.#closed) return;
+    this.#log.error({ err: error }, 'replica failed');
+    this.#stop(new HoldfastError('UNAVAILABLE', 'server failed'));
+    this.#options.onFatal(error);
+  }
+
+  #notLeader(): HoldfastError {
+    const error = new HoldfastError('NOT_LEADER');
+    const leader = this.#node.leader;
+    if (leader !== this.#options.serverId) error.leaderHint = this.#peers.address(leader);
+    return error;
+  }
+
+  /** Hands an event to the core. What it throws is a broken invariant: going on could break more. */
+  #feed(event: () => void): void {
+    if (this.#closed) return;
+    try {
+      event();
+    } catch (error) {
+      this.#fail(error);
+      return;
+    }
+    this.#wake();
+  }
+
+  #wake(): void {
+    if (this.#awake || this.#closed || !this.#started) return;
+    this.#awake = true;
+    this.#schedule(() => {
+      this.#awake = false;
+      this.#turn();
+    });
+  }
+
+  /** One turn: the clock first, so that what a pause has ended is known before anything is answered. */
+  #turn(): void {
+    if (this.#closed) return;
+    try {
+      this.#node.tick(this.#clock.now());
+      this.#proposals.place((batch) => this.#place(batch));
+      this.#reads.ask((context) => {
+        this.#node.readIndex(context, this.#clock.now());
+        return undefined;
+      });
+      while (!this.#installing && !this.#closed && this.#node.hasReady()) this.#handle(this.#node.ready());
+      this.#armTimer();
+    } catch (error) {
+      this.#fail(error);
+    }
+  }
+
+  #place(batch: Buffer[]): Placed {
+    const placed = this.#node.propose(batch, this.#clock.now());
+    if (placed === 'not-leader') return this.#notLeader();
+    if (placed === 'overloaded') return new HoldfastError('OVERLOADED', 'too much is not yet committed');
+    if (placed === 'transferring')
+      return new HoldfastError('OVERLOADED', 'the leadership is being handed over');
+    return placed;
+  }
+
+  #armTimer(): void {
+    if (this.#closed) return;
+    const at = this.#node.nextDeadlineMs();
+    // A timer that fires early finds nothing to do and is armed again; deadlines mostly move away.
+    if (this.#timer && this.#timer.at <= at) return;
+    this.#timer?.timer.cancel();
+    const delayMs = Math.max(1, at - this.#clock.now());
+    const timer = this.#clock.after(delayMs, () => {
+      this.#timer = undefined;
+      this.#turn();
+    });
+    this.#timer = { at, timer };
+  }
+
+  #handle(ready: Ready): void {
+    const hardState = ready.hardState ?? this.#storage.hardState;
+    if (ready.snapshot) {
+      assert(ready.entries.length === 0 && ready.committed.length === 0, 'a snapshot comes alone');
+      this.#install(ready, hardState);
+      return;
+    }
+    this.#send(ready.messages);
+    this.#persist(ready, hardState);
+    if (ready.softState) this.#onSoftState(ready.softState, hardState.commit);
+    if (ready.committed.length > 0) this.#applier.push(ready.committed);
+    if (ready.readStates.length > 0) {
+      this.#reads.confirmed(ready.readStates, () => this.#notLeader());
+      this.#reads.applied(this.#appliedIndex);
+    }
+  }
+
+  #persist({ entries, mustSync, messagesAfterPersist }: Ready, hardState: HardState): void {
+    if (entries.length > 0 || mustSync) {
+      this.#storage.append(entries, hardState);
+      this.#syncs++;
+      const last = entries.at(-1);
+      this.#lastSync = this.#storage.sync().then(
+        () => this.#feed(() => this.#onDurable(last, messagesAfterPersist)),
+        (error: unknown) => this.#fail(error),
+      );
+      return;
+    }
+    this.#storage.noteHardState(hardState);
+    if (messagesAfterPersist.length === 0) return;
+    if (this.#syncs === 0) this.#send(messagesAfterPersist);
+    else void this.#lastSync.then(() => this.#feed(() => this.#send(messagesAfterPersist)));
+  }
+
+  #onDurable(last: RaftEntry | undefined, messages: readonly RaftMessage[]): void {
+    this.#syncs--;
+    this.#send(messages);
+    if (last) this.#node.persisted(last.index, last.term);
+  }
+
+  #send(messages: readonly RaftMessage[]): void {
+    for (const message of messages) {
+      if (message.to === this.#options.serverId) {
+        this.#node.step(message, this.#clock.now());
+        this.#wake();
+      } else if (message.type === RaftMessageType.RAFT_SNAPSHOT) {
+        this.#snapshots.send(message);
+      } else {
+        // What is dropped here, Raft finds out by its heartbeats and sends again.
+        this.#peers.send(message);
+      }
+    }
+  }
+
+  #onSoftState({ role, term, leader }: SoftState, commit: number): void {
+    this.#log.debug({ role, term, leader }, 'role');
+    const leads = role === 'leader';
+    if (this.#leaderTerm !== 0 && (!leads || term !== this.#leaderTerm)) {
+      this.#leaderTerm = 0;
+      this.#stopServing();
+      this.#proposals.rejectAfter(commit, new HoldfastError('UNAVAILABLE', 'leadership lost'));
+      void this.#snapshots.abortSends();
+      this.#transfer?.resolve();
+      this.#transfer = undefined;
+    }
+    if (leads) {
+      this.#leaderTerm = term;
+      this.#serveIfReady();
+    }
+  }
+
+  #serveIfReady(): void {
+    if (this.#leaderTerm === 0 || this.#servingTerm !== 0 || this.#appliedTerm !== this.#leaderTerm) return;
+    this.#servingTerm = this.#leaderTerm;
+    this.#log.info({ term: this.#servingTerm }, 'leader');
+    for (const watcher of this.#leadershipWatchers) watcher(true, this.#servingTerm);
+  }
+
+  #stopServing(): void {
+    if (this.#servingTerm === 0) return;
+    const term = this.#servingTerm;
+    this.#servingTerm = 0;
+    this.#log.info({ term }, 'no longer leader');
+    for (const watcher of this.#leadershipWatchers) watcher(false, term);
+  }
+
+  #onApplied(entries: readonly RaftEntry[], commands: readonly Command[], results: readonly Result[]): void {
+    const last = entries.at(-1) as RaftEntry;
+    this.#appliedIndex = last.index;
+    this.#appliedTerm = last.term;
+    if (commands.length > 0) {
+      this.#storage.setSnapshotIndex((commands.at(-1) as Command).index);
+      for (const watcher of this.#appliedWatchers) watcher(commands, results);
+    }
+    this.#node.applied(last.index);
+    this.#answer(entries, commands, results);
+    this.#serveIfReady();
+    this.#reads.applied(last.index);
+    this.#cutter.poke();
+    this.#wake();
+  }
+
+  #answer(entries: readonly RaftEntry[], commands: readonly Command[], results: readonly Result[]): void {
+    if (this.#proposals.proposed === 0) return;
+    let next = 0;
+    for (const { index, term } of entries) {
+      const isCommand = commands[next]?.index === index;
+      this.#proposals.applied(index, term, isCommand ? results[next] : undefined);
+      if (isCommand) next++;
+    }
+  }
+
+  /** Offers a received snapshot to the core, which may know better. Resolves with the reason when it is not taken. */
+  async #offer(meta: LogBase, term: number, from: number, path: string): Promise<string | undefined> {
+    if (this.#closed) return 'server stops';
+    if (this.#offered || this.#installing) return 'another snapshot is being installed';
+    this.#offered = { meta, path };
+    const message = makeMessage(RaftMessageType.RAFT_SNAPSHOT, from, this.#options.serverId, term);
+    message.snapshot = meta;
+    this.#feed(() => this.#node.step(message, this.#clock.now()));
+    this.#turn();
+    this.#offered = undefined;
+    if (!this.#installing) return 'the snapshot is not needed';
+    await this.#installing;
+    return this.#closed ? 'server stops' : undefined;
+  }
+
+  #install(ready: Ready, hardState: HardState): void {
+    const { offered, meta } = { offered: this.#offered, meta: ready.snapshot };
+    assert(offered && meta?.index === offered.meta.index, 'the core takes the snapshot that was offered');
+    this.#send(ready.messages);
+    if (ready.softState) this.#onSoftState(ready.softState, 0);
+    this.#applier.clear();
+    const durable = this.#storage.beginSnapshot(offered.meta, hardState);
+    this.#installing = this.#replaceState(offered, durable)
+      .then(() => this.#onInstalled(offered.meta, ready.messagesAfterPersist))
+      .catch((error: unknown) => this.#fail(error))
+      .finally(() => {
+        this.#installing = undefined;
+        this.#wake();
+      });
+  }
+
+  async #replaceState(
+    { meta, path }: { meta: LogBase; path: string },
+    durable: Promise<void>,
+  ): Promise<void> {
+    await Promise.all([durable, this.#cutter.idle(), this.#snapshots.abortSends()]);
+    await this.#options.stateMachine.restore(path);
+    const applied = this.#options.stateMachine.appliedIndex();
+    assert(applied === meta.index, `the snapshot of index ${meta.index} holds ${applied}`);
+    await this.#storage.finishSnapshot(meta);
+  }
+
+  #onInstalled(meta: LogBase, messages: readonly RaftMessage[]): void {
+    this.#log.info({ index: meta.index, term: meta.term }, 'snapshot installed');
+    this.#appliedIndex = meta.index;
+    this.#appliedTerm = meta.term;
+    if (this.#closed) return;
+    this.#node.persisted(meta.index, meta.term);
+    this.#node.applied(meta.index);
+    this.#send(messages);
+    for (const watcher of this.#restoredWatchers) watcher();
+  }
+}
+
+const RESOLVED = Promise.resolve();

@@ -1,0 +1,181 @@
+import { systemClock } from '../../../common/clock.js';
+import { type Disk, nodeDisk } from '../../../common/disk.js';
+import { createLogger, type LogLevel, silentLogger } from '../../../common/logger.js';
+import { createPrng } from '../../../common/prng.js';
+import { writeFormat } from '../../../metaserver/replica/format.js';
+import type { Peer } from '../../../metaserver/replica/peers.js';
+import { Replica, type ReplicaOptions } from '../../../metaserver/replica/replica.js';
+import { HoldfastError } from '../../../proto/errors.js';
+import { RpcServer } from '../../../proto/rpc.js';
+import { TestMachine } from './test-machine.js';
+
+export const CLUSTER_ID = '4e1c4b8e-0000-4000-8000-000000000001';
+const POLL_MS = 5;
+const WAIT_MAX_MS = 20_000;
+
+/** Resolves when `condition` holds; tests assert order and content, this only waits for what must come. */
+export async function until(condition: () => boolean, what: string): Promise<void> {
+  const start = systemClock.now();
+  while (!condition()) {
+    if (systemClock.now() - start > WAIT_MAX_MS) throw new Error(`never happened: ${what}`);
+    await new Promise<void>((resolve) => systemClock.after(POLL_MS, resolve));
+  }
+}
+
+export interface ClusterSettings {
+  servers?: number;
+  disk?: Disk;
+  /** Overrides for all replicas. */
+  options?: Partial<ReplicaOptions<number>>;
+}
+
+interface Member {
+  replica: Replica<number> | undefined;
+  server: RpcServer | undefined;
+  machine: TestMachine;
+  port: number;
+  fatal: unknown[];
+}
+
+function diskUuid(id: number): string {
+  return `d15c0000-0000-4000-8000-${String(id).padStart(12, '0')}`;
+}
+
+/** Replicas of one process, over real gRPC on the loopback interface. */
+export class Cluster {
+  readonly members = new Map<number, Member>();
+  readonly #root: string;
+  readonly #disk: Disk;
+  readonly #settings: ClusterSettings;
+  #seed = 1;
+
+  private constructor(root: string, settings: ClusterSettings) {
+    this.#root = root;
+    this.#disk = settings.disk ?? nodeDisk;
+    this.#settings = settings;
+  }
+
+  /** Formats and starts all servers. */
+  static async start(root: string, settings: ClusterSettings = {}): Promise<Cluster> {
+    const cluster = new Cluster(root, settings);
+    const ids = Array.from({ length: settings.servers ?? 3 }, (_, i) => i + 1);
+    for (const id of ids) {
+      const identity = { clusterId: CLUSTER_ID, serverId: id, diskUuid: diskUuid(id) };
+      const conf = { voters: ids, votersOutgoing: [], learners: [] };
+      await writeFormat(cluster.#disk, cluster.dir(id), { ...identity, conf });
+      // The ports must be known before the first server dials.
+      const probe = new RpcServer(silentLogger);
+      const port = await probe.listen('127.0.0.1', 0);
+      probe.close();
+      const machine = new TestMachine(cluster.#disk);
+      cluster.members.set(id, { replica: undefined, server: undefined, machine, port, fatal: [] });
+    }
+    for (const id of ids) await cluster.up(id);
+    return cluster;
+  }
+
+  dir(id: number): string {
+    return `${this.#root}/metaserver-${id}`;
+  }
+
+  get ids(): number[] {
+    return [...this.members.keys()];
+  }
+
+  member(id: number): Member {
+    const member = this.members.get(id);
+    if (!member) throw new Error(`no server ${id}`);
+    return member;
+  }
+
+  replica(id: number): Replica<number> {
+    const { replica } = this.member(id);
+    if (!replica) throw new Error(`server ${id} is down`);
+    return replica;
+  }
+
+  machine(id: number): TestMachine {
+    return this.member(id).machine;
+  }
+
+  get running(): number[] {
+    return this.ids.filter((id) => this.member(id).replica !== undefined);
+  }
+
+  peers(): Peer[] {
+    return this.ids.map((id) => ({ id, address: `127.0.0.1:${this.member(id).port}` }));
+  }
+
+  /** Starts a server on what its disk holds. */
+  async up(id: number): Promise<void> {
+    const member = this.member(id);
+    const level = (process.env.TEST_LOG_LEVEL ?? 'silent') as LogLevel;
+    const replica = await Replica.open<number>({
+      disk: this.#disk,
+      dir: this.dir(id),
+      clusterId: CLUSTER_ID,
+      serverId: id,
+      peers: this.peers(),
+      stateMachine: member.machine,
+      clock: systemClock,
+      prng: createPrng(this.#seed++),
+      log: createLogger({ id }, level),
+      onFatal: (error) => member.fatal.push(error),
+      electionMs: 150,
+      heartbeatMs: 30,
+      ...this.#settings.options,
+    });
+    const server = new RpcServer(silentLogger);
+    replica.attach(server);
+    await server.listen('127.0.0.1', member.port);
+    replica.start();
+    member.replica = replica;
+    member.server = server;
+  }
+
+  /** Ends a server; its state machine falls back to what was flushed. */
+  async down(id: number): Promise<void> {
+    const member = this.member(id);
+    member.server?.close();
+    await member.replica?.close();
+    member.replica = undefined;
+    member.server = undefined;
+    member.machine = member.machine.crashed();
+  }
+
+  async close(): Promise<void> {
+    for (const id of this.running) await this.down(id);
+  }
+
+  /** The one that serves as leader, once there is one (of those named, if any are). */
+  async leader(among: readonly number[] = this.ids): Promise<number> {
+    const find = () =>
+      among.find((id) => this.member(id).replica?.status().serving && this.replica(id).canReadNow());
+    await until(() => find() !== undefined, 'a leader');
+    return find() as number;
+  }
+
+  /** Proposes, again with the next leader while there is none; like a client, it does not know whether a lost try counted. */
+  async propose(command: string): Promise<number> {
+    for (;;) {
+      const leader = await this.leader();
+      try {
+        return await this.replica(leader).propose(Buffer.from(command));
+      } catch (error) {
+        if (!(error instanceof HoldfastError && error.retriable)) throw error;
+      }
+    }
+  }
+
+  /** Waits until all running servers have applied the same. */
+  async settle(): Promise<void> {
+    await until(() => {
+      const first = this.machine(this.running[0] as number).state;
+      const commit = Math.max(...this.running.map((id) => this.replica(id).status().commit));
+      return this.running.every(
+        (id) =>
+          this.replica(id).status().applied === commit && this.machine(id).state.applied === first.applied,
+      );
+    }, 'all servers have applied the same');
+  }
+}
