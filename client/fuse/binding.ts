@@ -113,7 +113,11 @@ export interface WriteRequest {
   data: Buffer;
   /** Pages written back by the kernel (mmap, write-back): the caller is not the writer. */
   fromCache: boolean;
-  /** FUSE_WRITE_KILL_SUIDGID. */
+  /**
+   * FUSE_WRITE_KILL_SUIDGID, on every write by one without CAP_FSETID: take setuid away, and setgid where the group may
+   * execute. The kernel goes on believing the mode it has cached: where bits were taken away, push
+   * invalidateInode(ino, -1, 0) before answering.
+   */
   killPriv: boolean;
   /** open(2) flags of the handle. */
   flags: number;
@@ -154,7 +158,7 @@ export interface FileSystem {
     flags: number,
   ): Promise<void>;
   link(caller: Caller, ino: number, newParent: number, newName: Buffer): Promise<Entry>;
-  /** `flags` of open(2), O_TRUNC among them. `killPriv` (with O_TRUNC): clear setuid and setgid bits. */
+  /** `flags` of open(2), O_TRUNC among them. `killPriv` (with O_TRUNC): as in WriteRequest. */
   open(caller: Caller, ino: number, flags: number, killPriv?: boolean): Promise<OpenReply>;
   create(
     caller: Caller,

@@ -192,7 +192,7 @@ export class MemoryFs implements FileSystem {
 
   async open(_caller: Caller, ino: number, flags: number, killPriv?: boolean): Promise<OpenReply> {
     const node = this.node(ino);
-    if (killPriv) node.killPriv();
+    if (killPriv) await this.killPriv(node);
     if (flags & O_TRUNC) {
       node.data.truncate(0);
       node.touch(this.now());
@@ -230,7 +230,7 @@ export class MemoryFs implements FileSystem {
 
   async write(_caller: Caller, ino: number, request: WriteRequest): Promise<number> {
     const node = this.node(ino);
-    if (request.killPriv) node.killPriv();
+    if (request.killPriv) await this.killPriv(node);
     node.data.write(request.offset, request.data);
     node.touch(this.now());
     return request.data.length;
@@ -389,6 +389,13 @@ export class MemoryFs implements FileSystem {
     const node = this.node(ino);
     node.data.truncate(0);
     node.data.write(0, contents);
+  }
+
+  /** The kernel does not learn from a write or open that the mode has changed. */
+  private async killPriv(node: MemoryNode): Promise<void> {
+    const before = node.mode;
+    node.killPriv();
+    if (node.mode !== before) await this.info?.notify?.invalidateInode(node.ino, -1, 0);
   }
 
   private now(): Timespec {

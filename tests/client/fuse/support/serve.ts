@@ -145,15 +145,18 @@ async function main(options: ServeOptions): Promise<void> {
     process.disconnect?.();
     return;
   }
+  const answers = new Set<Promise<void>>();
   process.on('message', (message: { id: number } & ServeCommand) => {
-    obey(message, fs, observer, mount).then(
-      (result) => process.send?.({ id: message.id, result }),
-      (error: unknown) => process.send?.({ id: message.id, error: String(error) }),
+    const answer = obey(message, fs, observer, mount).then(
+      (result) => void process.send?.({ id: message.id, result }),
+      (error: unknown) => void process.send?.({ id: message.id, error: String(error) }),
     );
+    answers.add(answer);
+    void answer.then(() => answers.delete(answer));
   });
   process.send?.({ ready: true });
   await mount.ended;
-  process.send?.({ ended: true });
+  await Promise.all(answers);
   process.disconnect?.();
 }
 
