@@ -14,8 +14,22 @@ export interface HardState {
  *  2. `messages` may be sent at once: they need no persistence of this Ready (a leader's appends run beside its own
  *     fdatasync); `messagesAfterPersist` (votes, append responses) only when step 1 is durable;
  *  3. apply `committed` to the state machine, in order;
- *  4. call `persisted(index, term)` when step 1 is durable, `applied(index)` when step 3 is done; both may come later,
- *     and further Readys may be taken meanwhile.
+ *  4. call `persisted(index, term)` (the last of `entries`, or the snapshot's) when step 1 is durable, `applied(index)`
+ *     when step 3 is done; both may come later, and further Readys may be taken meanwhile.
+ *
+ * In detail:
+ *  - The LogReader must show `entries` and `snapshot` before the next call into the core: entries from
+ *    `entries[0].index` on replace what was there; after a snapshot firstIndex() is its index + 1.
+ *  - Persistence is in order: a Ready counts as durable when it and all Readys before it are, also when it holds
+ *    nothing to persist itself. `messagesAfterPersist` wait for that.
+ *  - A message in `messagesAfterPersist` that is addressed to this server itself (its own vote, which counts only
+ *    when durable) is handed back through step().
+ *  - `committed` holds only entries that are durable here (after `persisted`), so they may be applied at once.
+ *    ENTRY_CONF_CHANGE entries among them are for the shell to store (the conf that belongs to its applied index);
+ *    the core has taken notice itself. An ENTRY_COMMAND without data is a new leader's first entry: nothing to apply.
+ *  - A RAFT_SNAPSHOT message makes the shell stream the snapshot; it must answer with reportSnapshot in any case.
+ *    The receiving shell steps the message only when all bytes have arrived.
+ *  - A commit index alone changes `hardState` without `mustSync`.
  */
 export interface Ready {
   hardState?: HardState;
@@ -52,7 +66,7 @@ export interface SoftState {
 export interface LogReader {
   firstIndex(): number;
   lastIndex(): number;
-  /** Undefined when compacted away or not there yet. */
+  /** Undefined when compacted away or not there yet; known for firstIndex() - 1 (0 for index 0). */
   term(index: number): number | undefined;
   /** Entries lo <= index < hi up to `maxBytes` (at least one); undefined when lo was compacted away. */
   entries(lo: number, hi: number, maxBytes: number): RaftEntry[] | undefined;
@@ -65,6 +79,12 @@ export interface RaftConfig {
   /** Times in ms; the election time-out is drawn from [electionMs, 2 * electionMs). */
   electionMs: number;
   heartbeatMs: number;
+  /**
+   * How long a server that answered a heartbeat helps nobody else into leadership, whatever happens to its connection:
+   * the leader serves reads without a round trip on that. A broken connection starts an election after this time at
+   * the earliest. Default: three heartbeats, at most electionMs.
+   */
+  leaseMs?: number;
   maxAppendBytes: number;
   maxInflightBytes: number;
   /** Proposed and uncommitted bytes beyond which propose() refuses. */
