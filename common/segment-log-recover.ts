@@ -65,11 +65,9 @@ export async function recoverLog(options: RecoverOptions): Promise<Recovered> {
     .sort((a, b) => a - b);
   const from = options.from ?? { segment: segments[0] ?? 1, offset: 0 };
   const last = segments.at(-1);
-  if (last === undefined) {
-    if (options.from) throw missing(dir, from.segment);
-    return { segments, end: { segment: 1, offset: 0 }, previousEnd: 0, tornBytes: 0 };
-  }
-  if (!segments.includes(from.segment)) throw missing(dir, from.segment);
+  // A log that ended exactly where a segment was about to start has no file for that one yet.
+  if (from.segment === (last ?? 0) + 1 && from.offset === 0) return emptyTail(options, segments, from);
+  if (last === undefined || !segments.includes(from.segment)) throw missing(dir, from.segment);
   const scan = new Scan(options);
   const replayed = segments.filter((segment) => segment >= from.segment);
   let previous: Position | undefined;
@@ -87,7 +85,18 @@ export async function recoverLog(options: RecoverOptions): Promise<Recovered> {
     }
     previous = end;
   }
-  throw missing(dir, last);
+  throw missing(dir, from.segment);
+}
+
+async function emptyTail(options: RecoverOptions, segments: number[], end: Position): Promise<Recovered> {
+  const last = segments.at(-1);
+  if (last === undefined) return { segments, end, previousEnd: 0, tornBytes: 0 };
+  const scan = new Scan(options);
+  const size = await sizeOf(options.disk, path.join(options.dir, segmentName(last)));
+  const { bad } = await scan.replay(last, size, undefined);
+  if (bad)
+    throw new LogCorruptError(path.join(options.dir, segmentName(last)), bad.offset, 'bad segment header');
+  return { uuid: scan.uuid, segments, end, previousEnd: size, tornBytes: 0 };
 }
 
 function missing(dir: string, segment: number): LogCorruptError {

@@ -152,6 +152,7 @@ export class ChunkIndex {
       if (old) this.set(pg, key.ino, key.chunk, undefined);
       return this.liveTotal - before;
     }
+    this.touchPg(pg);
     for (const extent of content.extents) this.onLive(extent.segment, extent.end - extent.start);
     this.set(pg, key.ino, key.chunk, { ...content, bytes: coveredBytes(content.extents) });
     return this.liveTotal - before;
@@ -179,6 +180,7 @@ export class ChunkIndex {
 
   /** 0 forgets the number. */
   setTruncateSeq(pg: number, ino: number, truncateSeq: number): void {
+    if (truncateSeq > 0) this.touchPg(pg);
     this.current.truncates.set(pg, ino, 0, { value: truncateSeq === 0 ? undefined : truncateSeq });
   }
 
@@ -218,6 +220,11 @@ export class ChunkIndex {
     if (state) this.pgStates.set(pg, state);
     else this.pgStates.delete(pg);
     this.current.pgs.add(pg);
+  }
+
+  /** A group that has anything here has a state. */
+  private touchPg(pg: number): void {
+    if (!this.pgStates.has(pg)) this.setPgState(pg, this.pgState(pg));
   }
 
   /** Notes that an operation of the group was applied. */
