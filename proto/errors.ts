@@ -87,6 +87,8 @@ export class HoldfastError extends Error {
   readonly code: number;
   readonly errno: number;
   readonly retriable: boolean;
+  /** What it was about, beyond the table's text; may be empty. Travels as the error text. */
+  readonly detail: string;
   /** host:port of the leader, with NOT_LEADER where it is known. */
   leaderHint?: string;
 
@@ -95,6 +97,7 @@ export class HoldfastError extends Error {
     const info = byCode.get(code) as ErrorInfo;
     super(detail ? `${info.text}: ${detail}` : info.text);
     this.errorName = errorName;
+    this.detail = detail ?? '';
     this.code = code;
     this.errno = info.errno;
     this.retriable = info.retriable;

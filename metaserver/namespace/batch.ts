@@ -1,0 +1,129 @@
+import { HoldfastError } from '../../proto/errors.js';
+import type { Time } from '../../proto/gen/meta.js';
+import { S_IFLNK, S_IFMT } from '../../proto/types.js';
+import type { KvReader, KvTransaction } from '../store/kv.js';
+import { decodeInode, encodeInode, type Inode, isDirectory } from './inode-codec.js';
+import { cookieKey, dentryKey, inodeKey, symlinkKey, xattrRange } from './keys.js';
+import { type Counters, type Dentry, decodeDentry, encodeCookieEntry, encodeDentry } from './records.js';
+
+const TYPE_SHIFT = 12;
+
+/** The inode as stored, or undefined. */
+export function loadInode(kv: KvReader, ino: number): Inode | undefined {
+  const bytes = kv.get(inodeKey(ino));
+  return bytes && decodeInode(ino, bytes);
+}
+
+export function loadDentry(kv: KvReader, parent: number, name: Buffer): Dentry | undefined {
+  const bytes = kv.get(dentryKey(parent, name));
+  return bytes && decodeDentry(bytes);
+}
+
+/**
+ * What one batch of commands works on: the transaction, and the inodes it has touched, which are written once at its
+ * end. A command must check everything before its first change: there is no undo for one command of a batch.
+ */
+export class Batch {
+  /** Undefined: the inode does not exist (any more). */
+  private readonly inodes = new Map<number, Inode | undefined>();
+  private readonly dirty = new Set<number>();
+  /** Of the command being applied. */
+  time: Time = { sec: 0, nsec: 0 };
+
+  constructor(
+    readonly txn: KvTransaction,
+    readonly counters: Counters,
+    /** Layout of new files, in bytes. */
+    readonly chunkSize: () => number,
+  ) {}
+
+  /** Shared with all commands of the batch: call `touch` after a change. */
+  find(ino: number): Inode | undefined {
+    if (this.inodes.has(ino)) return this.inodes.get(ino);
+    const inode = loadInode(this.txn, ino);
+    this.inodes.set(ino, inode);
+    return inode;
+  }
+
+  /** @throws HoldfastError ENOENT */
+  inode(ino: number): Inode {
+    const inode = this.find(ino);
+    if (!inode) throw new HoldfastError('ENOENT');
+    return inode;
+  }
+
+  /** @throws HoldfastError ENOENT, ENOTDIR */
+  directory(ino: number): Inode {
+    const inode = this.inode(ino);
+    if (!isDirectory(inode)) throw new HoldfastError('ENOTDIR');
+    return inode;
+  }
+
+  dentry(parent: number, name: Buffer): Dentry | undefined {
+    return loadDentry(this.txn, parent, name);
+  }
+
+  /** Counts a change of the inode and sets its ctime; with `data` its mtime too. */
+  touch(inode: Inode, data = false): void {
+    inode.change++;
+    inode.ctime = this.time;
+    if (data) inode.mtime = this.time;
+    this.dirty.add(inode.ino);
+  }
+
+  /** Has the inode written, without counting a change. */
+  keep(inode: Inode): void {
+    this.dirty.add(inode.ino);
+  }
+
+  /** Takes a new inode into the store. */
+  add(inode: Inode): void {
+    this.inodes.set(inode.ino, inode);
+    this.dirty.add(inode.ino);
+    this.counters.inodes++;
+  }
+
+  /** Removes an inode with all that hangs on it, except names and data to reclaim. */
+  remove(inode: Inode): void {
+    this.inodes.set(inode.ino, undefined);
+    this.dirty.add(inode.ino);
+    this.counters.inodes--;
+    this.counters.allocated -= inode.allocated;
+    if (inode.xattrBytes > 0) {
+      const { start, end } = xattrRange(inode.ino);
+      for (const { key } of [...this.txn.range(start, end)]) this.txn.delete(Buffer.from(key));
+    }
+    if ((inode.mode & S_IFMT) === S_IFLNK) this.txn.delete(symlinkKey(inode.ino));
+  }
+
+  /**
+   * Puts a name into a directory, whose own record the caller keeps.
+   * @param cookie the entry's place in readdir; without it the name comes last
+   */
+  putName(parent: Inode, name: Buffer, ino: number, mode: number, cookie?: number): void {
+    const type = mode >>> TYPE_SHIFT;
+    const place = cookie ?? this.counters.nextCookie++;
+    this.txn.put(dentryKey(parent.ino, name), encodeDentry({ ino, type, cookie: place }));
+    this.txn.put(cookieKey(parent.ino, place), encodeCookieEntry(ino, type, name));
+  }
+
+  dropName(parent: Inode, name: Buffer, dentry: Dentry): void {
+    this.txn.delete(dentryKey(parent.ino, name));
+    this.txn.delete(cookieKey(parent.ino, dentry.cookie));
+  }
+
+  setAllocated(inode: Inode, allocated: number): void {
+    this.counters.allocated += allocated - inode.allocated;
+    inode.allocated = allocated;
+  }
+
+  /** Writes the inodes that were touched. */
+  flush(): void {
+    for (const ino of this.dirty) {
+      const inode = this.inodes.get(ino);
+      if (inode) this.txn.put(inodeKey(ino), encodeInode(inode));
+      else this.txn.delete(inodeKey(ino));
+    }
+    this.dirty.clear();
+  }
+}

@@ -1,0 +1,109 @@
+import { HoldfastError } from '../../proto/errors.js';
+import type { CommitWrite, MutationReply, SetAttr, Time } from '../../proto/gen/meta.js';
+import {
+  BLOCK_SIZE_BYTES,
+  FILE_SIZE_MAX_BYTES,
+  S_IFLNK,
+  S_IFMT,
+  S_ISGID,
+  S_ISUID,
+} from '../../proto/types.js';
+import type { Batch } from './batch.js';
+import { type Inode, isDirectory, isRegular } from './inode-codec.js';
+import { addTruncate, checkTruncates, growOrphan } from './reclaim.js';
+import { attrReply } from './tree.js';
+import { dropCapability } from './xattr.js';
+
+const PERMISSION_BITS = 0o7777;
+const GROUP_EXECUTE = 0o010;
+const NSEC_PER_SEC = 1_000_000_000;
+
+/** chmod(2), chown(2), truncate(2), utimensat(2), in any mixture. */
+export function setAttr(batch: Batch, op: SetAttr): MutationReply {
+  const inode = batch.inode(op.ino);
+  checkSetAttr(inode, op);
+  const before = inode.change;
+  if (op.killPriv) killPrivileges(batch, inode);
+  if (op.size !== undefined) resize(batch, inode, op.size);
+  if (op.mode !== undefined) {
+    inode.mode = (inode.mode & S_IFMT) | (op.mode & PERMISSION_BITS);
+    batch.touch(inode);
+  }
+  if (op.uid !== undefined || op.gid !== undefined) {
+    inode.uid = op.uid ?? inode.uid;
+    inode.gid = op.gid ?? inode.gid;
+    batch.touch(inode);
+  }
+  const atime = op.atimeNow ? batch.time : op.atime;
+  const mtime = op.mtimeNow ? batch.time : op.mtime;
+  if (atime || mtime || op.ctime) {
+    batch.touch(inode);
+    inode.atime = atime ?? inode.atime;
+    inode.mtime = mtime ?? inode.mtime;
+  }
+  if (op.ctime) inode.ctime = op.ctime;
+  // One command is one change, whatever it was made of.
+  if (inode.change > before) inode.change = before + 1;
+  return attrReply(inode);
+}
+
+function checkSetAttr(inode: Inode, op: SetAttr): void {
+  for (const time of [op.atime, op.mtime, op.ctime]) checkTime(time);
+  if (op.mode !== undefined && (inode.mode & S_IFMT) === S_IFLNK) throw new HoldfastError('EOPNOTSUPP');
+  if (op.size === undefined) return;
+  if (isDirectory(inode)) throw new HoldfastError('EISDIR');
+  if (!isRegular(inode)) throw new HoldfastError('EINVAL');
+  if (op.size > FILE_SIZE_MAX_BYTES) throw new HoldfastError('EFBIG');
+  if (op.size < inode.size) checkTruncates(inode);
+}
+
+function checkTime(time: Time | undefined): void {
+  if (time && time.nsec >= NSEC_PER_SEC) throw new HoldfastError('EINVAL');
+}
+
+/** Cutting a file needs a number: data behind the cut may lie on the chunkservers, and must never come back. */
+function resize(batch: Batch, inode: Inode, size: number): void {
+  if (size < inode.size) {
+    addTruncate(batch, inode, size);
+    const left = Math.ceil(size / BLOCK_SIZE_BYTES) * BLOCK_SIZE_BYTES;
+    batch.setAllocated(inode, Math.min(inode.allocated, left));
+  }
+  inode.size = size;
+  batch.touch(inode, true);
+  if (inode.nlink === 0) growOrphan(batch, inode);
+}
+
+/** Reports data that has reached the chunkservers. */
+export function commitWrite(batch: Batch, op: CommitWrite): MutationReply {
+  const inode = batch.inode(op.ino);
+  if (!isRegular(inode)) throw new HoldfastError(isDirectory(inode) ? 'EISDIR' : 'EINVAL');
+  if (op.newSize > FILE_SIZE_MAX_BYTES) throw new HoldfastError('EFBIG');
+  if (op.truncateSeq > inode.truncateSeq) throw new HoldfastError('EINVAL');
+  checkTime(op.mtime);
+  if (op.killPriv) killPrivileges(batch, inode);
+  // Data written before a truncate that the writer did not know of was cut off: it must not bring back the old length.
+  if (op.truncateSeq === inode.truncateSeq && op.newSize > inode.size) {
+    inode.size = op.newSize;
+    if (inode.nlink === 0) growOrphan(batch, inode);
+  }
+  const allocated = Math.min(FILE_SIZE_MAX_BYTES, Math.max(0, inode.allocated + op.allocatedDelta));
+  batch.setAllocated(inode, allocated);
+  batch.touch(inode, true);
+  if (op.mtime) inode.mtime = op.mtime;
+  return attrReply(inode);
+}
+
+/**
+ * What chown, truncate and write take from a file: setuid, setgid where the group may execute (without that bit it means
+ * mandatory locking), and file capabilities.
+ */
+function killPrivileges(batch: Batch, inode: Inode): void {
+  if (isDirectory(inode)) return;
+  let mode = inode.mode & ~S_ISUID;
+  if (mode & GROUP_EXECUTE) mode &= ~S_ISGID;
+  if (mode !== inode.mode) {
+    inode.mode = mode;
+    batch.touch(inode);
+  }
+  dropCapability(batch, inode);
+}

@@ -1,0 +1,149 @@
+/**
+ * The state machine's keys in the Kv. This is a durable format: tests/metaserver/namespace/keys.test.ts pins it, and
+ * FORMAT_VERSION rises with any change. One letter names the table; numbers are big-endian, so that memcmp orders them.
+ *
+ *   S name                 single records: "format", "counters", "cluster", "map"
+ *   I ino                  inode                               (inode-codec.ts)
+ *   D parent name          directory entry -> ino, type, cookie
+ *   C parent cookie        the same entry by its cookie -> ino, type, name: the order of readdir
+ *   L ino                  symlink -> target
+ *   X ino name             extended attribute -> value
+ *   P ino seq              data to reclaim: seq 0 the whole orphan, else that truncate
+ *   Z session              session -> uuid, host, mount point, window of results
+ *   U uuid                 client uuid -> session
+ *   R session seq          result of that mutation -> CommandResult
+ */
+export const FORMAT_VERSION = 1;
+
+const TAG = {
+  S: 0x53,
+  I: 0x49,
+  D: 0x44,
+  C: 0x43,
+  L: 0x4c,
+  X: 0x58,
+  P: 0x50,
+  Z: 0x5a,
+  U: 0x55,
+  R: 0x52,
+} as const;
+type Tag = keyof typeof TAG;
+
+const U64_BYTES = 8;
+const U32_RANGE = 0x1_0000_0000;
+
+export const FORMAT_KEY = Buffer.from('Sformat');
+export const COUNTERS_KEY = Buffer.from('Scounters');
+export const CLUSTER_KEY = Buffer.from('Scluster');
+export const MAP_KEY = Buffer.from('Smap');
+
+/** Start (inclusive) and end (exclusive) of a range of keys. */
+export interface KeyRange {
+  start: Buffer;
+  end: Buffer;
+}
+
+export function inodeKey(ino: number): Buffer {
+  return numberKey('I', ino);
+}
+
+export function dentryKey(parent: number, name: Buffer): Buffer {
+  return numberAndBytesKey('D', parent, name);
+}
+
+export function cookieKey(parent: number, cookie: number): Buffer {
+  return twoNumbersKey('C', parent, cookie);
+}
+
+/** Entries of `parent` with a cookie above `after`. */
+export function cookieRange(parent: number, after: number): KeyRange {
+  return { start: cookieKey(parent, after + 1), end: numberKey('C', parent + 1) };
+}
+
+export function symlinkKey(ino: number): Buffer {
+  return numberKey('L', ino);
+}
+
+export function xattrKey(ino: number, name: Buffer): Buffer {
+  return numberAndBytesKey('X', ino, name);
+}
+
+export function xattrRange(ino: number): KeyRange {
+  return { start: numberKey('X', ino), end: numberKey('X', ino + 1) };
+}
+
+/** Name of the attribute that a key of xattrRange stands for. */
+export function xattrNameOf(key: Buffer): Buffer {
+  return key.subarray(1 + U64_BYTES);
+}
+
+export function reclaimKey(ino: number, truncateSeq: number): Buffer {
+  const key = Buffer.allocUnsafe(1 + U64_BYTES + 4);
+  key[0] = TAG.P;
+  writeU64(key, 1, ino);
+  key.writeUInt32BE(truncateSeq, 1 + U64_BYTES);
+  return key;
+}
+
+/** Everything to reclaim behind (ino, truncateSeq); without them: from the first. */
+export function reclaimRange(after?: { ino: number; truncateSeq: number }): KeyRange {
+  const start = after ? reclaimKey(after.ino, after.truncateSeq) : Buffer.from('P');
+  // The least key above: the same with a zero byte behind.
+  return { start: after ? Buffer.concat([start, Buffer.alloc(1)]) : start, end: Buffer.from('Q') };
+}
+
+/** What one inode has to reclaim. */
+export function reclaimRangeOf(ino: number): KeyRange {
+  return { start: numberKey('P', ino), end: numberKey('P', ino + 1) };
+}
+
+export function parseReclaimKey(key: Buffer): { ino: number; truncateSeq: number } {
+  return { ino: readU64(key, 1), truncateSeq: key.readUInt32BE(1 + U64_BYTES) };
+}
+
+export function sessionKey(session: number): Buffer {
+  return numberKey('Z', session);
+}
+
+export const SESSIONS_RANGE: KeyRange = { start: Buffer.from('Z'), end: Buffer.from('[') };
+
+export function uuidKey(uuid: string): Buffer {
+  return Buffer.from(`U${uuid}`);
+}
+
+export function resultKey(session: number, seq: number): Buffer {
+  return twoNumbersKey('R', session, seq);
+}
+
+/** Writes an integer of up to 53 bits as 8 bytes, big-endian. */
+export function writeU64(target: Buffer, offset: number, value: number): void {
+  target.writeUInt32BE(Math.floor(value / U32_RANGE), offset);
+  target.writeUInt32BE(value % U32_RANGE, offset + 4);
+}
+
+export function readU64(source: Buffer, offset: number): number {
+  return source.readUInt32BE(offset) * U32_RANGE + source.readUInt32BE(offset + 4);
+}
+
+function numberKey(tag: Tag, number: number): Buffer {
+  const key = Buffer.allocUnsafe(1 + U64_BYTES);
+  key[0] = TAG[tag];
+  writeU64(key, 1, number);
+  return key;
+}
+
+function twoNumbersKey(tag: Tag, first: number, second: number): Buffer {
+  const key = Buffer.allocUnsafe(1 + 2 * U64_BYTES);
+  key[0] = TAG[tag];
+  writeU64(key, 1, first);
+  writeU64(key, 1 + U64_BYTES, second);
+  return key;
+}
+
+function numberAndBytesKey(tag: Tag, number: number, bytes: Buffer): Buffer {
+  const key = Buffer.allocUnsafe(1 + U64_BYTES + bytes.length);
+  key[0] = TAG[tag];
+  writeU64(key, 1, number);
+  bytes.copy(key, 1 + U64_BYTES);
+  return key;
+}

@@ -1,0 +1,174 @@
+import { HoldfastError } from '../../proto/errors.js';
+import type { Link, MakeNode, MutationReply, Unlink } from '../../proto/gen/meta.js';
+import {
+  LINK_MAX,
+  MAX_INO,
+  S_IFBLK,
+  S_IFCHR,
+  S_IFDIR,
+  S_IFIFO,
+  S_IFLNK,
+  S_IFMT,
+  S_IFREG,
+  S_IFSOCK,
+  S_ISGID,
+  SYMLINK_MAX_BYTES,
+} from '../../proto/types.js';
+import type { Batch } from './batch.js';
+import { attrOf, DIRECTORY_SIZE_BYTES, type Inode, isDirectory, isRegular } from './inode-codec.js';
+import { symlinkKey } from './keys.js';
+import { checkName, checkSticky, dots } from './names.js';
+import { addOrphan } from './reclaim.js';
+
+const PERMISSION_BITS = 0o7777;
+const SYMLINK_MODE = S_IFLNK | 0o777;
+const KNOWN_TYPES = new Set([S_IFREG, S_IFDIR, S_IFIFO, S_IFSOCK, S_IFCHR, S_IFBLK, S_IFLNK]);
+
+/** The reply of an operation that answers with an inode. */
+export function attrReply(inode: Inode, created = false): MutationReply {
+  return { result: { $case: 'attr', value: attrOf(inode) }, created, unlinkedIno: 0, unlinkedNlink: 0 };
+}
+
+/** The reply of an operation that took a name off `unlinked`, or off nothing. */
+export function okReply(unlinked?: Inode): MutationReply {
+  return {
+    result: { $case: 'ok', value: {} },
+    created: false,
+    unlinkedIno: unlinked?.ino ?? 0,
+    unlinkedNlink: unlinked?.nlink ?? 0,
+  };
+}
+
+/** mknod(2), mkdir(2), symlink(2), open(2) with O_CREAT. */
+export function makeNode(batch: Batch, op: MakeNode): MutationReply {
+  const type = op.mode & S_IFMT || S_IFREG;
+  if (!KNOWN_TYPES.has(type)) throw new HoldfastError('EINVAL');
+  const parent = batch.directory(op.parent);
+  checkName(op.name);
+  if (dots(op.name)) throw new HoldfastError(op.existingOk ? 'EISDIR' : 'EEXIST');
+  const existing = batch.dentry(parent.ino, op.name);
+  if (existing) {
+    const inode = batch.inode(existing.ino);
+    if (op.existingOk && type === S_IFREG && isRegular(inode)) return attrReply(inode);
+    throw new HoldfastError(op.existingOk && isDirectory(inode) ? 'EISDIR' : 'EEXIST');
+  }
+  if (type === S_IFLNK) checkTarget(op.target);
+  if (type === S_IFDIR && parent.nlink >= LINK_MAX) throw new HoldfastError('EMLINK');
+  if (batch.counters.nextIno > MAX_INO) throw new HoldfastError('ENOSPC');
+
+  const inode = newInode(batch, parent, op, type);
+  batch.add(inode);
+  batch.putName(parent, op.name, inode.ino, inode.mode);
+  if (type === S_IFLNK) batch.txn.put(symlinkKey(inode.ino), Buffer.from(op.target));
+  parent.entries++;
+  if (type === S_IFDIR) parent.nlink++;
+  batch.touch(parent, true);
+  return attrReply(inode, true);
+}
+
+function checkTarget(target: Buffer): void {
+  if (target.length === 0) throw new HoldfastError('ENOENT');
+  if (target.length > SYMLINK_MAX_BYTES) throw new HoldfastError('ENAMETOOLONG');
+  if (target.includes(0)) throw new HoldfastError('EINVAL');
+}
+
+function newInode(batch: Batch, parent: Inode, op: MakeNode, type: number): Inode {
+  const directory = type === S_IFDIR;
+  const inherits = (parent.mode & S_ISGID) !== 0;
+  const permissions = (op.mode & PERMISSION_BITS) | (directory && inherits ? S_ISGID : 0);
+  return {
+    ino: batch.counters.nextIno++,
+    generation: 1,
+    mode: type === S_IFLNK ? SYMLINK_MODE : type | permissions,
+    nlink: directory ? 2 : 1,
+    uid: op.uid,
+    gid: inherits ? parent.gid : op.gid,
+    rdev: type === S_IFCHR || type === S_IFBLK ? op.rdev : 0,
+    size: directory ? DIRECTORY_SIZE_BYTES : type === S_IFLNK ? op.target.length : 0,
+    allocated: 0,
+    atime: batch.time,
+    mtime: batch.time,
+    ctime: batch.time,
+    chunkSize: type === S_IFREG ? batch.chunkSize() : 0,
+    truncateSeq: 0,
+    truncates: [],
+    change: 1,
+    parent: directory ? parent.ino : 0,
+    entries: 0,
+    xattrBytes: 0,
+  };
+}
+
+/** link(2). A file without any name cannot get one again: ENOENT. */
+export function link(batch: Batch, op: Link): MutationReply {
+  const inode = batch.inode(op.ino);
+  const parent = batch.directory(op.parent);
+  checkName(op.name);
+  if (dots(op.name) || batch.dentry(parent.ino, op.name)) throw new HoldfastError('EEXIST');
+  if (isDirectory(inode)) throw new HoldfastError('EPERM');
+  if (inode.nlink === 0) throw new HoldfastError('ENOENT');
+  if (inode.nlink >= LINK_MAX) throw new HoldfastError('EMLINK');
+
+  batch.putName(parent, op.name, inode.ino, inode.mode);
+  inode.nlink++;
+  batch.touch(inode);
+  parent.entries++;
+  batch.touch(parent, true);
+  return attrReply(inode);
+}
+
+/** unlink(2). EISDIR for a directory, as Linux has it (POSIX: EPERM). */
+export function unlink(batch: Batch, op: Unlink): MutationReply {
+  const parent = batch.directory(op.parent);
+  checkName(op.name);
+  if (dots(op.name)) throw new HoldfastError('EISDIR');
+  const dentry = batch.dentry(parent.ino, op.name);
+  if (!dentry) throw new HoldfastError('ENOENT');
+  const inode = batch.inode(dentry.ino);
+  checkSticky(parent, inode, op.uid);
+  if (isDirectory(inode)) throw new HoldfastError('EISDIR');
+
+  batch.dropName(parent, op.name, dentry);
+  parent.entries--;
+  batch.touch(parent, true);
+  dropLink(batch, inode);
+  return okReply(inode);
+}
+
+/** rmdir(2). */
+export function rmdir(batch: Batch, op: Unlink): MutationReply {
+  const parent = batch.directory(op.parent);
+  checkName(op.name);
+  if (dots(op.name)) throw new HoldfastError(dots(op.name) === 1 ? 'EINVAL' : 'ENOTEMPTY');
+  const dentry = batch.dentry(parent.ino, op.name);
+  if (!dentry) throw new HoldfastError('ENOENT');
+  const inode = batch.inode(dentry.ino);
+  checkSticky(parent, inode, op.uid);
+  if (!isDirectory(inode)) throw new HoldfastError('ENOTDIR');
+  if (inode.entries > 0) throw new HoldfastError('ENOTEMPTY');
+
+  batch.dropName(parent, op.name, dentry);
+  parent.entries--;
+  parent.nlink--;
+  batch.touch(parent, true);
+  dropDirectory(batch, inode);
+  return okReply(inode);
+}
+
+/**
+ * One name less for a non-directory. A regular file without names stays, as an orphan, until the leader knows that nobody
+ * has it open and its data is gone; anything else goes with its last name.
+ */
+export function dropLink(batch: Batch, inode: Inode): void {
+  inode.nlink--;
+  batch.touch(inode);
+  if (inode.nlink > 0) return;
+  if (isRegular(inode)) addOrphan(batch, inode);
+  else batch.remove(inode);
+}
+
+/** Removes an empty directory whose name is gone already. */
+export function dropDirectory(batch: Batch, inode: Inode): void {
+  inode.nlink = 0;
+  batch.remove(inode);
+}
