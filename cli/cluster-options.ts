@@ -10,6 +10,9 @@ export interface ClusterSelection {
   meta?: string;
 }
 
+/** What --binding takes. */
+export const BINDINGS = ['auto', 'kernel', 'fuse-native'] as const;
+
 export const DEFAULT_DATA_DIR = './.holdfast';
 
 /** Adds --data, --cluster and --meta. */

@@ -1,4 +1,5 @@
 import { Command, CommanderError } from 'commander';
+import { MountError } from '../client/fuse/mount-point.js';
 import { chunkserverCommand } from './chunkserver.js';
 import { metaserverCommand } from './metaserver.js';
 import { mountCommand } from './mount.js';
@@ -44,6 +45,7 @@ function reportAndExitCode(error: unknown, args: string[]): number {
   }
   process.stderr.write(`holdfast: ${oneLine(error)}\n`);
   if (error instanceof CliError) return error.exitCode;
+  if (error instanceof MountError) return EXIT_USAGE;
   if (process.env.HOLDFAST_DEBUG && error instanceof Error) process.stderr.write(`${error.stack}\n`);
   return EXIT_FAILED;
 }

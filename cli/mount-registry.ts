@@ -32,20 +32,3 @@ export function mountProcess(mountPoint: string): number | undefined {
     return undefined;
   }
 }
-
-/** Mount points in /proc/mounts and their types; a name's blanks are unescaped (proc(5)). */
-export function listMounts(): { source: string; mountPoint: string; type: string }[] {
-  return readFileSync('/proc/self/mounts', 'utf8')
-    .trim()
-    .split('\n')
-    .map((line) => {
-      const [source = '', mountPoint = '', type = ''] = line
-        .split(' ')
-        .map((field) =>
-          field.replaceAll(/\\([0-7]{3})/g, (_, digits: string) =>
-            String.fromCharCode(Number.parseInt(digits, 8)),
-          ),
-        );
-      return { source, mountPoint, type };
-    });
-}

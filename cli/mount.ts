@@ -3,11 +3,13 @@ import { closeSync, mkdirSync, openSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { basename, join, resolve } from 'node:path';
 import { Command } from 'commander';
-import { BINDINGS, type BindingChoice } from '../client/fuse/mount.js';
+import type { BindingChoice } from '../client/fuse/choose.js';
+import { canonicalMountPoint } from '../client/fuse/mount-point.js';
 import { runMount } from '../client/main.js';
 import { LOG_LEVELS, type LogLevel } from '../common/logger.js';
 import {
   addClusterOptions,
+  BINDINGS,
   type ClusterSelection,
   DEFAULT_DATA_DIR,
   parseChoice,
@@ -59,7 +61,7 @@ export function mountCommand(): Command {
     )
     .option('--json', 'print one JSON object');
   return addClusterOptions(command).action(async (dir: string, flags: MountFlags) => {
-    const mountPoint = resolve(dir);
+    const mountPoint = await canonicalMountPoint(dir);
     if (flags.foreground) await mountHere(mountPoint, flags);
     else await mountInBackground(mountPoint, flags);
   });

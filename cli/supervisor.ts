@@ -17,7 +17,7 @@ export interface ProcessSpec {
   /** Arguments of the holdfast command. */
   args: string[];
   /** Runs before each start, for instance to clear what a killed predecessor left. */
-  prepare?: () => Promise<void>;
+  prepare?: () => Promise<unknown>;
 }
 
 export type ProcessState = 'starting' | 'running' | 'stopped' | 'restarting' | 'failed';

@@ -1,8 +1,8 @@
 import { spawnSync } from 'node:child_process';
-import { resolve } from 'node:path';
 import { Command } from 'commander';
+import { canonicalMountPoint, findMount } from '../client/fuse/mount-point.js';
 import { delay, systemClock } from '../common/clock.js';
-import { listMounts, mountProcess } from './mount-registry.js';
+import { mountProcess } from './mount-registry.js';
 import { CliError, EXIT_FAILED, printJson, printLine } from './output.js';
 
 /** How long `umount` waits for the mount's process to write back and end. */
@@ -24,8 +24,8 @@ export function umountCommand(): Command {
     .option('-f, --force', 'break off requests that hang')
     .option('--json', 'print one JSON object')
     .action(async (dir: string, flags: UmountFlags) => {
-      const mountPoint = resolve(dir);
-      const mount = listMounts().findLast((one) => one.mountPoint === mountPoint);
+      const mountPoint = await canonicalMountPoint(dir);
+      const mount = await findMount(mountPoint);
       if (!mount) throw new CliError(`${mountPoint} is not mounted`, EXIT_FAILED);
       if (!mount.type.startsWith('fuse'))
         throw new CliError(`${mountPoint} is not a Holdfast mount (${mount.type})`);

@@ -1,12 +1,11 @@
-import { mkdirSync } from 'node:fs';
+import { existsSync, mkdirSync } from 'node:fs';
 import type { Server } from 'node:net';
-import type { BindingChoice } from '../client/fuse/mount.js';
-import { checkMountPoint, clearStaleMount } from '../client/fuse/mount.js';
+import type { BindingChoice } from '../client/fuse/choose.js';
+import { checkMountPoint, clearStaleMount, findMount } from '../client/fuse/mount-point.js';
 import { delay, systemClock } from '../common/clock.js';
 import { type ClusterFile, clusterFilePath, metaAddresses } from './cluster-file.js';
 import { type ClusterStatus, StatusReader } from './cluster-status.js';
 import { type ControlRequest, listenForControl } from './control.js';
-import { listMounts } from './mount-registry.js';
 import { CliError, EXIT_FAILED, EXIT_USAGE, formatBytes, oneLine } from './output.js';
 import { pidFile, readLivePid, removePid, writePid } from './run-files.js';
 import { Supervisor } from './supervisor.js';
@@ -33,11 +32,7 @@ const FULL_START_GRACE_MS = 15_000;
 /** Runs a cluster until it is told to stop. @returns the exit code. @throws CliError on bad input, before anything runs */
 export async function runUp(options: UpOptions): Promise<number> {
   refuseSecondUp(options.dataDir);
-  if (options.makeMountPoint) {
-    await clearStaleMount(options.mountPoint);
-    mkdirSync(options.mountPoint, { recursive: true });
-  }
-  await checkMountPoint(options.mountPoint);
+  await prepareMountPoint(options);
   const cluster = await planCluster(options);
   const upPid = pidFile(options.dataDir, 'up');
   writePid(upPid, process.pid);
@@ -46,6 +41,13 @@ export async function runUp(options: UpOptions): Promise<number> {
   } finally {
     removePid(upPid);
   }
+}
+
+/** A dead mount that an `up` before us left when it was killed is cleared; anything else that is wrong is refused. */
+async function prepareMountPoint({ mountPoint, makeMountPoint }: UpOptions): Promise<void> {
+  if (makeMountPoint && !existsSync(mountPoint)) mkdirSync(mountPoint, { recursive: true });
+  await clearStaleMount(mountPoint);
+  await checkMountPoint(mountPoint);
 }
 
 function refuseSecondUp(dataDir: string): void {
@@ -136,7 +138,7 @@ class Up {
     if (servers) return servers;
     if (this.#stopping) return undefined;
     await this.#supervisor.start(MOUNT);
-    return this.#waitUntil('the mount', async () => isMounted(this.#options.mountPoint));
+    return this.#waitUntil('the mount', () => isMounted(this.#options.mountPoint));
   }
 
   async #waitUntil(what: string, done: (elapsedMs: number) => Promise<boolean>): Promise<Error | undefined> {
@@ -187,7 +189,7 @@ class Up {
     this.#control?.close();
     const names = this.#supervisor.names();
     await this.#supervisor.stop(MOUNT);
-    if (isMounted(this.#options.mountPoint)) await clearStaleMount(this.#options.mountPoint);
+    await clearStaleMount(this.#options.mountPoint);
     const group = (prefix: string): string[] => names.filter((name) => name.startsWith(prefix));
     await Promise.all(group('chunkserver-').map((name) => this.#supervisor.stop(name)));
     await Promise.all(group('metaserver-').map((name) => this.#supervisor.stop(name)));
@@ -202,8 +204,8 @@ function canServe(status: ClusterStatus, elapsedMs: number): boolean {
   return status.chunkservers.every((one) => one.alive) || elapsedMs > FULL_START_GRACE_MS;
 }
 
-function isMounted(mountPoint: string): boolean {
-  return listMounts().some((one) => one.mountPoint === mountPoint && one.type.startsWith('fuse'));
+async function isMounted(mountPoint: string): Promise<boolean> {
+  return (await findMount(mountPoint))?.type.startsWith('fuse') === true;
 }
 
 /** A live status line on a terminal, one line an event otherwise. */

@@ -1,8 +1,9 @@
 import { resolve } from 'node:path';
 import { Command } from 'commander';
-import { BINDINGS, type BindingChoice } from '../client/fuse/mount.js';
+import type { BindingChoice } from '../client/fuse/choose.js';
+import { canonicalMountPoint } from '../client/fuse/mount-point.js';
 import { SERVERS_MAX } from './cluster-file.js';
-import { DEFAULT_DATA_DIR, parseChoice, parseInteger } from './cluster-options.js';
+import { BINDINGS, DEFAULT_DATA_DIR, parseChoice, parseInteger } from './cluster-options.js';
 import { CliError } from './output.js';
 import { runUp } from './up-run.js';
 
@@ -62,7 +63,7 @@ export function upCommand(): Command {
       }
       process.exitCode = await runUp({
         ...flags,
-        mountPoint: resolve(dir ?? DEFAULT_MOUNT_POINT),
+        mountPoint: await canonicalMountPoint(dir ?? DEFAULT_MOUNT_POINT),
         makeMountPoint: dir === undefined,
         dataDir: resolve(flags.data),
         json: flags.json ?? false,
