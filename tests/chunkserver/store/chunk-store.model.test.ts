@@ -202,7 +202,7 @@ describe('chunk store against a naive model', () => {
         for (const each of commands) await run.step(each);
         await run.finish();
       }),
-      { numRuns: 120 },
+      { numRuns: 60 },
     );
   });
 });

@@ -1,0 +1,219 @@
+import assert from 'node:assert/strict';
+import fs from 'node:fs';
+import os from 'node:os';
+import path from 'node:path';
+import type { ChunkStore } from '../../../chunkserver/store/chunk-store.js';
+import { MemoryIndexDb } from '../../../chunkserver/store/index-db.js';
+import { openChunkStore } from '../../../chunkserver/store/open.js';
+import { systemClock } from '../../../common/clock.js';
+import { DirectoryLockedError } from '../../../common/dir-lock.js';
+import { silentLogger } from '../../../common/logger.js';
+import { LogCorruptError } from '../../../common/segment-log.js';
+import { type ErrorName, HoldfastError } from '../../../proto/errors.js';
+import { DIR, dumpStore, Machine, pattern, SEGMENT_BYTES, version } from './harness.js';
+
+const KEY = { ino: 7, chunk: 0 };
+
+function named(name: ErrorName, text = /./): (error: unknown) => boolean {
+  return (error) => {
+    assert.ok(error instanceof HoldfastError, String(error));
+    assert.equal(error.errorName, name);
+    assert.match(error.message, text);
+    return true;
+  };
+}
+
+async function fill(store: ChunkStore, ino: number, bytes: number): Promise<number> {
+  let written = 0;
+  for (; written < bytes; written += 4096) {
+    try {
+      const key = { ino, chunk: Math.floor(written / 16_384) };
+      await store.write(1, key, written % 16_384, pattern(written, 4096), version(written + 1));
+    } catch (error) {
+      named('ENOSPC')(error);
+      break;
+    }
+  }
+  return written;
+}
+
+describe('chunk store when data is damaged', () => {
+  it('refuses a damaged block by name, and serves the blocks beside it', async () => {
+    const machine = new Machine();
+    const store = await machine.boot();
+    await store.write(1, KEY, 1000, pattern(1, 12_000), version(1));
+    const file = `${DIR}/log/0000000001.seg`;
+    machine.disk.flipBit(file, machine.disk.content(file).indexOf(pattern(1, 12_000)) + 4000);
+    await assert.rejects(
+      store.read(1, KEY, 0, 16_384),
+      named('CORRUPT', /pg 1 inode 7 chunk 0: block at 4096/),
+    );
+    await assert.rejects(store.readChunk(1, KEY), named('CORRUPT'));
+    assert.equal((await store.read(1, KEY, 1000, 3096)).length, 3096);
+    assert.equal((await store.read(1, KEY, 8192, 100)).length, 100);
+    await store.write(1, KEY, 4096, pattern(2, 4096), version(2));
+    assert.equal((await store.read(1, KEY, 1000, 12_000)).length, 12_000);
+  });
+
+  it('leaves a damaged block where it is when its segment is compacted', async () => {
+    const machine = new Machine();
+    const store = await machine.boot();
+    await store.write(1, KEY, 0, pattern(1, 4096), version(1));
+    const file = `${DIR}/log/0000000001.seg`;
+    machine.disk.flipBit(file, machine.disk.content(file).indexOf(pattern(1, 4096)));
+    await fill(store, 8, 4 * SEGMENT_BYTES);
+    await store.deleteInode(1, 8, version(1e6));
+    await machine.clock.advance(60_000);
+    await assert.rejects(store.read(1, KEY, 0, 1), named('CORRUPT'));
+    assert.deepEqual(machine.failures, []);
+  });
+
+  it('fails for good when the disk fails, tells so once, and has what was synced after a restart', async () => {
+    const machine = new Machine();
+    const store = await machine.boot();
+    await store.write(1, KEY, 0, pattern(1, 100), version(1));
+    await store.sync();
+    machine.disk.fail('datasync', 'EIO');
+    await store.write(1, KEY, 0, pattern(2, 100), version(2));
+    await assert.rejects(store.sync(), named('EIO'));
+    await assert.rejects(store.write(1, KEY, 0, pattern(3, 100), version(3)), named('EIO'));
+    await machine.clock.advance(10_000);
+    assert.equal(machine.failures.length, 1);
+    await store.close();
+    const again = await machine.crash('nothing', 1);
+    assert.deepEqual(Buffer.concat((await again.read(1, KEY, 0, 100)).data), pattern(1, 100));
+  });
+
+  it('refuses a lost index, a lost log and a foreign one', async () => {
+    const machine = new Machine();
+    const store = await machine.boot();
+    await fill(store, 7, 4 * SEGMENT_BYTES);
+    await store.deleteInode(1, 7, version(1e6));
+    await store.write(1, KEY, 0, pattern(1, 10), version(1e6 + 1));
+    await machine.clock.advance(60_000);
+    await store.close();
+    const { db } = machine;
+    machine.db = new MemoryIndexDb();
+    await assert.rejects(machine.boot(), /the index is lost/);
+    machine.db = db;
+    for (const name of await machine.segmentFiles()) await machine.disk.unlink(`${DIR}/log/${name}`);
+    await assert.rejects(machine.boot(), LogCorruptError);
+    const other = new Machine({ newUuid: () => '99999999-2222-4333-8444-555555555555' });
+    other.db = db;
+    await assert.rejects(other.boot(), /the index belongs to disk 11111111/);
+  });
+});
+
+describe('chunk store when space is short', () => {
+  const LIMIT_BYTES = 20 * SEGMENT_BYTES;
+
+  it('refuses writes with ENOSPC, while deletes, truncates and states still work', async () => {
+    const machine = new Machine({ capacityLimitBytes: LIMIT_BYTES });
+    const store = await machine.boot();
+    const written = await fill(store, 7, LIMIT_BYTES);
+    assert.ok(written >= 10 * SEGMENT_BYTES && written < 17 * SEGMENT_BYTES, `${written} bytes`);
+    // Record headers take the rest.
+    assert.ok(store.usage().freeBytes < 0.04 * LIMIT_BYTES, `${store.usage().freeBytes} bytes`);
+    await assert.rejects(store.install(1, KEY, await store.readChunk(1, KEY)), named('ENOSPC'));
+    const before = await dumpStore(store);
+    await store.setPgState(1, { last: version(1e6), clean: true });
+    await store.truncate(1, 99, 0, 16_384, 1, version(1e6 + 1));
+    assert.equal((await dumpStore(store)).length, before.length + 1);
+    await store.deleteInode(1, 7, version(1e6 + 2));
+    await machine.clock.advance(10_000);
+    assert.equal(await fill(store, 7, written - SEGMENT_BYTES), written - SEGMENT_BYTES);
+  });
+
+  it('refuses writes early when the file system itself is nearly full', async () => {
+    const machine = new Machine();
+    machine.disk.capacityBytes = LIMIT_BYTES;
+    const store = await machine.boot();
+    await fill(store, 7, LIMIT_BYTES);
+    await store.deleteInode(1, 7, version(1e6));
+    await machine.clock.advance(10_000);
+    assert.deepEqual(machine.failures, []);
+    assert.ok((await fill(store, 7, 8 * SEGMENT_BYTES)) === 8 * SEGMENT_BYTES);
+  });
+
+  it('takes overwrites without end on a disk that is three quarters full, by compaction', async () => {
+    const machine = new Machine({ capacityLimitBytes: LIMIT_BYTES });
+    const store = await machine.boot();
+    const chunks = 22;
+    for (let i = 0; i < 40 * chunks; i++) {
+      const key = { ino: 7, chunk: (i * 5) % chunks };
+      const data = pattern(i, 4096);
+      const write = store.write(1, key, ((i * 11) % 4) * 4096, data, version(i + 1));
+      if (i % 8 === 0) await machine.clock.advance(3000);
+      await write;
+    }
+    assert.deepEqual(machine.failures, []);
+    assert.ok((await machine.segmentFiles()).length <= 20);
+    const before = await dumpStore(store);
+    await machine.crash('everything', 0);
+    assert.deepEqual(await dumpStore(machine.store), before);
+  });
+});
+
+describe('chunk store in the background', () => {
+  it('puts a chunk together that lies in very many pieces', async () => {
+    const machine = new Machine();
+    const store = await machine.boot();
+    for (let i = 0; i < 1024; i++) void store.write(1, KEY, i * 10, pattern(i, 10), version(i + 1));
+    const calls = machine.disk.calls;
+    await machine.clock.advance(60_000);
+    const reads = calls.get('read') ?? 0;
+    const { length } = await store.read(1, KEY, 0, 16_384);
+    assert.equal(length, 10_240);
+    assert.equal((calls.get('read') ?? 0) - reads, 1);
+  });
+
+  it('checkpoints by itself, so that a restart has little to replay', async () => {
+    const machine = new Machine();
+    const store = await machine.boot();
+    await fill(store, 7, SEGMENT_BYTES);
+    await machine.clock.advance(4000);
+    await machine.crash('nothing', 1);
+    assert.equal(machine.store.list(1, undefined, 10).length, 2);
+  });
+});
+
+describe('openChunkStore on a directory', () => {
+  let dir: string;
+  const open = (): Promise<ChunkStore> => openChunkStore({ dir, clock: systemClock, logger: silentLogger });
+  beforeEach(() => {
+    dir = fs.mkdtempSync(path.join(os.tmpdir(), 'holdfast-store-'));
+  });
+  afterEach(() => fs.rmSync(dir, { recursive: true }));
+
+  it('locks it against a second opener until it is closed', async () => {
+    const store = await open();
+    await assert.rejects(open(), DirectoryLockedError);
+    await store.close();
+    await (await open()).close();
+  });
+
+  it('gives a wiped directory a new uuid', async () => {
+    const first = await open();
+    await first.close();
+    for (const name of fs.readdirSync(dir)) fs.rmSync(path.join(dir, name), { recursive: true });
+    const second = await open();
+    assert.notEqual(second.diskUuid, first.diskUuid);
+    await second.close();
+  });
+
+  it('refuses an unknown version, a damaged format file and data without one, and leaves no lock', async () => {
+    await (await open()).close();
+    const file = path.join(dir, 'format.json');
+    const text = fs.readFileSync(file, 'utf8');
+    fs.writeFileSync(file, text.replace('"formatVersion": 1', '"formatVersion": 2'));
+    await assert.rejects(open(), named('VERSION', /format version 2; this program knows 1/));
+    fs.writeFileSync(file, text.slice(0, 20));
+    await assert.rejects(open(), named('EINVAL', /damaged/));
+    fs.writeFileSync(file, '{"product": "something else"}');
+    await assert.rejects(open(), named('EINVAL', /is not of a holdfast chunk store/));
+    fs.unlinkSync(file);
+    await assert.rejects(open(), named('EINVAL', /holds chunk data but no format.json/));
+    fs.writeFileSync(file, text);
+    await (await open()).close();
+  });
+});
