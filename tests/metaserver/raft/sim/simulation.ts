@@ -54,6 +54,9 @@ export class Simulation {
   #rareDelay: number;
   #faulty = true;
   #writing = true;
+  /** The leader of that term gets no writes until then: a rival's log stays as good as the others'. */
+  #idleUntilMs = 0;
+  #idleTerm = 0;
   #context = 0;
   #proposal = 0;
 
@@ -141,7 +144,8 @@ export class Simulation {
     const prng = this.#prng;
     for (const server of this.#servers) {
       if (!server.leads && prng.float() < 0.95) continue;
-      if (this.#writing && prng.float() < 0.5) this.#propose(server);
+      const isIdle = this.#queue.nowMs < this.#idleUntilMs && server.term === this.#idleTerm;
+      if (this.#writing && !isIdle && prng.float() < 0.5) this.#propose(server);
       if (prng.float() < 0.5) this.#read(server);
     }
     this.#queue.after(prng.float() * 20, () => this.#client());
@@ -199,7 +203,9 @@ export class Simulation {
 
   /** One follower has missed the leader for long; then the others forget whom they promised what. */
   #usurp(leader: SimServer, rival: SimServer): void {
-    this.#breakLink(rival.id, leader.id, true, false);
+    this.#idleUntilMs = this.#queue.nowMs + 300;
+    this.#idleTerm = leader.term;
+    this.#queue.after(50, () => this.#breakLink(rival.id, leader.id, true, false));
     this.#queue.after(200, () => {
       if (!this.#faulty) return;
       this.#silence(leader);
@@ -255,7 +261,7 @@ export class Simulation {
 
   /** Both directions vanish; each side may or may not be told. */
   #breakLink(a: number, b: number, tellA: boolean, tellB: boolean): void {
-    if (a === b) return;
+    if (a === b || !this.#faulty) return;
     if (this.#prng.float() < 0.8) this.#cut.add(a * 100 + b);
     if (this.#prng.float() < 0.8) this.#cut.add(b * 100 + a);
     if (tellA) this.#lose(this.#server(a), b);
@@ -325,7 +331,7 @@ export class Simulation {
       const { applied } = this.#server(id).machine;
       assert(applied === status.lastIndex, `server ${id} has applied ${applied} of ${status.lastIndex}`);
     }
-    assert(this.#checker.maxCommitted > 50, `progress was made: ${this.#checker.maxCommitted} entries`);
-    assert(this.options.voters === 1 || this.#checker.readsAnswered > 50, 'reads were answered');
+    assert(this.#checker.maxCommitted > 20, `progress was made: ${this.#checker.maxCommitted} entries`);
+    assert(this.options.voters === 1 || this.#checker.readsAnswered > 20, 'reads were answered');
   }
 }
