@@ -33,7 +33,9 @@ export interface CompactorEnv {
 
 /** Rewrites the live bytes of mostly dead segments, and chunks that lie in very many pieces. */
 export class Compactor {
-  private readonly unreadable = new Set<number>();
+  /** Segments that gave nothing when last tried; tried again when no other one is left. */
+  private readonly skipped = new Set<number>();
+  private readonly reported = new Set<number>();
   private readonly fragmented = new Map<string, { pg: number; key: ChunkKey }>();
   private stopped = false;
 
@@ -58,9 +60,15 @@ export class Compactor {
       if (this.stopped || !this.env.space.canCompact) return 0;
       await this.defragment(pg, key);
     }
+    if (this.stopped || !this.env.space.canCompact) return 0;
     const segment = this.candidate(checkpointed);
-    if (segment === undefined || this.stopped || !this.env.space.canCompact) return 0;
-    return this.rewrite(segment);
+    if (segment === undefined) {
+      this.skipped.clear();
+      return 0;
+    }
+    const moved = await this.rewrite(segment);
+    if (moved === 0) this.skipped.add(segment);
+    return moved;
   }
 
   /** The sealed segment with the smallest part of live bytes, when that is small enough. */
@@ -69,7 +77,7 @@ export class Compactor {
     let best: number | undefined;
     let lowest = space.pressed ? COMPACT_BELOW_LIVE_PRESSED : COMPACT_BELOW_LIVE;
     for (const segment of log.segments) {
-      if (segment >= checkpointed || segment >= log.end.segment || this.unreadable.has(segment)) continue;
+      if (segment >= checkpointed || segment >= log.end.segment || this.skipped.has(segment)) continue;
       const live = index.liveIn(segment) / Math.max(1, log.sizeOf(segment));
       if (live > 0 && live < lowest) {
         lowest = live;
@@ -90,10 +98,6 @@ export class Compactor {
         moved += await this.moveRecord(record);
       }
       logger.debug({ segment, moved }, 'segment compacted');
-    } catch (error) {
-      if (!(error instanceof HoldfastError && error.errorName === 'CORRUPT')) throw error;
-      this.unreadable.add(segment);
-      logger.error({ segment, err: error.message }, 'segment with damaged data is left as it is');
     } finally {
       reader.unpin(segment);
     }
@@ -113,20 +117,30 @@ export class Compactor {
           extent.segment === position.segment && extent.place >= from && extent.place < from + length,
       );
     let moved = 0;
-    for (const group of groupNeighbours(live ?? [])) moved += await this.moveGroup(pg, { ino, chunk }, group);
+    for (const group of groupNeighbours(live ?? [])) {
+      moved += await this.moveSound(pg, { ino, chunk }, group);
+    }
     return moved;
   }
 
   private async defragment(pg: number, key: ChunkKey): Promise<void> {
     const extents = this.env.index.get(pg, key.ino, key.chunk)?.extents ?? [];
     const small = extents.filter((extent) => extent.end - extent.start < SMALL_BYTES);
+    for (const group of groupNeighbours(small)) {
+      if (group.length > 1 && !this.stopped) await this.moveSound(pg, key, group);
+    }
+  }
+
+  /** Damaged data is left where it is: replication repairs it, and then the segment goes. */
+  private async moveSound(pg: number, key: ChunkKey, group: Extent[]): Promise<number> {
     try {
-      for (const group of groupNeighbours(small)) {
-        if (group.length > 1 && !this.stopped) await this.moveGroup(pg, key, group);
-      }
+      return await this.moveGroup(pg, key, group);
     } catch (error) {
       if (!(error instanceof HoldfastError && error.errorName === 'CORRUPT')) throw error;
-      this.env.logger.error({ err: error.message }, 'chunk with damaged data is left in pieces');
+      const { segment } = group[0] as Extent;
+      if (!this.reported.has(segment)) this.env.logger.error({ segment, err: error.message }, 'damaged data');
+      this.reported.add(segment);
+      return 0;
     }
   }
 

@@ -1,8 +1,8 @@
 import { open, type RootDatabase } from 'lmdb';
 import type { IndexDb, IndexEntry } from './index-db.js';
 
-/** Address space that is reserved; grows by itself beyond. */
-const MAP_SIZE_BYTES = 1024 * 1024 * 1024;
+/** Address space that is reserved (not memory): about 1/1000 of the data's size is needed. */
+const MAP_SIZE_BYTES = 64 * 1024 * 1024 * 1024;
 
 /** The index on LMDB, in a directory of its own. */
 export class LmdbIndexDb implements IndexDb {

@@ -29,6 +29,8 @@ import type { SpaceMeter } from './space.js';
 
 /** What one write or install may carry, so that it fits one record. */
 export const MAX_WRITE_BYTES = MAX_RECORD_BYTES - 64 * 1024;
+/** Offsets in a chunk are 32 bits on disk. */
+const MAX_CHUNK_BYTES = 0xffff_ffff;
 /** dropPg removes so many chunks between two turns of the event loop. */
 const DROP_SLICE_CHUNKS = 256;
 
@@ -90,6 +92,7 @@ export class LogChunkStore implements ChunkStore {
     data: Buffer,
     version: Version,
   ): Promise<{ allocatedDelta: number }> {
+    checkRange(offset, data.length);
     const tight = this.admit(data.length);
     const { ino, chunk } = key;
     const meta = encodeMeta({ pg, ino, chunk, offset, version });
@@ -141,8 +144,8 @@ export class LogChunkStore implements ChunkStore {
   }
 
   /** Resolves when what was appended is with the OS, and maintenance lets new work in. */
-  private async finish(tight = false): Promise<void> {
-    const held = this.parts.maintenance.afterAppend(tight);
+  private async finish(tight = false, freed = false): Promise<void> {
+    const held = this.parts.maintenance.afterAppend(tight, freed);
     try {
       await this.log.written();
       if (held) await held;
@@ -164,7 +167,7 @@ export class LogChunkStore implements ChunkStore {
     const allocatedDelta = this.index.applyTruncate(pg, ino, from, chunkSize, version);
     this.index.raiseTruncateSeq(pg, ino, truncateSeq);
     this.index.applied(pg, version);
-    await this.finish();
+    await this.finish(false, allocatedDelta < 0);
     return { allocatedDelta };
   }
 
@@ -175,7 +178,7 @@ export class LogChunkStore implements ChunkStore {
   async deleteInode(pg: number, ino: number, version: Version): Promise<{ allocatedDelta: number }> {
     this.append(RecordType.DELETE_INODE, [encodeMeta({ pg, ino, version })]);
     const allocatedDelta = this.index.applyDeleteInode(pg, ino, version);
-    await this.finish();
+    await this.finish(false, allocatedDelta < 0);
     return { allocatedDelta };
   }
 
@@ -188,6 +191,7 @@ export class LogChunkStore implements ChunkStore {
     }
     const { version, extents, truncateSeq } = content;
     const filled = extents.filter((extent) => extent.data.length > 0);
+    for (const { offset, data } of filled) checkRange(offset, data.length);
     const tableBytes = filled.length * EXTENT_ENTRY_BYTES;
     const tight = this.admit(filled.reduce((sum, extent) => sum + extent.data.length, tableBytes));
     const table = Buffer.alloc(tableBytes);
@@ -319,6 +323,11 @@ export class LogChunkStore implements ChunkStore {
       await this.parts.release();
     }
   }
+}
+
+function checkRange(offset: number, length: number): void {
+  const valid = Number.isInteger(offset) && offset >= 0 && offset + length <= MAX_CHUNK_BYTES;
+  if (!valid) throw new HoldfastError('EINVAL', `bytes ${offset}+${length} of a chunk`);
 }
 
 /** The log's errors as those of the table in proto/errors.ts. */

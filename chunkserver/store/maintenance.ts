@@ -74,13 +74,14 @@ export class Maintenance {
   /**
    * To be called after every append. Returns what the caller should wait for before it acknowledges, if anything.
    * @param tight the append was admitted on the condition that space is reclaimed
+   * @param freed the append left dead bytes behind, which are wanted at once when space is short
    */
-  afterAppend(tight: boolean): Promise<void> | undefined {
+  afterAppend(tight: boolean, freed = false): Promise<void> | undefined {
     if (this.stopped || this.failure) return undefined;
     const fill = this.fill();
     const hold = tight || this.overgrown || fill >= HOLD_FACTOR;
     this.overgrown = false;
-    if (fill >= 1 || hold) this.checkpoint();
+    if (fill >= 1 || hold || (freed && this.env.space.pressed)) this.checkpoint();
     else this.armTimer();
     return hold ? this.settled() : undefined;
   }

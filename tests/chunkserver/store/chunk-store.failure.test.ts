@@ -66,6 +66,22 @@ describe('chunk store when data is damaged', () => {
     await machine.clock.advance(60_000);
     await assert.rejects(store.read(1, KEY, 0, 1), named('CORRUPT'));
     assert.deepEqual(machine.failures, []);
+    assert.ok((await machine.segmentFiles()).includes('0000000001.seg'));
+    await store.install(1, KEY, {
+      version: version(2),
+      extents: [{ offset: 0, data: pattern(1, 10) }],
+      truncateSeq: 0,
+    });
+    await machine.clock.advance(60_000);
+    assert.equal((await machine.segmentFiles()).length, 1);
+  });
+
+  it('refuses offsets that no chunk has', async () => {
+    const store = await new Machine().boot();
+    await assert.rejects(store.write(1, KEY, -1, pattern(1, 1), version(1)), named('EINVAL'));
+    await assert.rejects(store.write(1, KEY, 2 ** 32 - 1, pattern(1, 1), version(1)), named('EINVAL'));
+    await assert.rejects(store.write(1, KEY, 0, Buffer.alloc(17 << 20), version(1)), named('EINVAL'));
+    assert.deepEqual(store.pgs(), []);
   });
 
   it('fails for good when the disk fails, tells so once, and has what was synced after a restart', async () => {
