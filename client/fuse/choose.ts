@@ -2,13 +2,14 @@ import fs from 'node:fs/promises';
 import type { Clock } from '../../common/clock.js';
 import type { Logger } from '../../common/logger.js';
 import type { FileSystem, Mount } from './binding.js';
+import { type FuseNativeMountOptions, mountFuseNative } from './fuse-native.js';
 import { FUSE_DEVICE, type KernelMountOptions, mountKernel } from './kernel/mount.js';
 import { checkMountPoint, MountError } from './mount-point.js';
 
 /** Which binding mounts; `auto` takes the kernel binding wherever it may mount. */
 export type BindingChoice = 'auto' | 'kernel' | 'fuse-native';
 
-export interface MountFileSystemOptions extends KernelMountOptions {
+export interface MountFileSystemOptions extends KernelMountOptions, FuseNativeMountOptions {
   binding: BindingChoice;
 }
 
@@ -45,5 +46,6 @@ export async function mountFileSystem(
     const hint = 'run as root, or take --binding fuse-native';
     throw new MountError('no-permission', `the kernel binding needs CAP_SYS_ADMIN to mount: ${hint}`);
   }
-  return mountKernel(fileSystem, { ...options, mountPoint }, log, clock);
+  const mount = privileged && options.binding !== 'fuse-native' ? mountKernel : mountFuseNative;
+  return mount(fileSystem, { ...options, mountPoint }, log, clock);
 }
