@@ -2,7 +2,8 @@ import { randomUUID } from 'node:crypto';
 import { createServer } from 'node:net';
 import type { Clock } from '../common/clock.js';
 import { deferred } from '../common/deferred.js';
-import { type Disk, diskErrorCode, nodeDisk } from '../common/disk.js';
+import { lockDirectory } from '../common/dir-lock.js';
+import { type Disk, nodeDisk } from '../common/disk.js';
 import type { Logger } from '../common/logger.js';
 import type { Prng } from '../common/prng.js';
 import { toHoldfastError } from '../proto/errors.js';
@@ -55,16 +56,17 @@ export async function runMetaserver(
   checkOptions(options);
   const { id, host, port, dataDir, clusterId, peers, init } = options;
   const { clock, log, prng } = deps;
-  // Before the files: a second process on the same data directory usually has the same port.
   await checkPort(host, port);
-  await format(nodeDisk, options);
-  const state = await ReplicatedState.open(nodeDisk, dataDir);
-  const fatal = deferred<Error>();
-  const opened: { close(): Promise<void> | void }[] = [state];
+  await nodeDisk.mkdir(dataDir);
+  const opened: { close(): Promise<void> | void }[] = [{ close: await lockDirectory(dataDir) }];
   const closeAll = async (): Promise<void> => {
     for (const each of opened.splice(0).reverse()) await each.close();
   };
+  const fatal = deferred<Error>();
   try {
+    await format(nodeDisk, options);
+    const state = await ReplicatedState.open(nodeDisk, dataDir);
+    opened.push(state);
     const replica = await Replica.open<CommandResult>({
       disk: nodeDisk,
       dir: dataDir,
@@ -136,12 +138,9 @@ function checkPort(host: string, port: number): Promise<void> {
 /** Formats an empty directory for this server; what a formatted one is for, is checked when the replica opens. */
 async function format(disk: Disk, { id, dataDir, clusterId, peers }: MetaserverOptions): Promise<void> {
   if (await readFormat(disk, dataDir)) return;
-  const names = await disk.list(dataDir).catch((error: unknown) => {
-    if (diskErrorCode(error) === 'ENOENT') return [];
-    throw error;
-  });
   // A format that was interrupted leaves its temporary file; a disk of its own has a lost+found.
-  const foreign = names.find((name) => !name.endsWith('.tmp') && name !== 'lost+found');
+  const names = await disk.list(dataDir);
+  const foreign = names.find((name) => name !== 'lock' && name !== 'lost+found' && !name.endsWith('.tmp'));
   if (foreign !== undefined)
     throw new Error(`${dataDir} is no metaserver's directory and not empty: ${foreign}`);
   await writeFormat(disk, dataDir, {

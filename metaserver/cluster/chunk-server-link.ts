@@ -62,6 +62,11 @@ export class ChunkServerLink {
     return this.#registered && !this.#closed;
   }
 
+  /** Refuses a stream on which nobody has registered by now. */
+  expectRegistration(): void {
+    if (!this.#asked) this.refuse(0, new HoldfastError('PROTOCOL', 'no registration came'));
+  }
+
   pushMap(map: ClusterMap): void {
     if (this.registered) this.#answer(0, { $case: 'map', value: map });
   }
@@ -108,6 +113,7 @@ export class ChunkServerLink {
         break;
       case 'purgeDone':
         this.#host.purgeDone(this, body.value);
+        this.#answer(id, { $case: 'ok', value: {} });
         break;
       case 'register':
         this.#fail(id, new HoldfastError('PROTOCOL', 'a second registration'));

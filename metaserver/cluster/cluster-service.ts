@@ -18,7 +18,7 @@ import {
 import type { RpcServer } from '../../proto/rpc.js';
 import { HEARTBEAT_INTERVAL_MS, LEASE_MS } from '../../proto/types.js';
 import type { LeaderDuty, Leadership } from '../service/leadership.js';
-import type { MetaReplica, MetaState } from '../service/ports.js';
+import { GREETING_TIMEOUT_MS, type MetaReplica, type MetaState } from '../service/ports.js';
 import type { CommandBody, Proposer } from '../service/proposer.js';
 import { ChunkServerLink, type LinkHost } from './chunk-server-link.js';
 import { type ChunkServerRegistry, primaryOf } from './chunk-server-registry.js';
@@ -70,6 +70,7 @@ export class ClusterService implements LeaderDuty, LinkHost {
       const link = new ChunkServerLink(rpc, this);
       if (link.ended) return;
       this.#streams.add(link);
+      this.#options.clock.after(GREETING_TIMEOUT_MS, () => link.expectRegistration(), { weak: true });
       if (this.#streams.size <= CHUNK_SERVER_STREAMS_MAX) return;
       link.refuse(
         0,

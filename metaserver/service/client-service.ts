@@ -17,7 +17,7 @@ import type { RpcServer } from '../../proto/rpc.js';
 import { PROTOCOL_VERSION, SESSION_TIMEOUT_MS } from '../../proto/types.js';
 import { ClientStream, type ClientStreamHost, DIR_PAGE_ENTRIES_MAX, type Session } from './client-stream.js';
 import type { LeaderDuty, Leadership } from './leadership.js';
-import type { MetaReplica, MetaState, SessionRecord } from './ports.js';
+import { GREETING_TIMEOUT_MS, type MetaReplica, type MetaState, type SessionRecord } from './ports.js';
 import type { Proposer } from './proposer.js';
 import { ReadGate } from './read-gate.js';
 import { SESSIONS_MAX, type SessionTable } from './session-table.js';
@@ -74,6 +74,7 @@ export class ClientService implements LeaderDuty, ClientStreamHost {
       const stream = new ClientStream(rpc, this);
       if (stream.ended) return;
       this.#streams.add(stream);
+      this.#options.clock.after(GREETING_TIMEOUT_MS, () => stream.expectHello(), { weak: true });
       if (this.#streams.size > CLIENT_STREAMS_MAX) {
         stream.refuse(0, new HoldfastError('OVERLOADED', `more than ${CLIENT_STREAMS_MAX} client streams`));
       }

@@ -39,7 +39,7 @@ export interface ClientStreamHost {
 
 /**
  * One client's stream: Hello first, then requests, answered in any order. Mutations go into the log in the order in
- * which they arrive. Deadlines: what waits here ends with the leadership at the latest, and the stream with it.
+ * which they arrive, and cannot be taken back: they end with the leadership at the latest, and the stream with them.
  */
 export class ClientStream {
   readonly #rpc: RpcStream<ServerEnvelope, ClientEnvelope>;
@@ -70,6 +70,11 @@ export class ClientStream {
 
   get ended(): boolean {
     return this.#closed || this.#rpc.ended;
+  }
+
+  /** Refuses a stream on which nobody has said Hello by now. */
+  expectHello(): void {
+    if (!this.#greeted) this.refuse(0, new HoldfastError('PROTOCOL', 'no Hello came'));
   }
 
   pushMap(map: ClusterMap): void {
@@ -114,7 +119,7 @@ export class ClientStream {
     session.heardAt = this.#host.now();
     switch (body.$case) {
       case 'read':
-        this.#read(id, session, body.value);
+        this.#read(envelope, session, body.value);
         break;
       case 'mutation':
         this.#mutate(id, session, body.value);
@@ -124,6 +129,7 @@ export class ClientStream {
         break;
       case 'openFiles':
         this.#host.openFiles(session, body.value.opened, body.value.closed);
+        if (id !== 0) this.#answer(id, { $case: 'ok', value: {} });
         break;
       case 'hello':
         this.#fail(id, new HoldfastError('PROTOCOL', 'a second Hello'));
@@ -142,16 +148,19 @@ export class ClientStream {
     }
   }
 
-  #read(id: number, session: Session, request: ReadRequest): void {
+  #read({ id, deadlineMs }: ClientEnvelope, session: Session, request: ReadRequest): void {
     if (this.#inFlight >= REQUESTS_IN_FLIGHT_MAX) {
       this.#fail(id, new HoldfastError('OVERLOADED'));
       return;
     }
     let waited = false;
+    const receivedAt = session.heardAt;
+    const isLate = (): boolean => waited && deadlineMs > 0 && this.#host.now() - receivedAt > deadlineMs;
     const passed = this.#host.passRead(
       () => {
         if (waited) this.#inFlight--;
         try {
+          if (isLate()) throw new HoldfastError('DEADLINE_EXCEEDED');
           this.#answer(id, { $case: 'read', value: this.#host.read(session, request) });
         } catch (error) {
           this.#fail(id, toHoldfastError(error));

@@ -109,7 +109,7 @@ export class Leadership {
     }
     if (change !== this.#change) return;
     this.#ready = true;
-    log.info({ term: replica.status().term }, 'leader');
+    log.info({ term: replica.status().term }, 'serving the cluster as its leader');
     for (const duty of this.#duties) duty.begin();
     const waiting = this.#waiting;
     this.#waiting = undefined;

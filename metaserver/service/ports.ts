@@ -6,6 +6,9 @@ import type { CommandResult, InitCluster, ReadReply, ReadRequest } from '../../p
  * here, narrow, so that the services can be driven by fakes.
  */
 
+/** A stream whose first message does not come within this time is refused. */
+export const GREETING_TIMEOUT_MS = 10_000;
+
 /** One member of the Raft group as this server sees it. */
 export interface MemberStatus {
   id: number;

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { REQUESTS_IN_FLIGHT_MAX } from '../../../metaserver/service/client-stream.js';
-import { HoldfastError } from '../../../proto/errors.js';
+import { GREETING_TIMEOUT_MS } from '../../../metaserver/service/ports.js';
+import { errorCode, HoldfastError } from '../../../proto/errors.js';
 import { SESSION_TIMEOUT_MS } from '../../../proto/types.js';
 import { makeNode, withHarness } from './harness.js';
 
@@ -51,6 +52,25 @@ describe('client service', () => {
   it('refuses requests before Hello', () =>
     withHarness(async (harness) => {
       await assert.rejects(harness.client().call(keepAlive), fails('PROTOCOL'));
+    }));
+
+  it('refuses a stream on which no Hello comes', () =>
+    withHarness(async (harness) => {
+      const silent = harness.client();
+      const greeted = await harness.connect();
+      await harness.clock.advance(GREETING_TIMEOUT_MS);
+      const { error } = await silent.pushes.take((push) => push.error !== 0);
+      assert.equal(error, errorCode('PROTOCOL'));
+      await silent.pushes.ended;
+      await greeted.call(keepAlive);
+    }));
+
+  it('gives up a read that waited beyond its deadline', () =>
+    withHarness(async (harness) => {
+      const client = await harness.connect();
+      harness.replica.lease = false;
+      harness.replica.onBarrier = () => harness.clock.pause(60_000);
+      await assert.rejects(client.read(lookup('f')), fails('DEADLINE_EXCEEDED'));
     }));
 
   it('names the leader when it is not the leader', () =>

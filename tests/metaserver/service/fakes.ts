@@ -276,6 +276,7 @@ export class FakeReplica implements MetaReplica {
   /** The next proposals fail with these. */
   readonly failures: HoldfastError[] = [];
   barriers = 0;
+  onBarrier: () => void = () => {};
   leaderAddress = '';
   #leads = false;
   readonly #leadership: ((leads: boolean) => void)[] = [];
@@ -312,6 +313,7 @@ export class FakeReplica implements MetaReplica {
 
   async readBarrier(): Promise<void> {
     this.barriers++;
+    this.onBarrier();
     await settled();
     if (!this.#leads) throw new HoldfastError('NOT_LEADER');
   }

@@ -59,6 +59,10 @@ class Trio {
     await once(child, 'exit');
   }
 
+  signal(id: number, signal: NodeJS.Signals): void {
+    this.#children.get(id)?.kill(signal);
+  }
+
   address(id: number): string {
     return `127.0.0.1:${this.#options[id - 1]?.port}`;
   }
@@ -73,10 +77,11 @@ class Trio {
     }
   }
 
-  /** The first of the running servers whose status fits. */
-  async where(fits: (status: StatusReply) => boolean): Promise<StatusReply> {
+  /** The first of the running servers whose status fits; `except` is not asked. */
+  async where(fits: (status: StatusReply) => boolean, except = 0): Promise<StatusReply> {
     return eventually(async () => {
       for (const id of this.#children.keys()) {
+        if (id === except) continue;
         const status = await this.status(id);
         if (fits(status)) return status;
       }
@@ -202,6 +207,25 @@ describe('three metaservers', () => {
     assert.equal(back.clusterId, INIT.clusterId);
   });
 
+  it('answer nothing from a leader that was stopped while another one took over', async function () {
+    this.timeout(60_000);
+    const first = await trio.leader();
+    const paused = await connect(first.leaderAddress, 0, 'u3');
+    await paused.create('h');
+    trio.signal(first.serverId, 'SIGSTOP');
+    const read = readName(paused, 'h');
+    const second = await trio.where(
+      (status) => status.serverId !== first.serverId && !!status.map,
+      first.serverId,
+    );
+    const client = await connect(second.leaderAddress, 0, 'u4');
+    await client.mutate({ $case: 'unlink', value: { parent: 1, name: Buffer.from('h'), uid: 0 } });
+    trio.signal(first.serverId, 'SIGCONT');
+    await assert.rejects(read, (error) => (error as HoldfastError).retriable);
+    await paused.pushes.ended;
+    await trio.where((status) => !!status.map && status.metaservers.every((server) => server.alive));
+  });
+
   it('bring everything back after all of them were killed', async function () {
     this.timeout(60_000);
     const before = await trio.leader();
@@ -245,11 +269,12 @@ describe('a metaserver', () => {
     await (await runMetaserver(options(), deps)).close();
   });
 
-  it('refuses a directory that holds something else, and a port that is in use', async () => {
+  it('refuses a directory that holds something else, and a port or directory in use', async () => {
     await assert.rejects(runMetaserver({ ...options(), dataDir: process.cwd() }, deps), /not empty/);
     const first = await runMetaserver(options(), deps);
     const second = { ...options(), port: first.port, dataDir: path.join(dir, 'n') };
     await assert.rejects(runMetaserver(second, deps), /EADDRINUSE/);
+    await assert.rejects(runMetaserver(options(), deps), /is in use by process/);
     await first.close();
   });
 
