@@ -1,0 +1,56 @@
+import type { Attr, Time, Truncate } from '../../proto/gen/meta.js';
+
+/** What a data request says about its file. The chunk service reads it again at every attempt: it may grow newer. */
+export interface FileLayout {
+  readonly ino: number;
+  readonly chunkSize: number;
+  /** As of the newest attributes: see Attr.truncate_seq. */
+  readonly truncateSeq: number;
+  readonly truncates: readonly Truncate[];
+}
+
+/** File contents as the rest of the client sees them: fail-overs, epochs and pending truncates happen behind it. */
+export interface ChunkApi {
+  /** The placement group of a chunk, as soon as the cluster has placement groups. */
+  pgOf(ino: number, chunk: number, signal?: AbortSignal): number | Promise<number>;
+  /**
+   * At most `length` bytes from `offset` of a chunk; what the answer lacks at its end is a hole.
+   * @throws HoldfastError EIO; EINTR when `signal` aborts; ETIMEDOUT with the soft option
+   */
+  read(
+    file: FileLayout,
+    chunk: number,
+    offset: number,
+    length: number,
+    signal?: AbortSignal,
+  ): Promise<Buffer>;
+  /**
+   * Writes within one chunk. Repeated until answered: two writes over the same bytes must not be under way together.
+   * @param sync the data is on all in-sync disks when this resolves
+   * @returns bytes newly allocated
+   * @throws HoldfastError ENOSPC, EDQUOT, EIO
+   */
+  write(
+    file: FileLayout,
+    chunk: number,
+    offset: number,
+    data: readonly Buffer[],
+    sync: boolean,
+  ): Promise<number>;
+  /** Everything acknowledged in the group so far is on all in-sync disks when this resolves. */
+  sync(pg: number): Promise<void>;
+  /** Applies pending truncates in the groups of chunks [first, last], once, without repeating: the servers do. */
+  truncateAhead(file: FileLayout, firstChunk: number, lastChunk: number): void;
+}
+
+/** What the data path asks of the metadata service. */
+export interface CommitApi {
+  /** @returns the inode afterwards */
+  commitWrite(commit: {
+    ino: number;
+    newSize: number;
+    mtime: Time | undefined;
+    allocatedDelta: number;
+    truncateSeq: number;
+  }): Promise<Attr>;
+}

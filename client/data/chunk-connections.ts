@@ -1,0 +1,134 @@
+import type { Clock } from '../../common/clock.js';
+import type { Logger } from '../../common/logger.js';
+import { HoldfastError, toHoldfastError } from '../../proto/errors.js';
+import type { FrameFields, FrameType } from '../../proto/frame-header.js';
+import { dialFrames, type Frame, type FrameHello } from '../../proto/frames.js';
+import type { ChunkServerInfo } from '../../proto/gen/cluster.js';
+
+/** The part of a FrameConnection that requests need. */
+export interface FrameLink {
+  readonly ended: boolean;
+  readonly closed: Promise<string>;
+  /** @throws HoldfastError the reply's status; CONNECTION_LOST, DEADLINE_EXCEEDED, OVERLOADED */
+  call(
+    fields: FrameFields & { type: FrameType },
+    payload: Buffer | Buffer[] | undefined,
+    deadlineMs: number,
+  ): Promise<Frame>;
+  close(reason: string): void;
+}
+
+/** Connects and exchanges HELLO. @throws HoldfastError UNAVAILABLE, VERSION, WRONG_CLUSTER */
+export type FrameDialer = (host: string, port: number) => Promise<FrameLink>;
+
+/** A connection must be up, HELLO included, within this time. */
+const DIAL_TIMEOUT_MS = 2_000;
+/** A server that refused is dialled again after this; doubled each time. */
+const REDIAL_MIN_MS = 10;
+const REDIAL_MAX_MS = 250;
+
+/** Dials over TCP. Chunkservers send no requests to clients. */
+export function frameDialer(clock: Clock, log: Logger, hello: () => FrameHello): FrameDialer {
+  const handler = (): Promise<never> =>
+    Promise.reject(new HoldfastError('PROTOCOL', 'a client serves nothing'));
+  return (host, port) => dialFrames(host, port, { clock, log, handler, hello: hello() }, DIAL_TIMEOUT_MS);
+}
+
+interface Entry {
+  /** Changes when the server moved or lost its disk: the old connection is then of no use. */
+  identity: string;
+  link: FrameLink | undefined;
+  dialling: Promise<FrameLink> | undefined;
+  failures: number;
+  notBefore: number;
+}
+
+/** One connection to each chunkserver, dialled when first needed, dropped when the map says that it is down. */
+export class ChunkConnections {
+  readonly #clock: Clock;
+  readonly #log: Logger;
+  readonly #dial: FrameDialer;
+  readonly #entries = new Map<number, Entry>();
+  #closed = false;
+
+  constructor(clock: Clock, log: Logger, dial: FrameDialer) {
+    this.#clock = clock;
+    this.#log = log;
+    this.#dial = dial;
+  }
+
+  /** The connection when it is up. */
+  peek(server: ChunkServerInfo): FrameLink | undefined {
+    const entry = this.#entries.get(server.id);
+    return entry?.link && !entry.link.ended && entry.identity === identityOf(server) ? entry.link : undefined;
+  }
+
+  /** @throws HoldfastError UNAVAILABLE when it cannot be reached, or was not a moment ago */
+  get(server: ChunkServerInfo): Promise<FrameLink> {
+    if (this.#closed) return Promise.reject(new HoldfastError('EIO', 'the mount has ended'));
+    const link = this.peek(server);
+    if (link) return Promise.resolve(link);
+    const identity = identityOf(server);
+    let entry = this.#entries.get(server.id);
+    if (entry?.identity !== identity) {
+      entry?.link?.close('the server moved');
+      entry = { identity, link: undefined, dialling: undefined, failures: 0, notBefore: 0 };
+      this.#entries.set(server.id, entry);
+    }
+    if (entry.dialling) return entry.dialling;
+    if (this.#clock.now() < entry.notBefore) {
+      return Promise.reject(new HoldfastError('UNAVAILABLE', `chunkserver ${server.id} was not reachable`));
+    }
+    entry.dialling = this.#connect(entry, server);
+    return entry.dialling;
+  }
+
+  /** Breaks off what a newer map declares dead or elsewhere. */
+  mapChanged(servers: ReadonlyMap<number, ChunkServerInfo>): void {
+    for (const [id, entry] of this.#entries) {
+      const server = servers.get(id);
+      if (server?.alive && identityOf(server) === entry.identity) {
+        entry.notBefore = 0; // the map vouches for it: try at once
+        continue;
+      }
+      this.#entries.delete(id);
+      entry.link?.close('the cluster map says that the server is down');
+    }
+  }
+
+  close(reason: string): void {
+    this.#closed = true;
+    for (const entry of this.#entries.values()) entry.link?.close(reason);
+    this.#entries.clear();
+  }
+
+  async #connect(entry: Entry, server: ChunkServerInfo): Promise<FrameLink> {
+    try {
+      const link = await this.#dial(server.host, server.port);
+      if (this.#closed || this.#entries.get(server.id) !== entry) {
+        link.close('not wanted any more');
+        throw new HoldfastError('UNAVAILABLE', 'the server was dropped meanwhile');
+      }
+      entry.link = link;
+      entry.failures = 0;
+      void link.closed.then((reason) => {
+        this.#log.debug({ chunkserver: server.id, reason }, 'chunkserver connection ended');
+        if (entry.link === link) entry.link = undefined;
+      });
+      return link;
+    } catch (error) {
+      const failure = toHoldfastError(error);
+      entry.failures++;
+      const backoff = Math.min(REDIAL_MAX_MS, REDIAL_MIN_MS * 2 ** Math.min(entry.failures - 1, 8));
+      entry.notBefore = this.#clock.now() + backoff;
+      this.#log.debug({ chunkserver: server.id, error: failure.message }, 'chunkserver not reachable');
+      throw failure;
+    } finally {
+      entry.dialling = undefined;
+    }
+  }
+}
+
+function identityOf(server: ChunkServerInfo): string {
+  return `${server.host}:${server.port}/${server.diskUuid}`;
+}

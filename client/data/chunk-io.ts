@@ -1,0 +1,212 @@
+import type { Clock } from '../../common/clock.js';
+import type { Logger } from '../../common/logger.js';
+import type { Prng } from '../../common/prng.js';
+import { HoldfastError, toHoldfastError } from '../../proto/errors.js';
+import { FRAME_FLAG_SYNC, type FrameFields, FrameType } from '../../proto/frame-header.js';
+import { type Frame, FrameError } from '../../proto/frames.js';
+import { FILE_SIZE_MAX_BYTES } from '../../proto/types.js';
+import { interruptible, throwIfInterrupted } from '../wait.js';
+import type { ChunkApi, FileLayout } from './api.js';
+import type { ChunkConnections, FrameLink } from './chunk-connections.js';
+import type { ClusterView } from './cluster-view.js';
+
+/** The first repetition comes this soon unless a newer map comes earlier; it doubles from there. */
+export const DATA_RETRY_MIN_MS = 10;
+export const DATA_RETRY_MAX_MS = 250;
+/** One attempt; a dead server is found earlier by its closed connection or by the map. */
+const ATTEMPT_DEADLINE_MS = 10_000;
+/** A primary that asks for truncates again and again has a fault: then the ordinary back-off applies. */
+const PROMPT_TRUNCATES_MAX = 3;
+/** A block that no replica can give back intact. */
+const CORRUPT_ATTEMPTS_MAX = 10;
+/** A blocked request is logged first after this time, then at each doubling. */
+const SLOW_LOG_MS = 5_000;
+
+/** Refusals of a stranger at a chunkserver's address: the map will name another address. */
+const MISPLACED: ReadonlySet<string> = new Set(['WRONG_CLUSTER', 'VERSION']);
+
+interface Target {
+  /** Of a file's chunk, or of a group directly. */
+  pg(): number;
+  file: FileLayout | undefined;
+}
+
+export interface ChunkIoDeps {
+  clock: Clock;
+  log: Logger;
+  prng: Prng;
+  view: ClusterView;
+  connections: ChunkConnections;
+  /** Callers get ETIMEDOUT after so long; absent: they wait until the data is there. */
+  softTimeoutMs?: number;
+}
+
+/** Requests to the primaries of placement groups, repeated over any fail-over. */
+export class ChunkIo implements ChunkApi {
+  readonly #deps: ChunkIoDeps;
+  readonly #softTimeoutMs: number;
+
+  constructor(deps: ChunkIoDeps) {
+    this.#deps = deps;
+    this.#softTimeoutMs = deps.softTimeoutMs ?? Infinity;
+    deps.view.onChange((servers) => deps.connections.mapChanged(servers));
+  }
+
+  pgOf(ino: number, chunk: number, signal?: AbortSignal): number | Promise<number> {
+    const pg = this.#deps.view.pgOf(ino, chunk);
+    return pg >= 0 ? pg : this.#awaitPg(ino, chunk, signal);
+  }
+
+  async read(
+    file: FileLayout,
+    chunk: number,
+    offset: number,
+    length: number,
+    signal?: AbortSignal,
+  ): Promise<Buffer> {
+    const fields = { type: FrameType.READ, ino: file.ino, chunk, offset, length };
+    const reply = await this.#run(this.#chunkTarget(file, chunk), fields, undefined, signal);
+    return reply.payload.length > length ? reply.payload.subarray(0, length) : reply.payload;
+  }
+
+  async write(
+    file: FileLayout,
+    chunk: number,
+    offset: number,
+    data: readonly Buffer[],
+    sync: boolean,
+  ): Promise<number> {
+    const flags = sync ? FRAME_FLAG_SYNC : 0;
+    const fields = { type: FrameType.WRITE, flags, ino: file.ino, chunk, offset };
+    const reply = await this.#run(this.#chunkTarget(file, chunk), fields, data as Buffer[], undefined);
+    return reply.header.aux;
+  }
+
+  async sync(pg: number): Promise<void> {
+    await this.#run({ pg: () => pg, file: undefined }, { type: FrameType.SYNC }, undefined, undefined);
+  }
+
+  truncateAhead(file: FileLayout, firstChunk: number, lastChunk: number): void {
+    const groups = new Set<number>();
+    for (let chunk = firstChunk; chunk <= lastChunk; chunk++) {
+      const pg = this.#deps.view.pgOf(file.ino, chunk);
+      if (pg < 0 || groups.has(pg)) break; // neighbouring chunks lie in neighbouring groups: it went round
+      groups.add(pg);
+      void this.#truncateOnce(file, pg);
+    }
+  }
+
+  async #truncateOnce(file: FileLayout, pg: number): Promise<void> {
+    const primary = this.#deps.view.primary(pg);
+    const link = primary && this.#deps.connections.peek(primary.server);
+    if (!link) return;
+    try {
+      await this.#truncate(link, file, pg, primary.epoch, 0);
+    } catch (error) {
+      this.#deps.log.debug(
+        { pg, ino: file.ino, error: toHoldfastError(error).message },
+        'truncate left to servers',
+      );
+    }
+  }
+
+  #chunkTarget(file: FileLayout, chunk: number): Target {
+    return { pg: () => this.#deps.view.pgOf(file.ino, chunk), file };
+  }
+
+  async #awaitPg(ino: number, chunk: number, signal?: AbortSignal): Promise<number> {
+    const { view, clock } = this.#deps;
+    const started = clock.now();
+    for (;;) {
+      const pg = view.pgOf(ino, chunk);
+      if (pg >= 0) return pg;
+      if (clock.now() - started >= this.#softTimeoutMs) throw new HoldfastError('ETIMEDOUT');
+      await view.newerThan(view.version, DATA_RETRY_MAX_MS, signal);
+    }
+  }
+
+  /** Repeats until there is an answer or a final error. */
+  async #run(
+    target: Target,
+    fields: FrameFields & { type: FrameType },
+    payload: Buffer[] | undefined,
+    signal: AbortSignal | undefined,
+  ): Promise<Frame> {
+    const { view, clock, prng } = this.#deps;
+    const started = clock.now();
+    let backoff = DATA_RETRY_MIN_MS;
+    let truncates = 0;
+    let corrupt = 0;
+    let logAt = SLOW_LOG_MS;
+    for (;;) {
+      throwIfInterrupted(signal);
+      const version = view.version;
+      const pg = target.pg();
+      const failure = await this.#attempt(target, pg, fields, payload, signal);
+      if (!(failure instanceof HoldfastError)) return failure;
+      const error = failure.errorName;
+      if (!failure.retriable && !MISPLACED.has(error)) throw failure;
+      if (error === 'NEED_TRUNCATE' && ++truncates <= PROMPT_TRUNCATES_MAX) continue;
+      if (error === 'CORRUPT' && ++corrupt >= CORRUPT_ATTEMPTS_MAX)
+        throw new HoldfastError('EIO', failure.message);
+      const waited = clock.now() - started;
+      if (waited >= this.#softTimeoutMs) throw new HoldfastError('ETIMEDOUT', failure.message);
+      if (waited >= logAt) {
+        this.#deps.log.warn(
+          { pg, type: fields.type, waitedMs: Math.round(waited), error: failure.message },
+          'blocked',
+        );
+        logAt *= 2;
+      }
+      await view.newerThan(version, backoff * (0.75 + 0.5 * prng.float()), signal);
+      backoff = Math.min(DATA_RETRY_MAX_MS, backoff * 2);
+    }
+  }
+
+  /** One attempt: the reply, or why there is none. Pending truncates that the primary lacks are sent on the way. */
+  async #attempt(
+    target: Target,
+    pg: number,
+    fields: FrameFields & { type: FrameType },
+    payload: Buffer[] | undefined,
+    signal: AbortSignal | undefined,
+  ): Promise<Frame | HoldfastError> {
+    const { view, connections } = this.#deps;
+    const primary = pg >= 0 ? view.primary(pg) : undefined;
+    if (!primary) return new HoldfastError('UNAVAILABLE', `placement group ${pg} has no primary`);
+    try {
+      const { server, epoch } = primary;
+      const link = connections.peek(server) ?? (await interruptible(connections.get(server), signal));
+      const truncateSeq = target.file?.truncateSeq ?? 0;
+      const reply = link.call({ ...fields, pg, epoch, truncateSeq }, payload, ATTEMPT_DEADLINE_MS);
+      try {
+        return await interruptible(reply, signal);
+      } catch (error) {
+        if (error instanceof FrameError && error.errorName === 'NEED_TRUNCATE' && target.file) {
+          await this.#truncate(link, target.file, pg, epoch, error.fields.truncateSeq ?? 0);
+        }
+        throw error;
+      }
+    } catch (error) {
+      return toHoldfastError(error);
+    }
+  }
+
+  /** Sends the truncates with numbers above `known`, in order; the last one brings the group to the file's number. */
+  async #truncate(
+    link: FrameLink,
+    file: FileLayout,
+    pg: number,
+    epoch: number,
+    known: number,
+  ): Promise<void> {
+    const { ino, chunkSize: length, truncateSeq } = file;
+    const due = file.truncates.filter(({ seq }) => seq > known);
+    // Those not listed any more are applied wherever they matter: a cut at the very end only raises the number.
+    if (truncateSeq > (due.at(-1)?.seq ?? known)) due.push({ seq: truncateSeq, from: FILE_SIZE_MAX_BYTES });
+    for (const { seq, from } of due) {
+      const fields = { type: FrameType.TRUNCATE, pg, epoch, ino, length, truncateSeq: seq, aux: from };
+      await link.call(fields, undefined, ATTEMPT_DEADLINE_MS);
+    }
+  }
+}

@@ -1,0 +1,439 @@
+import { assert } from '../../common/assert.js';
+import type { Clock, Timespec } from '../../common/clock.js';
+import type { Logger } from '../../common/logger.js';
+import { HoldfastError, toHoldfastError } from '../../proto/errors.js';
+import type { Attr, Truncate } from '../../proto/gen/meta.js';
+import { FILE_SIZE_MAX_BYTES } from '../../proto/types.js';
+import type { ChunkApi, CommitApi, FileLayout } from './api.js';
+import type { BlockCache } from './block-cache.js';
+import type { Extent } from './extent.js';
+import type { Flusher, FlushSource } from './flusher.js';
+import { READ_BLOCK_BYTES_MAX, SLOT_BYTES_MAX } from './limits.js';
+import { WriteBuffer } from './write-buffer.js';
+
+/** What all files of a mount share. */
+export interface DataDeps {
+  clock: Clock;
+  log: Logger;
+  chunks: ChunkApi;
+  meta: CommitApi;
+  flusher: Flusher;
+  blocks: BlockCache;
+}
+
+/** Which write errors an open file description has reported already. */
+export interface ErrorMark {
+  seen: number;
+}
+
+/** A point in the order of the writes of one file. */
+interface WriteMark {
+  written: number;
+  /** Furthest end of what was not committed then. */
+  end: number;
+  /** Truncates before it. */
+  cuts: number;
+}
+
+/** An extent that reaches its slot's end is sent at once when it has this size: a sequential writer will not come back. */
+const EARLY_SEND_BYTES_MIN = 64 * 1024;
+/** A commit whose outcome got lost with the session is repeated: all of it but the allocation bears that. */
+const COMMIT_ATTEMPTS_MAX = 2;
+
+/**
+ * The contents of one inode as this mount sees them: what the servers hold, and over it what was written here and is on
+ * its way. Invariants:
+ * - size and mtime are committed only when the bytes they speak of are on the chunkservers;
+ * - every byte that landed is followed by a commit, so that others see the change;
+ * - a truncate is alone: no write is taken during it, nothing that it cuts off is on its way.
+ */
+export class FileData implements FileLayout, FlushSource {
+  readonly ino: number;
+  readonly chunkSize: number;
+  readonly buffer: WriteBuffer;
+  countedBytes = 0;
+  dirtySince: number | undefined;
+  readonly #deps: DataDeps;
+  #attr: Attr;
+  /** Writes so far, and how many of them the newest commit covers. */
+  #written = 0;
+  #committed = 0;
+  /** Furthest end of what was written, sent, and acknowledged since the newest commit. */
+  #pendingEnd = 0;
+  #sentEnd = 0;
+  #ackedEnd = 0;
+  #dataLost = false;
+  /** Time of the newest write not yet committed. */
+  #mtime: Timespec | undefined;
+  #ctime: Timespec | undefined;
+  #allocatedDelta = 0;
+  /** Groups with acknowledged writes that no SYNC has covered, each with the number of the newest. */
+  readonly #unsynced = new Map<number, number>();
+  readonly #sends = new Map<Extent, Promise<void>>();
+  #acks = 0;
+  #committing: Promise<void> | undefined;
+  #truncating: Promise<void> | undefined;
+  /** Truncates so far. */
+  #cuts = 0;
+  /** The file as it was before it was opened here: what of it is on disk is unknown. */
+  #historyEnd: number;
+  #writingBack = false;
+  #errors = 0;
+  #lastError: HoldfastError | undefined;
+
+  /** @param isNew made here just now: nobody else has written to it */
+  constructor(attr: Attr, isNew: boolean, deps: DataDeps) {
+    assert(attr.chunkSize > 0, 'a regular file has a chunk size');
+    this.#historyEnd = isNew ? 0 : attr.size;
+    this.ino = attr.ino;
+    this.chunkSize = attr.chunkSize;
+    this.#attr = attr;
+    this.#deps = deps;
+    this.buffer = new WriteBuffer(unitWithin(attr.chunkSize, SLOT_BYTES_MAX), (extent) =>
+      deps.flusher.enqueue(this, extent, true),
+    );
+  }
+
+  get truncateSeq(): number {
+    return this.#attr.truncateSeq;
+  }
+
+  get truncates(): readonly Truncate[] {
+    return this.#attr.truncates;
+  }
+
+  /** With what was written here. */
+  get size(): number {
+    return Math.max(this.#attr.size, this.#pendingEnd);
+  }
+
+  /** From here on the servers hold nothing. */
+  get serverEnd(): number {
+    return Math.max(this.#attr.size, this.#sentEnd);
+  }
+
+  /** Nothing to write back or to commit. */
+  get clean(): boolean {
+    return this.buffer.empty && this.#committed === this.#written && !this.#committing;
+  }
+
+  /** The newest attributes with what was written here laid over them. */
+  view(): Attr {
+    const { size, mtime, ctime, allocated } = this.#attr;
+    if (this.clean && this.size === size) return this.#attr;
+    return {
+      ...this.#attr,
+      size: this.size,
+      mtime: this.#mtime ?? mtime,
+      ctime: this.#ctime ?? ctime,
+      allocated: Math.max(0, allocated + this.#allocatedDelta) + this.buffer.bytes,
+    };
+  }
+
+  /** Takes attributes from the server; older ones than known are ignored. @param own they answer a change made here */
+  applyAttr(attr: Attr, own: boolean): void {
+    const known = this.#attr;
+    if (attr.change < known.change) return;
+    this.#attr = attr;
+    const foreign = own ? attr.change > known.change + 1 : attr.change !== known.change;
+    if (foreign) this.#deps.blocks.drop(this.ino);
+    this.#deps.blocks.confirm(this.ino);
+  }
+
+  /** utimes(2) here: the commit of earlier writes must not set another time. */
+  timesSet(attr: Attr, mtimeSet: boolean): void {
+    if (mtimeSet && this.#mtime) this.#mtime = attr.mtime;
+    if (this.#ctime) this.#ctime = attr.ctime;
+  }
+
+  /** The write error that this description has not reported yet; it counts as reported now. */
+  takeError(mark: ErrorMark): HoldfastError | undefined {
+    if (mark.seen === this.#errors) return undefined;
+    mark.seen = this.#errors;
+    return this.#lastError;
+  }
+
+  /** A new open file description: errors of the past are not its own. */
+  newMark(): ErrorMark {
+    return { seen: this.#errors };
+  }
+
+  /**
+   * Takes bytes at `offset`, or at the end of the file. They are readable here at once.
+   * @returns where they were put
+   * @throws HoldfastError EFBIG; EINTR when `signal` aborts while too much is dirty
+   */
+  async write(offset: number | 'end', data: Buffer, signal?: AbortSignal): Promise<number> {
+    const { flusher, clock } = this.#deps;
+    for (;;) {
+      const wait = this.#truncating ?? flusher.room(this, data.length, signal);
+      if (!wait) break;
+      await wait;
+    }
+    // No await from here on: an append takes the end that it sees.
+    const start = offset === 'end' ? this.size : offset;
+    const end = start + data.length;
+    if (end > FILE_SIZE_MAX_BYTES) throw new HoldfastError('EFBIG');
+    if (data.length === 0) return start;
+    this.#written++;
+    this.#pendingEnd = Math.max(this.#pendingEnd, end);
+    this.#mtime = clock.wall();
+    this.#ctime = this.#mtime;
+    this.dirtySince ??= clock.now();
+    this.buffer.write(start, data, (extent) => {
+      if (extent.length >= EARLY_SEND_BYTES_MIN) flusher.enqueue(this, extent, false);
+    });
+    flusher.recount(this);
+    return start;
+  }
+
+  /** Everything written so far is on the chunkservers and visible to others. Errors: see takeError(). */
+  async flush(): Promise<void> {
+    while (this.#truncating) await this.#truncating;
+    if (this.clean) return;
+    const mark = this.#mark();
+    await this.#drain();
+    await this.#commit(mark);
+  }
+
+  /**
+   * Everything written so far is on disk: data first, then the size. A change of times alone may go beside the data,
+   * and is committed again later, so that others notice what landed after it.
+   * @param dataOnly fdatasync(2): times may follow later
+   */
+  async fsync(dataOnly: boolean): Promise<void> {
+    while (this.#truncating) await this.#truncating;
+    await this.#recallHistory();
+    const mark = this.#mark();
+    const grows = mark.end > this.#attr.size;
+    const timesDue = !dataOnly && this.#committed < mark.written;
+    const waits = [...this.#unsynced.keys()].map((pg) => this.#sync(pg));
+    if (!this.buffer.empty) {
+      await this.#flagSingleExtents();
+      waits.push(this.#drain());
+      if (timesDue && !grows) waits.push(this.#commitTimes());
+    } else if (timesDue && !grows) {
+      waits.push(this.#commit(mark)); // all data has landed
+    }
+    await Promise.all(waits);
+    await Promise.all([...this.#unsynced.keys()].map((pg) => this.#sync(pg)));
+    if (grows) await this.#commit(mark);
+  }
+
+  /**
+   * Changes the size. `setAttr` asks the metaserver; what it answers becomes the known attributes.
+   * Goes on to its end even when its caller does not wait for it.
+   */
+  truncate(size: number, setAttr: () => Promise<Attr>): Promise<Attr> {
+    const former = this.#truncating;
+    const running = former ? former.then(() => this.#truncate(size, setAttr)) : this.#truncate(size, setAttr);
+    const settle = (): void => {
+      if (this.#truncating === held) this.#truncating = undefined;
+    };
+    const held: Promise<void> = running.then(settle, settle);
+    this.#truncating = held;
+    return running;
+  }
+
+  async #truncate(size: number, setAttr: () => Promise<Attr>): Promise<Attr> {
+    const { flusher, blocks, chunks } = this.#deps;
+    await Promise.resolve(); // `#truncating` is set: no write and no commit begins
+    const former = this.size;
+    this.buffer.truncate(size);
+    flusher.recount(this);
+    const beyond = [...this.#sends].filter(([extent]) => extent.end > size);
+    await Promise.all(beyond.map(([, sent]) => sent));
+    while (this.#committing) await this.#committing;
+    // The server numbers a cut only when it knows of something to cut: tell it what has reached the chunkservers.
+    if (this.#sentEnd > size && this.#sentEnd > this.#attr.size) await this.#commitOnce(this.#sentEnd);
+    const attr = await setAttr();
+    this.#cuts++;
+    blocks.drop(this.ino);
+    this.applyAttr(attr, true);
+    this.#pendingEnd = this.#sentEnd = this.#ackedEnd = 0;
+    this.timesSet(attr, true);
+    if (size < former) {
+      const first = Math.floor(size / this.chunkSize);
+      chunks.truncateAhead(this, first, Math.floor((former - 1) / this.chunkSize));
+    }
+    return attr;
+  }
+
+  // ---- FlushSource
+
+  send(extent: Extent): Promise<void> {
+    const sent = this.#send(extent);
+    this.#sends.set(extent, sent);
+    return sent;
+  }
+
+  writeBack(): void {
+    if (this.#writingBack) return;
+    this.#writingBack = true;
+    void this.flush()
+      .catch((error: unknown) => this.#fail(toHoldfastError(error)))
+      .finally(() => {
+        this.#writingBack = false;
+      });
+  }
+
+  async #send(extent: Extent): Promise<void> {
+    const { chunks, blocks } = this.#deps;
+    const { sync, start, end } = extent;
+    const chunk = Math.floor(start / this.chunkSize);
+    this.#sentEnd = Math.max(this.#sentEnd, end);
+    try {
+      const allocated = await chunks.write(this, chunk, start - chunk * this.chunkSize, extent.parts, sync);
+      const pg = sync ? undefined : await chunks.pgOf(this.ino, chunk);
+      if (pg !== undefined) this.#unsynced.set(pg, ++this.#acks);
+      this.#allocatedDelta += allocated;
+      this.#ackedEnd = Math.max(this.#ackedEnd, end);
+    } catch (error) {
+      this.#dataLost = true;
+      this.#fail(toHoldfastError(error));
+    }
+    this.#sends.delete(extent);
+    // What a reader fetched before this moment may be older than what has landed now.
+    blocks.dropRange(this.ino, start, end, unitWithin(this.chunkSize, READ_BLOCK_BYTES_MAX));
+  }
+
+  /** Sends all that is dirty now and waits until nothing of it is in memory. */
+  async #drain(): Promise<void> {
+    const generation = this.buffer.closeGeneration();
+    for (const extent of [...this.buffer.dirtyExtents()]) this.#deps.flusher.enqueue(this, extent, true);
+    await this.buffer.drained(generation);
+  }
+
+  /** A group's only dirty extent carries the SYNC itself; a group with several gets one SYNC behind them. */
+  async #flagSingleExtents(): Promise<void> {
+    const { chunks } = this.#deps;
+    await chunks.pgOf(this.ino, 0); // from now on the groups are known
+    const single = new Map<number, Extent | undefined>();
+    for (const extent of this.buffer.dirtyExtents()) {
+      const pg = chunks.pgOf(this.ino, Math.floor(extent.start / this.chunkSize)) as number;
+      single.set(pg, single.has(pg) ? undefined : extent);
+    }
+    for (const extent of single.values()) if (extent) extent.sync = true;
+  }
+
+  /** The first fsync here of a file that was there before speaks for what others wrote into it, too. */
+  async #recallHistory(): Promise<void> {
+    const end = this.#historyEnd;
+    if (end === 0) return;
+    this.#historyEnd = 0;
+    const { chunks } = this.#deps;
+    const groups = new Set<number>();
+    for (let chunk = 0; chunk * this.chunkSize < end; chunk++) {
+      const pg = await chunks.pgOf(this.ino, chunk);
+      if (groups.has(pg)) break; // neighbouring chunks lie in neighbouring groups: it went round
+      groups.add(pg);
+      if (!this.#unsynced.has(pg)) this.#unsynced.set(pg, ++this.#acks);
+    }
+  }
+
+  async #sync(pg: number): Promise<void> {
+    const newest = this.#unsynced.get(pg);
+    try {
+      await this.#deps.chunks.sync(pg);
+      if (this.#unsynced.get(pg) === newest) this.#unsynced.delete(pg);
+    } catch (error) {
+      this.#unsynced.delete(pg);
+      this.#fail(toHoldfastError(error));
+    }
+  }
+
+  #mark(): WriteMark {
+    return { written: this.#written, end: this.#pendingEnd, cuts: this.#cuts };
+  }
+
+  /** Commits the writes up to the mark, all of which have landed or failed; one commit at a time. */
+  async #commit(mark: WriteMark): Promise<void> {
+    for (let busy = this.#busy; busy; busy = this.#busy) await busy;
+    if (this.#committed >= mark.written) return;
+    // A truncate since the mark has set the size itself, to what covers all that is left of those writes.
+    const end = mark.cuts === this.#cuts ? mark.end : 0;
+    await this.#exclusively(async () => {
+      await this.#commitOnce(end);
+      this.#book(mark.written);
+    });
+  }
+
+  /** Times alone, beside data that is still on its way: does not count as the commit of that data. */
+  async #commitTimes(): Promise<void> {
+    for (let busy = this.#busy; busy; busy = this.#busy) await busy;
+    await this.#exclusively(() => this.#commitOnce(0));
+  }
+
+  /** What a commit must wait for. */
+  get #busy(): Promise<unknown> | undefined {
+    return this.#committing ?? this.#truncating;
+  }
+
+  async #exclusively(commit: () => Promise<void>): Promise<void> {
+    assert(!this.#committing, 'one commit at a time');
+    this.#committing = commit().finally(() => {
+      this.#committing = undefined;
+    });
+    await this.#committing;
+  }
+
+  /** Failures are booked as write errors. */
+  async #commitOnce(end: number): Promise<void> {
+    const { meta } = this.#deps;
+    const reached = this.#dataLost ? Math.min(end, this.#ackedEnd) : end;
+    const newSize = reached > this.#attr.size ? reached : 0;
+    let allocatedDelta = this.#allocatedDelta;
+    this.#allocatedDelta = 0;
+    for (let attempt = 1; ; attempt++) {
+      const { ino, truncateSeq } = this;
+      try {
+        const attr = await meta.commitWrite({
+          ino,
+          newSize,
+          mtime: this.#mtime,
+          allocatedDelta,
+          truncateSeq,
+        });
+        this.applyAttr(attr, true);
+        return;
+      } catch (error) {
+        const failure = toHoldfastError(error);
+        if (failure.errorName === 'EIO' && attempt < COMMIT_ATTEMPTS_MAX) {
+          allocatedDelta = 0; // it may have been counted
+          continue;
+        }
+        this.#fail(failure);
+        return;
+      }
+    }
+  }
+
+  /** The first `written` writes are committed. */
+  #book(written: number): void {
+    this.#committed = Math.max(this.#committed, written);
+    if (this.#committed < this.#written) {
+      this.dirtySince = this.#deps.clock.now();
+      return;
+    }
+    this.#pendingEnd = this.#sentEnd = this.#ackedEnd = 0;
+    this.#dataLost = false;
+    this.#mtime = undefined;
+    this.#ctime = undefined;
+    this.dirtySince = undefined;
+    this.#deps.flusher.recount(this);
+  }
+
+  #fail(error: HoldfastError): void {
+    this.#errors++;
+    this.#lastError = error;
+    this.#deps.log.error({ ino: this.ino, error: error.message }, 'write-back failed');
+  }
+}
+
+/** The largest size up to `max` that divides a chunk. */
+export function unitWithin(chunkSize: number, max: number): number {
+  if (chunkSize <= max) return chunkSize;
+  let unit = max;
+  while (chunkSize % unit !== 0) unit--;
+  return unit;
+}

@@ -1,0 +1,203 @@
+import type { ChunkApi } from './api.js';
+import type { BlockCache } from './block-cache.js';
+import { type Piece, sliceParts } from './extent.js';
+import { type FileData, unitWithin } from './file-data.js';
+import { type DataLimits, READ_BLOCK_BYTES_MAX } from './limits.js';
+
+/** A reader that is this near to where it left off goes on sequentially: the kernel sends several requests at a time. */
+const SEQUENTIAL_SLACK_BYTES = 512 * 1024;
+/** Reading ahead begins with the second sequential read, and not before so many bytes. */
+const READ_AHEAD_RUN_BYTES_MIN = 128 * 1024;
+/** Read ahead by this much of what was read sequentially already. */
+const READ_AHEAD_FACTOR = 4;
+/** An answer with more buffers than this is copied into one: writev(2) takes 1024. */
+const ANSWER_PARTS_MAX = 256;
+
+const ZEROS = Buffer.alloc(1024 * 1024);
+
+/** What is remembered of one open file description's reads. */
+export interface ReadStream {
+  /** Behind the last sequential read. */
+  expected: number;
+  /** How far to read ahead of it, bytes; 0: not at all. */
+  window: number;
+  /** Bytes read sequentially so far. */
+  run: number;
+}
+
+export function newReadStream(): ReadStream {
+  return { expected: 0, window: 0, run: 0 };
+}
+
+/** Bytes that the servers gave for [start, end); `data` may be shorter: a hole. */
+interface Base {
+  start: number;
+  end: number;
+  data: Buffer;
+}
+
+function readBlockBytes(chunkSize: number): number {
+  return unitWithin(chunkSize, READ_BLOCK_BYTES_MAX);
+}
+
+/** Reads files: dirty bytes over cached blocks over what the servers hold. */
+export class FileReader {
+  readonly #chunks: ChunkApi;
+  readonly #blocks: BlockCache;
+  readonly #limits: DataLimits;
+
+  constructor(chunks: ChunkApi, blocks: BlockCache, limits: DataLimits) {
+    this.#chunks = chunks;
+    this.#blocks = blocks;
+    this.#limits = limits;
+  }
+
+  /**
+   * @returns the bytes of [offset, offset + size), fewer only at the end of the file, in one or more buffers
+   * @throws HoldfastError EIO; EINTR when `signal` aborts
+   */
+  async read(
+    file: FileData,
+    stream: ReadStream,
+    offset: number,
+    size: number,
+    signal?: AbortSignal,
+  ): Promise<Buffer[]> {
+    const end = Math.min(offset + size, file.size);
+    if (end <= offset) return [];
+    // Taken before anything is asked of a server: what lands meanwhile is in one of the two.
+    const dirty = file.buffer.snapshot(offset, end);
+    const gap = gapOf(dirty, offset, end);
+    this.#advance(stream, offset, end);
+    const fetchEnd = Math.min(gap.end, file.serverEnd);
+    const bases = fetchEnd > gap.start ? this.#fetch(file, stream, gap.start, fetchEnd, signal) : undefined;
+    if (stream.window > 0) this.#readAhead(file, stream, end);
+    return compose(offset, end, dirty, bases ? await bases : []);
+  }
+
+  #advance(stream: ReadStream, offset: number, end: number): void {
+    if (Math.abs(offset - stream.expected) > SEQUENTIAL_SLACK_BYTES) {
+      stream.expected = end;
+      stream.run = 0;
+      stream.window = 0;
+      return;
+    }
+    const first = stream.run === 0;
+    stream.run += end - offset;
+    stream.expected = Math.max(stream.expected, end);
+    if (first || stream.run < READ_AHEAD_RUN_BYTES_MIN) return;
+    stream.window = Math.min(this.#limits.readAheadBytesMax, READ_AHEAD_FACTOR * stream.run);
+  }
+
+  /** Sequential readers take whole blocks through the cache, others just their bytes. */
+  async #fetch(
+    file: FileData,
+    stream: ReadStream,
+    start: number,
+    end: number,
+    signal: AbortSignal | undefined,
+  ): Promise<Base[]> {
+    const unit = readBlockBytes(file.chunkSize);
+    const waits: Promise<Base>[] = [];
+    for (let at = start; at < end; ) {
+      const index = Math.floor(at / unit);
+      const until = Math.min(end, (index + 1) * unit);
+      // Most of a block is fetched as it is: keeping the little rest would not pay.
+      const whole = stream.window > 0 && (until - at) * 2 < Math.min(unit, file.serverEnd - index * unit);
+      const block =
+        this.#blocks.get(file.ino, index) ?? (whole ? this.#fetchBlock(file, index, unit) : undefined);
+      if (block) waits.push(fromBlock(block.data, at, until, index * unit));
+      else waits.push(this.#fetchRange(file, at, until, signal));
+      at = until;
+    }
+    return Promise.all(waits);
+  }
+
+  async #fetchRange(file: FileData, start: number, end: number, signal?: AbortSignal): Promise<Base> {
+    const chunk = Math.floor(start / file.chunkSize);
+    const data = await this.#chunks.read(file, chunk, start - chunk * file.chunkSize, end - start, signal);
+    return { start, end, data };
+  }
+
+  #fetchBlock(file: FileData, index: number, unit: number): { data: Promise<Buffer> } | undefined {
+    const start = index * unit;
+    const chunk = Math.floor(start / file.chunkSize);
+    const offset = start - chunk * file.chunkSize;
+    return this.#blocks.fetch(file.ino, index, unit, () => this.#chunks.read(file, chunk, offset, unit));
+  }
+
+  /** Asks for the blocks behind `end` that the window covers and that are not there yet. */
+  #readAhead(file: FileData, stream: ReadStream, end: number): void {
+    const unit = readBlockBytes(file.chunkSize);
+    const until = Math.min(stream.expected + stream.window, file.serverEnd);
+    // Half of the cache at most, so that several readers do not throw out one another's blocks.
+    const last = Math.min(
+      Math.ceil(until / unit),
+      Math.floor(end / unit) + this.#limits.blockCacheBytesMax / 2 / unit,
+    );
+    for (let index = Math.floor(end / unit); index < last; index++) {
+      if (!this.#blocks.has(file.ino, index)) this.#fetchBlock(file, index, unit);
+    }
+  }
+}
+
+async function fromBlock(
+  data: Promise<Buffer>,
+  start: number,
+  end: number,
+  blockStart: number,
+): Promise<Base> {
+  const block = await data;
+  return { start, end, data: block.subarray(start - blockStart, end - blockStart) };
+}
+
+/** The range that the pieces leave open: from its first missing byte to its last; empty when nothing is missing. */
+function gapOf(pieces: readonly Piece[], start: number, end: number): { start: number; end: number } {
+  let from = start;
+  let to = end;
+  for (const piece of pieces) {
+    if (piece.start > from) break;
+    from = piece.end;
+  }
+  if (from >= end) return { start: end, end };
+  for (let at = pieces.length - 1; at >= 0; at--) {
+    const piece = pieces[at] as Piece;
+    if (piece.end < to) break;
+    to = piece.start;
+  }
+  return { start: from, end: to };
+}
+
+/** Lays the pieces over the bases and zeros under both. Nothing is copied unless there are very many parts. */
+function compose(start: number, end: number, pieces: readonly Piece[], bases: readonly Base[]): Buffer[] {
+  const out: Buffer[] = [];
+  let at = start;
+  for (const piece of pieces) {
+    if (piece.start > at) fill(at, piece.start, bases, out);
+    out.push(...piece.parts);
+    at = piece.end;
+  }
+  if (at < end) fill(at, end, bases, out);
+  return out.length > ANSWER_PARTS_MAX ? [Buffer.concat(out)] : out;
+}
+
+function fill(start: number, end: number, bases: readonly Base[], out: Buffer[]): void {
+  let at = start;
+  for (const base of bases) {
+    if (base.end <= at || base.start >= end) continue;
+    if (base.start > at) zeros(base.start - at, out);
+    at = Math.max(at, base.start);
+    const until = Math.min(end, base.end);
+    const stored = Math.min(until, base.start + base.data.length);
+    if (stored > at) out.push(...sliceParts([base.data], at - base.start, stored - base.start));
+    zeros(until - Math.max(at, stored), out);
+    at = until;
+  }
+  zeros(end - at, out);
+}
+
+function zeros(bytes: number, out: Buffer[]): void {
+  for (let left = bytes; left > 0; left -= ZEROS.length) {
+    out.push(left >= ZEROS.length ? ZEROS : ZEROS.subarray(0, left));
+  }
+}

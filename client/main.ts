@@ -1,0 +1,127 @@
+import { hostname } from 'node:os';
+import { type Clock, delay } from '../common/clock.js';
+import type { Logger } from '../common/logger.js';
+import type { Prng } from '../common/prng.js';
+import { PROTOCOL_VERSION } from '../proto/types.js';
+import { ChunkConnections, frameDialer } from './data/chunk-connections.js';
+import { ChunkIo } from './data/chunk-io.js';
+import { ClusterView } from './data/cluster-view.js';
+import { type DataLimits, dataLimits } from './data/limits.js';
+import type { BindingInfo, Mount } from './fuse/binding.js';
+import { type BindingChoice, mountFileSystem } from './fuse/choose.js';
+import { grpcDialer } from './meta/dialer.js';
+import { MetaSession } from './meta/session.js';
+import { HoldfastFs } from './vfs/vfs.js';
+
+/** How long the first connection may take. */
+export const CONNECT_TIMEOUT_MS = 15_000;
+/** How long an unmount waits for programs, then for dirty data, then for the end of the session. */
+export const UNMOUNT_GRACE_MS = 2_000;
+export const UNMOUNT_FLUSH_TIMEOUT_MS = 10_000;
+export const SESSION_CLOSE_TIMEOUT_MS = 1_000;
+
+export interface RunMountOptions {
+  /** An empty directory. */
+  mountPoint: string;
+  /** host:port of metaservers; one that answers is enough, the others are learnt from it. */
+  metaservers: readonly string[];
+  /** Refuse any other cluster; absent: take the one that answers. */
+  clusterId?: string;
+  binding: BindingChoice;
+  readOnly?: boolean;
+  /** Other users may use the mount; default true. */
+  allowOther?: boolean;
+  /** Calls fail with ETIMEDOUT after so long instead of waiting for the cluster. */
+  soft?: { timeoMs: number };
+  /** Shown as the source in /proc/mounts. */
+  fsName: string;
+  /** Memory and parallelism; what is absent has its default. */
+  limits?: Partial<DataLimits>;
+  connectTimeoutMs?: number;
+}
+
+export interface RunMountDeps {
+  clock: Clock;
+  log: Logger;
+  prng: Prng;
+}
+
+export interface RunningMount {
+  readonly info: BindingInfo;
+  /** What this binding cannot do, one line each. */
+  readonly limits: string[];
+  /** Settles when the mount has ended, whoever ended it, and everything is written back. */
+  readonly ended: Promise<void>;
+  /** Writes back, unmounts, ends the session. Idempotent. */
+  unmount(): Promise<void>;
+}
+
+/**
+ * Connects to a cluster and mounts it.
+ * @throws HoldfastError ETIMEDOUT (no metaserver answered), WRONG_CLUSTER, VERSION, EINVAL (limits);
+ *   MountError (mount point, permission, no FUSE)
+ */
+export async function runMount(options: RunMountOptions, deps: RunMountDeps): Promise<RunningMount> {
+  const { clock, log, prng } = deps;
+  const limits = dataLimits(options.limits);
+  const softTimeoutMs = options.soft?.timeoMs;
+  const view = new ClusterView(clock);
+  const session = new MetaSession(
+    {
+      metaservers: options.metaservers,
+      clusterId: options.clusterId ?? '',
+      hostname: hostname(),
+      mountPoint: options.mountPoint,
+      softTimeoutMs,
+    },
+    { clock, log, prng, dial: grpcDialer(clock) },
+  );
+  session.onMap((map) => view.update(map));
+  await session.start(options.connectTimeoutMs ?? CONNECT_TIMEOUT_MS);
+  const hello = () => ({
+    protocol: PROTOCOL_VERSION,
+    clusterId: session.clusterId,
+    role: 'client' as const,
+    id: session.id,
+  });
+  const connections = new ChunkConnections(clock, log, frameDialer(clock, log, hello));
+  const chunks = new ChunkIo({ clock, log, prng, view, connections, softTimeoutMs });
+  const readOnly = options.readOnly ?? false;
+  const destroyTimeoutMs = UNMOUNT_FLUSH_TIMEOUT_MS;
+  const fs = new HoldfastFs({ meta: session, chunks, clock, log, limits, readOnly, destroyTimeoutMs });
+
+  const { mountPoint, fsName, binding, allowOther = true } = options;
+  let mount: Mount;
+  try {
+    mount = await mountFileSystem(fs, { mountPoint, fsName, allowOther, readOnly, binding }, log, clock);
+  } catch (error) {
+    await session.close(SESSION_CLOSE_TIMEOUT_MS);
+    throw error;
+  }
+  const cleanUp = async (): Promise<void> => {
+    await fs.destroy();
+    await session.close(SESSION_CLOSE_TIMEOUT_MS);
+    connections.close('unmounted');
+  };
+  const ended = mount.ended.then(cleanUp, cleanUp);
+  return {
+    info: mount.info,
+    limits: describeLimits(mount.info),
+    ended,
+    async unmount() {
+      // What is dirty goes first: it needs no kernel, and the kernel's part is then short.
+      await Promise.race([fs.destroy(), delay(clock, UNMOUNT_FLUSH_TIMEOUT_MS)]);
+      await mount.unmount(UNMOUNT_GRACE_MS);
+      await ended;
+    },
+  };
+}
+
+function describeLimits(info: BindingInfo): string[] {
+  const limits: string[] = [];
+  if (!info.callerIdentity)
+    limits.push('every file belongs to the user who mounted: other users are not told apart');
+  if (!info.nanoseconds) limits.push('file times are kept in milliseconds');
+  if (!info.notify) limits.push('changes of other mounts are seen after a second at the earliest');
+  return limits;
+}

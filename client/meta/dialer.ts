@@ -1,0 +1,44 @@
+import type { Clock } from '../../common/clock.js';
+import { type ClientEnvelope, MetaServiceDefinition, type ServerEnvelope } from '../../proto/gen/meta.js';
+import { CallStream, RpcClient } from '../../proto/rpc.js';
+
+export type ClientBody = NonNullable<ClientEnvelope['body']>;
+
+/** One stream to one metaserver. */
+export interface MetaConnection {
+  /** @throws HoldfastError the server's error, CONNECTION_LOST, DEADLINE_EXCEEDED or OVERLOADED */
+  call(body: ClientBody, deadlineMs: number): Promise<ServerEnvelope>;
+  /** One-way. */
+  push(body: ClientBody): void;
+  /** Ends it; `onEnd` is called unless it was already. */
+  close(reason: string): void;
+}
+
+export interface MetaConnectionEvents {
+  onPush(push: ServerEnvelope): void;
+  /** Called once, after all pending calls were rejected. */
+  onEnd(reason: string): void;
+}
+
+/** Opens a stream at once; that nobody listens shows as its end. */
+export type MetaDialer = (address: string, events: MetaConnectionEvents) => MetaConnection;
+
+/**
+ * Dials over gRPC. Each stream has its own channel: a channel that failed once holds later streams back for its own
+ * back-off, and the session has a better one.
+ */
+export function grpcDialer(clock: Clock): MetaDialer {
+  return (address, events) => {
+    const client = new RpcClient(address);
+    const stream = client.openStream(MetaServiceDefinition.fullName, MetaServiceDefinition.methods.connect);
+    const calls = new CallStream<ClientEnvelope, ServerEnvelope>(stream, clock, events.onPush, (reason) => {
+      client.close();
+      events.onEnd(reason);
+    });
+    return {
+      call: (body, deadlineMs) => calls.call((id) => ({ id, deadlineMs, body }), deadlineMs),
+      push: (body) => calls.push((id) => ({ id, deadlineMs: 0, body })),
+      close: (reason) => calls.close(reason),
+    };
+  };
+}

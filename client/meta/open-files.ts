@@ -1,0 +1,56 @@
+import { assert } from '../../common/assert.js';
+
+/** Closed inodes are announced together, at most this many in one message. */
+export const CLOSED_BATCH_MAX = 1024;
+
+/**
+ * How often each inode is open on this mount, and which last closes the server has not been told yet. Opens need no
+ * announcement of their own: the Open and MakeNode requests register the session.
+ * Invariant: an inode with a count is never among the closed ones.
+ */
+export class OpenFileCounts {
+  readonly #counts = new Map<number, number>();
+  #closed = new Set<number>();
+
+  retain(ino: number): void {
+    this.#counts.set(ino, (this.#counts.get(ino) ?? 0) + 1);
+    this.#closed.delete(ino);
+  }
+
+  /** @returns true when it was the last one: takeClosed() has something */
+  release(ino: number): boolean {
+    const count = this.#counts.get(ino);
+    assert(count !== undefined, `release of inode ${ino}, which is not open`);
+    if (count > 1) {
+      this.#counts.set(ino, count - 1);
+      return false;
+    }
+    this.#counts.delete(ino);
+    this.#closed.add(ino);
+    return true;
+  }
+
+  has(ino: number): boolean {
+    return this.#counts.has(ino);
+  }
+
+  /** Every inode that is open, for the Hello to a new leader. Closes behind it are still announced: they do no harm. */
+  snapshot(): number[] {
+    return [...this.#counts.keys()];
+  }
+
+  get closedPending(): number {
+    return this.#closed.size;
+  }
+
+  /** Last closes to announce, oldest first. */
+  takeClosed(): number[] {
+    const taken: number[] = [];
+    for (const ino of this.#closed) {
+      if (taken.length >= CLOSED_BATCH_MAX) break;
+      taken.push(ino);
+      this.#closed.delete(ino);
+    }
+    return taken;
+  }
+}

@@ -1,0 +1,273 @@
+import { assert } from '../../common/assert.js';
+import { type Deferred, deferred } from '../../common/deferred.js';
+import { HoldfastError } from '../../proto/errors.js';
+import type { MutationReply } from '../../proto/gen/meta.js';
+import type { MutationOp, ReadOp, ReadResult } from './api.js';
+
+/**
+ * What a session has asked and not got answered. Pure: time and connection come in as calls, requests to send come out
+ * of next().
+ *
+ * Exactly once: a mutation gets its number when it is sent first, keeps it for every repetition, and is repeated until
+ * it is answered, even when its caller has gone. Numbers below `ackedBelow` are answered, all of them.
+ */
+
+/** Sent and unanswered mutations; the state machine keeps the results of at least as many for each session. */
+export const MUTATIONS_IN_FLIGHT_MAX = 256;
+export const READS_IN_FLIGHT_MAX = 1024;
+/** Requests that wait to be sent; a further one is refused with OVERLOADED. FUSE itself allows far fewer. */
+export const REQUESTS_WAITING_MAX = 65_536;
+export const RETRY_MIN_MS = 20;
+export const RETRY_MAX_MS = 500;
+
+interface Common {
+  attempts: number;
+  /** Not to be sent before; clock ms. */
+  notBefore: number;
+  /** The caller gets ETIMEDOUT then; Infinity: never. */
+  readonly giveUpAt: number;
+  /** The caller has its answer, or went away. */
+  settled: boolean;
+  /** A copy is on its way on the present connection. */
+  inFlight: boolean;
+}
+
+export interface PendingRead extends Common {
+  readonly kind: 'read';
+  readonly op: ReadOp;
+  readonly result: Deferred<ReadResult>;
+}
+
+export interface PendingMutation extends Common {
+  readonly kind: 'mutation';
+  readonly op: MutationOp;
+  /** 0: never sent. */
+  seq: number;
+  readonly result: Deferred<MutationReply>;
+}
+
+export type PendingRequest = PendingRead | PendingMutation;
+
+export class RequestLedger {
+  #mutationQueue: PendingMutation[] = [];
+  #readQueue: PendingRead[] = [];
+  /** Failed for now: each waits for its notBefore. */
+  readonly #delayed = new Set<PendingRequest>();
+  readonly #readsInFlight = new Set<PendingRead>();
+  /** Numbered and unanswered, in the order of their numbers. */
+  readonly #unanswered = new Map<number, PendingMutation>();
+  readonly #softTimeoutMs: number;
+  #nextSeq = 1;
+  #mutationsInFlight = 0;
+
+  /** @param softTimeoutMs callers get ETIMEDOUT after it; Infinity: they wait for ever */
+  constructor(softTimeoutMs: number) {
+    this.#softTimeoutMs = softTimeoutMs;
+  }
+
+  addRead(op: ReadOp, now: number): PendingRead {
+    const request: PendingRead = { kind: 'read', op, ...this.#common(now), result: deferred() };
+    this.#refuseFlood(this.#readQueue.length);
+    this.#readQueue.push(request);
+    return request;
+  }
+
+  addMutation(op: MutationOp, now: number): PendingMutation {
+    const request: PendingMutation = {
+      kind: 'mutation',
+      op,
+      seq: 0,
+      ...this.#common(now),
+      result: deferred(),
+    };
+    this.#refuseFlood(this.#mutationQueue.length);
+    this.#mutationQueue.push(request);
+    return request;
+  }
+
+  /** Every number below is answered. */
+  get ackedBelow(): number {
+    for (const seq of this.#unanswered.keys()) return seq;
+    return this.#nextSeq;
+  }
+
+  /** Requests on the present connection. */
+  get inFlight(): number {
+    return this.#mutationsInFlight + this.#readsInFlight.size;
+  }
+
+  /** All that is not answered yet, sent or not. */
+  get pending(): number {
+    return this.#mutationQueue.length + this.#readQueue.length + this.#delayed.size + this.inFlight;
+  }
+
+  /** The next request to send now; it counts as in flight. Mutations come out in the order of their numbers. */
+  next(now: number): PendingRequest | undefined {
+    if (this.#delayed.size > 0) this.#wakeDelayed(now);
+    if (this.#mutationsInFlight < MUTATIONS_IN_FLIGHT_MAX) {
+      const mutation = this.#mutationQueue.shift();
+      if (mutation) {
+        if (mutation.seq === 0) {
+          mutation.seq = this.#nextSeq++;
+          this.#unanswered.set(mutation.seq, mutation);
+        }
+        this.#mutationsInFlight++;
+        return started(mutation);
+      }
+    }
+    if (this.#readsInFlight.size >= READS_IN_FLIGHT_MAX) return undefined;
+    const read = this.#readQueue.shift();
+    if (!read) return undefined;
+    this.#readsInFlight.add(read);
+    return started(read);
+  }
+
+  answeredRead(request: PendingRead, result: ReadResult): void {
+    if (!this.#landed(request) || request.settled) return;
+    request.settled = true;
+    request.result.resolve(result);
+  }
+
+  /** @returns true when the caller took the answer; false: it had gone, the answer is the session's to clean up */
+  answeredMutation(request: PendingMutation, reply: MutationReply): boolean {
+    if (!this.#landed(request)) return true;
+    this.#unanswered.delete(request.seq);
+    if (request.settled) return false;
+    request.settled = true;
+    request.result.resolve(reply);
+    return true;
+  }
+
+  /** One attempt failed; a retriable error is repeated with the same number after a back-off. */
+  failed(request: PendingRequest, error: HoldfastError, now: number): void {
+    if (!this.#landed(request)) return;
+    if (error.retriable) {
+      if (request.kind === 'read' && request.settled) return;
+      request.notBefore = now + Math.min(RETRY_MAX_MS, RETRY_MIN_MS * 2 ** Math.min(request.attempts - 1, 8));
+      this.#delayed.add(request);
+      return;
+    }
+    if (request.kind === 'mutation') this.#unanswered.delete(request.seq);
+    this.#reject(request, error);
+  }
+
+  /** The connection is gone: everything in flight is to be sent again, in the old order, before anything new. */
+  disconnected(): void {
+    const reads = [...this.#readsInFlight].filter((read) => !read.settled);
+    for (const read of this.#readsInFlight) read.inFlight = false;
+    this.#readsInFlight.clear();
+    this.#readQueue = [...reads, ...this.#readQueue];
+    for (const request of this.#delayed) {
+      if (request.kind === 'read') this.#readQueue.unshift(request);
+    }
+    this.#delayed.clear();
+    const fresh = this.#mutationQueue.filter((mutation) => mutation.seq === 0);
+    for (const mutation of this.#unanswered.values()) mutation.inFlight = false;
+    this.#mutationQueue = [...this.#unanswered.values(), ...fresh];
+    this.#mutationsInFlight = 0;
+  }
+
+  /**
+   * The session is gone; numbers begin again. Mutations that were sent have an unknown outcome.
+   * @returns those, rejected with EIO
+   */
+  expired(): PendingMutation[] {
+    this.disconnected();
+    const unknown = [...this.#unanswered.values()];
+    this.#unanswered.clear();
+    this.#mutationQueue = this.#mutationQueue.filter((mutation) => mutation.seq === 0);
+    this.#nextSeq = 1;
+    for (const mutation of unknown) {
+      this.#reject(mutation, new HoldfastError('EIO', 'the session expired, the outcome is unknown'));
+    }
+    return unknown;
+  }
+
+  /** The caller goes without an answer. A mutation that was sent goes on to be repeated; all else is dropped. */
+  abandon(request: PendingRequest, error: HoldfastError): void {
+    if (request.settled) return;
+    this.#reject(request, error);
+    if (request.kind === 'mutation') {
+      if (request.seq === 0) this.#mutationQueue = this.#mutationQueue.filter((one) => one !== request);
+    } else if (!request.inFlight) {
+      this.#delayed.delete(request);
+      this.#readQueue = this.#readQueue.filter((one) => one !== request);
+    }
+  }
+
+  /** Ends the wait of callers whose soft time-out has passed. */
+  expireCallers(now: number): void {
+    if (this.#softTimeoutMs === Infinity) return;
+    const waiting = [
+      ...this.#mutationQueue,
+      ...this.#readQueue,
+      ...this.#delayed,
+      ...this.#readsInFlight,
+      ...this.#unanswered.values(),
+    ];
+    for (const request of waiting) {
+      if (!request.settled && request.giveUpAt <= now) this.abandon(request, new HoldfastError('ETIMEDOUT'));
+    }
+  }
+
+  /** When next() may have something that it has not now; undefined: not by time alone. */
+  nextWakeAt(): number | undefined {
+    let wake: number | undefined;
+    for (const request of this.#delayed) {
+      if (wake === undefined || request.notBefore < wake) wake = request.notBefore;
+    }
+    return wake;
+  }
+
+  /** Rejects every caller: the mount is gone. */
+  close(error: HoldfastError): void {
+    this.disconnected();
+    for (const request of [...this.#mutationQueue, ...this.#readQueue]) this.#reject(request, error);
+    this.#mutationQueue = [];
+    this.#readQueue = [];
+    this.#unanswered.clear();
+  }
+
+  #common(now: number): Common {
+    const giveUpAt = now + this.#softTimeoutMs;
+    return { attempts: 0, notBefore: 0, giveUpAt, settled: false, inFlight: false };
+  }
+
+  #refuseFlood(waiting: number): void {
+    if (waiting >= REQUESTS_WAITING_MAX) throw new HoldfastError('OVERLOADED', 'too many requests wait');
+  }
+
+  /** @returns false when the attempt is one of a former connection: it does not count any more */
+  #landed(request: PendingRequest): boolean {
+    if (!request.inFlight) return false;
+    request.inFlight = false;
+    if (request.kind === 'read') this.#readsInFlight.delete(request);
+    else this.#mutationsInFlight--;
+    return true;
+  }
+
+  #reject(request: PendingRequest, error: HoldfastError): void {
+    if (request.settled) return;
+    request.settled = true;
+    request.result.reject(error);
+  }
+
+  #wakeDelayed(now: number): void {
+    const mutations: PendingMutation[] = [];
+    for (const request of this.#delayed) {
+      if (request.notBefore > now) continue;
+      this.#delayed.delete(request);
+      if (request.kind === 'mutation') mutations.push(request);
+      else this.#readQueue.unshift(request);
+    }
+    mutations.sort((a, b) => a.seq - b.seq);
+    this.#mutationQueue.unshift(...mutations);
+  }
+}
+
+function started<R extends PendingRequest>(request: R): R {
+  assert(!request.inFlight, 'a request is in flight once');
+  request.inFlight = true;
+  request.attempts++;
+  return request;
+}

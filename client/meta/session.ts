@@ -1,0 +1,436 @@
+import type { Clock, Timer } from '../../common/clock.js';
+import { type Deferred, deferred } from '../../common/deferred.js';
+import type { Logger } from '../../common/logger.js';
+import type { Prng } from '../../common/prng.js';
+import { errorFromCode, HoldfastError, toHoldfastError } from '../../proto/errors.js';
+import type { ClusterMap } from '../../proto/gen/cluster.js';
+import type { HelloReply, MutationReply, ServerEnvelope } from '../../proto/gen/meta.js';
+import { PROTOCOL_VERSION } from '../../proto/types.js';
+import { throwIfInterrupted } from '../wait.js';
+import type { MetaApi, MutationOp, ReadOp, ReadResult } from './api.js';
+import type { MetaConnection, MetaDialer } from './dialer.js';
+import { LeaderSearch } from './leader-search.js';
+import { CLOSED_BATCH_MAX, OpenFileCounts } from './open-files.js';
+import { type PendingMutation, type PendingRequest, RequestLedger } from './request-ledger.js';
+
+/** A server that has not answered Hello by then is asked again. */
+const HELLO_DEADLINE_MS = 3_000;
+/** One attempt of a request; it is repeated after that. */
+const ATTEMPT_DEADLINE_MS = 5_000;
+const WATCHDOG_INTERVAL_MS = 250;
+/** With requests in flight, a leader that is silent for so long is asked whether it lives. */
+const SILENCE_BUSY_MS = 500;
+/** With none, the session is kept alive this often. */
+const SILENCE_IDLE_MS = 5_000;
+const KEEP_ALIVE_DEADLINE_MS = 1_500;
+/** Last closes are gathered for so long, so that a file opened again at once costs no message. */
+const CLOSED_DELAY_MS = 20;
+
+export interface SessionOptions {
+  /** host:port of metaservers; those that the leader names are added. */
+  metaservers: readonly string[];
+  /** Empty: any cluster. */
+  clusterId: string;
+  hostname: string;
+  mountPoint: string;
+  /** Callers get ETIMEDOUT after so long; absent: they wait until the cluster answers. */
+  softTimeoutMs?: number;
+}
+
+export interface SessionDeps {
+  clock: Clock;
+  log: Logger;
+  prng: Prng;
+  dial: MetaDialer;
+}
+
+/**
+ * The mount's session with the metadata service: finds the leader, numbers mutations, repeats what was not answered.
+ * The decisions are LeaderSearch's and RequestLedger's; here are the streams and timers.
+ */
+export class MetaSession implements MetaApi {
+  readonly #options: SessionOptions;
+  readonly #deps: SessionDeps;
+  readonly #search: LeaderSearch;
+  readonly #ledger: RequestLedger;
+  readonly #opens = new OpenFileCounts();
+  readonly #probes = new Map<string, MetaConnection>();
+  readonly #failures = new Map<string, string>();
+  readonly #mapListeners: ((map: ClusterMap) => void)[] = [];
+  #connection: MetaConnection | undefined;
+  #leader = '';
+  #session = 0;
+  #clientUuid: string;
+  #clusterId: string;
+  #lastHeardAt = 0;
+  #keepAliveSent = false;
+  #watchdog: Timer | undefined;
+  #wake: Timer | undefined;
+  #wakeAt = Infinity;
+  #closedTimer: Timer | undefined;
+  #started: Deferred<HelloReply> | undefined;
+  #closed = false;
+
+  constructor(options: SessionOptions, deps: SessionDeps) {
+    this.#options = options;
+    this.#deps = deps;
+    this.#search = new LeaderSearch(options.metaservers);
+    this.#ledger = new RequestLedger(options.softTimeoutMs ?? Infinity);
+    this.#clientUuid = randomUuid(deps.prng);
+    this.#clusterId = options.clusterId;
+  }
+
+  /** The number that servers know this mount by; 0 before the first connection. */
+  get id(): number {
+    return this.#session;
+  }
+
+  get clusterId(): string {
+    return this.#clusterId;
+  }
+
+  /** host:port of the leader that serves this session now; empty: none. */
+  get leader(): string {
+    return this.#connection ? this.#leader : '';
+  }
+
+  /** Called with the map of each Hello and with each push. */
+  onMap(listener: (map: ClusterMap) => void): void {
+    this.#mapListeners.push(listener);
+  }
+
+  /**
+   * Connects for the first time.
+   * @throws HoldfastError ETIMEDOUT with the reason of each address; VERSION or WRONG_CLUSTER at once
+   */
+  async start(timeoutMs: number): Promise<HelloReply> {
+    const { clock } = this.#deps;
+    const started = deferred<HelloReply>();
+    this.#started = started;
+    const timer = clock.after(timeoutMs, () => {
+      const reasons = [...this.#failures].map(([address, reason]) => `${address} (${reason})`);
+      const asked = reasons.length > 0 ? reasons.join(', ') : this.#search.addresses.join(', ');
+      started.reject(new HoldfastError('ETIMEDOUT', `no metaserver answered: ${asked}`));
+    });
+    this.#watchdog = clock.every(WATCHDOG_INTERVAL_MS, () => this.#watch(), { weak: true });
+    this.#search.begin(clock.now());
+    this.#probe();
+    try {
+      return await started.promise;
+    } catch (error) {
+      this.#shutDown('not connected');
+      throw error;
+    } finally {
+      timer.cancel();
+      this.#started = undefined;
+    }
+  }
+
+  async read(op: ReadOp, signal?: AbortSignal): Promise<ReadResult> {
+    throwIfInterrupted(signal);
+    this.#refuseClosed();
+    const request = this.#ledger.addRead(op, this.#deps.clock.now());
+    this.#pump();
+    return this.#await(request, request.result.promise, signal);
+  }
+
+  async mutate(op: MutationOp, signal?: AbortSignal): Promise<MutationReply> {
+    throwIfInterrupted(signal);
+    this.#refuseClosed();
+    const request = this.#ledger.addMutation(op, this.#deps.clock.now());
+    this.#pump();
+    return this.#await(request, request.result.promise, signal);
+  }
+
+  retainOpen(ino: number): void {
+    this.#opens.retain(ino);
+  }
+
+  releaseOpen(ino: number): void {
+    if (!this.#opens.release(ino)) return;
+    if (this.#opens.closedPending >= CLOSED_BATCH_MAX) this.#tellClosed();
+    else
+      this.#closedTimer ??= this.#deps.clock.after(CLOSED_DELAY_MS, () => this.#tellClosed(), { weak: true });
+  }
+
+  /** Ends the session at the server, for at most `timeoutMs`, and all connections. Idempotent. */
+  async close(timeoutMs: number): Promise<void> {
+    if (this.#closed) return;
+    if (this.#connection && this.#session !== 0) {
+      const controller = new AbortController();
+      const timer = this.#deps.clock.after(timeoutMs, () => controller.abort());
+      try {
+        await this.mutate({ $case: 'closeSession', value: {} }, controller.signal);
+      } catch (error) {
+        // The server expires the session by itself.
+        this.#deps.log.warn({ error: toHoldfastError(error).message }, 'the session was not closed');
+      } finally {
+        timer.cancel();
+      }
+    }
+    this.#shutDown('unmounted');
+  }
+
+  // ---- finding the leader
+
+  #probe(): void {
+    const { clock, dial } = this.#deps;
+    if (this.#closed) return;
+    for (const address of this.#search.due(clock.now())) {
+      const probe: MetaConnection = dial(address, {
+        onPush: (push) => this.#onPush(probe, push),
+        onEnd: (reason) => this.#onEnd(probe, reason),
+      });
+      this.#probes.set(address, probe);
+      void this.#greet(address, probe);
+    }
+    this.#schedule();
+  }
+
+  async #greet(address: string, probe: MetaConnection): Promise<void> {
+    const session = this.#session;
+    const value = {
+      protocol: PROTOCOL_VERSION,
+      session,
+      clientUuid: this.#clientUuid,
+      hostname: this.#options.hostname,
+      mountPoint: this.#options.mountPoint,
+      openInodes: this.#opens.snapshot(),
+      clusterId: this.#clusterId,
+    };
+    try {
+      const reply = await probe.call({ $case: 'hello', value }, HELLO_DEADLINE_MS);
+      if (reply.body?.$case !== 'hello') throw new HoldfastError('PROTOCOL', 'Hello was not answered');
+      if (this.#probes.get(address) !== probe) return; // another one won
+      this.#adopt(address, probe, reply.body.value);
+    } catch (error) {
+      if (this.#probes.get(address) !== probe) return;
+      this.#probes.delete(address);
+      probe.close('not the leader');
+      this.#refused(address, session, toHoldfastError(error));
+    }
+  }
+
+  #refused(address: string, session: number, error: HoldfastError): void {
+    const { clock, log } = this.#deps;
+    this.#failures.set(address, error.message);
+    log.debug({ address, error: error.message, hint: error.leaderHint }, 'metaserver refused');
+    if (error.errorName === 'VERSION' || error.errorName === 'WRONG_CLUSTER') {
+      this.#started?.reject(new HoldfastError(error.errorName, `${address}: ${error.message}`));
+    }
+    if (error.errorName === 'SESSION_EXPIRED' && session !== 0 && session === this.#session) this.#expire();
+    this.#search.failed(address, error.leaderHint, clock.now());
+    this.#probe();
+  }
+
+  #adopt(address: string, connection: MetaConnection, hello: HelloReply): void {
+    const { clock, log } = this.#deps;
+    this.#probes.delete(address);
+    this.#connection = connection;
+    this.#leader = address;
+    this.#search.end();
+    this.#search.add(hello.metaservers);
+    for (const probe of [...this.#probes.values()]) {
+      probe.close('another server is the leader');
+    }
+    this.#probes.clear();
+    this.#failures.clear();
+    this.#session = hello.session;
+    this.#clusterId = hello.clusterId;
+    this.#lastHeardAt = clock.now();
+    this.#keepAliveSent = false;
+    log.info({ leader: address, session: hello.session, repeated: this.#ledger.pending }, 'connected');
+    if (hello.map) for (const listener of this.#mapListeners) listener(hello.map);
+    this.#started?.resolve(hello);
+    this.#pump();
+    this.#tellClosed();
+  }
+
+  /** The session is no more: a new one, under a new name. Open files go on by inode number. */
+  #expire(): void {
+    const { log, prng } = this.#deps;
+    const unknown = this.#ledger.expired();
+    log.error(
+      { session: this.#session, unknown: unknown.map((mutation) => mutation.op.$case) },
+      'the session expired; changes with unknown outcome failed with EIO',
+    );
+    this.#session = 0;
+    this.#clientUuid = randomUuid(prng);
+  }
+
+  // ---- the connection
+
+  #pump(): void {
+    const { clock } = this.#deps;
+    const connection = this.#connection;
+    if (connection) {
+      const now = clock.now();
+      for (let request = this.#ledger.next(now); request; request = this.#ledger.next(now)) {
+        void this.#send(connection, request);
+        if (this.#connection !== connection) break;
+      }
+    }
+    this.#schedule();
+  }
+
+  async #send(connection: MetaConnection, request: PendingRequest): Promise<void> {
+    const session = this.#session;
+    try {
+      if (request.kind === 'read') {
+        const reply = await connection.call(
+          { $case: 'read', value: { op: request.op } },
+          ATTEMPT_DEADLINE_MS,
+        );
+        if (connection !== this.#connection) return;
+        this.#lastHeardAt = this.#deps.clock.now();
+        if (reply.body?.$case !== 'read' || !reply.body.value.result) throw new HoldfastError('PROTOCOL');
+        this.#ledger.answeredRead(request, reply.body.value.result);
+      } else {
+        const { seq, op } = request;
+        const value = { session, seq, ackedBelow: this.#ledger.ackedBelow, op };
+        const reply = await connection.call({ $case: 'mutation', value }, ATTEMPT_DEADLINE_MS);
+        if (connection !== this.#connection) return;
+        this.#lastHeardAt = this.#deps.clock.now();
+        if (reply.body?.$case !== 'mutation') throw new HoldfastError('PROTOCOL');
+        if (!this.#ledger.answeredMutation(request, reply.body.value))
+          this.#undoOpen(request, reply.body.value);
+      }
+    } catch (error) {
+      if (connection === this.#connection) this.#attemptFailed(connection, request, toHoldfastError(error));
+    }
+    this.#pump();
+  }
+
+  #attemptFailed(connection: MetaConnection, request: PendingRequest, error: HoldfastError): void {
+    if (error.errorName === 'NOT_LEADER') {
+      this.#lose(connection, 'no longer the leader', error.leaderHint);
+    } else if (error.errorName === 'SESSION_EXPIRED') {
+      this.#expire();
+      this.#lose(connection, 'session expired', this.#leader);
+    } else {
+      this.#ledger.failed(request, error, this.#deps.clock.now());
+    }
+  }
+
+  /** The caller of a MakeNode with an open went away before the answer: nobody will close what it opened. */
+  #undoOpen(request: PendingMutation, reply: MutationReply): void {
+    if (request.op.$case !== 'makeNode' || !request.op.value.open || reply.result?.$case !== 'attr') return;
+    this.retainOpen(reply.result.value.ino);
+    this.releaseOpen(reply.result.value.ino);
+  }
+
+  #onPush(connection: MetaConnection, push: ServerEnvelope): void {
+    if (connection !== this.#connection) return;
+    this.#lastHeardAt = this.#deps.clock.now();
+    if (push.error !== 0) {
+      const error = errorFromCode(push.error, push.errorText);
+      this.#lose(connection, error.message, push.leaderHint);
+    } else if (push.body?.$case === 'map') {
+      for (const listener of this.#mapListeners) listener(push.body.value);
+    } else if (push.body?.$case === 'sessionExpired') {
+      this.#expire();
+      this.#lose(connection, 'session expired', undefined);
+    }
+  }
+
+  #onEnd(connection: MetaConnection, reason: string): void {
+    // A probe's end shows as the failure of its Hello.
+    if (connection === this.#connection) this.#lose(connection, reason, undefined);
+  }
+
+  #lose(connection: MetaConnection, reason: string, hint: string | undefined): void {
+    const { clock, log } = this.#deps;
+    if (connection !== this.#connection) return;
+    this.#connection = undefined;
+    this.#ledger.disconnected();
+    connection.close(reason);
+    if (this.#closed) return;
+    log.warn(
+      { leader: this.#leader, reason, pending: this.#ledger.pending },
+      'connection to the leader lost',
+    );
+    if (hint) this.#search.add([hint]);
+    this.#search.begin(clock.now());
+    this.#probe();
+  }
+
+  /** Finds a leader that no longer answers, keeps the session alive, ends waits with a soft time-out. */
+  #watch(): void {
+    const now = this.#deps.clock.now();
+    this.#ledger.expireCallers(now);
+    const connection = this.#connection;
+    if (!connection || this.#keepAliveSent) return;
+    const silence = this.#ledger.inFlight > 0 ? SILENCE_BUSY_MS : SILENCE_IDLE_MS;
+    if (now - this.#lastHeardAt < silence) return;
+    this.#keepAliveSent = true;
+    connection.call({ $case: 'keepAlive', value: {} }, KEEP_ALIVE_DEADLINE_MS).then(
+      () => {
+        if (connection !== this.#connection) return;
+        this.#keepAliveSent = false;
+        this.#lastHeardAt = this.#deps.clock.now();
+      },
+      (error: unknown) => {
+        this.#lose(connection, `no answer to keep-alive: ${toHoldfastError(error).message}`, undefined);
+      },
+    );
+  }
+
+  // ---- timers, closing
+
+  #schedule(): void {
+    const { clock } = this.#deps;
+    const now = clock.now();
+    const candidates = [this.#search.nextDueAt(), this.#connection ? this.#ledger.nextWakeAt() : undefined];
+    let at = Infinity;
+    for (const candidate of candidates) if (candidate !== undefined && candidate < at) at = candidate;
+    if (at >= this.#wakeAt || this.#closed) return;
+    this.#wake?.cancel();
+    this.#wakeAt = at;
+    this.#wake = clock.after(Math.max(0, at - now), () => {
+      this.#wakeAt = Infinity;
+      if (this.#connection) this.#pump();
+      else this.#probe();
+    });
+  }
+
+  #tellClosed(): void {
+    this.#closedTimer?.cancel();
+    this.#closedTimer = undefined;
+    while (this.#connection && this.#opens.closedPending > 0) {
+      this.#connection.push({ $case: 'openFiles', value: { opened: [], closed: this.#opens.takeClosed() } });
+    }
+  }
+
+  #await<T>(request: PendingRequest, promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+    if (!signal) return promise;
+    const onAbort = (): void => this.#ledger.abandon(request, new HoldfastError('EINTR'));
+    signal.addEventListener('abort', onAbort, { once: true });
+    return promise.finally(() => signal.removeEventListener('abort', onAbort));
+  }
+
+  #refuseClosed(): void {
+    if (this.#closed) throw new HoldfastError('EIO', 'the mount has ended');
+  }
+
+  #shutDown(reason: string): void {
+    this.#closed = true;
+    this.#watchdog?.cancel();
+    this.#wake?.cancel();
+    this.#closedTimer?.cancel();
+    const connection = this.#connection;
+    this.#connection = undefined;
+    this.#ledger.close(new HoldfastError('EIO', reason));
+    connection?.close(reason);
+    for (const probe of [...this.#probes.values()]) probe.close(reason);
+    this.#probes.clear();
+  }
+}
+
+/** 128 bits of chance in the form of a UUID (RFC 9562, version 8). */
+function randomUuid(prng: Prng): string {
+  const bytes = Buffer.alloc(16);
+  for (let at = 0; at < 16; at += 2) bytes.writeUInt16BE(prng.int(0x10000), at);
+  bytes[6] = 0x80 | ((bytes[6] as number) & 0x0f);
+  bytes[8] = 0x80 | ((bytes[8] as number) & 0x3f);
+  return bytes.toString('hex').replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, '$1-$2-$3-$4-$5');
+}

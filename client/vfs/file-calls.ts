@@ -1,0 +1,246 @@
+import { HoldfastError } from '../../proto/errors.js';
+import type { Attr, SetAttr } from '../../proto/gen/meta.js';
+import { FILE_SIZE_MAX_BYTES, S_IFREG, S_ISGID, S_ISUID } from '../../proto/types.js';
+import type { FileData } from '../data/file-data.js';
+import type { FileReader } from '../data/reader.js';
+import type { Caller, CreateReply, OpenReply, SetAttrRequest, WriteRequest } from '../fuse/binding.js';
+import { attrOf } from '../meta/api.js';
+import { interruptible } from '../wait.js';
+import { isRegular } from './attr.js';
+import { masked, type VfsContext } from './context.js';
+import {
+  O_ACCMODE,
+  O_APPEND,
+  O_DSYNC,
+  O_EXCL,
+  O_RDONLY,
+  O_SYNC_ONLY,
+  O_TRUNC,
+  throwWriteError,
+} from './file-table.js';
+import { makeNode } from './name-calls.js';
+
+/** fallocate(2) modes. */
+const FALLOC_FL_KEEP_SIZE = 0x01;
+const FALLOC_FL_PUNCH_HOLE = 0x02;
+const FALLOC_FL_ZERO_RANGE = 0x10;
+const SEEK_DATA = 3;
+const SEEK_HOLE = 4;
+/** Holes are written as zeros in pieces of this size. */
+const ZERO_PIECE_BYTES = 1024 * 1024;
+
+/** Calls on open files and their contents. */
+export class FileCalls {
+  readonly #context: VfsContext;
+  readonly #reader: FileReader;
+
+  constructor(context: VfsContext, reader: FileReader) {
+    this.#context = context;
+    this.#reader = reader;
+  }
+
+  /** Fresh attributes from the server: what was closed elsewhere is complete here. */
+  async open(caller: Caller, ino: number, flags: number, killPriv: boolean): Promise<OpenReply> {
+    const { meta, files, inodes, readOnly } = this.#context;
+    const writable = (flags & O_ACCMODE) !== O_RDONLY;
+    if (readOnly && (writable || (flags & O_TRUNC) !== 0)) throw new HoldfastError('EROFS');
+    meta.retainOpen(ino);
+    let file: FileData | undefined;
+    try {
+      const attr = await this.#context.readAttr({ $case: 'open', value: { ino } }, caller.signal);
+      if (!isRegular(attr)) throw new HoldfastError('EINVAL', 'only regular files are opened here');
+      file = files.acquire(attr, false);
+      const keepCache = inodes.opened(attr);
+      if ((flags & O_TRUNC) !== 0 && writable) await this.#truncate(file, 0, { killPriv }, caller.signal);
+      return { handle: files.open(file, flags), keepCache };
+    } catch (error) {
+      if (file) await files.release(file);
+      meta.releaseOpen(ino);
+      throw error;
+    }
+  }
+
+  async create(
+    caller: Caller,
+    parent: number,
+    name: Buffer,
+    mode: number,
+    flags: number,
+    umask: number,
+  ): Promise<CreateReply> {
+    const { meta, files, inodes } = this.#context;
+    const existingOk = (flags & O_EXCL) === 0;
+    const node = { parent, name, mode: S_IFREG | (masked(mode, umask) & 0o7777), existingOk, open: true };
+    const reply = await makeNode(this.#context, caller, node);
+    const attr = attrOf(reply.result);
+    meta.retainOpen(attr.ino);
+    let file: FileData | undefined;
+    try {
+      if (!reply.created) checkAccess(attr, caller, flags);
+      inodes.learn(attr, inodes.stamp(), false);
+      file = files.acquire(attr, reply.created);
+      const keepCache = inodes.opened(attr);
+      const writable = (flags & O_ACCMODE) !== O_RDONLY;
+      if (!reply.created && (flags & O_TRUNC) !== 0 && writable) {
+        await this.#truncate(file, 0, { killPriv: caller.uid !== 0 }, caller.signal);
+      }
+      return { entry: this.#context.entry(file.view()), handle: files.open(file, flags), keepCache };
+    } catch (error) {
+      if (file) await files.release(file);
+      meta.releaseOpen(attr.ino);
+      throw error;
+    }
+  }
+
+  read(caller: Caller, handle: number, offset: number, size: number): Promise<Buffer[]> {
+    const { file, stream } = this.#context.files.handle(handle);
+    const { signal } = caller;
+    return interruptible(this.#reader.read(file, stream, offset, size, signal), signal);
+  }
+
+  async write(caller: Caller, ino: number, request: WriteRequest): Promise<number> {
+    const { files, notifier, readOnly, log } = this.#context;
+    const open = files.handle(request.handle);
+    if (readOnly) throw new HoldfastError('EROFS');
+    if (!open.writable && !request.fromCache) throw new HoldfastError('EBADF');
+    throwWriteError(open);
+    if (request.killPriv) await this.#killPriv(open.file, caller.signal);
+    const { data } = request;
+    const { length } = data;
+    // Pages that the kernel writes back have their place already.
+    const append = (request.flags & O_APPEND) !== 0 && !request.fromCache;
+    const at = await open.file.write(append ? 'end' : request.offset, data, caller.signal);
+    if (at !== request.offset) {
+      // Others appended meanwhile: the kernel has cached these bytes at the wrong place.
+      notifier
+        ?.invalidateInode(ino, 0, 0)
+        .catch((error: unknown) => log.warn({ ino, err: error }, 'invalidation failed'));
+    }
+    if ((request.flags & (O_DSYNC | O_SYNC_ONLY)) !== 0 && !request.fromCache) {
+      await interruptible(open.file.fsync((request.flags & O_SYNC_ONLY) === 0), caller.signal);
+      throwWriteError(open);
+    }
+    return length;
+  }
+
+  /** close(2): what was written becomes visible to others, errors are reported. */
+  async flush(caller: Caller, handle: number): Promise<void> {
+    const open = this.#context.files.handle(handle);
+    if (!open.writable) return;
+    if (!open.file.clean) await interruptible(open.file.flush(), caller.signal);
+    throwWriteError(open);
+  }
+
+  async fsync(caller: Caller, handle: number, dataOnly: boolean): Promise<void> {
+    const open = this.#context.files.handle(handle);
+    await interruptible(open.file.fsync(dataOnly), caller.signal);
+    throwWriteError(open);
+  }
+
+  async release(handle: number): Promise<void> {
+    const { files, meta } = this.#context;
+    const { file } = files.close(handle);
+    await files.release(file);
+    meta.releaseOpen(file.ino);
+  }
+
+  /** Mode, owner, times and size. @returns the inode afterwards, what was written here laid over it */
+  async setattr(caller: Caller, ino: number, change: SetAttrRequest): Promise<Attr> {
+    const { files } = this.#context;
+    const file = files.get(ino);
+    const { size, ...rest } = wireChange(change);
+    if (size !== undefined) {
+      if (size > FILE_SIZE_MAX_BYTES) throw new HoldfastError('EFBIG');
+      if (file) {
+        await this.#truncate(file, size, rest, caller.signal);
+        return file.view();
+      }
+      return this.#context.setAttr(ino, { ...rest, size }, caller.signal);
+    }
+    const attr = await this.#context.setAttr(ino, rest, caller.signal);
+    if (!file) return attr;
+    file.applyAttr(attr, true);
+    file.timesSet(attr, rest.mtime !== undefined || rest.mtimeNow === true);
+    return file.view();
+  }
+
+  async fallocate(
+    caller: Caller,
+    handle: number,
+    mode: number,
+    offset: number,
+    length: number,
+  ): Promise<void> {
+    const { file, writable } = this.#context.files.handle(handle);
+    if (!writable) throw new HoldfastError('EBADF');
+    if (offset < 0 || length <= 0) throw new HoldfastError('EINVAL');
+    if (offset + length > FILE_SIZE_MAX_BYTES) throw new HoldfastError('EFBIG');
+    const kind = mode & ~FALLOC_FL_KEEP_SIZE;
+    const keepSize = (mode & FALLOC_FL_KEEP_SIZE) !== 0;
+    if (kind !== 0 && kind !== FALLOC_FL_PUNCH_HOLE && kind !== FALLOC_FL_ZERO_RANGE) {
+      throw new HoldfastError('EOPNOTSUPP');
+    }
+    if (kind === FALLOC_FL_PUNCH_HOLE && !keepSize) throw new HoldfastError('EOPNOTSUPP');
+    const end = offset + length;
+    if (kind !== 0) await this.#writeZeros(caller, file, offset, Math.min(end, file.size));
+    if (!keepSize && end > file.size) await this.#truncate(file, end, {}, caller.signal);
+  }
+
+  /** The files' holes are not known here: everything up to the end counts as data. */
+  async lseek(handle: number, offset: number, whence: number): Promise<number> {
+    const { file } = this.#context.files.handle(handle);
+    if (whence !== SEEK_DATA && whence !== SEEK_HOLE) throw new HoldfastError('EINVAL');
+    if (offset < 0 || offset >= file.size) throw new HoldfastError('ENXIO');
+    return whence === SEEK_DATA ? offset : file.size;
+  }
+
+  #truncate(file: FileData, size: number, rest: Partial<SetAttr>, signal: AbortSignal): Promise<Attr> {
+    if (this.#context.readOnly) return Promise.reject(new HoldfastError('EROFS'));
+    // It goes on when the caller is interrupted: half a truncate would lose what is dirty.
+    const done = file.truncate(size, () => this.#context.setAttr(file.ino, { ...rest, size }));
+    return interruptible(done, signal);
+  }
+
+  async #killPriv(file: FileData, signal: AbortSignal): Promise<void> {
+    const { mode } = file.view();
+    if ((mode & (S_ISUID | S_ISGID)) === 0) return;
+    file.applyAttr(await this.#context.setAttr(file.ino, { killPriv: true }, signal), true);
+  }
+
+  async #writeZeros(caller: Caller, file: FileData, start: number, end: number): Promise<void> {
+    const zeros = Buffer.alloc(Math.max(0, Math.min(ZERO_PIECE_BYTES, end - start)));
+    for (let at = start; at < end; at += zeros.length) {
+      await file.write(at, zeros.subarray(0, Math.min(zeros.length, end - at)), caller.signal);
+    }
+  }
+}
+
+function wireChange(change: SetAttrRequest): Partial<SetAttr> {
+  const wire: Partial<SetAttr> = {};
+  if (change.mode !== undefined) wire.mode = change.mode & 0o7777;
+  if (change.uid !== undefined) wire.uid = change.uid;
+  if (change.gid !== undefined) wire.gid = change.gid;
+  if (change.size !== undefined) wire.size = change.size;
+  if (change.atime === 'now') wire.atimeNow = true;
+  else if (change.atime) wire.atime = change.atime;
+  if (change.mtime === 'now') wire.mtimeNow = true;
+  else if (change.mtime) wire.mtime = change.mtime;
+  if (change.ctime) wire.ctime = change.ctime;
+  // A new owner clears the bits whoever gave it (chown(2)).
+  wire.killPriv = change.killPriv === true || change.uid !== undefined || change.gid !== undefined;
+  return wire;
+}
+
+/**
+ * The kernel allowed a create; when it met a file that somebody else made meanwhile, nobody has checked that file's
+ * permissions. Supplementary groups are not known here: they count as others.
+ * @throws HoldfastError EACCES
+ */
+function checkAccess(attr: Attr, caller: Caller, flags: number): void {
+  if (caller.uid === 0) return;
+  const shift = caller.uid === attr.uid ? 6 : caller.gid === attr.gid ? 3 : 0;
+  const allowed = (attr.mode >> shift) & 7;
+  const access = flags & O_ACCMODE;
+  const wanted = access === O_RDONLY ? 4 : access === 1 ? 2 : 6;
+  if ((allowed & wanted) !== wanted) throw new HoldfastError('EACCES');
+}

@@ -1,0 +1,108 @@
+import { assert } from '../../common/assert.js';
+import { HoldfastError } from '../../proto/errors.js';
+import type { Attr } from '../../proto/gen/meta.js';
+import { type DataDeps, type ErrorMark, FileData } from '../data/file-data.js';
+import { newReadStream, type ReadStream } from '../data/reader.js';
+
+export const O_ACCMODE = 3;
+export const O_RDONLY = 0;
+export const O_EXCL = 0o200;
+export const O_TRUNC = 0o1000;
+export const O_APPEND = 0o2000;
+export const O_DSYNC = 0o10000;
+/** O_SYNC holds the bit of O_DSYNC and this one. */
+export const O_SYNC_ONLY = 0o4000000;
+
+/** An open file description. */
+export interface OpenFile {
+  readonly file: FileData;
+  readonly flags: number;
+  readonly writable: boolean;
+  readonly errors: ErrorMark;
+  readonly stream: ReadStream;
+}
+
+/** The open files of the mount: one FileData for each inode, any number of descriptions on it. */
+export class FileTable {
+  readonly #deps: DataDeps;
+  readonly #files = new Map<number, { file: FileData; references: number }>();
+  readonly #handles = new Map<number, OpenFile>();
+  #nextHandle = 1;
+
+  constructor(deps: DataDeps) {
+    this.#deps = deps;
+  }
+
+  get openHandles(): number {
+    return this.#handles.size;
+  }
+
+  /** The contents of an inode that is open or not yet written back. */
+  get(ino: number): FileData | undefined {
+    return this.#files.get(ino)?.file;
+  }
+
+  /** Attributes from the server, with what was written here laid over them. */
+  view(attr: Attr): Attr {
+    const file = this.get(attr.ino);
+    if (!file) return attr;
+    file.applyAttr(attr, false);
+    return file.view();
+  }
+
+  /** @param isNew made here just now */
+  acquire(attr: Attr, isNew: boolean): FileData {
+    const entry = this.#files.get(attr.ino);
+    if (entry) {
+      entry.references++;
+      entry.file.applyAttr(attr, false);
+      return entry.file;
+    }
+    const file = new FileData(attr, isNew, this.#deps);
+    this.#files.set(attr.ino, { file, references: 1 });
+    return file;
+  }
+
+  /** Writes back what is left, at the last reference, and forgets the file. */
+  async release(file: FileData): Promise<void> {
+    const entry = this.#files.get(file.ino);
+    assert(entry?.file === file && entry.references > 0, 'a released file was acquired');
+    // Pages of a mapping may come after the last close(2).
+    if (entry.references === 1 && !file.clean) await file.flush();
+    entry.references--;
+    if (entry.references > 0) return;
+    this.#files.delete(file.ino);
+    this.#deps.blocks.drop(file.ino);
+  }
+
+  /** @returns the handle's number */
+  open(file: FileData, flags: number): number {
+    const handle = this.#nextHandle++;
+    const writable = (flags & O_ACCMODE) !== O_RDONLY;
+    this.#handles.set(handle, { file, flags, writable, errors: file.newMark(), stream: newReadStream() });
+    return handle;
+  }
+
+  /** @throws HoldfastError EBADF */
+  handle(handle: number): OpenFile {
+    const open = this.#handles.get(handle);
+    if (!open) throw new HoldfastError('EBADF', `handle ${handle}`);
+    return open;
+  }
+
+  find(handle: number): OpenFile | undefined {
+    return this.#handles.get(handle);
+  }
+
+  close(handle: number): OpenFile {
+    const open = this.handle(handle);
+    this.#handles.delete(handle);
+    return open;
+  }
+}
+
+/** @throws HoldfastError the write error that this description has not reported yet */
+export function throwWriteError(open: OpenFile): void {
+  const error = open.file.takeError(open.errors);
+  if (error) throw error;
+}

@@ -1,0 +1,159 @@
+import type { ChunkApi, FileLayout } from '../../../client/data/api.js';
+import { type Deferred, deferred } from '../../../common/deferred.js';
+import { pgOfChunk } from '../../../proto/types.js';
+
+export interface WriteCall {
+  ino: number;
+  chunk: number;
+  offset: number;
+  length: number;
+  sync: boolean;
+}
+
+interface Stored {
+  ino: number;
+  chunk: number;
+  pg: number;
+  data: Buffer;
+}
+
+/**
+ * Chunkservers in memory. What was not synced is lost by crash(). Writes can be held back and made to fail; two writes
+ * under way over the same bytes are an error, as is a truncate that a group did not get in order.
+ */
+export class MemoryChunks implements ChunkApi {
+  readonly pgCount: number;
+  readonly writes: WriteCall[] = [];
+  readonly syncs: number[] = [];
+  readonly reads: { ino: number; chunk: number; offset: number; length: number }[] = [];
+  inFlight = 0;
+  maxInFlight = 0;
+  /** What a write fails with, if anything. */
+  failWrite: ((call: WriteCall) => Error | undefined) | undefined;
+  failSync: ((pg: number) => Error | undefined) | undefined;
+  #stored = new Map<string, Stored>();
+  #durable = new Map<string, Stored>();
+  readonly #truncated = new Map<string, number>();
+  readonly #underWay = new Set<WriteCall>();
+  #gate: Deferred<void> | undefined;
+
+  constructor(pgCount = 8) {
+    this.pgCount = pgCount;
+  }
+
+  /** Writes wait until the returned function is called. */
+  hold(): () => void {
+    const gate = deferred<void>();
+    this.#gate = gate;
+    return () => {
+      this.#gate = undefined;
+      gate.resolve();
+    };
+  }
+
+  /** All servers lose power: only what was synced stays. */
+  crash(): void {
+    this.#stored = new Map(
+      [...this.#durable].map(([key, one]) => [key, { ...one, data: Buffer.from(one.data) }]),
+    );
+  }
+
+  pgOf(ino: number, chunk: number): number {
+    return pgOfChunk(ino, chunk, this.pgCount);
+  }
+
+  async read(file: FileLayout, chunk: number, offset: number, length: number): Promise<Buffer> {
+    this.reads.push({ ino: file.ino, chunk, offset, length });
+    await Promise.resolve();
+    this.#applyTruncates(file, chunk);
+    const data = this.#stored.get(`${file.ino}/${chunk}`)?.data ?? Buffer.alloc(0);
+    return Buffer.from(data.subarray(offset, offset + length));
+  }
+
+  async write(
+    file: FileLayout,
+    chunk: number,
+    offset: number,
+    data: readonly Buffer[],
+    sync: boolean,
+  ): Promise<number> {
+    const bytes = Buffer.concat(data);
+    const call = { ino: file.ino, chunk, offset, length: bytes.length, sync };
+    for (const other of this.#underWay) {
+      const sameChunk = other.ino === file.ino && other.chunk === chunk;
+      if (sameChunk && other.offset < offset + bytes.length && offset < other.offset + other.length) {
+        throw new Error('two writes over the same bytes are under way');
+      }
+    }
+    if (offset + bytes.length > file.chunkSize) throw new Error('a write crosses its chunk');
+    this.writes.push(call);
+    this.#underWay.add(call);
+    this.inFlight++;
+    this.maxInFlight = Math.max(this.maxInFlight, this.inFlight);
+    try {
+      await (this.#gate?.promise ?? Promise.resolve());
+      const failure = this.failWrite?.(call);
+      if (failure) throw failure;
+      this.#applyTruncates(file, chunk);
+      return this.#store(file.ino, chunk, offset, bytes, sync);
+    } finally {
+      this.inFlight--;
+      this.#underWay.delete(call);
+    }
+  }
+
+  async sync(pg: number): Promise<void> {
+    this.syncs.push(pg);
+    await Promise.resolve();
+    const failure = this.failSync?.(pg);
+    if (failure) throw failure;
+    this.#makeDurable(pg);
+  }
+
+  truncateAhead(file: FileLayout, firstChunk: number, lastChunk: number): void {
+    for (let chunk = firstChunk; chunk <= lastChunk; chunk++) this.#applyTruncates(file, chunk);
+  }
+
+  /** What a chunk holds now. */
+  chunk(ino: number, chunk: number): Buffer {
+    return this.#stored.get(`${ino}/${chunk}`)?.data ?? Buffer.alloc(0);
+  }
+
+  #store(ino: number, chunk: number, offset: number, bytes: Buffer, sync: boolean): number {
+    const key = `${ino}/${chunk}`;
+    const pg = this.pgOf(ino, chunk);
+    const old = this.#stored.get(key)?.data ?? Buffer.alloc(0);
+    const data = Buffer.alloc(Math.max(old.length, offset + bytes.length));
+    old.copy(data);
+    bytes.copy(data, offset);
+    this.#stored.set(key, { ino, chunk, pg, data });
+    if (sync) this.#makeDurable(pg);
+    return data.length - old.length;
+  }
+
+  #makeDurable(pg: number): void {
+    for (const [key, one] of this.#stored) {
+      if (one.pg === pg) this.#durable.set(key, { ...one, data: Buffer.from(one.data) });
+    }
+  }
+
+  /** As ChunkIo does after NEED_TRUNCATE. */
+  #applyTruncates(file: FileLayout, chunk: number): void {
+    const pg = this.pgOf(file.ino, chunk);
+    const key = `${pg}/${file.ino}`;
+    const known = this.#truncated.get(key) ?? 0;
+    if (file.truncateSeq <= known) return;
+    for (const { seq, from } of file.truncates) if (seq > known) this.#cut(pg, file, from);
+    this.#truncated.set(key, file.truncateSeq);
+  }
+
+  #cut(pg: number, file: FileLayout, from: number): void {
+    for (const stores of [this.#stored, this.#durable]) {
+      for (const one of stores.values()) {
+        if (one.pg !== pg || one.ino !== file.ino) continue;
+        const keep = Math.max(0, from - one.chunk * file.chunkSize);
+        if (keep < one.data.length) one.data = Buffer.from(one.data.subarray(0, keep));
+      }
+    }
+  }
+}
