@@ -93,7 +93,9 @@ export class Replica<Result> {
 
   #awake = false;
   #started = false;
+  /** Takes no more events: it was closed, or failed. */
   #closed = false;
+  #closing: Promise<void> | undefined;
   #timer: { at: number; timer: Timer } | undefined;
   /** Syncs that were asked for and did not end; the last one's promise. */
   #syncs = 0;
@@ -298,13 +300,20 @@ export class Replica<Result> {
   }
 
   /** Stops at once and closes the log; whoever waits gets UNAVAILABLE. The state machine stays open. */
-  async close(): Promise<void> {
-    if (this.#closed) return;
-    this.#stop(new HoldfastError('UNAVAILABLE', 'server stops'));
+  close(): Promise<void> {
+    if (!this.#closed) this.#stop(new HoldfastError('UNAVAILABLE', 'server stops'));
+    this.#closing ??= this.#release();
+    return this.#closing;
+  }
+
+  async #release(): Promise<void> {
     await this.#snapshots.close();
     await this.#cutter.idle();
     await this.#installing;
-    await this.#storage.close();
+    // Nothing that was promised depends on it: whatever was acknowledged is durable already.
+    await this.#storage
+      .close()
+      .catch((error: unknown) => this.#log.error({ err: error }, 'the log was not closed cleanly'));
   }
 
   #stop(error: HoldfastError): void {

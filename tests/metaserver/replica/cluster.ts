@@ -7,6 +7,7 @@ import type { Peer } from '../../../metaserver/replica/peers.js';
 import { Replica, type ReplicaOptions } from '../../../metaserver/replica/replica.js';
 import { HoldfastError } from '../../../proto/errors.js';
 import { RpcServer } from '../../../proto/rpc.js';
+import { Link } from './link.js';
 import { TestMachine } from './test-machine.js';
 
 export const CLUSTER_ID = '4e1c4b8e-0000-4000-8000-000000000001';
@@ -24,9 +25,13 @@ export async function until(condition: () => boolean, what: string): Promise<voi
 
 export interface ClusterSettings {
   servers?: number;
+  /** The disk of all, or of each; default: this machine's. */
   disk?: Disk;
-  /** Overrides for all replicas. */
-  options?: Partial<ReplicaOptions<number>>;
+  diskOf?: (id: number) => Disk;
+  /** Overrides for each replica. */
+  options?: (id: number) => Partial<ReplicaOptions<number>>;
+  /** Connections go through links that can be silenced. */
+  links?: boolean;
 }
 
 interface Member {
@@ -45,13 +50,12 @@ function diskUuid(id: number): string {
 export class Cluster {
   readonly members = new Map<number, Member>();
   readonly #root: string;
-  readonly #disk: Disk;
   readonly #settings: ClusterSettings;
+  readonly #links = new Map<string, Link>();
   #seed = 1;
 
   private constructor(root: string, settings: ClusterSettings) {
     this.#root = root;
-    this.#disk = settings.disk ?? nodeDisk;
     this.#settings = settings;
   }
 
@@ -62,13 +66,16 @@ export class Cluster {
     for (const id of ids) {
       const identity = { clusterId: CLUSTER_ID, serverId: id, diskUuid: diskUuid(id) };
       const conf = { voters: ids, votersOutgoing: [], learners: [] };
-      await writeFormat(cluster.#disk, cluster.dir(id), { ...identity, conf });
+      await writeFormat(cluster.#disk(id), cluster.dir(id), { ...identity, conf });
       // The ports must be known before the first server dials.
       const probe = new RpcServer(silentLogger);
       const port = await probe.listen('127.0.0.1', 0);
       probe.close();
-      const machine = new TestMachine(cluster.#disk);
+      const machine = new TestMachine(cluster.#disk(id));
       cluster.members.set(id, { replica: undefined, server: undefined, machine, port, fatal: [] });
+    }
+    for (const from of settings.links ? ids : []) {
+      for (const to of ids) cluster.#links.set(`${from}-${to}`, await Link.open(cluster.member(to).port));
     }
     for (const id of ids) await cluster.up(id);
     return cluster;
@@ -102,20 +109,37 @@ export class Cluster {
     return this.ids.filter((id) => this.member(id).replica !== undefined);
   }
 
-  peers(): Peer[] {
-    return this.ids.map((id) => ({ id, address: `127.0.0.1:${this.member(id).port}` }));
+  /** The members' addresses as `from` is to use them. */
+  peers(from: number): Peer[] {
+    return this.ids.map((id) => {
+      const port = this.#links.get(`${from}-${id}`)?.port ?? this.member(id).port;
+      return { id, address: `127.0.0.1:${port}` };
+    });
   }
 
-  /** Starts a server on what its disk holds. */
-  async up(id: number): Promise<void> {
+  /** Cuts a server off from all others, silently, in both directions. */
+  isolate(id: number): void {
+    for (const [name, link] of this.#links) if (name.split('-').includes(String(id))) link.silence();
+  }
+
+  heal(): void {
+    for (const link of this.#links.values()) link.heal();
+  }
+
+  #disk(id: number): Disk {
+    return this.#settings.diskOf?.(id) ?? this.#settings.disk ?? nodeDisk;
+  }
+
+  /** Opens a replica on what the server's disk holds. */
+  open(id: number, options: Partial<ReplicaOptions<number>> = {}): Promise<Replica<number>> {
     const member = this.member(id);
     const level = (process.env.TEST_LOG_LEVEL ?? 'silent') as LogLevel;
-    const replica = await Replica.open<number>({
-      disk: this.#disk,
+    return Replica.open<number>({
+      disk: this.#disk(id),
       dir: this.dir(id),
       clusterId: CLUSTER_ID,
       serverId: id,
-      peers: this.peers(),
+      peers: this.peers(id),
       stateMachine: member.machine,
       clock: systemClock,
       prng: createPrng(this.#seed++),
@@ -123,8 +147,15 @@ export class Cluster {
       onFatal: (error) => member.fatal.push(error),
       electionMs: 150,
       heartbeatMs: 30,
-      ...this.#settings.options,
+      ...this.#settings.options?.(id),
+      ...options,
     });
+  }
+
+  /** Starts a server. */
+  async up(id: number): Promise<void> {
+    const member = this.member(id);
+    const replica = await this.open(id);
     const server = new RpcServer(silentLogger);
     replica.attach(server);
     await server.listen('127.0.0.1', member.port);
@@ -145,6 +176,7 @@ export class Cluster {
 
   async close(): Promise<void> {
     for (const id of this.running) await this.down(id);
+    for (const link of this.#links.values()) link.close();
   }
 
   /** The one that serves as leader, once there is one (of those named, if any are). */
