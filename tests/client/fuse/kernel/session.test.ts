@@ -1,0 +1,457 @@
+import assert from 'node:assert/strict';
+import type { BindingInfo, Caller, Entry, FileAttr, FileSystem } from '../../../../client/fuse/binding.js';
+import { GIVE_AWAY_MIN_BYTES } from '../../../../client/fuse/kernel/call.js';
+import { defaultProtocolOptions, MAX_WRITE_BYTES } from '../../../../client/fuse/kernel/init.js';
+import { MAX_IN_FLIGHT_REQUESTS, Session } from '../../../../client/fuse/kernel/session.js';
+import { deferred } from '../../../../common/deferred.js';
+import { type Logger, silentLogger } from '../../../../common/logger.js';
+import { HoldfastError } from '../../../../proto/errors.js';
+import { FakeDevice, systemError } from './fake-device.js';
+import { GOLDEN_REPLIES, GOLDEN_REQUESTS } from './golden.js';
+
+const UNIQUE = 0x1_0000_0002;
+const INO = 0x3_0000_0004;
+const OWNER = 0xf000_0000_0000_0001n;
+
+const ATTR: FileAttr = {
+  ino: 0x1122334455667,
+  size: 0x1_0000_000a,
+  blocks: 77,
+  atime: { sec: -2, nsec: 999_999_999 },
+  mtime: { sec: 0x12_3456_789a, nsec: 5 },
+  ctime: { sec: 3, nsec: 6 },
+  mode: 0o100644,
+  nlink: 2,
+  uid: 1000,
+  gid: 2000,
+  rdev: 0x12345,
+  blksize: 4096,
+};
+const ENTRY: Entry = { attr: ATTR, generation: 9, entryTtlMs: 1500, attrTtlMs: 2250 };
+const OPEN = { handle: 0x5_0000_0006, directIo: true, keepCache: true, cacheDir: true, noFlush: true };
+
+interface Call {
+  method: string;
+  args: unknown[];
+}
+
+/** Answers methods from a table, records the calls. A method that is not in the table is absent. */
+function fakeFs(answers: Record<string, (...args: never[]) => unknown>): { fs: FileSystem; calls: Call[] } {
+  const calls: Call[] = [];
+  const fs = new Proxy({} as FileSystem, {
+    get(_target, key) {
+      const answer = typeof key === 'string' ? answers[key] : undefined;
+      if (!answer) return undefined;
+      return async (...args: never[]) => {
+        calls.push({ method: String(key), args });
+        return answer(...args);
+      };
+    },
+  });
+  return { fs, calls };
+}
+
+const INFO: BindingInfo = {
+  kind: 'kernel',
+  maxWrite: MAX_WRITE_BYTES,
+  callerIdentity: true,
+  nanoseconds: true,
+};
+
+function startSession(fs: FileSystem, readers = 2, log: Logger = silentLogger) {
+  const device = new FakeDevice();
+  const session = new Session({
+    fs,
+    device,
+    log,
+    protocol: defaultProtocolOptions(true),
+    readers,
+    info: INFO,
+  });
+  session.start();
+  return { device, session };
+}
+
+/** Lets settled promises run their continuations. */
+async function turn(): Promise<void> {
+  await new Promise((resolve) => setImmediate(resolve));
+}
+
+/** A session behind its INIT. */
+async function connect(answers: Record<string, (...args: never[]) => unknown>) {
+  const { fs, calls } = fakeFs(answers);
+  const { device, session } = startSession(fs);
+  device.push(GOLDEN_REQUESTS.init);
+  await session.ready.promise;
+  device.replies.length = 0;
+  return { device, session, calls };
+}
+
+function withUnique(request: Buffer, unique: number): Buffer {
+  const copy = Buffer.from(request);
+  copy.writeBigUInt64LE(BigInt(unique), 8);
+  return copy;
+}
+
+function writeRequest(size: number, unique: number): Buffer {
+  const request = Buffer.alloc(80 + size, 7);
+  GOLDEN_REQUESTS.write.copy(request, 0, 0, 80);
+  request.writeUInt32LE(request.length, 0);
+  request.writeUInt32LE(size, 56);
+  return withUnique(request, unique);
+}
+
+/** Request, method and arguments behind the caller, answer, bytes of the reply. */
+const EXCHANGES: [keyof typeof GOLDEN_REQUESTS, string, unknown[], unknown, Buffer][] = [
+  ['lookup', 'lookup', [INO, Buffer.from('name')], ENTRY, GOLDEN_REPLIES.entry],
+  ['getattr', 'getattr', [INO, 0x5_0000_0006], { attr: ATTR, ttlMs: 3001 }, GOLDEN_REPLIES.attr],
+  [
+    'setattr',
+    'setattr',
+    [
+      INO,
+      {
+        handle: 11,
+        size: 0x1_0000_000a,
+        lockOwner: OWNER,
+        atime: { sec: -2, nsec: 999_999_999 },
+        mtime: 'now',
+        ctime: { sec: 10, nsec: 3 },
+        mode: 0o100640,
+        uid: 1,
+        gid: 2,
+        killPriv: true,
+      },
+    ],
+    { attr: ATTR, ttlMs: 3001 },
+    GOLDEN_REPLIES.attr,
+  ],
+  ['symlink', 'symlink', [INO, Buffer.from('name'), Buffer.from('target')], ENTRY, GOLDEN_REPLIES.entry],
+  ['mknod', 'mknod', [INO, Buffer.from('name'), 0o10644, 0x103, 0o22], ENTRY, GOLDEN_REPLIES.entry],
+  ['mkdir', 'mkdir', [INO, Buffer.from('name'), 0o755, 0o22], ENTRY, GOLDEN_REPLIES.entry],
+  ['rename', 'rename', [INO, Buffer.from('old'), 5, Buffer.from('new'), 0], undefined, Buffer.alloc(0)],
+  ['rename2', 'rename', [INO, Buffer.from('old'), 5, Buffer.from('new'), 2], undefined, Buffer.alloc(0)],
+  ['link', 'link', [5, INO, Buffer.from('new')], ENTRY, GOLDEN_REPLIES.entry],
+  ['open', 'open', [INO, 0o1002, true], OPEN, GOLDEN_REPLIES.open],
+  [
+    'create',
+    'create',
+    [INO, Buffer.from('name'), 0o100644, 0o102, 0o22],
+    { ...OPEN, entry: ENTRY },
+    Buffer.concat([GOLDEN_REPLIES.entry, GOLDEN_REPLIES.open]),
+  ],
+  [
+    'read',
+    'read',
+    [INO, 11, 0x1_0000_000a, 131072],
+    [Buffer.from('da'), Buffer.from('ta')],
+    Buffer.from('data'),
+  ],
+  [
+    'write',
+    'write',
+    [
+      INO,
+      {
+        handle: 11,
+        offset: 0x1_0000_000a,
+        data: Buffer.from('data'),
+        fromCache: true,
+        killPriv: true,
+        flags: 0o2001,
+        lockOwner: OWNER,
+      },
+    ],
+    4,
+    Buffer.from('0400000000000000', 'hex'),
+  ],
+  ['release', 'release', [INO, 11, 2, OWNER], undefined, Buffer.alloc(0)],
+  ['flush', 'flush', [INO, 11, OWNER], undefined, Buffer.alloc(0)],
+  ['fsync', 'fsync', [INO, 11, true], undefined, Buffer.alloc(0)],
+  ['setxattr', 'setxattr', [INO, Buffer.from('user.a'), Buffer.from('val'), 1], undefined, Buffer.alloc(0)],
+  ['getxattr', 'getxattr', [INO, Buffer.from('user.a')], Buffer.from('val'), Buffer.from('val')],
+  [
+    'setlkw',
+    'setlk',
+    [
+      INO,
+      11,
+      OWNER,
+      { start: 10, end: Number.MAX_SAFE_INTEGER, type: 'write', pid: 99 },
+      { wait: true, flock: true },
+    ],
+    undefined,
+    Buffer.alloc(0),
+  ],
+  ['fallocate', 'fallocate', [INO, 11, 3, 4096, 0x1_0000_0000], undefined, Buffer.alloc(0)],
+  ['lseek', 'lseek', [INO, 11, 0x1_0000_000a, 4], 0x2_0000_0001, Buffer.from('0100000002000000', 'hex')],
+  [
+    'copyFileRange',
+    'copyFileRange',
+    [{ ino: INO, handle: 11, offset: 1 }, { ino: 5, handle: 12, offset: 2 }, 0xffff_f000],
+    7,
+    Buffer.from('0700000000000000', 'hex'),
+  ],
+  [
+    'ioctl',
+    'ioctl',
+    [INO, 11, 0x6601, Buffer.from([1, 2, 3, 4])],
+    Buffer.from([9]),
+    Buffer.concat([Buffer.alloc(16), Buffer.from([9])]),
+  ],
+  [
+    'readdir',
+    'readdir',
+    [INO, 11, 8, 103, false],
+    [{ name: Buffer.from('abc'), ino: 7, type: 4, cookie: 8 }],
+    GOLDEN_REPLIES.dirent,
+  ],
+];
+
+describe('a FUSE session', () => {
+  for (const [request, method, args, answer, body] of EXCHANGES) {
+    it(`decodes ${request} and encodes its answer as the kernel lays them out`, async () => {
+      const { device, calls } = await connect({ [method]: () => answer });
+      device.push(GOLDEN_REQUESTS[request]);
+      await turn();
+      const [call] = calls;
+      const hasCaller = method !== 'release';
+      if (hasCaller) {
+        const { uid, gid, pid } = call!.args[0] as Caller;
+        assert.deepEqual({ uid, gid, pid }, { uid: 1000, gid: 2000, pid: 4242 });
+      }
+      assert.equal(call!.method, method);
+      assert.deepEqual(hasCaller ? call!.args.slice(1) : call!.args, args);
+      assert.deepEqual(device.replies, [{ error: 0, unique: UNIQUE, body }]);
+    });
+  }
+
+  it('answers INIT with what both sides have, after the file system is ready', async () => {
+    const ready = deferred<void>();
+    const { fs, calls } = fakeFs({ init: () => ready.promise });
+    const { device, session } = startSession(fs);
+    device.push(GOLDEN_REQUESTS.init);
+    await turn();
+    assert.deepEqual([calls.length, device.replies.length], [1, 0]);
+    ready.resolve();
+    await session.ready.promise;
+    const [reply] = device.replies;
+    assert.equal(reply!.body.length, 64);
+    const flags = reply!.body.readUInt32LE(12);
+    // POSIX_ACL and WRITEBACK_CACHE are options, EXPLICIT_INVAL_DATA is never wanted.
+    assert.deepEqual(
+      [1 << 20, 1 << 16, 1 << 25, 1 << 1, 1 << 10].map((bit) => (flags & bit) !== 0),
+      [false, false, false, true, true],
+    );
+  });
+
+  it('refuses a kernel that is too old', async () => {
+    const { device, session } = startSession(fakeFs({}).fs);
+    const old = Buffer.from(GOLDEN_REQUESTS.init);
+    old.writeUInt32LE(27, 44);
+    device.push(old);
+    await assert.rejects(session.ready.promise, /too old/);
+    assert.equal(device.replies[0]!.error, -71);
+  });
+
+  it('rejects when the file system cannot start', async () => {
+    const { fs } = fakeFs({ init: () => Promise.reject(new HoldfastError('ETIMEDOUT')) });
+    const { device, session } = startSession(fs);
+    device.push(GOLDEN_REQUESTS.init);
+    await assert.rejects(session.ready.promise, /timed out/);
+    assert.equal(device.replies[0]!.error, -110);
+  });
+
+  it('tells errnos, EIO for what is no HoldfastError, ENOSYS for what is not there', async () => {
+    const logged: string[] = [];
+    const log = { ...silentLogger, error: (_fields: object, message: string) => void logged.push(message) };
+    const { fs } = fakeFs({
+      lookup: () => Promise.reject(new HoldfastError('ENOENT')),
+      mkdir: () => Promise.reject(new HoldfastError('NOT_LEADER')),
+      readlink: () => Promise.reject(new Error('a bug')),
+    });
+    const { device, session } = startSession(fs, 2, log as Logger);
+    device.push(GOLDEN_REQUESTS.init);
+    await session.ready.promise;
+    device.replies.length = 0;
+    const readlink = Buffer.from(GOLDEN_REQUESTS.lookup);
+    readlink.writeUInt32LE(5, 4);
+    const unknown = Buffer.from(GOLDEN_REQUESTS.lookup);
+    unknown.writeUInt32LE(4000, 4);
+    const requests = [
+      GOLDEN_REQUESTS.lookup,
+      GOLDEN_REQUESTS.mkdir,
+      readlink,
+      unknown,
+      GOLDEN_REQUESTS.fallocate,
+    ];
+    for (const request of requests) {
+      device.push(request);
+      await turn();
+    }
+    assert.deepEqual(
+      device.replies.map(({ error }) => error),
+      [-2, -5, -5, -38, -38],
+    );
+    assert.deepEqual(logged, ['a request failed unexpectedly']);
+  });
+
+  it('answers a malformed request with EIO and goes on', async () => {
+    const { device } = await connect({ lookup: () => ENTRY });
+    device.push(GOLDEN_REQUESTS.lookup.subarray(0, 43));
+    device.push(GOLDEN_REQUESTS.lookup);
+    await turn();
+    assert.deepEqual(
+      device.replies.map(({ error }) => error),
+      [-5, 0],
+    );
+  });
+
+  it('aborts the signal of an interrupted request, and has an interrupt sent again that came too early', async () => {
+    const answer = deferred<Entry>();
+    const signals: AbortSignal[] = [];
+    const { device } = await connect({
+      lookup: (caller: Caller) => {
+        signals.push(caller.signal);
+        return answer.promise;
+      },
+    });
+    const early = withUnique(GOLDEN_REQUESTS.interrupt, UNIQUE + 1);
+    device.push(early);
+    assert.deepEqual(device.replies, [{ error: -11, unique: UNIQUE + 1, body: Buffer.alloc(0) }]);
+    device.push(GOLDEN_REQUESTS.lookup);
+    await turn();
+    device.push(early);
+    assert.equal(signals[0]!.aborted, true);
+    answer.reject(new HoldfastError('EINTR'));
+    await turn();
+    assert.deepEqual(
+      device.replies.map(({ error }) => error),
+      [-11, -4],
+    );
+  });
+
+  it('gives forgets to the file system and answers none', async () => {
+    const { device, calls } = await connect({ forget: () => undefined });
+    device.push(GOLDEN_REQUESTS.forget);
+    device.push(GOLDEN_REQUESTS.batchForget);
+    assert.deepEqual(
+      calls.map(({ args }) => args),
+      [
+        [INO, 0x1_0000_0003],
+        [5, 1],
+        [6, 0x1_0000_0000],
+      ],
+    );
+    assert.equal(device.replies.length, 0);
+  });
+
+  it('gives large data away without a copy, and keeps small data whole when its buffer is used again', async () => {
+    const taken: Buffer[] = [];
+    const { device } = await connect({
+      write: (_caller: Caller, _ino: number, { data }: { data: Buffer }) => {
+        taken.push(data);
+        return data.length;
+      },
+    });
+    const sizes = [MAX_WRITE_BYTES, GIVE_AWAY_MIN_BYTES, GIVE_AWAY_MIN_BYTES - 1, 1, MAX_WRITE_BYTES, 1];
+    for (const [index, size] of sizes.entries()) device.push(writeRequest(size, index + 10));
+    await turn();
+    assert.deepEqual(
+      taken.map((data) => data.length),
+      sizes,
+    );
+    assert.ok(taken.every((data) => data.every((byte) => byte === 7)));
+    // A slice of a read buffer has the request's headers before it.
+    assert.deepEqual(
+      taken.map((data) => data.buffer.byteLength > MAX_WRITE_BYTES),
+      [true, true, false, false, true, false],
+    );
+    assert.equal(new Set(taken.map((data) => data.buffer)).size >= 3, true);
+  });
+
+  it('fills a listing to its size and gives back the lookups of what found no room', async () => {
+    const entries = Array.from({ length: 40 }, (_, i) => ({
+      name: Buffer.from(`a name of some length ${i}`),
+      ino: 100 + i,
+      type: 8,
+      cookie: i + 1,
+      entry: { ...ENTRY, attr: { ...ATTR, ino: 100 + i } },
+    }));
+    const { device, calls } = await connect({ readdir: () => entries, forget: () => undefined });
+    const plus = Buffer.from(GOLDEN_REQUESTS.readdir);
+    plus.writeUInt32LE(44, 4);
+    device.push(plus);
+    await turn();
+    const { body } = device.replies[0]!;
+    const recordBytes = 128 + 24 + 24;
+    assert.equal(body.length, Math.floor(4096 / recordBytes) * recordBytes);
+    const forgotten = calls.filter(({ method }) => method === 'forget').map(({ args }) => args[0]);
+    assert.deepEqual(
+      forgotten,
+      entries.slice(body.length / recordBytes).map(({ ino }) => ino),
+    );
+  });
+
+  it('lays out a listing with attributes as the kernel does', async () => {
+    const entry = { name: Buffer.from('abcdefghi'), ino: 7, type: 8, cookie: 8, entry: ENTRY };
+    const { device } = await connect({ readdir: () => [entry] });
+    const plus = Buffer.from(GOLDEN_REQUESTS.readdir);
+    plus.writeUInt32LE(44, 4);
+    device.push(plus);
+    await turn();
+    assert.deepEqual(device.replies[0]!.body, GOLDEN_REPLIES.direntplus);
+  });
+
+  it('stops reading when too much is in flight, and goes on when answers go out', async () => {
+    const answers: (() => void)[] = [];
+    const { device, session } = await connect({
+      lookup: () => new Promise<Entry>((resolve) => answers.push(() => resolve(ENTRY))),
+    });
+    for (let i = 0; i < MAX_IN_FLIGHT_REQUESTS; i++) {
+      device.push(withUnique(GOLDEN_REQUESTS.lookup, (i + 1) * 2));
+    }
+    await turn();
+    // One reader was waiting before the limit was reached.
+    assert.deepEqual([device.waitingReaders, session.pending], [1, MAX_IN_FLIGHT_REQUESTS]);
+    answers[0]!();
+    await turn();
+    assert.equal(device.waitingReaders, 2);
+  });
+
+  it('lets a vanished request go, and tells EIO when the kernel refuses a reply', async () => {
+    const { device } = await connect({ lookup: () => ENTRY });
+    device.replyErrors.push(systemError('ENOENT'));
+    device.push(GOLDEN_REQUESTS.lookup);
+    await turn();
+    assert.equal(device.replies.length, 0);
+    device.replyErrors.push(systemError('EINVAL'));
+    device.push(GOLDEN_REQUESTS.lookup);
+    await turn();
+    assert.deepEqual(
+      device.replies.map(({ error }) => error),
+      [-5],
+    );
+  });
+
+  it('ends when the device says so, interrupts what waits, and answers nothing more', async () => {
+    const answer = deferred<Entry>();
+    const signals: AbortSignal[] = [];
+    const { device, session } = await connect({
+      lookup: (caller: Caller) => {
+        signals.push(caller.signal);
+        return answer.promise;
+      },
+    });
+    device.push(GOLDEN_REQUESTS.lookup);
+    await turn();
+    device.fail('EINTR');
+    device.fail('ENODEV');
+    device.fail('ENODEV');
+    await session.ended.promise;
+    assert.equal(signals[0]!.aborted, true);
+    answer.resolve(ENTRY);
+    await turn();
+    assert.deepEqual([device.replies.length, device.waitingReaders, session.pending], [0, 0, 0]);
+  });
+});
