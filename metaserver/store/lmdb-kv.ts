@@ -191,9 +191,10 @@ export class LmdbKv implements Kv {
     this.activeBytes = 0;
     this.flush = this.writeOverlay(overlay).then(
       () => this.flushEnded(),
-      (error: unknown) => {
+      async (error: unknown) => {
         // The overlay stays: what was committed can still be read.
-        this.failure = new HoldfastError('EIO', `writing the store ${this.path}: ${messageOf(error)}`);
+        const cause = await causeOf(error);
+        this.failure = new HoldfastError('EIO', `writing the store ${this.path}: ${messageOf(cause)}`);
         this.flush = undefined;
       },
     );
@@ -218,6 +219,13 @@ export class LmdbKv implements Kv {
     this.flush = undefined;
     if (this.activeBytes >= this.flushAtBytes && !this.closed) this.startFlush();
   }
+}
+
+/** What made a commit fail: lmdb hands it over in a promise of its own, which must not stay unhandled. */
+async function causeOf(error: unknown): Promise<unknown> {
+  const cause = (error as { commitError?: Promise<never> }).commitError;
+  if (!(cause instanceof Promise)) return error;
+  return cause.catch((reason: unknown) => reason);
 }
 
 function messageOf(error: unknown): string {

@@ -10,7 +10,7 @@ const STALE_MAX_KEYS = 1024;
  * Point operations cost one hash map access: the order is kept lazily, in sorted runs to which new keys are added when a
  * range is asked for. The map must not change while a range is being read.
  */
-export class OrderedMap<V> {
+export class OrderedMap<V extends object> {
   private readonly values = new Map<string, V>();
   /** Non-empty sorted runs, in order; may hold keys that were deleted since. */
   private runs: string[][] = [];
@@ -26,9 +26,12 @@ export class OrderedMap<V> {
     return this.values.get(key);
   }
 
-  set(key: string, value: V): void {
-    if (!this.values.has(key)) this.unsorted.push(key);
+  /** Returns what the key held before. */
+  set(key: string, value: V): V | undefined {
+    const before = this.values.get(key);
+    if (before === undefined) this.unsorted.push(key);
     this.values.set(key, value);
+    return before;
   }
 
   delete(key: string): void {

@@ -64,9 +64,11 @@ class OverlayTransaction {
   private write(key: Buffer, entry: OverlayEntry | undefined): void {
     assert(!this.closed, 'write to a transaction that has ended');
     const name = overlayKey(key);
-    this.undo.push({ key: name, entry: this.overlay.get(name) });
-    if (entry) this.overlay.set(name, entry);
-    else this.overlay.delete(name);
+    if (entry) this.undo.push({ key: name, entry: this.overlay.set(name, entry) });
+    else {
+      this.undo.push({ key: name, entry: this.overlay.get(name) });
+      this.overlay.delete(name);
+    }
   }
 }
 

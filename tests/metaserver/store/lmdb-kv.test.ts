@@ -128,6 +128,32 @@ describe('LmdbKv', () => {
     assert.equal([...kv.range(FIRST, LAST)].length, applied + 1);
     await kv.close();
   }).timeout(20_000);
+
+  it('stops writing, but not reading, when the disk refuses; what was flushed before is there afterwards', async () => {
+    const victim = new URL('./full-disk-victim.js', import.meta.url).pathname;
+    // A limit on the file's size stands for a full disk.
+    const script = `trap '' XFSZ; ulimit -f 2048; exec "$0" "$@"`;
+    const child = spawn('bash', ['-c', script, process.execPath, ...loaderArguments(), victim, path]);
+    let output = '';
+    child.stdout.on('data', (data: Buffer) => {
+      output += data.toString();
+    });
+    const code = await new Promise((resolve) => child.once('exit', resolve));
+    const report = JSON.parse(output) as {
+      flushed: number;
+      errors: string[];
+      firstRead: string;
+      lastRead: string;
+    };
+    assert.equal(code, 0);
+    assert.equal(report.errors.length, 4);
+    for (const error of report.errors) assert.match(error, /writing the store .*: Input\/output error/);
+    assert.deepEqual([report.firstRead, report.lastRead], ['value', 'value']);
+    assert.ok(report.flushed > 0);
+    const kv = LmdbKv.open(path);
+    assert.equal([...kv.range(FIRST, LAST)].length, report.flushed);
+    await kv.close();
+  }).timeout(20_000);
 });
 
 /** How this process was told to load TypeScript, if it was. */
