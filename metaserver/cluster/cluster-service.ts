@@ -177,11 +177,13 @@ export class ClusterService implements LeaderDuty, LinkHost {
       throw new HoldfastError('NOT_PRIMARY', `chunkserver ${reporter} does not lead PG ${report.pg}`);
     }
     const { server, reason } = report;
-    this.#options.log.warn({ server, reporter, pg: report.pg, reason }, 'replica failed');
     const led = (this.#map?.pgs ?? []).filter((other) => primaryOf(other.replicas) === reporter);
-    await Promise.all(
-      led.filter((other) => receivesWrites(other, server)).map((other) => this.#drop(other, server)),
-    );
+    const affected = led.filter((other) => receivesWrites(other, server));
+    const fresh = affected.filter((other) => !this.#drops.has(dropKey(other, server)));
+    if (fresh.length > 0) {
+      this.#options.log.warn({ server, reporter, pgs: fresh.length, reason }, 'replica failed');
+    }
+    await Promise.all(affected.map((other) => this.#drop(other, server)));
   }
 
   async replicaCaughtUp(link: ChunkServerLink, report: ReplicaCaughtUp): Promise<void> {
@@ -242,7 +244,7 @@ export class ClusterService implements LeaderDuty, LinkHost {
   }
 
   #drop(pg: Pg, server: number): Promise<void> {
-    const key = `${pg.id}/${pg.epoch}/${server}`;
+    const key = dropKey(pg, server);
     const pending = this.#drops.get(key);
     if (pending) return pending;
     const body: CommandBody = { $case: 'replicaDrop', value: { pg: pg.id, epoch: pg.epoch, server } };
@@ -294,6 +296,10 @@ function isInMap(info: ChunkServerInfo, map: ClusterMap): boolean {
     known.port === info.port &&
     known.domain === info.domain
   );
+}
+
+function dropKey(pg: Pg, server: number): string {
+  return `${pg.id}/${pg.epoch}/${server}`;
 }
 
 function receivesWrites(pg: Pg, server: number): boolean {

@@ -34,6 +34,8 @@ export const LIVENESS_TICK_MS = 100;
 export const LEASE_MARGIN_MS = 50;
 /** From the begin of a leadership, for servers that the map calls alive: their lease, and time to find the new leader. */
 export const LEADER_GRACE_MS = LEASE_MS + 1500;
+/** A registered server has its map to work through before its first heartbeat; it has no lease meanwhile. */
+export const FIRST_HEARTBEAT_MS = 3000;
 /** A tick that is so late means that this process was paused: what it did not hear proves nothing. */
 export const LATE_TICK_MS = 400;
 /** After a pause of this process, heartbeats that wait in its sockets have so long to be read. */
@@ -63,13 +65,13 @@ export class Liveness {
       case 'connected': {
         const state = this.#server(event.server);
         state.connected = true;
-        // It ended its stream to the leader before, and with it the lease of that one: only ours counts from here on.
-        state.leaseEndsAt = now + LEASE_MS + LEASE_MARGIN_MS;
+        // It ended its stream to the leader before, and with it the lease of that one; ours comes with a heartbeat.
+        state.leaseEndsAt = now + FIRST_HEARTBEAT_MS;
         return [];
       }
       case 'heartbeat': {
         const state = this.#servers.get(event.server);
-        if (state?.connected) this.#extend(state, now + LEASE_MS + LEASE_MARGIN_MS);
+        if (state?.connected) state.leaseEndsAt = now + LEASE_MS + LEASE_MARGIN_MS;
         return [];
       }
       case 'disconnected': {

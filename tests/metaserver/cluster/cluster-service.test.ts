@@ -112,6 +112,7 @@ describe('cluster service', () => {
           await servers[2]?.heartbeat();
         }
       };
+      await servers[1]?.heartbeat();
       await beat(LEASE_MS);
       assert.deepEqual(alive(harness), [1, 2, 3]);
       await beat(200);

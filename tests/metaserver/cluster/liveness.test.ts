@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import {
   DOWN_RETRY_MS,
+  FIRST_HEARTBEAT_MS,
   LATE_TICK_MS,
   LEADER_GRACE_MS,
   LEASE_MARGIN_MS,
@@ -59,11 +60,19 @@ describe('liveness of chunkservers', () => {
   });
 
   it('waits the whole lease out when a server is silent, then ends its stream and declares it down, within 3 s', () => {
-    const scenario = connectAll(led(1, 2), [1, 2]).run(5000, [1]);
+    const scenario = connectAll(led(1, 2), [1, 2]).at(0, { kind: 'heartbeat', server: 2 }).run(5000, [1]);
     const silent = scenario.asked.filter((line) => line.endsWith(' 2'));
     assert.deepEqual(silent[0], `${FIRST_TICK_BEHIND_LEASE} disconnect 2`);
     assert.deepEqual(silent[1], `${FIRST_TICK_BEHIND_LEASE} down 2`);
     assert.ok(FIRST_TICK_BEHIND_LEASE >= LEASE_MS && FIRST_TICK_BEHIND_LEASE < 2000);
+  });
+
+  it('waits longer for the first heartbeat of a registered server, which has no lease before it', () => {
+    const scenario = connectAll(led(1), [1]).run(5000);
+    assert.deepEqual(scenario.asked.slice(0, 2), [
+      `${FIRST_HEARTBEAT_MS} disconnect 1`,
+      `${FIRST_HEARTBEAT_MS} down 1`,
+    ]);
   });
 
   it('asks again for a ServerDown that did not reach the map, and stops when it did', () => {
