@@ -111,7 +111,7 @@ export class RpcStream<Out, In> {
 
   /** Sends in order; dropped when the stream has ended. A peer that does not read for too long ends the stream. */
   send(message: Out): void {
-    if (this.#endReason !== undefined) return;
+    if (this.#endReason !== undefined || !this.#stream.writable) return;
     if (this.#stream.writableLength > STREAM_QUEUE_MAX) {
       this.destroy('the peer does not read');
       return;
@@ -129,7 +129,11 @@ export class RpcStream<Out, In> {
     if (this.#endReason !== undefined) return;
     if ('cancel' in this.#stream) this.#stream.cancel();
     // A server's stream has no cancel: an error is sent as the call's status, which ends it on both sides.
-    else this.#stream.emit('error', { code: status.UNAVAILABLE, details: reason });
+    else
+      this.#stream.emit(
+        'error',
+        Object.assign(new Error(reason), { code: status.UNAVAILABLE, details: reason }),
+      );
     this.#finish(reason);
   }
 
