@@ -14,7 +14,7 @@ import { campaign, completeTransfer } from './election.js';
 import { ENTRY_OVERHEAD_BYTES } from './messages.js';
 import type { ProgressState } from './progress.js';
 import { type InitialState, Raft } from './raft.js';
-import { registerRead, replicate } from './replication.js';
+import { registerRead, replicate, sendProbe } from './replication.js';
 import type {
   HardState,
   LogReader,
@@ -237,7 +237,7 @@ export class RaftNode {
     if (raft.transferee === to) return true;
     raft.transferee = to;
     raft.transferDeadlineMs = raft.nowMs + raft.config.electionMs;
-    raft.replicationDue = true;
+    sendProbe(raft, to);
     completeTransfer(raft);
     return true;
   }

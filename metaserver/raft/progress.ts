@@ -71,11 +71,13 @@ export class Progress {
   match = 0;
   /** The next entry to send. */
   next: number;
-  /** In `probe`: an append is out; the next waits for its answer or for a heartbeat's. */
+  /** In `probe`: an append is out; the next waits for its answer or for that of a later heartbeat. */
   probeSent = false;
   /** Index of the snapshot on its way, in `snapshot`. */
   pendingSnapshot = 0;
   readonly inflights: Inflights;
+  /** The heartbeat round before the last append: an answer to a later one tells of an append that got lost. */
+  sentRound = 0;
   /** The commit index the peer was last told. */
   sentCommit = 0;
   /** When the peer was last heard, ms. */
@@ -120,8 +122,9 @@ export class Progress {
     this.next = index + 1;
   }
 
-  /** An append with entries up to `lastIndex` was sent; 0 bytes: it was empty. */
-  sent(lastIndex: number, bytes: number): void {
+  /** An append with entries up to `lastIndex` was sent after heartbeat `round`; 0 bytes: it was empty. */
+  sent(lastIndex: number, bytes: number, round: number): void {
+    this.sentRound = round;
     if (this.state === 'probe') {
       this.probeSent = true;
     } else if (bytes > 0) {

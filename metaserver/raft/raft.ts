@@ -126,9 +126,17 @@ export class Raft {
     // Before a restart it may have granted a lease up to this moment.
     this.lastLeaderContactMs = nowMs;
     this.resetElectionDeadline();
+    if (this.#hasNoRival()) this.electionDeadlineMs = nowMs;
+  }
+
+  /**
+   * True when this server is the only voter, and nobody else leads. A leader that removes itself may still read under the
+   * lease that the last voter granted; whoever voted for itself, or for nobody ever, has granted none since.
+   */
+  #hasNoRival(): boolean {
     const { voters, votersOutgoing } = this.conf;
-    if (votersOutgoing.length === 0 && voters.length === 1 && this.promotable)
-      this.electionDeadlineMs = nowMs;
+    const isAlone = voters.length === 1 && voters[0] === this.id && votersOutgoing.length === 0;
+    return isAlone && (this.term === 0 || this.vote === this.id);
   }
 
   /**

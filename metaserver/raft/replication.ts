@@ -32,7 +32,8 @@ export function replicate(raft: Raft): void {
   for (const [id, peer] of raft.peers) {
     while (!peer.paused && peer.next <= raft.log.lastIndex()) if (!sendAppend(raft, id, peer)) break;
     const isIdle = peer.state === 'replicate' && peer.inflights.count === 0;
-    if (isIdle && peer.sentCommit < raft.log.committed) sendAppend(raft, id, peer);
+    const isUntried = peer.state === 'probe' && !peer.probeSent;
+    if (isUntried || (isIdle && peer.sentCommit < raft.log.committed)) sendAppend(raft, id, peer);
   }
   if (raft.reads.wantsRound && !raft.reads.roundOut) broadcastHeartbeat(raft);
 }
@@ -53,7 +54,7 @@ function sendAppend(raft: Raft, to: number, peer: Progress): boolean {
   message.commit = log.committed;
   raft.send(message);
   peer.sentCommit = log.committed;
-  peer.sent(prev + entries.length, entriesBytes(entries));
+  peer.sent(prev + entries.length, entriesBytes(entries), raft.reads.round);
   return true;
 }
 
@@ -108,12 +109,18 @@ export function handleHeartbeatResponse(raft: Raft, message: RaftMessage, peer: 
     peer.ackedRoundSentMs = sentMs;
     confirmReads(raft);
   }
-  peer.probeSent = false;
-  // An append may have been lost without a trace. Whether it was shows in the answer to an empty one, which passes
-  // also when the window is full.
-  const isBehind = peer.match < raft.log.lastIndex();
-  if (peer.state === 'probe' || (peer.state === 'replicate' && isBehind))
-    sendAppend(raft, message.from, peer);
+  // The peer lives, and has not acknowledged what was sent a heartbeat ago: it may be lost.
+  if (message.context > peer.sentRound) sendProbe(raft, message.from);
+}
+
+/**
+ * Sends an append to a peer that is not known to be up to date, empty if its window is full: the answer shows whether
+ * earlier ones were lost without a trace.
+ */
+export function sendProbe(raft: Raft, to: number): void {
+  const peer = raft.peers.get(to);
+  if (!peer || peer.state === 'snapshot') return;
+  if (peer.state === 'probe' || peer.match < raft.log.lastIndex()) sendAppend(raft, to, peer);
 }
 
 /** Commits what a quorum holds durably, if it is of this term (Raft, section 5.4.2), and does what follows from that. */

@@ -54,13 +54,13 @@ describe('the progress of a peer', () => {
 
   it('sends one append while probing, many while replicating, none during a snapshot', () => {
     const peer = probing(5, 6);
-    peer.sent(8, 50);
+    peer.sent(8, 50, 0);
     assert.deepEqual([peer.paused, peer.next], [true, 6]);
     peer.acknowledge(8);
     peer.becomeReplicate();
-    peer.sent(10, 500);
+    peer.sent(10, 500, 0);
     assert.deepEqual([peer.paused, peer.next], [false, 11]);
-    peer.sent(12, 500);
+    peer.sent(12, 500, 0);
     assert.deepEqual([peer.paused, peer.next], [true, 13]);
     peer.becomeSnapshot(40);
     assert.deepEqual([peer.paused, peer.inflights.bytes], [true, 0]);
@@ -71,7 +71,7 @@ describe('the progress of a peer', () => {
   it('sends again from what is acknowledged when appends were lost', () => {
     const peer = probing(5, 6);
     peer.becomeReplicate();
-    peer.sent(10, 500);
+    peer.sent(10, 500, 0);
     assert.equal(peer.reject(10, 7), true);
     peer.becomeProbe();
     assert.deepEqual([peer.next, peer.inflights.count], [6, 0]);
