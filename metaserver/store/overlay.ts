@@ -108,6 +108,7 @@ export function* mergeRanges(
   limit: number,
   reverse: boolean,
 ): Generator<KvEntry> {
+  if (sources.length === 1) return yield* limited(sources[0] as Iterable<OverlayEntry>, limit);
   const iterators = sources.map((source) => source[Symbol.iterator]());
   const heads = iterators.map((iterator) => iterator.next());
   try {
@@ -129,5 +130,15 @@ export function* mergeRanges(
     }
   } finally {
     for (const iterator of iterators) iterator.return?.();
+  }
+}
+
+function* limited(source: Iterable<OverlayEntry>, limit: number): Generator<KvEntry> {
+  let left = limit;
+  if (left <= 0) return;
+  for (const entry of source) {
+    if (entry.value === undefined) continue;
+    yield entry as KvEntry;
+    if (--left <= 0) return;
   }
 }
