@@ -156,7 +156,7 @@ export class Replica<Result> {
       log,
       events: {
         onMessage: (message) => this.#feed(() => this.#node.step(message, clock.now())),
-        onUp: (id) => this.#feed(() => this.#node.peerReachable(id, clock.now())),
+        onUp: (id) => this.#feed(() => this.#onUp(id)),
         onDown: (id) => this.#feed(() => this.#node.peerUnreachable(id, clock.now())),
         onSnapshot: (from, stream) => this.#snapshots.receive(from, stream),
       },
@@ -200,7 +200,10 @@ export class Replica<Result> {
     assert(!this.#started, 'start is called once');
     this.#started = true;
     this.#peers.start();
-    this.#feed(() => this.#node.tick(this.#clock.now()));
+    this.#feed(() => {
+      this.#node.tick(this.#clock.now());
+      this.#campaignIfNew();
+    });
   }
 
   /**
@@ -340,6 +343,24 @@ export class Replica<Result> {
     const leader = this.#node.leader;
     if (leader !== this.#options.serverId) error.leaderHint = this.#peers.address(leader);
     return error;
+  }
+
+  #onUp(id: number): void {
+    this.#node.peerReachable(id, this.#clock.now());
+    this.#campaignIfNew();
+  }
+
+  /**
+   * In a cluster that never had a leader the server with the lowest number need not wait for the election time-out: there is
+   * nobody to whom it could have promised anything.
+   */
+  #campaignIfNew(): void {
+    if (this.#node.term !== 0 || this.#node.leader !== 0) return;
+    const { serverId } = this.#options;
+    const { voters } = this.#storage.confAt(0);
+    const reachable = voters.filter((id) => id === serverId || this.#peers.connected(id));
+    if (Math.min(...voters) !== serverId || reachable.length * 2 <= voters.length) return;
+    this.#node.campaign(this.#clock.now());
   }
 
   /** Hands an event to the core. What it throws is a broken invariant: going on could break more. */

@@ -37,6 +37,11 @@ export class SnapshotReceiver {
     options.stream.onEnd(() => this.abort('the stream ended'));
   }
 
+  /** No more chunks are taken: handed over or given up. */
+  get ended(): boolean {
+    return this.#ended;
+  }
+
   /** Takes the next chunk; what is wrong with it ends the stream. */
   chunk(chunk: SnapshotChunk): void {
     if (this.#ended) return;

@@ -1,6 +1,7 @@
 import { systemClock } from '../../../common/clock.js';
-import { type Disk, nodeDisk } from '../../../common/disk.js';
+import type { Disk } from '../../../common/disk.js';
 import { createLogger, type LogLevel, silentLogger } from '../../../common/logger.js';
+import { MemoryDisk } from '../../../common/memory-disk.js';
 import { createPrng } from '../../../common/prng.js';
 import { writeFormat } from '../../../metaserver/replica/format.js';
 import type { Peer } from '../../../metaserver/replica/peers.js';
@@ -15,9 +16,9 @@ const POLL_MS = 5;
 const WAIT_MAX_MS = 20_000;
 
 /** Resolves when `condition` holds; tests assert order and content, this only waits for what must come. */
-export async function until(condition: () => boolean, what: string): Promise<void> {
+export async function until(condition: () => boolean | Promise<boolean>, what: string): Promise<void> {
   const start = systemClock.now();
-  while (!condition()) {
+  while (!(await condition())) {
     if (systemClock.now() - start > WAIT_MAX_MS) throw new Error(`never happened: ${what}`);
     await new Promise<void>((resolve) => systemClock.after(POLL_MS, resolve));
   }
@@ -25,7 +26,7 @@ export async function until(condition: () => boolean, what: string): Promise<voi
 
 export interface ClusterSettings {
   servers?: number;
-  /** The disk of all, or of each; default: this machine's. */
+  /** The disk of all, or of each; default: one in memory. */
   disk?: Disk;
   diskOf?: (id: number) => Disk;
   /** Overrides for each replica. */
@@ -49,6 +50,7 @@ function diskUuid(id: number): string {
 /** Replicas of one process, over real gRPC on the loopback interface. */
 export class Cluster {
   readonly members = new Map<number, Member>();
+  readonly disk: Disk;
   readonly #root: string;
   readonly #settings: ClusterSettings;
   readonly #links = new Map<string, Link>();
@@ -56,6 +58,7 @@ export class Cluster {
 
   private constructor(root: string, settings: ClusterSettings) {
     this.#root = root;
+    this.disk = settings.disk ?? new MemoryDisk();
     this.#settings = settings;
   }
 
@@ -77,7 +80,8 @@ export class Cluster {
     for (const from of settings.links ? ids : []) {
       for (const to of ids) cluster.#links.set(`${from}-${to}`, await Link.open(cluster.member(to).port));
     }
-    for (const id of ids) await cluster.up(id);
+    // The first one campaigns as soon as it sees the others.
+    for (const id of ids.toReversed()) await cluster.up(id);
     return cluster;
   }
 
@@ -127,7 +131,7 @@ export class Cluster {
   }
 
   #disk(id: number): Disk {
-    return this.#settings.diskOf?.(id) ?? this.#settings.disk ?? nodeDisk;
+    return this.#settings.diskOf?.(id) ?? this.disk;
   }
 
   /** Opens a replica on what the server's disk holds. */
@@ -145,8 +149,8 @@ export class Cluster {
       prng: createPrng(this.#seed++),
       log: createLogger({ id }, level),
       onFatal: (error) => member.fatal.push(error),
-      electionMs: 150,
-      heartbeatMs: 30,
+      electionMs: 400,
+      heartbeatMs: 50,
       ...this.#settings.options?.(id),
       ...options,
     });
