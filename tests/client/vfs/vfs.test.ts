@@ -1,0 +1,371 @@
+import assert from 'node:assert/strict';
+import { HoldfastError } from '../../../proto/errors.js';
+import { S_IFIFO, S_IFMT, S_IFREG } from '../../../proto/types.js';
+import { pattern } from '../support/data-harness.js';
+import { settle } from '../support/manual-clock.js';
+import { caller, TestMount } from '../support/test-mount.js';
+
+const O_RDWR = 2;
+const O_WRONLY = 1;
+const O_CREAT_EXCL = 0o300;
+const O_TRUNC = 0o1000;
+const O_APPEND = 0o2000;
+const O_DSYNC = 0o10000;
+const name = (text: string): Buffer => Buffer.from(text);
+const named = (wanted: string) => (error: unknown) =>
+  error instanceof HoldfastError && error.errorName === wanted;
+
+describe('files', () => {
+  it('cost three round trips to create, write and close', async () => {
+    const mount = new TestMount();
+    const { handle } = await mount.create('f');
+    await mount.write(handle, 0, pattern(4096, 1));
+    await mount.close(handle);
+    assert.deepEqual(mount.meta.calls, ['makeNode', 'commitWrite']);
+    assert.equal(mount.chunks.writes.length, 1);
+    assert.equal(mount.meta.opens.size, 0);
+  });
+
+  it('are complete elsewhere once they are closed', async () => {
+    const one = new TestMount();
+    const two = one.second();
+    const { handle, ino } = await one.create('f');
+    await one.write(handle, 0, pattern(100, 1));
+    await one.close(handle);
+    assert.deepEqual(await two.readFile('f'), pattern(100, 1));
+    const rewritten = await two.open(ino, O_RDWR | O_TRUNC);
+    await two.write(rewritten.handle, 0, pattern(50, 2));
+    await two.close(rewritten.handle);
+    assert.deepEqual(await one.readFile('f'), pattern(50, 2));
+  });
+
+  it('keep the pages of the kernel only while nobody else has changed them', async () => {
+    const one = new TestMount();
+    const two = one.second();
+    const { handle, ino } = await one.create('f');
+    await one.write(handle, 0, pattern(100, 1));
+    await one.close(handle);
+    const keeps = async (): Promise<boolean | undefined> => {
+      const { handle: again, keepCache } = await one.open(ino, 0);
+      await one.close(again);
+      return keepCache;
+    };
+    assert.equal(await keeps(), true, 'after writing it here');
+    const other = await two.open(ino, O_RDWR);
+    assert.equal(other.keepCache, false);
+    await two.write(other.handle, 0, pattern(100, 2));
+    await two.close(other.handle);
+    assert.equal(await keeps(), false, 'after a change elsewhere');
+    assert.equal(await keeps(), true);
+  });
+
+  it('show their own size and times while they are written', async () => {
+    const mount = new TestMount();
+    const { handle, ino } = await mount.create('f');
+    await mount.write(handle, 5_000, pattern(1_000, 1));
+    const { attr } = await mount.fs.getattr(caller(), ino, handle);
+    assert.equal(attr.size, 6_000);
+    assert.equal(attr.blocks, Math.ceil(1_000 / 512));
+    assert.deepEqual(attr.mtime, mount.clock.wall());
+    assert.deepEqual(mount.meta.calls, ['makeNode'], 'no server was asked');
+  });
+
+  it('let an append go to the end, several at a time', async () => {
+    const mount = new TestMount();
+    const { handle } = await mount.create('f', 0o644, O_WRONLY | O_APPEND | O_CREAT_EXCL);
+    const lines = Array.from({ length: 50 }, (_, index) => pattern(10 + index, index));
+    await Promise.all(lines.map((line) => mount.write(handle, 0, Buffer.from(line), O_APPEND)));
+    await mount.close(handle);
+    assert.deepEqual(await mount.readFile('f'), Buffer.concat(lines));
+  });
+
+  it('report ENOSPC once at close or fsync, and refuse further writes of that description once', async () => {
+    const mount = new TestMount();
+    const { handle, ino } = await mount.create('f');
+    const { handle: other } = await mount.open(ino, O_WRONLY);
+    mount.chunks.failWrite = () => new HoldfastError('ENOSPC');
+    await mount.write(handle, 0, pattern(100, 1));
+    await assert.rejects(mount.fs.fsync(caller(), ino, handle, false), named('ENOSPC'));
+    await mount.fs.fsync(caller(), ino, handle, false);
+    mount.chunks.failWrite = undefined;
+    await assert.rejects(mount.write(other, 0, pattern(10, 2)), named('ENOSPC'));
+    await mount.write(other, 0, pattern(10, 2));
+    await mount.close(other);
+    await mount.close(handle);
+    assert.deepEqual(await mount.readFile('f'), pattern(10, 2));
+  });
+
+  it('are on disk when a write of an O_DSYNC description returns', async () => {
+    const mount = new TestMount();
+    const { handle } = await mount.create('f');
+    await mount.write(handle, 0, pattern(100, 1), O_DSYNC);
+    mount.chunks.crash();
+    assert.deepEqual(await mount.second().readFile('f'), pattern(100, 1));
+  });
+
+  it('can be used after their last name is gone', async () => {
+    const mount = new TestMount();
+    const { handle, ino } = await mount.create('f', 0o644, O_RDWR);
+    await mount.write(handle, 0, pattern(100, 1));
+    await mount.fs.unlink(caller(), 1, name('f'));
+    assert.equal((await mount.fs.getattr(caller(), ino, handle)).attr.nlink, 0);
+    assert.deepEqual(await mount.read(handle, 0, 200), pattern(100, 1));
+    assert.equal(mount.meta.opens.get(ino), 1);
+    await mount.close(handle);
+    assert.equal(mount.meta.opens.size, 0);
+  });
+
+  it('change their size, with and without a handle, and are zero behind a cut', async () => {
+    const mount = new TestMount();
+    const { handle, ino } = await mount.create('f', 0o644, O_RDWR);
+    await mount.write(handle, 0, pattern(3_000_000, 1));
+    const { attr } = await mount.fs.setattr(caller(), ino, { size: 10, handle });
+    assert.equal(attr.size, 10);
+    await mount.fs.setattr(caller(), ino, { size: 1_000, handle });
+    await mount.close(handle);
+    await mount.fs.setattr(caller(), ino, { size: 100 });
+    assert.deepEqual(await mount.readFile('f'), Buffer.concat([pattern(10, 1), Buffer.alloc(90)]));
+  });
+
+  it('keep times set by utimes before the close', async () => {
+    const mount = new TestMount();
+    const { handle, ino } = await mount.create('f');
+    await mount.write(handle, 0, pattern(10, 1));
+    await mount.fs.setattr(caller(), ino, { mtime: { sec: -5, nsec: 7 }, handle });
+    await mount.close(handle);
+    const { attr } = await mount.second().fs.lookup(caller(), 1, name('f'));
+    assert.deepEqual(attr.mtime, { sec: -5, nsec: 7 });
+    assert.equal(attr.size, 10);
+  });
+
+  it('lose setuid when somebody without the right writes', async () => {
+    const mount = new TestMount();
+    const { handle, ino } = await mount.create('f', 0o6777);
+    await mount.write(handle, 0, pattern(10, 1), 0, true);
+    const { attr } = await mount.fs.getattr(caller(), ino);
+    assert.equal(attr.mode & 0o7777, 0o777);
+  });
+
+  it('zero a range and extend, as fallocate asks', async () => {
+    const mount = new TestMount();
+    const { handle, ino } = await mount.create('f', 0o644, O_RDWR);
+    await mount.write(handle, 0, pattern(1_000, 1));
+    const fallocate = (mode: number, offset: number, length: number) =>
+      mount.fs.fallocate(caller(), ino, handle, mode, offset, length);
+    await fallocate(3, 100, 200); // PUNCH_HOLE | KEEP_SIZE
+    await fallocate(0x11, 990, 100); // ZERO_RANGE | KEEP_SIZE
+    await fallocate(1, 5_000, 100);
+    assert.equal((await mount.fs.getattr(caller(), ino)).attr.size, 1_000);
+    await fallocate(0, 1_000, 24);
+    await assert.rejects(fallocate(0x20, 0, 10), named('EOPNOTSUPP'));
+    const expected = Buffer.concat([pattern(1_000, 1), Buffer.alloc(24)]);
+    expected.fill(0, 100, 300).fill(0, 990);
+    assert.deepEqual(await mount.read(handle, 0, 5_000), expected);
+    assert.equal(await mount.fs.lseek(caller(), ino, handle, 10, 3), 10);
+    assert.equal(await mount.fs.lseek(caller(), ino, handle, 10, 4), 1_024);
+    await assert.rejects(mount.fs.lseek(caller(), ino, handle, 1_024, 3), named('ENXIO'));
+  });
+
+  it('that another made in between are opened only by whom their mode allows', async () => {
+    const mount = new TestMount();
+    const made = await mount.create('f', 0o600);
+    await mount.close(made.handle);
+    const create = (uid: number) =>
+      mount.fs.create(caller({ uid, gid: uid }), 1, name('f'), 0o644, O_RDWR, 0);
+    await assert.rejects(create(1000), named('EACCES'));
+    assert.equal(mount.meta.opens.size, 0);
+    assert.equal((await create(0)).entry.attr.mode & 0o7777, 0o600);
+    await assert.rejects(mount.create('f', 0o644, O_CREAT_EXCL), named('EEXIST'));
+  });
+
+  it('are written back when the mount goes away', async () => {
+    const mount = new TestMount();
+    const { handle } = await mount.create('f');
+    await mount.write(handle, 0, pattern(100, 1));
+    await mount.fs.destroy();
+    assert.deepEqual(await mount.second().readFile('f'), pattern(100, 1));
+  });
+
+  it('do not hold the unmount up for ever when the servers are away', async () => {
+    const mount = new TestMount();
+    const { handle } = await mount.create('f');
+    await mount.write(handle, 0, pattern(100, 1));
+    mount.chunks.hold();
+    let ended = false;
+    const destroyed = mount.fs.destroy().then(() => {
+      ended = true;
+    });
+    await mount.clock.advance(1_000);
+    assert.equal(ended, false);
+    await mount.clock.advance(10_000);
+    await destroyed;
+  });
+});
+
+describe('a blocked call', () => {
+  it('ends with EINTR when it is interrupted', async () => {
+    const mount = new TestMount();
+    const { handle, ino } = await mount.create('f');
+    await mount.write(handle, 0, pattern(100, 1));
+    const interrupt = new AbortController();
+    const who = caller({ signal: interrupt.signal });
+    const release = mount.chunks.hold();
+    const releaseMeta = mount.meta.hold();
+    const calls = [
+      mount.fs.fsync(who, ino, handle, false),
+      mount.fs.flush(who, ino, handle, 0n),
+      mount.fs.lookup(who, 1, name('x')),
+      mount.fs.mkdir(who, 1, name('x'), 0o755, 0),
+      mount.fs.setattr(who, ino, { size: 5, handle }),
+    ];
+    const refused = calls.map((call) => assert.rejects(call, named('EINTR')));
+    await settle();
+    interrupt.abort();
+    await Promise.all(refused);
+    release();
+    releaseMeta();
+    await mount.close(handle);
+    assert.deepEqual(await mount.readFile('f'), pattern(5, 1), 'what had begun goes on to its end');
+  });
+});
+
+describe('names', () => {
+  it('carry the umask, the owner and the type', async () => {
+    const mount = new TestMount();
+    const who = caller({ uid: 7, gid: 8 });
+    const dir = await mount.fs.mkdir(who, 1, name('d'), 0o777, 0o027);
+    assert.deepEqual([dir.attr.mode & 0o7777, dir.attr.uid, dir.attr.gid], [0o750, 7, 8]);
+    const fifo = await mount.fs.mknod(who, dir.attr.ino, name('p'), S_IFIFO | 0o666, 0, 0o022);
+    assert.deepEqual([fifo.attr.mode & S_IFMT, fifo.attr.mode & 0o7777], [S_IFIFO, 0o644]);
+    const plain = await mount.fs.mknod(who, 1, name('n'), 0o600, 0, 0);
+    assert.equal(plain.attr.mode & S_IFMT, S_IFREG);
+    const link = await mount.fs.symlink(who, 1, name('l'), name('to/there'));
+    assert.equal((await mount.fs.readlink(who, link.attr.ino)).toString(), 'to/there');
+    assert.equal(link.attr.size, 8);
+  });
+
+  it('of more than 255 bytes are refused everywhere', async () => {
+    const mount = new TestMount();
+    const long = Buffer.alloc(256, 'x');
+    const { attr } = await mount.fs.mkdir(caller(), 1, name('d'), 0o755, 0);
+    const calls = [
+      mount.fs.lookup(caller(), 1, long),
+      mount.fs.mkdir(caller(), 1, long, 0o755, 0),
+      mount.fs.unlink(caller(), 1, long),
+      mount.fs.rename(caller(), 1, name('d'), 1, long, 0),
+      mount.fs.link(caller(), attr.ino, 1, long),
+      mount.fs.create(caller(), 1, long, 0o644, O_RDWR, 0),
+    ];
+    for (const call of calls) await assert.rejects(call, named('ENAMETOOLONG'));
+    await mount.fs.mkdir(caller(), 1, Buffer.alloc(255, 0xff), 0o755, 0);
+  });
+
+  it('of a file that is gone give ENOENT, its number ESTALE', async () => {
+    const mount = new TestMount();
+    await assert.rejects(mount.fs.lookup(caller(), 1, name('f')), named('ENOENT'));
+    await assert.rejects(mount.fs.getattr(caller(), 999), named('ESTALE'));
+    await assert.rejects(mount.fs.open(caller(), 999, 0), named('ESTALE'));
+    assert.equal(mount.meta.opens.size, 0);
+  });
+
+  it('show new link counts at once after a change here', async () => {
+    const mount = new TestMount();
+    const { handle, ino } = await mount.create('f');
+    await mount.close(handle);
+    await mount.fs.link(caller(), ino, 1, name('g'));
+    assert.equal((await mount.fs.getattr(caller(), ino)).attr.nlink, 2);
+    await mount.fs.rename(caller(), 1, name('g'), 1, name('h'), 0);
+    await mount.fs.unlink(caller(), 1, name('f'));
+    assert.equal((await mount.fs.getattr(caller(), ino)).attr.nlink, 1);
+    await assert.rejects(mount.fs.rename(caller(), 1, name('h'), 1, name('i'), 4), named('EINVAL'));
+  });
+
+  it('are refused on a read-only mount', async () => {
+    const mount = new TestMount({ readOnly: true });
+    await assert.rejects(mount.create('f'), named('EROFS'));
+    await assert.rejects(mount.fs.mkdir(caller(), 1, name('d'), 0o755, 0), named('EROFS'));
+    await assert.rejects(mount.fs.setattr(caller(), 1, { mode: 0 }), named('EROFS'));
+  });
+});
+
+describe('directories', () => {
+  async function list(mount: TestMount, max: number, plus: boolean): Promise<string[]> {
+    const { handle } = await mount.fs.opendir(caller(), 1, 0);
+    const found: string[] = [];
+    for (let cookie = 0; ; ) {
+      const entries = await mount.fs.readdir(caller(), 1, handle, cookie, max, plus);
+      assert.ok(entries.length <= max);
+      if (entries.length === 0) break;
+      for (const entry of entries) found.push(entry.name.toString());
+      cookie = entries.at(-1)?.cookie as number;
+    }
+    await mount.fs.releasedir(1, handle);
+    return found;
+  }
+
+  it('list every name once, in pieces of any size, with few requests', async () => {
+    const mount = new TestMount();
+    const names = Array.from({ length: 300 }, (_, index) => `f${index}`);
+    for (const one of names) await mount.fs.mkdir(caller(), 1, name(one), 0o755, 0);
+    for (const max of [1, 7, 100, 1000]) {
+      mount.meta.take();
+      assert.deepEqual(await list(mount, max, max === 7), ['.', '..', ...names]);
+      assert.ok(mount.meta.calls.length <= 11, `${mount.meta.calls.length} requests`);
+    }
+  });
+
+  it('forget what they have fetched once a name is removed here', async () => {
+    const mount = new TestMount();
+    for (let index = 0; index < 20; index++) await mount.fs.mkdir(caller(), 1, name(`d${index}`), 0o755, 0);
+    const { handle } = await mount.fs.opendir(caller(), 1, 0);
+    const first = await mount.fs.readdir(caller(), 1, handle, 0, 10, true);
+    await mount.fs.rmdir(caller(), 1, name('d15'));
+    const rest = await mount.fs.readdir(caller(), 1, handle, first.at(-1)?.cookie as number, 100, true);
+    const seen = [...first, ...rest].map((entry) => entry.name.toString());
+    assert.equal(seen.length, 2 + 19);
+    assert.ok(!seen.includes('d15'));
+    assert.deepEqual(await mount.fs.readdir(caller(), 1, handle, 0, 2, false), first.slice(0, 2));
+  });
+
+  it('carry attributes with readdirplus, those of open files as they are here', async () => {
+    const mount = new TestMount();
+    const { handle: file } = await mount.create('f');
+    await mount.write(file, 0, pattern(77, 1));
+    const { handle } = await mount.fs.opendir(caller(), 1, 0);
+    const entries = await mount.fs.readdir(caller(), 1, handle, 0, 100, true);
+    assert.deepEqual(
+      entries.map((entry) => entry.entry?.attr.size),
+      [undefined, undefined, 77],
+    );
+  });
+});
+
+describe('extended attributes', () => {
+  it('are kept, listed and removed; those of the system are not supported', async () => {
+    const mount = new TestMount();
+    const user = name('user.a');
+    await mount.fs.setxattr(caller(), 1, user, name('v'), 0);
+    assert.equal((await mount.fs.getxattr(caller(), 1, user)).toString(), 'v');
+    assert.deepEqual(await mount.fs.listxattr(caller(), 1), [user]);
+    await mount.fs.removexattr(caller(), 1, user);
+    await assert.rejects(mount.fs.getxattr(caller(), 1, user), named('ENODATA'));
+    const acl = name('system.posix_acl_access');
+    await assert.rejects(mount.fs.getxattr(caller(), 1, acl), named('EOPNOTSUPP'));
+    await assert.rejects(mount.fs.setxattr(caller(), 1, user, Buffer.alloc(70_000), 0), named('E2BIG'));
+  });
+
+  it('that are asked for before every write cost one request a second', async () => {
+    const mount = new TestMount();
+    const { handle, ino } = await mount.create('f');
+    const ask = () =>
+      assert.rejects(mount.fs.getxattr(caller(), ino, name('security.capability')), named('ENODATA'));
+    mount.meta.take();
+    await ask();
+    await ask();
+    assert.deepEqual(mount.meta.take(), ['getXattr']);
+    await mount.clock.advance(1_100);
+    await ask();
+    assert.deepEqual(mount.meta.take(), ['getXattr']);
+    await mount.close(handle);
+  });
+});
