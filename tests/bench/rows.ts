@@ -57,7 +57,7 @@ async function fio(args: string[]): Promise<{ read: FioSide; write: FioSide }> {
     jobs: { error: number; read: FioSide; write: FioSide }[];
   };
   const job = report.jobs[0];
-  if (!job || job.error !== 0) throw new Error(`fio reports error ${job?.error}`);
+  if (job?.error !== 0) throw new Error(`fio reports error ${job?.error}`);
   return job;
 }
 
