@@ -6,7 +6,10 @@ import type { Timespec } from '../../common/clock.js';
  * its errno is what the program sees. A method that is absent is answered ENOSYS.
  */
 
-/** Who asks. fuse-native knows no caller: it passes the mounting user. */
+/**
+ * Who asks. fuse-native knows no caller: it passes the mounting user. Hand it on as it is: `signal` is made on first
+ * use, and a copy by `{ ...caller }` lacks it.
+ */
 export interface Caller {
   uid: number;
   gid: number;

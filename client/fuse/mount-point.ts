@@ -94,7 +94,8 @@ export async function isStaleMount(mountPoint: string, clock: Clock = systemCloc
   const canonical = await canonicalMountPoint(mountPoint);
   const mount = await findMount(canonical);
   if (!mount?.type.startsWith('fuse')) return false;
-  const result = await runTool(clock, 'stat', ['-c', '%i', '--', canonical], STAT_TIMEOUT_MS);
+  // Attributes may come from the kernel's cache; statfs always asks the process.
+  const result = await runTool(clock, 'stat', ['-f', '-c', '%i', '--', canonical], STAT_TIMEOUT_MS);
   return result.code !== 0 && /not connected|software caused connection abort/i.test(result.stderr);
 }
 
@@ -148,6 +149,9 @@ export async function checkMountPoint(mountPoint: string, clock: Clock = systemC
     const code = error instanceof Error && 'code' in error ? error.code : undefined;
     if (code === 'ENOENT') {
       throw new MountError('missing', `mount point ${mountPoint}: no such directory`, { cause: error });
+    }
+    if (code === 'ENOTDIR') {
+      throw new MountError('not-a-directory', `mount point ${mountPoint}: not a directory`, { cause: error });
     }
     throw new MountError('failed', `mount point ${mountPoint}: ${String(code ?? error)}`, { cause: error });
   }

@@ -55,18 +55,24 @@ export async function unmountByForce(
   }
   if (target.hasEnded()) return;
   log.warn({ mountPoint: target.mountPoint }, 'the mount is busy: detaching it');
-  const lazy = await target.umount(true, TOOL_TIMEOUT_MS);
-  if (lazy.code !== 0) log.debug({ stderr: lazy.stderr.trim() }, 'lazy unmount failed');
-  if (await endsWithin(target, DETACHED_WAIT_MS, clock)) return;
-  log.warn({ mountPoint: target.mountPoint }, 'the mount is still in use: aborting its connection');
-  if (!(await abortConnection(target.connection))) {
+  const abortFile = await abortFileOf(target.connection);
+  if (abortFile === undefined) {
+    // A detached mount could not be aborted any more: both in one.
     const force = await runTool(
       clock,
       'umount',
       ['-i', '-c', '-f', '-l', target.mountPoint],
       TOOL_TIMEOUT_MS,
     );
-    if (force.code !== 0) log.error({ stderr: force.stderr.trim() }, 'the connection could not be aborted');
+    if (force.code !== 0) log.error({ stderr: force.stderr.trim() }, 'the mount could not be forced off');
+  } else {
+    const lazy = await target.umount(true, TOOL_TIMEOUT_MS);
+    if (lazy.code !== 0) log.error({ stderr: lazy.stderr.trim() }, 'the mount could not be detached');
+    if (await endsWithin(target, DETACHED_WAIT_MS, clock)) return;
+    log.warn({ mountPoint: target.mountPoint }, 'the mount is still in use: aborting its connection');
+    await fs.writeFile(abortFile, '1').catch((error: unknown) => {
+      log.error({ err: error }, 'the connection could not be aborted');
+    });
   }
   await endsWithin(target, DETACHED_WAIT_MS, clock);
 }
@@ -83,13 +89,12 @@ async function endsWithin(target: UnmountTarget, ms: number, clock: Clock): Prom
   return target.hasEnded();
 }
 
-/** Aborts a FUSE connection through fusectl. @returns false where that file system is not mounted or not ours */
-async function abortConnection(connection: number | undefined): Promise<boolean> {
-  if (connection === undefined) return false;
-  try {
-    await fs.writeFile(`/sys/fs/fuse/connections/${connection}/abort`, '1');
-    return true;
-  } catch {
-    return false;
-  }
+/** The file of fusectl that aborts a connection; undefined where that file system is not mounted or not ours. */
+async function abortFileOf(connection: number | undefined): Promise<string | undefined> {
+  if (connection === undefined) return undefined;
+  const file = `/sys/fs/fuse/connections/${connection}/abort`;
+  return fs.access(file, fs.constants.W_OK).then(
+    () => file,
+    () => undefined,
+  );
 }

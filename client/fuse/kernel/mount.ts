@@ -27,7 +27,7 @@ const MAX_NOTIFY_WRITES = 4;
 export const DEFAULT_READ_AHEAD_BYTES = 1024 * 1024;
 const MOUNT_TIMEOUT_MS = 30_000;
 /** File systems get so long to end the requests that an unmount has interrupted. */
-const DRAIN_TIMEOUT_MS = 5_000;
+const DRAIN_TIMEOUT_MS = 1_000;
 const DRAIN_INTERVAL_MS = 20;
 const ABORTED_WAIT_MS = 1_000;
 

@@ -93,12 +93,12 @@ b' ' ' -- -x; for f in *; do printf '<%s>' "$f"; done; echo; rm -- * ; ls -A | w
     },
   },
   {
-    name: 'lists 3,000 entries once each',
+    name: 'lists 1,500 entries once each',
     async run(sh) {
       const out = await sh(
-        'mkdir d; cd d; seq 3000 | xargs touch; ls | wc -l; ls | sort -u | wc -l; find . | wc -l',
+        'mkdir d; cd d; seq 1500 | xargs touch; ls | wc -l; ls | sort -u | wc -l; find . | wc -l',
       );
-      assert.equal(out, '3000\n3000\n3001');
+      assert.equal(out, '1500\n1500\n1501');
     },
   },
   {
@@ -106,8 +106,8 @@ b' ' ' -- -x; for f in *; do printf '<%s>' "$f"; done; echo; rm -- * ; ls -A | w
     needs: ['stable-directory-offsets'],
     async run(sh) {
       const out = await sh(`
-        mkdir d; cd d; seq 10000 | xargs touch; sys list-by-seeks .
-        perl -e 'opendir(my $d, "."); my $n; while (defined(my $f = readdir($d))) { next if $f =~ /^\\./; $n++; unlink $f }
+        mkdir d; cd d; seq 10000 | xargs mkdir; sys list-by-seeks .
+        perl -e 'opendir(my $d, "."); my $n; while (defined(my $f = readdir($d))) { next if $f =~ /^\\./; $n++; rmdir $f }
           print "$n\n"'
         ls -A | wc -l`);
       assert.equal(out, '10002 10002\n10000\n0');

@@ -2,6 +2,12 @@
 
 export const PAGE_BYTES = 4096;
 
+const FALLOC_KEEP_SIZE = 1;
+const FALLOC_PUNCH_HOLE = 2;
+const FALLOC_ZERO_RANGE = 16;
+/** The modes of fallocate(2) that are known here. */
+export const FALLOC_SUPPORTED = FALLOC_KEEP_SIZE | FALLOC_PUNCH_HOLE | FALLOC_ZERO_RANGE;
+
 export class SparseData {
   private readonly pages = new Map<number, Buffer>();
   size = 0;
@@ -41,13 +47,20 @@ export class SparseData {
     this.size = size;
   }
 
+  /** fallocate(2), with modes of FALLOC_SUPPORTED. */
+  fallocate(mode: number, offset: number, length: number): void {
+    if (mode & (FALLOC_PUNCH_HOLE | FALLOC_ZERO_RANGE)) this.punch(offset, length);
+    if (!(mode & FALLOC_PUNCH_HOLE)) this.allocate(offset, length);
+    if (!(mode & FALLOC_KEEP_SIZE)) this.size = Math.max(this.size, offset + length);
+  }
+
   /** Makes pages exist, with zeros where nothing was. */
-  allocate(offset: number, length: number): void {
+  private allocate(offset: number, length: number): void {
     for (let at = offset; at < offset + length; at = pageEnd(at)) this.ensure(pageOf(at));
   }
 
   /** Zeros, and holes where whole pages are covered. */
-  punch(offset: number, length: number): void {
+  private punch(offset: number, length: number): void {
     const end = offset + length;
     for (let at = offset; at < end; at = pageEnd(at)) {
       const stop = Math.min(end, pageEnd(at));

@@ -26,13 +26,11 @@ import {
   XATTR_CREATE,
   XATTR_REPLACE,
 } from '../../../../proto/types.js';
+import { FALLOC_SUPPORTED } from './memory-file.js';
 import { MemoryLocks } from './memory-locks.js';
 import { Directory, MemoryNode, nameKey } from './memory-node.js';
 
 const O_TRUNC = 0o1000;
-const FALLOC_KEEP_SIZE = 1;
-const FALLOC_PUNCH_HOLE = 2;
-const FALLOC_ZERO_RANGE = 16;
 const SEEK_DATA = 3;
 const CAPACITY_BLOCKS = 1 << 20;
 
@@ -329,13 +327,8 @@ export class MemoryFs implements FileSystem {
     offset: number,
     length: number,
   ): Promise<void> {
-    const { data } = this.node(ino);
-    if (mode & ~(FALLOC_KEEP_SIZE | FALLOC_PUNCH_HOLE | FALLOC_ZERO_RANGE)) {
-      throw new HoldfastError('EOPNOTSUPP');
-    }
-    if (mode & (FALLOC_PUNCH_HOLE | FALLOC_ZERO_RANGE)) data.punch(offset, length);
-    if (!(mode & FALLOC_PUNCH_HOLE)) data.allocate(offset, length);
-    if (!(mode & FALLOC_KEEP_SIZE)) data.size = Math.max(data.size, offset + length);
+    if (mode & ~FALLOC_SUPPORTED) throw new HoldfastError('EOPNOTSUPP');
+    this.node(ino).data.fallocate(mode, offset, length);
     this.node(ino).touch(this.now());
   }
 

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { type ChildProcess, fork } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync } from 'node:fs';
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -86,7 +86,9 @@ export class Mounted {
         clearTimeout(timer);
         resolve(got);
       });
-      this.child.send({ id, ...command });
+      this.child.send({ id, ...command }, (error) => {
+        if (error) reject(error);
+      });
     });
     if (answer.error !== undefined) throw new Error(answer.error);
     return answer.result;
@@ -106,11 +108,7 @@ export class Mounted {
     if (this.child.exitCode === null && this.child.connected) {
       await this.command({ command: 'unmount', graceMs: 1000 }).catch(() => undefined);
     }
-    const mount = await findMount(this.mountPoint);
-    if (mount) {
-      await writeFile(`/sys/fs/fuse/connections/${mount.deviceMinor}/abort`, '1').catch(() => undefined);
-      await runShell('/', `umount -l ${this.mountPoint}`);
-    }
+    if (await this.isMounted()) await runShell('/', `umount -f -l ${this.mountPoint}`);
     if (this.child.exitCode === null && this.child.signalCode === null) {
       const timer = setTimeout(() => this.child.kill('SIGKILL'), COMMAND_TIMEOUT_MS);
       await this.exited;

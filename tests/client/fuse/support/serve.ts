@@ -30,11 +30,14 @@ export interface TraceEntry {
 
 export type ServeCommand =
   | { command: 'trace' }
+  /** Answered when the method was called, now or since the last trace. */
+  | { command: 'await-call'; method: string }
+  /** Answered when so many inodes are left. */
+  | { command: 'await-inodes'; count: number }
   | { command: 'hang'; method: string; ignoreInterrupt: boolean }
   | { command: 'overwrite'; ino: number; text: string }
   | { command: 'invalidate'; ino: number }
   | { command: 'invalidate-entry'; parent: number; name: string }
-  | { command: 'inodes' }
   | { command: 'info' }
   | { command: 'unmount'; graceMs: number };
 
@@ -44,6 +47,20 @@ const TRACE_MAX_ENTRIES = 100_000;
 class Observer {
   trace: TraceEntry[] = [];
   private readonly hanging = new Map<string, boolean>();
+  private readonly watchers = new Set<() => void>();
+
+  /** Resolves when `condition` holds; it is tried after each request. */
+  until(condition: () => boolean): Promise<void> {
+    return new Promise((resolve) => {
+      const attempt = (): void => {
+        if (!condition()) return;
+        this.watchers.delete(attempt);
+        resolve();
+      };
+      this.watchers.add(attempt);
+      attempt();
+    });
+  }
 
   hang(method: string, ignoreInterrupt: boolean): void {
     this.hanging.set(method, ignoreInterrupt);
@@ -58,8 +75,13 @@ class Observer {
           const caller = isCaller(args[0]) ? args[0] : undefined;
           this.record(key, caller, caller ? args.slice(1) : args);
           const ignoreInterrupt = this.hanging.get(key);
-          if (ignoreInterrupt !== undefined && caller) return hangUntilInterrupted(caller, ignoreInterrupt);
-          return Reflect.apply(member, target, args) as unknown;
+          if (ignoreInterrupt !== undefined && caller) {
+            for (const attempt of this.watchers) attempt();
+            return hangUntilInterrupted(caller, ignoreInterrupt);
+          }
+          const result: unknown = Reflect.apply(member, target, args);
+          for (const attempt of this.watchers) attempt();
+          return result;
         };
       },
     });
@@ -105,6 +127,10 @@ async function obey(command: ServeCommand, fs: MemoryFs, observer: Observer, mou
       observer.trace = [];
       return trace;
     }
+    case 'await-call':
+      return observer.until(() => observer.trace.some(({ method }) => method === command.method));
+    case 'await-inodes':
+      return observer.until(() => fs.inodeCount === command.count);
     case 'hang':
       return observer.hang(command.method, command.ignoreInterrupt);
     case 'overwrite':
@@ -113,8 +139,6 @@ async function obey(command: ServeCommand, fs: MemoryFs, observer: Observer, mou
       return mount.info.notify?.invalidateInode(command.ino, 0, 0);
     case 'invalidate-entry':
       return mount.info.notify?.invalidateEntry(command.parent, Buffer.from(command.name));
-    case 'inodes':
-      return fs.inodeCount;
     case 'info':
       return { ...mount.info, notify: mount.info.notify !== undefined };
     case 'unmount':
