@@ -23,8 +23,6 @@ import {
   S_IFLNK,
   S_IFREG,
   S_ISGID,
-  XATTR_CREATE,
-  XATTR_REPLACE,
 } from '../../../../proto/types.js';
 import { FALLOC_SUPPORTED } from './memory-file.js';
 import { MemoryLocks } from './memory-locks.js';
@@ -304,11 +302,7 @@ export class MemoryFs implements FileSystem {
   }
 
   async setxattr(_caller: Caller, ino: number, name: Buffer, value: Buffer, flags: number): Promise<void> {
-    const { xattrs } = this.node(ino);
-    const present = xattrs.has(nameKey(name));
-    if (flags & XATTR_CREATE && present) throw new HoldfastError('EEXIST');
-    if (flags & XATTR_REPLACE && !present) throw new HoldfastError('ENODATA');
-    xattrs.set(nameKey(name), value);
+    this.node(ino).setXattr(name, value, flags);
   }
 
   async listxattr(_caller: Caller, ino: number): Promise<Buffer[]> {

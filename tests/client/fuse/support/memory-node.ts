@@ -1,6 +1,15 @@
 import type { FileAttr } from '../../../../client/fuse/binding.js';
 import type { Timespec } from '../../../../common/clock.js';
-import { S_IFDIR, S_IFMT, S_IFREG, S_ISGID, S_ISUID } from '../../../../proto/types.js';
+import { HoldfastError } from '../../../../proto/errors.js';
+import {
+  S_IFDIR,
+  S_IFMT,
+  S_IFREG,
+  S_ISGID,
+  S_ISUID,
+  XATTR_CREATE,
+  XATTR_REPLACE,
+} from '../../../../proto/types.js';
 import { SparseData } from './memory-file.js';
 
 const S_IXGRP = 0o010;
@@ -77,6 +86,13 @@ export class MemoryNode {
   touch(now: Timespec): void {
     this.mtime = now;
     this.ctime = now;
+  }
+
+  setXattr(name: Buffer, value: Buffer, flags: number): void {
+    const present = this.xattrs.has(nameKey(name));
+    if (flags & XATTR_CREATE && present) throw new HoldfastError('EEXIST');
+    if (flags & XATTR_REPLACE && !present) throw new HoldfastError('ENODATA');
+    this.xattrs.set(nameKey(name), value);
   }
 
   /** What a write, truncate or chown by someone without CAP_FSETID takes away. */
