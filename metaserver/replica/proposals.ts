@@ -1,6 +1,8 @@
 import { assert } from '../../common/assert.js';
 import { type Deferred, deferred } from '../../common/deferred.js';
 import { HoldfastError } from '../../proto/errors.js';
+import type { RaftEntry } from '../raft/types.js';
+import type { Command } from './state-machine.js';
 
 /** Commands that wait to be proposed or to be applied; further ones are refused as OVERLOADED. */
 export const PROPOSALS_MAX = 16_384;
@@ -98,6 +100,17 @@ export class Proposals<Result> {
         // Another leader's entry has its place: it can never be applied.
         first.done.reject(new HoldfastError('NOT_LEADER', 'another leader took over'));
       }
+    }
+  }
+
+  /** A batch was applied: `commands` are those of the entries that are commands, each with its result. */
+  answer(entries: readonly RaftEntry[], commands: readonly Command[], results: readonly Result[]): void {
+    if (this.proposed === 0) return;
+    let next = 0;
+    for (const { index, term } of entries) {
+      const isCommand = commands[next]?.index === index;
+      this.applied(index, term, isCommand ? results[next] : undefined);
+      if (isCommand) next++;
     }
   }
 

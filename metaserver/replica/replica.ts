@@ -1,71 +1,27 @@
 import { assert } from '../../common/assert.js';
 import type { Clock, Timer } from '../../common/clock.js';
-import { type Deferred, deferred } from '../../common/deferred.js';
-import type { Disk } from '../../common/disk.js';
 import type { Logger } from '../../common/logger.js';
-import type { Prng } from '../../common/prng.js';
 import { HoldfastError } from '../../proto/errors.js';
 import { type RaftMessage, RaftMessageType } from '../../proto/gen/raft.js';
 import type { RpcServer } from '../../proto/rpc.js';
 import { makeMessage } from '../raft/messages.js';
-import { RaftNode, type RaftStatus } from '../raft/node.js';
+import { RaftNode } from '../raft/node.js';
 import type { HardState, RaftEntry, Ready, SoftState } from '../raft/types.js';
 import { Applier } from './applier.js';
 import { checkIdentity, type ReplicaFormat, ReplicaFormatError, readFormat } from './format.js';
+import { Leadership, type LeadershipWatcher } from './leadership.js';
 import { DEFAULT_KEEP_BYTES, DEFAULT_KEEP_ENTRIES, LogCutter } from './log-cutter.js';
 import type { LogBase } from './log-records.js';
 import { LogStorage } from './log-storage.js';
-import { type Peer, Peers } from './peers.js';
+import { DEFAULT_ELECTION_MS, type ReplicaOptions, type ReplicaStatus, raftConfig } from './options.js';
+import { Outbox } from './outbox.js';
+import { Peers } from './peers.js';
 import { type Placed, Proposals } from './proposals.js';
 import { Reads } from './reads.js';
 import { Snapshots } from './snapshots.js';
-import type { Command, StateMachine } from './state-machine.js';
+import type { Command } from './state-machine.js';
 
-export const DEFAULT_ELECTION_MS = 500;
-export const DEFAULT_HEARTBEAT_MS = 100;
-const MAX_APPEND_BYTES = 1024 * 1024;
-const MAX_INFLIGHT_BYTES = 16 * 1024 * 1024;
-const MAX_UNCOMMITTED_BYTES = 64 * 1024 * 1024;
-
-export interface ReplicaOptions<Result> {
-  disk: Disk;
-  /** Formatted by writeFormat(). */
-  dir: string;
-  clusterId: string;
-  serverId: number;
-  /** All servers, this one too. */
-  peers: readonly Peer[];
-  stateMachine: StateMachine<Result>;
-  clock: Clock;
-  prng: Prng;
-  log: Logger;
-  /** The server cannot go on (disk error, state machine failed, broken invariant): the process should end. */
-  onFatal(error: unknown): void;
-  /** Milliseconds; default 500: an election starts after one to two of them without a leader. */
-  electionMs?: number;
-  /** Milliseconds; default 100. */
-  heartbeatMs?: number;
-  /** Log entries, and bytes of them, kept for slow followers. */
-  keepEntries?: number;
-  keepBytes?: number;
-  segmentBytes?: number;
-  /** Runs `fn` in a later turn of the event loop; default setImmediate. */
-  schedule?(fn: () => void): void;
-}
-
-export interface PeerState {
-  id: number;
-  address: string;
-  connected: boolean;
-}
-
-export interface ReplicaStatus extends RaftStatus {
-  /** host:port; undefined when no leader is known. */
-  leaderAddress: string | undefined;
-  members: PeerState[];
-  /** This server leads and has applied everything acknowledged before its term. */
-  serving: boolean;
-}
+export type { PeerState, ReplicaOptions, ReplicaStatus } from './options.js';
 
 /**
  * One server of the replicated state machine: drives the consensus core with a real log, network and clock.
@@ -81,13 +37,14 @@ export class Replica<Result> {
   readonly #storage: LogStorage;
   readonly #node: RaftNode;
   readonly #peers: Peers;
+  readonly #outbox: Outbox;
   readonly #snapshots: Snapshots;
   readonly #cutter: LogCutter;
   readonly #applier: Applier<Result>;
   readonly #proposals = new Proposals<Result>();
   readonly #reads = new Reads();
   readonly #schedule: (fn: () => void) => void;
-  readonly #leadershipWatchers: ((isLeader: boolean, term: number) => void)[] = [];
+  readonly #leadership = new Leadership();
   readonly #appliedWatchers: ((commands: readonly Command[], results: readonly Result[]) => void)[] = [];
   readonly #restoredWatchers: (() => void)[] = [];
 
@@ -102,13 +59,8 @@ export class Replica<Result> {
   #lastSync: Promise<void> = Promise.resolve();
   #appliedIndex: number;
   #appliedTerm: number;
-  /** Term that this server leads, 0: none. */
-  #leaderTerm = 0;
-  /** Term in which it may answer: as leaderTerm, once an entry of that term is applied. */
-  #servingTerm = 0;
   #offered: { meta: LogBase; path: string } | undefined;
   #installing: Promise<void> | undefined;
-  #transfer: Deferred<void> | undefined;
 
   /**
    * Opens the log, settles it with the state machine, and gets ready; start() joins the cluster.
@@ -135,19 +87,11 @@ export class Replica<Result> {
     this.#schedule = options.schedule ?? ((fn) => void setImmediate(fn));
     this.#appliedIndex = stateMachine.appliedIndex();
     this.#appliedTerm = storage.term(this.#appliedIndex) ?? 0;
-    this.#node = new RaftNode(
-      {
-        id: format.serverId,
-        electionMs: options.electionMs ?? DEFAULT_ELECTION_MS,
-        heartbeatMs: options.heartbeatMs ?? DEFAULT_HEARTBEAT_MS,
-        maxAppendBytes: MAX_APPEND_BYTES,
-        maxInflightBytes: MAX_INFLIGHT_BYTES,
-        maxUncommittedBytes: MAX_UNCOMMITTED_BYTES,
-      },
-      storage,
-      prng,
-      { hardState: storage.hardState, conf: storage.confAt(this.#appliedIndex), applied: this.#appliedIndex },
-    );
+    this.#node = new RaftNode(raftConfig(options), storage, prng, {
+      hardState: storage.hardState,
+      conf: storage.confAt(this.#appliedIndex),
+      applied: this.#appliedIndex,
+    });
     this.#peers = new Peers({
       identity: format,
       peers: options.peers,
@@ -160,6 +104,13 @@ export class Replica<Result> {
         onDown: (id) => this.#feed(() => this.#node.peerUnreachable(id, clock.now())),
         onSnapshot: (from, stream) => this.#snapshots.receive(from, stream),
       },
+    });
+    this.#outbox = new Outbox({
+      serverId: format.serverId,
+      clock,
+      toPeer: (message) => this.#peers.send(message),
+      toSelf: (message) => this.#feed(() => this.#node.step(message, clock.now())),
+      toSnapshots: (message) => this.#snapshots.send(message),
     });
     this.#snapshots = new Snapshots({
       disk,
@@ -225,11 +176,8 @@ export class Replica<Result> {
    * and has applied everything that was ever acknowledged. What is acknowledged in its own term, it has applied itself.
    */
   canReadNow(): boolean {
-    return (
-      this.#servingTerm !== 0 &&
-      this.#node.term === this.#servingTerm &&
-      this.#node.leaseValid(this.#clock.now())
-    );
+    const term = this.#leadership.servingTerm;
+    return term !== 0 && this.#node.term === term && this.#node.leaseValid(this.#clock.now());
   }
 
   /**
@@ -250,9 +198,8 @@ export class Replica<Result> {
    * Calls back when this server begins to serve as leader (it has applied all that earlier leaders acknowledged), and at once
    * when it ceases to.
    */
-  onLeadership(watcher: (isLeader: boolean, term: number) => void): void {
-    this.#leadershipWatchers.push(watcher);
-    if (this.#servingTerm !== 0) watcher(true, this.#servingTerm);
+  onLeadership(watcher: LeadershipWatcher): void {
+    this.#leadership.watch(watcher);
   }
 
   /** Calls back after each batch of commands, on every server, before their proposers get the results. */
@@ -274,7 +221,7 @@ export class Replica<Result> {
       connected: id === serverId || this.#peers.connected(id),
     }));
     const leaderAddress = this.#peers.address(status.leader);
-    return { ...status, leaderAddress, members, serving: this.#servingTerm !== 0 };
+    return { ...status, leaderAddress, members, serving: this.#leadership.servingTerm !== 0 };
   }
 
   /**
@@ -292,14 +239,8 @@ export class Replica<Result> {
       accepted = this.#node.transferLeader(target, this.#clock.now());
     });
     if (!accepted) throw new HoldfastError('EINVAL', `no other voter ${target}`);
-    this.#transfer ??= deferred();
-    const transfer = this.#transfer;
     const electionMs = this.#options.electionMs ?? DEFAULT_ELECTION_MS;
-    const timer = this.#clock.after(electionMs * 2, () => {
-      this.#transfer = undefined;
-      transfer.reject(new HoldfastError('UNAVAILABLE', `metaserver ${target} did not take over`));
-    });
-    await transfer.promise.finally(() => timer.cancel());
+    await this.#leadership.handedOver(this.#clock, electionMs * 2);
   }
 
   /** Stops at once and closes the log; whoever waits gets UNAVAILABLE. The state machine stays open. */
@@ -323,12 +264,11 @@ export class Replica<Result> {
     this.#closed = true;
     this.#timer?.timer.cancel();
     this.#applier.stop();
+    this.#outbox.close();
     this.#peers.close();
     this.#proposals.rejectAll(error);
     this.#reads.rejectAll(error);
-    this.#transfer?.reject(error);
-    this.#transfer = undefined;
-    this.#stopServing();
+    this.#leadership.stop();
   }
 
   #fail(error: unknown): void {
@@ -431,7 +371,7 @@ export class Replica<Result> {
       this.#install(ready, hardState);
       return;
     }
-    this.#send(ready.messages);
+    this.#outbox.send(ready.messages);
     this.#persist(ready, hardState);
     if (ready.softState) this.#onSoftState(ready.softState, hardState.commit);
     if (ready.committed.length > 0) this.#applier.push(ready.committed);
@@ -454,60 +394,28 @@ export class Replica<Result> {
     }
     this.#storage.noteHardState(hardState);
     if (messagesAfterPersist.length === 0) return;
-    if (this.#syncs === 0) this.#send(messagesAfterPersist);
-    else void this.#lastSync.then(() => this.#feed(() => this.#send(messagesAfterPersist)));
+    if (this.#syncs === 0) this.#outbox.send(messagesAfterPersist);
+    else void this.#lastSync.then(() => this.#feed(() => this.#outbox.send(messagesAfterPersist)));
   }
 
   #onDurable(last: RaftEntry | undefined, messages: readonly RaftMessage[]): void {
     this.#syncs--;
-    this.#send(messages);
+    this.#outbox.send(messages);
     if (last) this.#node.persisted(last.index, last.term);
-  }
-
-  #send(messages: readonly RaftMessage[]): void {
-    for (const message of messages) {
-      if (message.to === this.#options.serverId) {
-        this.#node.step(message, this.#clock.now());
-        this.#wake();
-      } else if (message.type === RaftMessageType.RAFT_SNAPSHOT) {
-        this.#snapshots.send(message);
-      } else {
-        // What is dropped here, Raft finds out by its heartbeats and sends again.
-        this.#peers.send(message);
-      }
-    }
   }
 
   #onSoftState({ role, term, leader }: SoftState, commit: number): void {
     this.#log.debug({ role, term, leader }, 'role');
-    const leads = role === 'leader';
-    if (this.#leaderTerm !== 0 && (!leads || term !== this.#leaderTerm)) {
-      this.#leaderTerm = 0;
-      this.#stopServing();
+    if (this.#leadership.update(role === 'leader' ? term : 0)) {
+      this.#log.info({ term, leader }, 'no longer leader');
       this.#proposals.rejectAfter(commit, new HoldfastError('UNAVAILABLE', 'leadership lost'));
       void this.#snapshots.abortSends();
-      this.#transfer?.resolve();
-      this.#transfer = undefined;
     }
-    if (leads) {
-      this.#leaderTerm = term;
-      this.#serveIfReady();
-    }
+    this.#serveIfReady();
   }
 
   #serveIfReady(): void {
-    if (this.#leaderTerm === 0 || this.#servingTerm !== 0 || this.#appliedTerm !== this.#leaderTerm) return;
-    this.#servingTerm = this.#leaderTerm;
-    this.#log.info({ term: this.#servingTerm }, 'leader');
-    for (const watcher of this.#leadershipWatchers) watcher(true, this.#servingTerm);
-  }
-
-  #stopServing(): void {
-    if (this.#servingTerm === 0) return;
-    const term = this.#servingTerm;
-    this.#servingTerm = 0;
-    this.#log.info({ term }, 'no longer leader');
-    for (const watcher of this.#leadershipWatchers) watcher(false, term);
+    if (this.#leadership.applied(this.#appliedTerm)) this.#log.info({ term: this.#appliedTerm }, 'leader');
   }
 
   #onApplied(entries: readonly RaftEntry[], commands: readonly Command[], results: readonly Result[]): void {
@@ -519,21 +427,11 @@ export class Replica<Result> {
       for (const watcher of this.#appliedWatchers) watcher(commands, results);
     }
     this.#node.applied(last.index);
-    this.#answer(entries, commands, results);
+    this.#proposals.answer(entries, commands, results);
     this.#serveIfReady();
     this.#reads.applied(last.index);
     this.#cutter.poke();
     this.#wake();
-  }
-
-  #answer(entries: readonly RaftEntry[], commands: readonly Command[], results: readonly Result[]): void {
-    if (this.#proposals.proposed === 0) return;
-    let next = 0;
-    for (const { index, term } of entries) {
-      const isCommand = commands[next]?.index === index;
-      this.#proposals.applied(index, term, isCommand ? results[next] : undefined);
-      if (isCommand) next++;
-    }
   }
 
   /** Offers a received snapshot to the core, which may know better. Resolves with the reason when it is not taken. */
@@ -554,7 +452,7 @@ export class Replica<Result> {
   #install(ready: Ready, hardState: HardState): void {
     const { offered, meta } = { offered: this.#offered, meta: ready.snapshot };
     assert(offered && meta?.index === offered.meta.index, 'the core takes the snapshot that was offered');
-    this.#send(ready.messages);
+    this.#outbox.send(ready.messages);
     if (ready.softState) this.#onSoftState(ready.softState, 0);
     this.#applier.clear();
     const durable = this.#storage.beginSnapshot(offered.meta, hardState);
@@ -585,7 +483,7 @@ export class Replica<Result> {
     if (this.#closed) return;
     this.#node.persisted(meta.index, meta.term);
     this.#node.applied(meta.index);
-    this.#send(messages);
+    this.#outbox.send(messages);
     for (const watcher of this.#restoredWatchers) watcher();
   }
 }
