@@ -3,6 +3,7 @@ import type { Clock } from '../../common/clock.js';
 import type { Logger } from '../../common/logger.js';
 import type { FileSystem, Mount } from './binding.js';
 import { type FuseNativeMountOptions, mountFuseNative } from './fuse-native.js';
+import { systemErrorCode } from './kernel/device.js';
 import { FUSE_DEVICE, type KernelMountOptions, mountKernel } from './kernel/mount.js';
 import { checkMountPoint, MountError } from './mount-point.js';
 
@@ -22,6 +23,20 @@ export async function mayMount(): Promise<boolean> {
   return effective !== undefined && ((BigInt(`0x${effective}`) >> CAP_SYS_ADMIN) & 1n) === 1n;
 }
 
+/** @throws MountError when /dev/fuse is missing, or is not for this user */
+async function checkDevice(): Promise<void> {
+  try {
+    await fs.access(FUSE_DEVICE, fs.constants.R_OK | fs.constants.W_OK);
+  } catch (error) {
+    if (systemErrorCode(error) === 'EACCES') {
+      const hint = `run as root, or let users have it: chmod 666 ${FUSE_DEVICE}`;
+      throw new MountError('no-permission', `no permission for ${FUSE_DEVICE}: ${hint}`, { cause: error });
+    }
+    const hint = 'load the kernel module (modprobe fuse) and install fuse3 (apt-get install fuse3)';
+    throw new MountError('no-device', `this machine has no ${FUSE_DEVICE}: ${hint}`, { cause: error });
+  }
+}
+
 /**
  * Mounts a file system on an empty directory.
  * @throws MountError with one line for the user: no FUSE, no permission, or what is wrong with the mount point
@@ -33,14 +48,7 @@ export async function mountFileSystem(
   clock: Clock,
 ): Promise<Mount> {
   const mountPoint = await checkMountPoint(options.mountPoint, clock);
-  const hasDevice = await fs.access(FUSE_DEVICE).then(
-    () => true,
-    () => false,
-  );
-  if (!hasDevice) {
-    const hint = 'load the kernel module (modprobe fuse) and install fuse3 (apt-get install fuse3)';
-    throw new MountError('no-device', `this machine has no ${FUSE_DEVICE}: ${hint}`);
-  }
+  await checkDevice();
   const privileged = await mayMount();
   if (options.binding === 'kernel' && !privileged) {
     const hint = 'run as root, or take --binding fuse-native';

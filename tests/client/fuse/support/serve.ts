@@ -164,7 +164,9 @@ async function main(options: ServeOptions): Promise<void> {
       systemClock,
     );
   } catch (error) {
-    process.send?.({ failed: error instanceof Error ? error.message : String(error) });
+    const failed = error instanceof Error ? error.message : String(error);
+    if (process.send) process.send({ failed });
+    else console.error(failed);
     process.exitCode = 1;
     process.disconnect?.();
     return;
