@@ -33,17 +33,14 @@ export class Reads {
     return this.#next.done.promise;
   }
 
-  /** Asks for the confirmation of what was registered; `ask` gives the reason when it cannot be had. */
-  ask(ask: (context: number) => HoldfastError | undefined): void {
+  /** Asks for the confirmation of what was registered. */
+  ask(ask: (context: number) => void): void {
     const group = this.#next;
     if (!group) return;
     this.#next = undefined;
     const context = this.#nextContext++;
     this.#asked.set(context, group);
-    const error = ask(context);
-    if (!error) return;
-    this.#asked.delete(context);
-    this.#reject(group, error);
+    ask(context);
   }
 
   /** The core's answers. */

@@ -330,10 +330,7 @@ export class Replica<Result> {
     try {
       this.#node.tick(this.#clock.now());
       this.#proposals.place((batch) => this.#place(batch));
-      this.#reads.ask((context) => {
-        this.#node.readIndex(context, this.#clock.now());
-        return undefined;
-      });
+      this.#reads.ask((context) => this.#node.readIndex(context, this.#clock.now()));
       while (!this.#installing && !this.#closed && this.#node.hasReady()) this.#handle(this.#node.ready());
       this.#armTimer();
     } catch (error) {
