@@ -50,7 +50,10 @@ export function handleVoteRequest(raft: Raft, message: RaftMessage): void {
   const { from, term, force } = message;
   const isPreVote = message.type === RaftMessageType.RAFT_PRE_VOTE;
   const isRepeated = !isPreVote && term === raft.term && raft.vote === from;
-  if (!force && !isRepeated && raft.promised()) return;
+  // A cold start need not wait: if term 1 or a later one had a leader, a quorum would remember that, and no second one
+  // could win term 1.
+  const isFirst = raft.term === 0 && term === 1;
+  if (!force && !isRepeated && !isFirst && raft.promised()) return;
   if (!isPreVote && term > raft.term) {
     // The leader whom the promise was given has forfeited its lease before it sent TIMEOUT_NOW.
     if (force) raft.lastLeaderContactMs = Number.NEGATIVE_INFINITY;
