@@ -18,6 +18,11 @@ const HELLO_TIMEOUT_MS = 2_000;
 export const PEER_QUEUE_MAX = 512;
 /** The queue stayed full for so long: the connection is given up. */
 const STALL_MAX_MS = 3_000;
+/**
+ * A peer that was sent messages answers some of them, on its own stream. After so long without a word the connection is made anew:
+ * after a silent cut, TCP alone would wait about as long again as the cut lasted.
+ */
+const UNANSWERED_MAX_MS = 3_000;
 
 export interface PeerLinkOptions {
   address: string;
@@ -40,6 +45,8 @@ export class PeerLink {
   #failures = 0;
   #timer: Timer | undefined;
   #fullSinceMs: number | undefined;
+  /** The first message sent since the peer was last heard. */
+  #unansweredSinceMs: number | undefined;
   #lastReason = '';
   /** Messages dropped because the queue was full. */
   dropped = 0;
@@ -59,13 +66,26 @@ export class PeerLink {
   /** Queues a message. @returns false when it was dropped: not connected, or the queue is full. */
   send(message: RaftMessage): boolean {
     const stream = this.#stream;
-    if (!this.#connected || !stream) return false;
+    if (!this.#connected || !stream || this.#silentTooLong(stream)) return false;
     if (stream.queued >= PEER_QUEUE_MAX) {
       this.#full(stream);
       return false;
     }
     this.#fullSinceMs = undefined;
     stream.send({ body: { $case: 'message', value: message } });
+    return true;
+  }
+
+  /** A message came from the peer, on whatever stream. */
+  heard(): void {
+    this.#unansweredSinceMs = undefined;
+  }
+
+  #silentTooLong(stream: PeerStream): boolean {
+    const now = this.#options.clock.now();
+    this.#unansweredSinceMs ??= now;
+    if (now - this.#unansweredSinceMs < UNANSWERED_MAX_MS) return false;
+    stream.destroy('the peer does not answer');
     return true;
   }
 
@@ -93,6 +113,7 @@ export class PeerLink {
     this.#client = client;
     this.#stream = stream;
     this.#fullSinceMs = undefined;
+    this.#unansweredSinceMs = undefined;
     this.#timer = this.#options.clock.after(HELLO_TIMEOUT_MS, () => stream.destroy('no answer to hello'), {
       weak: true,
     });

@@ -171,6 +171,7 @@ export class Peers {
       return;
     }
     this.#incoming.set(from, stream);
+    this.#links.get(from)?.heard();
     this.#options.events.onMessage(message);
   }
 

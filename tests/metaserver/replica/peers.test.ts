@@ -33,6 +33,8 @@ function heartbeat(from: number, to: number, term = 1): RaftMessage {
 
 describe('Peers', () => {
   const opened: { close(): void }[] = [];
+  /** How far the servers' clocks were moved on. */
+  let skewMs = 0;
 
   afterEach(() => {
     for (const each of opened.splice(0).reverse()) each.close();
@@ -50,7 +52,7 @@ describe('Peers', () => {
     const peers = new Peers({
       identity: { clusterId, serverId: id, diskUuid: '' },
       peers: Object.entries(ports).map(([peer, at]) => ({ id: Number(peer), address: `127.0.0.1:${at}` })),
-      clock: systemClock,
+      clock: { ...systemClock, now: () => systemClock.now() + skewMs },
       prng: createPrng(id),
       log: silentLogger,
       events: {
@@ -130,6 +132,28 @@ describe('Peers', () => {
     stream.destroy('test');
     await until(() => first.events.length === 1, 'the loss is reported');
     assert.deepEqual(first.events, ['down 2']);
+  });
+
+  it('make a connection anew on which nothing is answered, and leave one alone that is', async () => {
+    const first = await node(1, { 2: 0 });
+    const second = await node(2, { 1: first.port });
+    second.peers.start();
+    await until(() => second.peers.connected(1), 'the connection stands');
+    const answer = dial(second.port);
+    answer.stream.send({ body: { $case: 'hello', value: { ...HELLO, from: 1, to: 2 } } });
+    for (let term = 1; term <= 3; term++) {
+      second.peers.send(heartbeat(2, 1));
+      skewMs += 2_000;
+      answer.stream.send({ body: { $case: 'message', value: heartbeat(1, 2, term) } });
+      await until(() => second.messages.length === term, 'the peer is heard');
+    }
+    assert.deepEqual(second.events, ['up 1']);
+    second.peers.send(heartbeat(2, 1));
+    skewMs += 5_000;
+    assert.equal(second.peers.send(heartbeat(2, 1)), false);
+    await until(() => second.events.length === 3, 'the connection is made anew');
+    assert.deepEqual(second.events, ['up 1', 'down 1', 'up 1']);
+    assert.equal(second.peers.send(heartbeat(2, 1)), true);
   });
 
   it('drop messages instead of queueing without bound', async () => {
