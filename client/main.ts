@@ -9,6 +9,7 @@ import { ClusterView } from './data/cluster-view.js';
 import { type DataLimits, dataLimits } from './data/limits.js';
 import type { BindingInfo, Mount } from './fuse/binding.js';
 import { type BindingChoice, mountFileSystem } from './fuse/choose.js';
+import { FUSE_NATIVE_LIMITS } from './fuse/fuse-native.js';
 import { grpcDialer } from './meta/dialer.js';
 import { MetaSession } from './meta/session.js';
 import { HoldfastFs } from './vfs/vfs.js';
@@ -106,7 +107,7 @@ export async function runMount(options: RunMountOptions, deps: RunMountDeps): Pr
   const ended = mount.ended.then(cleanUp, cleanUp);
   return {
     info: mount.info,
-    limits: describeLimits(mount.info),
+    limits: mount.info.kind === 'fuse-native' ? [...FUSE_NATIVE_LIMITS] : [],
     ended,
     async unmount() {
       // What is dirty goes first: it needs no kernel, and the kernel's part is then short.
@@ -115,13 +116,4 @@ export async function runMount(options: RunMountOptions, deps: RunMountDeps): Pr
       await ended;
     },
   };
-}
-
-function describeLimits(info: BindingInfo): string[] {
-  const limits: string[] = [];
-  if (!info.callerIdentity)
-    limits.push('every file belongs to the user who mounted: other users are not told apart');
-  if (!info.nanoseconds) limits.push('file times are kept in milliseconds');
-  if (!info.notify) limits.push('changes of other mounts are seen after a second at the earliest');
-  return limits;
 }

@@ -50,6 +50,7 @@ export interface CommitApi {
     ino: number;
     newSize: number;
     mtime: Time | undefined;
+    ctime: Time | undefined;
     allocatedDelta: number;
     truncateSeq: number;
   }): Promise<Attr>;

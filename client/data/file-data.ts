@@ -2,7 +2,7 @@ import { assert } from '../../common/assert.js';
 import type { Clock, Timespec } from '../../common/clock.js';
 import type { Logger } from '../../common/logger.js';
 import { HoldfastError, toHoldfastError } from '../../proto/errors.js';
-import type { Attr, Truncate } from '../../proto/gen/meta.js';
+import type { Attr, Time, Truncate } from '../../proto/gen/meta.js';
 import { FILE_SIZE_MAX_BYTES } from '../../proto/types.js';
 import type { ChunkApi, CommitApi, FileLayout } from './api.js';
 import type { BlockCache } from './block-cache.js';
@@ -125,7 +125,7 @@ export class FileData implements FileLayout, FlushSource {
       ...this.#attr,
       size: this.size,
       mtime: this.#mtime ?? mtime,
-      ctime: this.#ctime ?? ctime,
+      ctime: later(this.#ctime, ctime),
       allocated: Math.max(0, allocated + this.#allocatedDelta) + this.buffer.bytes,
     };
   }
@@ -386,14 +386,9 @@ export class FileData implements FileLayout, FlushSource {
     this.#allocatedDelta = 0;
     for (let attempt = 1; ; attempt++) {
       const { ino, truncateSeq } = this;
+      const [mtime, ctime] = [this.#mtime, this.#ctime];
       try {
-        const attr = await meta.commitWrite({
-          ino,
-          newSize,
-          mtime: this.#mtime,
-          allocatedDelta,
-          truncateSeq,
-        });
+        const attr = await meta.commitWrite({ ino, newSize, mtime, ctime, allocatedDelta, truncateSeq });
         this.applyAttr(attr, true);
         return;
       } catch (error) {
@@ -428,6 +423,12 @@ export class FileData implements FileLayout, FlushSource {
     this.#lastError = error;
     this.#deps.log.error({ ino: this.ino, error: error.message }, 'write-back failed');
   }
+}
+
+/** ctime never goes back, whoever set it. */
+function later(one: Timespec | undefined, other: Time | undefined): Time | undefined {
+  if (!one || !other) return one ?? other;
+  return one.sec > other.sec || (one.sec === other.sec && one.nsec > other.nsec) ? one : other;
 }
 
 /** The largest size up to `max` that divides a chunk. */

@@ -15,6 +15,8 @@ export interface DataLimits {
   blockCacheBytesMax: number;
   /** Read ahead of one sequential reader. */
   readAheadBytesMax: number;
+  /** Reading ahead begins with the second sequential read, and not before so many bytes. */
+  readAheadRunBytesMin: number;
   /** Blocks are believed for so long after the file's attributes were last confirmed, ms. */
   blockMaxAgeMs: number;
 }
@@ -29,6 +31,7 @@ export const DEFAULT_DATA_LIMITS: DataLimits = {
   dirtyAgeMs: 1_000,
   blockCacheBytesMax: 64 * MIB,
   readAheadBytesMax: 16 * MIB,
+  readAheadRunBytesMin: 128 * 1024,
   blockMaxAgeMs: 1_000,
 };
 

@@ -6,8 +6,6 @@ import { type DataLimits, READ_BLOCK_BYTES_MAX } from './limits.js';
 
 /** A reader that is this near to where it left off goes on sequentially: the kernel sends several requests at a time. */
 const SEQUENTIAL_SLACK_BYTES = 512 * 1024;
-/** Reading ahead begins with the second sequential read, and not before so many bytes. */
-const READ_AHEAD_RUN_BYTES_MIN = 128 * 1024;
 /** Read ahead by this much of what was read sequentially already. */
 const READ_AHEAD_FACTOR = 4;
 /** An answer with more buffers than this is copied into one: writev(2) takes 1024. */
@@ -85,7 +83,7 @@ export class FileReader {
     const first = stream.run === 0;
     stream.run += end - offset;
     stream.expected = Math.max(stream.expected, end);
-    if (first || stream.run < READ_AHEAD_RUN_BYTES_MIN) return;
+    if (first || stream.run < this.#limits.readAheadRunBytesMin) return;
     stream.window = Math.min(this.#limits.readAheadBytesMax, READ_AHEAD_FACTOR * stream.run);
   }
 

@@ -296,6 +296,27 @@ describe('truncate', () => {
     assert.deepEqual(await mount.seenElsewhere(), pattern(5, 2));
   });
 
+  it('waits for a commit that is under way: the server would cut nothing that it does not know of', async () => {
+    const mount = new DataHarness();
+    let answer = (): void => {};
+    mount.inode.beforeCommit = () =>
+      new Promise<void>((resolve) => {
+        answer = resolve;
+      });
+    await mount.file.write(0, pattern(100, 1));
+    const flushed = mount.file.flush();
+    await settle();
+    const cut = mount.truncate(10);
+    await settle();
+    assert.equal(mount.inode.attr.size, 0);
+    mount.inode.beforeCommit = undefined;
+    answer();
+    await Promise.all([flushed, cut]);
+    assert.deepEqual([mount.inode.attr.size, mount.inode.attr.truncateSeq], [10, 1]);
+    await mount.truncate(100);
+    assert.deepEqual(await mount.seenElsewhere(), Buffer.concat([pattern(10, 1), Buffer.alloc(90)]));
+  });
+
   it('goes on after a truncate that the server refused', async () => {
     const mount = new DataHarness();
     await mount.file.write(0, pattern(100, 1));
@@ -310,7 +331,9 @@ describe('truncate', () => {
 describe('reads, writes, truncates and flushes in any order', () => {
   const offset = fc.nat(4 * CHUNK);
   const length = fc.integer({ min: 1, max: 2 * CHUNK });
+  // Reads from one place on, so that reading ahead has something to do.
   const step = fc.oneof(
+    { weight: 2, arbitrary: fc.record({ kind: fc.constant('next' as const), length: fc.nat(CHUNK / 2) }) },
     { weight: 4, arbitrary: fc.record({ kind: fc.constant('write' as const), offset, length }) },
     { weight: 2, arbitrary: fc.record({ kind: fc.constant('append' as const), length }) },
     { weight: 3, arbitrary: fc.record({ kind: fc.constant('read' as const), offset, length }) },
@@ -324,18 +347,27 @@ describe('reads, writes, truncates and flushes in any order', () => {
     await fc.assert(
       fc.asyncProperty(fc.array(step, { minLength: 1, maxLength: 40 }), fc.boolean(), async (steps, wait) => {
         // Without waiting, background work of one step overlaps the following ones.
-        const mount = new DataHarness({ chunks: new MemoryChunks(3), inode: new MemoryInode() });
+        const limits = {
+          readAheadRunBytesMin: 1,
+          readAheadBytesMax: 3 * CHUNK,
+          blockCacheBytesMax: 6 * CHUNK,
+        };
+        const mount = new DataHarness({ chunks: new MemoryChunks(3), inode: new MemoryInode(), limits });
         const pending: Promise<unknown>[] = [];
         let model = Buffer.alloc(0);
+        let at = 0;
         for (const [number, one] of steps.entries()) {
           if (one.kind === 'write' || one.kind === 'append') {
             const data = pattern(one.length, number);
-            const at = one.kind === 'append' ? model.length : one.offset;
-            model = overwrite(model, at, data);
-            await mount.file.write(one.kind === 'append' ? 'end' : at, data);
+            model = overwrite(model, one.kind === 'append' ? model.length : one.offset, data);
+            await mount.file.write(one.kind === 'append' ? 'end' : one.offset, data);
           } else if (one.kind === 'read') {
             const got = await mount.read(one.offset, one.length);
             assert.deepEqual(got, model.subarray(one.offset, one.offset + one.length));
+          } else if (one.kind === 'next') {
+            const got = await mount.read(at, one.length);
+            assert.deepEqual(got, model.subarray(at, at + one.length));
+            at = got.length === 0 ? 0 : at + got.length;
           } else if (one.kind === 'truncate') {
             model = resize(model, one.size);
             await mount.truncate(one.size);

@@ -1,0 +1,107 @@
+import assert from 'node:assert/strict';
+import { newReadStream } from '../../../client/data/reader.js';
+import { CHUNK, DataHarness, MemoryInode, pattern } from '../support/data-harness.js';
+import { settle } from '../support/manual-clock.js';
+
+const MIB = 1024 * 1024;
+
+async function withFile(size: number, chunkSize: number, limits = {}): Promise<DataHarness> {
+  const before = new DataHarness({ inode: new MemoryInode(chunkSize) });
+  await before.file.write(0, pattern(size, 1));
+  await before.file.flush();
+  const { inode, chunks } = before;
+  chunks.writes.length = 0;
+  return new DataHarness({ inode, chunks, limits, isNew: false });
+}
+
+describe('reading', () => {
+  it('asks only for the bytes wanted while it is not sequential', async () => {
+    const mount = await withFile(8 * MIB, 4 * MIB);
+    for (const offset of [5 * MIB, 1 * MIB, 7 * MIB, 3 * MIB]) {
+      assert.deepEqual(await mount.read(offset, 4096), pattern(8 * MIB, 1).subarray(offset, offset + 4096));
+    }
+    assert.deepEqual(
+      mount.chunks.reads.map(({ length }) => length),
+      [4096, 4096, 4096, 4096],
+    );
+    assert.equal(mount.blocks.bytes, 0);
+  });
+
+  it('reads ahead of a sequential reader over several chunks, each byte once', async () => {
+    const mount = await withFile(6 * MIB, MIB);
+    const got: Buffer[] = [];
+    for (let at = 0; at < 6 * MIB; at += 128 * 1024) got.push(await mount.read(at, 128 * 1024));
+    assert.ok(Buffer.concat(got).equals(pattern(6 * MIB, 1)));
+    const chunks = mount.chunks.reads.map(({ chunk }) => chunk);
+    assert.deepEqual([...new Set(chunks)].sort(), [0, 1, 2, 3, 4, 5]);
+    assert.ok(chunks.length <= 8, `${chunks.length} requests`);
+  });
+
+  it('keeps read-ahead and cached blocks within their bounds', async () => {
+    const limits = { blockCacheBytesMax: 4 * MIB, readAheadBytesMax: 2 * MIB };
+    const mount = await withFile(12 * MIB, MIB, limits);
+    for (let at = 0; at < 12 * MIB; at += 256 * 1024) {
+      await mount.read(at, 256 * 1024);
+      assert.ok(mount.blocks.bytes <= 4 * MIB);
+      const furthest = Math.max(...mount.chunks.reads.map(({ chunk }) => chunk + 1)) * MIB;
+      assert.ok(furthest <= at + 256 * 1024 + 3 * MIB, `at ${at} up to ${furthest}`);
+    }
+  });
+
+  it('gives zeros for holes and for what a short answer lacks, and nothing behind the end', async () => {
+    const mount = await withFile(10, CHUNK);
+    await mount.truncate(3 * CHUNK);
+    await mount.file.write(2 * CHUNK, pattern(5, 2));
+    const expected = Buffer.alloc(3 * CHUNK);
+    pattern(10, 1).copy(expected);
+    pattern(5, 2).copy(expected, 2 * CHUNK);
+    assert.deepEqual(await mount.read(0, 100 * CHUNK), expected);
+    assert.deepEqual(await mount.read(3 * CHUNK, 10), Buffer.alloc(0));
+  });
+
+  it('shows bytes that land while an answer with the old ones is on its way', async () => {
+    const mount = await withFile(CHUNK, CHUNK);
+    await mount.file.write(10, pattern(20, 2));
+    const read = mount.read(0, CHUNK);
+    await mount.file.flush();
+    const expected = Buffer.from(pattern(CHUNK, 1));
+    pattern(20, 2).copy(expected, 10);
+    assert.deepEqual(await read, expected);
+  });
+
+  it('does not believe a block that was fetched before bytes of it landed', async () => {
+    const mount = await withFile(2 * MIB, MIB);
+    await mount.file.write(1.5 * MIB, pattern(100, 2));
+    for (let at = 0; at < MIB; at += 128 * 1024) await mount.read(at, 128 * 1024);
+    assert.ok(mount.blocks.has(7, 1), 'the block behind was read ahead');
+    await mount.file.flush();
+    assert.deepEqual(await mount.read(1.5 * MIB, 100), pattern(100, 2));
+  });
+
+  it('forgets blocks when somebody else changed the file, and after a second without news', async () => {
+    const mount = await withFile(4 * MIB, MIB);
+    const fill = async (): Promise<void> => {
+      mount.stream = newReadStream();
+      for (let at = 0; at < MIB; at += 128 * 1024) await mount.read(at, 128 * 1024);
+    };
+    await fill();
+    assert.ok(mount.blocks.bytes > 0);
+    mount.file.applyAttr({ ...mount.inode.attr, change: mount.inode.attr.change + 1 }, false);
+    assert.equal(mount.blocks.bytes, 0);
+    await fill();
+    await mount.clock.advance(900);
+    mount.file.applyAttr(mount.file.view(), false);
+    await mount.clock.advance(900);
+    assert.ok(mount.blocks.get(7, 1), 'confirmed meanwhile');
+    await mount.clock.advance(900);
+    assert.equal(mount.blocks.get(7, 1), undefined);
+  });
+
+  it('hands out one buffer when there would be too many for one writev', async () => {
+    const mount = new DataHarness();
+    for (let at = 0; at < CHUNK; at += 8) await mount.file.write(at, pattern(4, at));
+    const parts = await mount.reader.read(mount.file, newReadStream(), 0, CHUNK);
+    assert.equal(parts.length, 1);
+    await settle();
+  });
+});
