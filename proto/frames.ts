@@ -78,6 +78,8 @@ export class FrameConnection {
   #handlerBytes = 0;
   #ended = false;
   #corked = false;
+  /** When bytes last came in, in the clock's milliseconds. */
+  lastHeardAt: number;
   /** Set when the HELLO was exchanged. */
   peer: FrameHello | undefined;
 
@@ -86,10 +88,12 @@ export class FrameConnection {
     this.#clock = options.clock;
     this.#log = options.log;
     this.#handler = options.handler;
+    this.lastHeardAt = options.clock.now();
     this.#parser = new FrameParser((frame) => this.#receive(frame));
     socket.setNoDelay(true);
     socket.setKeepAlive(true, SOCKET_KEEPALIVE_MS);
     socket.on('data', (chunk: Buffer) => {
+      this.lastHeardAt = this.#clock.now();
       try {
         this.#parser.push(chunk);
       } catch (error) {

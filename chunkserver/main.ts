@@ -1,0 +1,99 @@
+import type { Clock } from '../common/clock.js';
+import { deferred } from '../common/deferred.js';
+import type { Logger } from '../common/logger.js';
+import type { Prng } from '../common/prng.js';
+import { ChunkService } from './service/service.js';
+import { openChunkStore } from './store/open.js';
+
+export interface ChunkserverOptions {
+  /** Number of this server, unique among the chunkservers; 1.. */
+  id: number;
+  /** Where it listens, and how clients and other servers reach it. */
+  host: string;
+  port: number;
+  /** For this server alone; made when missing. */
+  dataDir: string;
+  /** Default: the one that the first metaserver names. */
+  clusterId?: string;
+  /** host:port of all metaservers. */
+  metaservers: string[];
+  /** Failure domain; default: the server's own. */
+  domain?: string;
+  /** Default: what the disk has. */
+  capacityLimitBytes?: number;
+  /** Cap of what recovery reads from other servers, MB/s. */
+  recoveryMbps: number;
+}
+
+export interface ChunkserverDeps {
+  clock: Clock;
+  log: Logger;
+  prng: Prng;
+}
+
+export interface RunningChunkserver {
+  port: number;
+  /** Leaves the cluster, closes all connections and the store. Idempotent. */
+  close(): Promise<void>;
+  /** Resolves when the server cannot go on (its disk failed, the cluster refuses it); it should be closed then. */
+  fatal: Promise<Error>;
+}
+
+/**
+ * Runs one chunkserver: the store, its placement groups, and the stream to the metaservers. It serves as soon as a
+ * metaserver has registered it; until then it goes on trying.
+ * @throws Error with one line for the operator: the port is in use, the data directory is locked, belongs to another
+ *   cluster, has another format, or is damaged
+ */
+export async function runChunkserver(
+  options: ChunkserverOptions,
+  deps: ChunkserverDeps,
+): Promise<RunningChunkserver> {
+  const { id, host, port, dataDir, clusterId = '', metaservers, domain, recoveryMbps } = options;
+  const { clock, log, prng } = deps;
+  if (metaservers.length === 0) throw new Error('no metaserver is named');
+  const fatal = deferred<Error>();
+  const failed = (error: unknown): void => {
+    const cause = error instanceof Error ? error : new Error(String(error));
+    service?.fail(cause);
+    fatal.resolve(cause);
+  };
+  let service: ChunkService | undefined;
+  const store = await openChunkStore({
+    dir: dataDir,
+    clock,
+    logger: log,
+    onFailure: failed,
+    ...(options.capacityLimitBytes !== undefined && { capacityLimitBytes: options.capacityLimitBytes }),
+  });
+  try {
+    if (clusterId && store.clusterId && store.clusterId !== clusterId) {
+      throw new Error(`${dataDir} belongs to the cluster ${store.clusterId}, not to ${clusterId}`);
+    }
+    const settings = {
+      id,
+      host,
+      port,
+      clusterId,
+      metaservers,
+      recoveryMbps,
+      domain: domain ?? `server-${id}`,
+    };
+    const opened = new ChunkService(settings, { store, clock, log, prng });
+    service = opened;
+    const bound = await opened.start();
+    void opened.fatal.then((error) => fatal.resolve(error));
+    log.info({ host, port: bound, dataDir, diskUuid: store.diskUuid }, 'chunkserver started');
+    let closing: Promise<void> | undefined;
+    const close = (): Promise<void> => {
+      opened.stop();
+      closing ??= store.close();
+      return closing;
+    };
+    return { port: bound, close, fatal: fatal.promise };
+  } catch (error) {
+    service?.stop();
+    await store.close();
+    throw error;
+  }
+}

@@ -1,0 +1,102 @@
+import { type Pg, ReplicaState } from '../../proto/gen/cluster.js';
+import type { Version } from '../store/chunk-store.js';
+import { type Effect, type PgEnv, REPORT_INTERVAL_MS } from './types.js';
+
+/** What the roles of one placement group share: its map entry, its place in the order, the effects of this step. */
+export class PgContext {
+  readonly id: number;
+  readonly env: PgEnv;
+  map: Pg | undefined;
+  /** The last operation given to the store (or, in recovery, known to be in what is copied). */
+  last: Version;
+  /** As the store was told last. */
+  clean: boolean;
+  /** Other servers of the group, by their state in the map. */
+  inSyncPeers: number[] = [];
+  recoveringPeers: number[] = [];
+  #out: Effect[] = [];
+  readonly #lost = new Map<number, { reason: string; reportedAt: number }>();
+
+  constructor(id: number, env: PgEnv, last: Version, clean: boolean) {
+    this.id = id;
+    this.env = env;
+    this.last = last;
+    this.clean = clean;
+  }
+
+  emit(effect: Effect): void {
+    this.#out.push(effect);
+  }
+
+  take(): Effect[] {
+    const out = this.#out;
+    this.#out = [];
+    return out;
+  }
+
+  setMap(pg: Pg | undefined): void {
+    this.map = pg;
+    const others = (state: ReplicaState) =>
+      (pg?.replicas ?? [])
+        .filter((replica) => replica.state === state && replica.server !== this.env.self)
+        .map((replica) => replica.server);
+    this.inSyncPeers = others(ReplicaState.REPLICA_IN_SYNC);
+    this.recoveringPeers = others(ReplicaState.REPLICA_RECOVERING);
+    for (const server of this.#lost.keys()) {
+      if (!this.inSyncPeers.includes(server)) this.#lost.delete(server);
+    }
+  }
+
+  /** The first in-sync replica; 0: there is none. */
+  get primary(): number {
+    const first = this.map?.replicas.find((replica) => replica.state === ReplicaState.REPLICA_IN_SYNC);
+    return first?.server ?? 0;
+  }
+
+  get isPrimary(): boolean {
+    return this.primary === this.env.self;
+  }
+
+  /** This server's state in the map; undefined: not a replica. */
+  get selfState(): ReplicaState | undefined {
+    return this.map?.replicas.find((replica) => replica.server === this.env.self)?.state;
+  }
+
+  /** In-sync replicas by the map, this one included. */
+  get copies(): number {
+    return this.inSyncPeers.length + 1;
+  }
+
+  hasLease(now: number): boolean {
+    return this.env.registered() && now < this.env.leaseUntil();
+  }
+
+  setState(last: Version, clean: boolean): void {
+    this.last = last;
+    this.clean = clean;
+    this.emit({ kind: 'setState', state: { last, clean }, sync: false });
+  }
+
+  isLost(server: number): boolean {
+    return this.#lost.has(server);
+  }
+
+  /** Reports an in-sync replica that does not follow; again at times until the map drops it. Primaries only. */
+  lose(server: number, reason: string, now: number): void {
+    if (!this.inSyncPeers.includes(server) || this.#lost.has(server)) return;
+    this.#lost.set(server, { reason, reportedAt: now });
+    this.emit({ kind: 'reportFailed', server, epoch: this.map?.epoch ?? 0, reason });
+  }
+
+  forgetLost(): void {
+    this.#lost.clear();
+  }
+
+  reportAgain(now: number): void {
+    for (const [server, lost] of this.#lost) {
+      if (now - lost.reportedAt < REPORT_INTERVAL_MS) continue;
+      lost.reportedAt = now;
+      this.emit({ kind: 'reportFailed', server, epoch: this.map?.epoch ?? 0, reason: lost.reason });
+    }
+  }
+}

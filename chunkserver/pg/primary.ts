@@ -1,0 +1,477 @@
+import type { ErrorName, HoldfastError } from '../../proto/errors.js';
+import type { Version } from '../store/chunk-store.js';
+import type { PgContext } from './context.js';
+import {
+  type Op,
+  type OpOwner,
+  PENDING_OPS_MAX,
+  type PeerCall,
+  type PgRequest,
+  REPLICA_OP_TIMEOUT_MS,
+  REPORT_INTERVAL_MS,
+  SPACE_MARGIN_BYTES,
+  type SyncBarrier,
+} from './types.js';
+
+/** An operation on its way to the replicas. */
+interface PendingOp extends Op {
+  /** Undefined: answered already (its deadline passed). */
+  request: PgRequest | undefined;
+  readonly issuedAt: number;
+  local: boolean;
+  allocatedDelta: number;
+  readonly acked: Set<number>;
+  /** On every in-sync replica: whatever becomes of this server, it is not lost. */
+  settled: boolean;
+  waiters: Held[] | undefined;
+}
+
+/** An answer that waits until what it shows is settled. */
+interface Held {
+  readonly request: PgRequest;
+  waits: number;
+  /** The store has answered. */
+  ready: boolean;
+  version: Version | undefined;
+}
+
+interface Barrier extends SyncBarrier {
+  readonly request: PgRequest | undefined;
+  /** Of a replica that caught up: its disk must hold everything before it counts as in-sync. */
+  readonly caughtUp: number;
+}
+
+/** A recovering replica that has everything; `synced` once its disk has. */
+interface CaughtUp {
+  synced: boolean;
+  reportedEpoch: number;
+  reportedAt: number;
+}
+
+const REPAIRS_MAX = 3;
+
+/**
+ * The role of the primary while the group is active: it orders the operations, forwards each to all replicas at once,
+ * and answers when its own store and every in-sync replica have it.
+ *
+ * Invariants: a version is given to one operation only. An answer to a write means that every member has it; members are
+ * the map's in-sync replicas and those that caught up. A read shows nothing that a new primary might lack.
+ */
+export class Primary implements OpOwner {
+  readonly #ctx: PgContext;
+  /** Answers cannot be given now, but soon: the request is put aside. */
+  readonly #park: (request: PgRequest, error: ErrorName) => void;
+  readonly #pending = new Map<number, PendingOp>();
+  readonly #held = new Map<PgRequest, Held>();
+  readonly #repairs = new Map<PgRequest, number>();
+  readonly #barriers = new Set<Barrier>();
+  /** Replicas known to hold everything: in-sync when this server became active, or caught up since. */
+  readonly #members = new Set<number>();
+  readonly #caughtUp = new Map<number, CaughtUp>();
+  /** Recovering replicas that get every operation from this number on. */
+  readonly #forwarding = new Map<number, number>();
+
+  constructor(ctx: PgContext, park: (request: PgRequest, error: ErrorName) => void) {
+    this.#ctx = ctx;
+    this.#park = park;
+  }
+
+  get busy(): boolean {
+    return this.#pending.size > 0 || this.#barriers.size > 0;
+  }
+
+  /** Peering is done: all in-sync replicas are identical. */
+  activate(now: number): void {
+    this.#members.clear();
+    for (const server of this.#ctx.inSyncPeers) this.#members.add(server);
+    this.mapChanged(now);
+  }
+
+  /** This server is not the primary any more, or peers anew: what is not answered may or may not have happened. */
+  stop(): void {
+    const requests = new Set<PgRequest>();
+    for (const op of this.#pending.values()) if (op.request) requests.add(op.request);
+    for (const request of this.#held.keys()) requests.add(request);
+    for (const barrier of this.#barriers) if (barrier.request) requests.add(barrier.request);
+    this.#pending.clear();
+    this.#held.clear();
+    this.#repairs.clear();
+    this.#barriers.clear();
+    this.#members.clear();
+    this.#caughtUp.clear();
+    this.#forwarding.clear();
+    for (const request of requests) this.#answer(request, 'NOT_PRIMARY', 'the group has moved on');
+  }
+
+  /** The map changed within this server's interval. */
+  mapChanged(now: number): void {
+    const { inSyncPeers, recoveringPeers, env, last } = this.#ctx;
+    for (const server of [...this.#members]) {
+      if (inSyncPeers.includes(server) || this.#caughtUp.has(server)) continue;
+      this.#members.delete(server);
+    }
+    for (const server of [...this.#caughtUp.keys()]) {
+      if (inSyncPeers.includes(server)) this.#caughtUp.delete(server);
+      else if (!recoveringPeers.includes(server)) this.#forget(server);
+    }
+    for (const server of [...this.#forwarding.keys()]) {
+      if (!recoveringPeers.includes(server)) this.#forwarding.delete(server);
+    }
+    for (const server of recoveringPeers) {
+      if (env.linked(server, 'out') && !this.#forwarding.has(server))
+        this.#forwarding.set(server, last.seq + 1);
+    }
+    for (const server of inSyncPeers) {
+      if (!this.#members.has(server)) this.#ctx.lose(server, 'in-sync without having caught up', now);
+      else if (!env.linked(server, 'out')) this.#ctx.lose(server, 'not connected', now);
+    }
+    this.evaluate(now);
+  }
+
+  linkUp(server: number): void {
+    if (this.#ctx.recoveringPeers.includes(server)) this.#forwarding.set(server, this.#ctx.last.seq + 1);
+  }
+
+  linkDown(server: number, reason: string, now: number): void {
+    this.#forget(server);
+    this.#ctx.lose(server, reason, now);
+    this.evaluate(now);
+  }
+
+  /** The replica begins to copy anew. */
+  beginsAnew(server: number): void {
+    if (this.#caughtUp.has(server)) this.#forget(server);
+    if (!this.#forwarding.has(server) && this.#ctx.env.linked(server, 'out'))
+      this.#forwarding.set(server, this.#ctx.last.seq + 1);
+  }
+
+  #forget(server: number): void {
+    if (this.#caughtUp.delete(server)) this.#members.delete(server);
+    this.#forwarding.delete(server);
+    for (const barrier of this.#barriers) {
+      if (barrier.caughtUp === server) this.#barriers.delete(barrier);
+      else if (!this.#members.has(server)) barrier.waits.delete(server);
+    }
+  }
+
+  /** @returns false: it has to begin anew, an operation was not forwarded to it */
+  takeCaughtUp(call: PeerCall): boolean {
+    const server = call.from;
+    const since = this.#forwarding.get(server);
+    if (since === undefined || call.header.versionSeq < since - 1) return false;
+    if (this.#caughtUp.has(server)) return true;
+    this.#caughtUp.set(server, { synced: false, reportedEpoch: 0, reportedAt: 0 });
+    this.#members.add(server);
+    // What it copied holds operations that were never forwarded to it, or whose answer was lost.
+    for (const op of this.#pending.values())
+      if (op.version.seq <= call.header.versionSeq) op.acked.add(server);
+    const barrier: Barrier = { request: undefined, waits: new Set([server]), caughtUp: server };
+    this.#barriers.add(barrier);
+    this.#ctx.emit({ kind: 'sync', barrier, servers: [server] });
+    return true;
+  }
+
+  /** A request of this interval, under a lease. */
+  request(request: PgRequest, now: number): void {
+    switch (request.kind) {
+      case 'read':
+        this.#read(request);
+        break;
+      case 'sync':
+        this.#sync(request);
+        break;
+      case 'truncate':
+        this.#truncate(request, now);
+        break;
+      default:
+        this.#change(request, now);
+    }
+  }
+
+  #read(request: PgRequest): void {
+    if (this.#needsTruncate(request)) return;
+    const held: Held = { request, waits: 0, ready: false, version: undefined };
+    this.#held.set(request, held);
+    this.#ctx.emit({ kind: 'read', request });
+    this.#waitFor(
+      held,
+      (op) => op.ino === request.ino && (op.kind !== 'write' || op.chunk === request.chunk),
+    );
+  }
+
+  readDone(
+    request: PgRequest,
+    error: HoldfastError | undefined,
+    version: Version | undefined,
+    now: number,
+  ): void {
+    const held = this.#held.get(request);
+    if (!held) return;
+    if (!error) {
+      held.ready = true;
+      held.version = version;
+      this.#release(held, now);
+      return;
+    }
+    const repairs = this.#repairs.get(request) ?? 0;
+    const from = this.#ctx.inSyncPeers.filter((server) => !this.#ctx.isLost(server));
+    if (error.errorName !== 'CORRUPT' || repairs >= REPAIRS_MAX || from.length === 0) {
+      this.#drop(held);
+      // There is no other copy to wait for: retrying cannot help.
+      const name = error.errorName === 'CORRUPT' ? 'EIO' : error.errorName;
+      this.#answer(request, name, error.message);
+      return;
+    }
+    this.#repairs.set(request, repairs + 1);
+    this.#ctx.emit({ kind: 'repair', request, from });
+  }
+
+  repaired(request: PgRequest, error: HoldfastError | undefined): void {
+    const held = this.#held.get(request);
+    if (!held) return;
+    if (!error) {
+      this.#ctx.emit({ kind: 'read', request });
+      return;
+    }
+    this.#drop(held);
+    this.#answer(request, 'EIO', `repair failed: ${error.message}`);
+  }
+
+  #truncate(request: PgRequest, now: number): void {
+    const known = this.#ctx.env.truncateSeq(this.#ctx.id, request.ino);
+    if (request.truncateSeq > known) {
+      this.#change(request, now);
+      return;
+    }
+    // A repetition: done when the first one is.
+    const held: Held = { request, waits: 0, ready: true, version: undefined };
+    this.#held.set(request, held);
+    this.#waitFor(held, (op) => op.ino === request.ino && op.kind !== 'write');
+    this.#release(held, now);
+  }
+
+  #sync(request: PgRequest): void {
+    if (this.#tooFew(request)) return;
+    const servers = [this.#ctx.env.self, ...this.#members];
+    const barrier: Barrier = { request, waits: new Set(servers), caughtUp: 0 };
+    this.#barriers.add(barrier);
+    this.#ctx.emit({ kind: 'sync', barrier, servers });
+  }
+
+  /** A write, truncate or delete gets the next version and goes to everyone. */
+  #change(request: PgRequest, now: number): void {
+    const ctx = this.#ctx;
+    if (request.kind === 'write' && this.#needsTruncate(request)) return;
+    if (this.#tooFew(request)) return;
+    if (this.#pending.size >= PENDING_OPS_MAX) {
+      this.#answer(request, 'OVERLOADED', 'too many operations of this group');
+      return;
+    }
+    for (const server of ctx.inSyncPeers) {
+      if (!ctx.env.congested(server)) continue;
+      this.#answer(request, 'OVERLOADED', `the link to server ${server} is behind`);
+      return;
+    }
+    if (request.kind === 'write' && !this.#hasSpace(request.payload.length)) {
+      this.#answer(request, 'ENOSPC');
+      return;
+    }
+    const version = { epoch: ctx.map?.epoch ?? 0, seq: ctx.last.seq + 1 };
+    ctx.last = version;
+    const op: PendingOp = {
+      kind: request.kind === 'truncate' ? 'truncate' : request.kind === 'delete' ? 'delete' : 'write',
+      version,
+      ino: request.ino,
+      chunk: request.chunk,
+      offset: request.offset,
+      payload: request.payload,
+      payloadCrc: request.payloadCrc,
+      truncateSeq: request.kind === 'truncate' ? request.truncateSeq : 0,
+      chunkSize: request.chunkSize,
+      sync: request.sync,
+      owner: this,
+      request,
+      issuedAt: now,
+      local: false,
+      allocatedDelta: 0,
+      acked: new Set(),
+      settled: false,
+      waiters: undefined,
+    };
+    this.#pending.set(version.seq, op);
+    ctx.emit({ kind: 'apply', op });
+    const to = ctx.inSyncPeers.filter((server) => this.#members.has(server) && !ctx.isLost(server));
+    to.push(...this.#forwarding.keys());
+    if (to.length > 0) ctx.emit({ kind: 'replicate', op, to });
+  }
+
+  applied(op: Op, error: HoldfastError | undefined, allocatedDelta: number, now: number): void {
+    const pending = this.#pending.get(op.version.seq);
+    if (pending !== op || error) return;
+    pending.local = true;
+    pending.allocatedDelta = allocatedDelta;
+    this.#settle(pending, now);
+  }
+
+  acked(op: Op, server: number, error: HoldfastError | undefined, now: number): void {
+    const pending = this.#pending.get(op.version.seq);
+    if (pending !== op) return;
+    if (!error) {
+      pending.acked.add(server);
+      this.#settle(pending, now);
+      return;
+    }
+    // Each operation in flight tells of one failure.
+    if (this.#forwarding.has(server) || (this.#members.has(server) && !this.#ctx.isLost(server))) {
+      this.linkDown(server, error.message, now);
+    }
+  }
+
+  synced(barrier: SyncBarrier, server: number, error: HoldfastError | undefined, now: number): void {
+    const known = barrier as Barrier;
+    if (!this.#barriers.has(known)) return;
+    if (error) {
+      this.linkDown(server, error.message, now);
+      return;
+    }
+    known.waits.delete(server);
+    this.#passBarrier(known, now);
+  }
+
+  /** Looks at everything again: the map, the lease or the members changed. */
+  evaluate(now: number): void {
+    for (const op of [...this.#pending.values()]) this.#settle(op, now);
+    for (const barrier of [...this.#barriers]) this.#passBarrier(barrier, now);
+    for (const [server, state] of this.#caughtUp) this.#report(server, state, now);
+  }
+
+  tick(now: number): void {
+    for (const op of [...this.#pending.values()]) {
+      if (!op.settled && now - op.issuedAt > REPLICA_OP_TIMEOUT_MS) {
+        for (const server of this.#members) {
+          if (!op.acked.has(server)) this.linkDown(server, 'an operation is not answered', now);
+        }
+      }
+      if (op.request && op.request.deadline <= now) {
+        this.#answer(op.request, 'DEADLINE_EXCEEDED');
+        op.request = undefined;
+        if (op.settled) this.#settle(op, now);
+      }
+    }
+    for (const held of [...this.#held.values()]) {
+      if (held.request.deadline > now) continue;
+      this.#drop(held);
+      this.#answer(held.request, 'DEADLINE_EXCEEDED');
+    }
+    for (const barrier of [...this.#barriers]) {
+      if (!barrier.request || barrier.request.deadline > now) continue;
+      this.#barriers.delete(barrier);
+      this.#answer(barrier.request, 'DEADLINE_EXCEEDED');
+    }
+    for (const [server, state] of this.#caughtUp) this.#report(server, state, now);
+  }
+
+  #settle(op: PendingOp, now: number): void {
+    if (!op.settled) {
+      if (!op.local) return;
+      for (const server of this.#ctx.inSyncPeers) if (!op.acked.has(server)) return;
+      for (const server of this.#members) if (!op.acked.has(server)) return;
+      op.settled = true;
+      for (const held of op.waiters ?? []) {
+        held.waits--;
+        this.#release(held, now);
+      }
+      op.waiters = undefined;
+    }
+    if (op.request) {
+      if (!this.#enough() || !this.#ctx.hasLease(now)) return;
+      const { request, version } = op;
+      this.#answer(request, undefined, undefined, op.allocatedDelta, version);
+    }
+    this.#pending.delete(op.version.seq);
+  }
+
+  #passBarrier(barrier: Barrier, now: number): void {
+    if (barrier.waits.size > 0) {
+      const needed = [this.#ctx.env.self, ...this.#members, ...this.#ctx.inSyncPeers, barrier.caughtUp];
+      for (const server of barrier.waits) if (!needed.includes(server)) barrier.waits.delete(server);
+      if (barrier.waits.size > 0) return;
+    }
+    const state = this.#caughtUp.get(barrier.caughtUp);
+    if (state) {
+      state.synced = true;
+      this.#report(barrier.caughtUp, state, now);
+    }
+    if (barrier.request) {
+      if (!this.#enough() || !this.#ctx.hasLease(now)) return;
+      this.#answer(barrier.request, undefined);
+    }
+    this.#barriers.delete(barrier);
+  }
+
+  /** Asks the metaserver to make it in-sync, until the map shows it. */
+  #report(server: number, state: CaughtUp, now: number): void {
+    const epoch = this.#ctx.map?.epoch ?? 0;
+    if (!state.synced || (state.reportedEpoch === epoch && now - state.reportedAt < REPORT_INTERVAL_MS))
+      return;
+    state.reportedEpoch = epoch;
+    state.reportedAt = now;
+    this.#ctx.emit({ kind: 'reportCaughtUp', server, epoch });
+  }
+
+  #waitFor(held: Held, touches: (op: PendingOp) => boolean): void {
+    for (const op of this.#pending.values()) {
+      if (op.settled || !touches(op)) continue;
+      held.waits++;
+      op.waiters ??= [];
+      op.waiters.push(held);
+    }
+  }
+
+  #release(held: Held, now: number): void {
+    if (!held.ready || held.waits > 0 || !this.#drop(held)) return;
+    if (this.#ctx.hasLease(now)) this.#answer(held.request, undefined, undefined, 0, held.version);
+    else this.#answer(held.request, 'NOT_PRIMARY', 'the lease has ended');
+  }
+
+  #drop(held: Held): boolean {
+    this.#repairs.delete(held.request);
+    return this.#held.delete(held.request);
+  }
+
+  #needsTruncate(request: PgRequest): boolean {
+    if (request.truncateSeq === 0) return false;
+    const truncateSeq = this.#ctx.env.truncateSeq(this.#ctx.id, request.ino);
+    if (request.truncateSeq <= truncateSeq) return false;
+    this.#ctx.emit({ kind: 'answer', request, error: 'NEED_TRUNCATE', truncateSeq });
+    return true;
+  }
+
+  #enough(): boolean {
+    return this.#ctx.copies >= this.#ctx.env.minInSync();
+  }
+
+  #tooFew(request: PgRequest): boolean {
+    if (this.#enough()) return false;
+    this.#park(request, 'NOT_ENOUGH_REPLICAS');
+    return true;
+  }
+
+  #hasSpace(bytes: number): boolean {
+    const { env, inSyncPeers } = this.#ctx;
+    const needed = bytes + SPACE_MARGIN_BYTES;
+    return (
+      env.freeBytes(env.self) >= needed && inSyncPeers.every((server) => env.freeBytes(server) >= needed)
+    );
+  }
+
+  #answer(
+    request: PgRequest,
+    error: ErrorName | undefined,
+    detail?: string,
+    aux?: number,
+    version?: Version,
+  ): void {
+    this.#ctx.emit({ kind: 'answer', request, error, detail, aux, version });
+  }
+}

@@ -1,0 +1,121 @@
+import { HoldfastError } from '../../proto/errors.js';
+import { FRAME_FLAG_SYNC, type FrameHeader, FrameType } from '../../proto/frame-header.js';
+import { type Frame, FrameError, type FrameReply } from '../../proto/frames.js';
+import { DEFAULT_CHUNK_SIZE_BYTES } from '../../proto/types.js';
+import type { Op, PeerCall, PgRequest } from '../pg/types.js';
+import type { ReadResult } from '../store/chunk-store.js';
+
+/** Chunks may be so large: FETCH carries one whole, in one frame. */
+export const CHUNK_BYTES_MAX = DEFAULT_CHUNK_SIZE_BYTES;
+/** A request without a deadline gets this one. */
+export const DEFAULT_DEADLINE_MS = 30_000;
+
+/** A request on its way through the core, with who waits for its answer. */
+export interface ClientCall extends PgRequest {
+  result: ReadResult | undefined;
+  /** Called once. */
+  answer(error: HoldfastError | undefined, reply: FrameReply): void;
+}
+
+export interface IncomingCall extends PeerCall {
+  /** Called once. */
+  answer(error: HoldfastError | undefined, reply: FrameReply): void;
+}
+
+const KINDS: Partial<Record<FrameType, PgRequest['kind']>> = {
+  [FrameType.READ]: 'read',
+  [FrameType.WRITE]: 'write',
+  [FrameType.SYNC]: 'sync',
+  [FrameType.TRUNCATE]: 'truncate',
+};
+
+/** Whether a frame type is a client's. */
+export function isClientType(type: FrameType): boolean {
+  return KINDS[type] !== undefined;
+}
+
+/** @throws HoldfastError EINVAL what no client should send */
+export function clientCall(
+  { header, payload }: Frame,
+  now: number,
+  answer: ClientCall['answer'],
+): ClientCall {
+  const kind = KINDS[header.type as FrameType];
+  if (!kind) throw new HoldfastError('PROTOCOL', `frame type ${header.type}`);
+  check(kind, header, payload.length);
+  return {
+    kind,
+    epoch: header.epoch,
+    ino: header.ino,
+    chunk: header.chunk,
+    offset: kind === 'truncate' ? header.aux : header.offset,
+    length: header.length,
+    truncateSeq: header.truncateSeq,
+    chunkSize: header.length,
+    payload,
+    payloadCrc: header.payloadCrc,
+    sync: (header.flags & FRAME_FLAG_SYNC) !== 0,
+    deadline: now + (header.deadlineMs || DEFAULT_DEADLINE_MS),
+    patient: true,
+    result: undefined,
+    answer,
+  };
+}
+
+function check(kind: PgRequest['kind'], header: FrameHeader, payloadBytes: number): void {
+  const bytes = kind === 'write' ? payloadBytes : kind === 'read' ? header.length : 1;
+  const inode = kind === 'sync' || header.ino > 0;
+  const range = kind === 'truncate' || kind === 'sync' || header.offset + bytes <= CHUNK_BYTES_MAX;
+  const truncate = kind !== 'truncate' || (header.length > 0 && header.truncateSeq > 0 && header.aux >= 0);
+  if (inode && range && truncate && bytes > 0) return;
+  throw new HoldfastError('EINVAL', `${kind} of inode ${header.ino}: ${bytes} bytes at ${header.offset}`);
+}
+
+/** The header of a forwarded operation. */
+export function replicateFields(pg: number, op: Op) {
+  const common = {
+    pg,
+    epoch: op.version.epoch,
+    ino: op.ino,
+    versionEpoch: op.version.epoch,
+    versionSeq: op.version.seq,
+    flags: op.sync ? FRAME_FLAG_SYNC : 0,
+  };
+  switch (op.kind) {
+    case 'write':
+      return { ...common, type: FrameType.REPLICATE_WRITE, chunk: op.chunk, offset: op.offset };
+    case 'truncate':
+      return {
+        ...common,
+        type: FrameType.REPLICATE_TRUNCATE,
+        aux: op.offset,
+        length: op.chunkSize,
+        truncateSeq: op.truncateSeq,
+      };
+    case 'delete':
+      return { ...common, type: FrameType.REPLICATE_DELETE };
+  }
+}
+
+const PEER_TYPES = new Set<number>([
+  FrameType.REPLICATE_WRITE,
+  FrameType.REPLICATE_TRUNCATE,
+  FrameType.REPLICATE_DELETE,
+  FrameType.PG_INFO,
+  FrameType.LIST,
+  FrameType.FETCH,
+  FrameType.RESYNC,
+  FrameType.CAUGHT_UP,
+]);
+
+/** @throws HoldfastError PROTOCOL a type that servers do not send */
+export function incomingCall(frame: Frame, from: number, answer: IncomingCall['answer']): IncomingCall {
+  const { header, payload } = frame;
+  if (!PEER_TYPES.has(header.type)) throw new HoldfastError('PROTOCOL', `frame type ${header.type}`);
+  return { from, type: header.type as PeerCall['type'], header, payload, answer };
+}
+
+/** NEED_TRUNCATE tells the number that is known here. */
+export function needTruncate(truncateSeq: number): FrameError {
+  return new FrameError('NEED_TRUNCATE', { truncateSeq });
+}

@@ -1,0 +1,176 @@
+import type { Clock, Timer } from '../../common/clock.js';
+import { type Deferred, deferred } from '../../common/deferred.js';
+import type { Logger } from '../../common/logger.js';
+import type { Prng } from '../../common/prng.js';
+import { HoldfastError } from '../../proto/errors.js';
+import {
+  type Frame,
+  type FrameConnection,
+  type FrameHello,
+  type FrameReply,
+  FrameServer,
+} from '../../proto/frames.js';
+import type { ClusterMap, Registered } from '../../proto/gen/cluster.js';
+import { PROTOCOL_VERSION } from '../../proto/types.js';
+import { TICK_INTERVAL_MS } from '../pg/types.js';
+import type { ChunkStore } from '../store/chunk-store.js';
+import { HeartbeatClient } from './heartbeat.js';
+import { Peers } from './peers.js';
+import { PgHost } from './pg-host.js';
+import { routeFrame } from './route.js';
+
+export interface ChunkServiceOptions {
+  id: number;
+  /** Where it listens, and how others reach it. */
+  host: string;
+  port: number;
+  /** Known beforehand; empty: the cluster's that registers this server first. */
+  clusterId: string;
+  /** host:port of all metaservers. */
+  metaservers: string[];
+  domain: string;
+  recoveryMbps: number;
+}
+
+export interface ChunkServiceDeps {
+  store: ChunkStore;
+  clock: Clock;
+  log: Logger;
+  prng: Prng;
+}
+
+const BYTES_PER_MB = 1_000_000;
+
+/** A chunkserver over an open store: data frames, placement groups, and the stream to the metaservers. */
+export class ChunkService {
+  readonly #options: ChunkServiceOptions;
+  readonly #deps: ChunkServiceDeps;
+  readonly #fatal: Deferred<Error> = deferred();
+  readonly #hello: FrameHello;
+  readonly #server: FrameServer;
+  readonly #peers: Peers;
+  readonly #heartbeat: HeartbeatClient;
+  readonly #ticker: Timer;
+  readonly host: PgHost;
+  #port = 0;
+  #stopped = false;
+
+  constructor(options: ChunkServiceOptions, deps: ChunkServiceDeps) {
+    const { store, clock, log, prng } = deps;
+    this.#options = options;
+    this.#deps = deps;
+    const clusterId = store.clusterId || options.clusterId;
+    this.#hello = { protocol: PROTOCOL_VERSION, clusterId, role: 'chunkserver', id: options.id };
+    this.host = new PgHost({
+      self: options.id,
+      store,
+      clock,
+      log,
+      recoveryBytesPerSecond: options.recoveryMbps * BYTES_PER_MB,
+      reports: {
+        replicaFailed: (pg, epoch, server, reason) =>
+          this.#heartbeat.report({ $case: 'replicaFailed', value: { pg, epoch, server, reason } }),
+        replicaCaughtUp: (pg, epoch, server) =>
+          this.#heartbeat.report({ $case: 'replicaCaughtUp', value: { pg, epoch, server } }),
+      },
+      onFatal: (error) => this.fail(error),
+    });
+    const handler = (frame: Frame, connection: FrameConnection) => this.#handle(frame, connection);
+    const shared = { clock, log, handler, hello: this.#hello };
+    this.#server = new FrameServer(shared, (connection) => this.#peers.accept(connection));
+    this.#peers = new Peers({ self: options.id, host: this.host, ...shared });
+    this.#heartbeat = new HeartbeatClient({
+      addresses: options.metaservers,
+      clock,
+      log,
+      prng,
+      registration: () => this.#registration(),
+      status: () => this.#status(),
+      onRegistered: (registered) => this.#registered(registered),
+      onUp: () => this.host.setRegistered(true),
+      onMap: (map) => this.#setMap(map),
+      onLease: (until) => this.host.setLease(until),
+      onPurge: (purge) => {
+        const { pg, ino, truncateSeq } = purge;
+        this.host.purge(purge, () =>
+          this.#heartbeat.push({ $case: 'purgeDone', value: { pg, ino, truncateSeq } }),
+        );
+      },
+      onDown: () => this.host.setRegistered(false),
+      onRefused: (error) => this.fail(error),
+    });
+    this.#ticker = clock.every(TICK_INTERVAL_MS, () => this.host.tick(), { weak: true });
+  }
+
+  /** Resolves with the reason when the server cannot go on; it has stopped serving then. */
+  get fatal(): Promise<Error> {
+    return this.#fatal.promise;
+  }
+
+  /** @returns the port. @throws Error with code EADDRINUSE */
+  async start(): Promise<number> {
+    this.#port = await this.#server.listen(this.#options.host, this.#options.port);
+    this.#heartbeat.start();
+    return this.#port;
+  }
+
+  /** Leaves the cluster's sight first, so that others take over at once. */
+  stop(): void {
+    if (this.#stopped) return;
+    this.#stopped = true;
+    this.#heartbeat.close();
+    this.host.close();
+    this.#ticker.cancel();
+    this.#peers.close();
+    this.#server.close();
+  }
+
+  /** Stops serving for good. */
+  fail(error: Error): void {
+    this.stop();
+    this.#fatal.resolve(error);
+  }
+
+  #registration() {
+    const { store } = this.#deps;
+    const { id, host, domain } = this.#options;
+    return {
+      protocol: PROTOCOL_VERSION,
+      clusterId: store.clusterId || this.#options.clusterId,
+      serverId: id,
+      diskUuid: store.diskUuid,
+      host,
+      port: this.#port,
+      domain,
+    };
+  }
+
+  #status() {
+    const { liveBytes, capacityBytes, freeBytes } = this.#deps.store.usage();
+    const bytes = (value: number) => Math.max(0, Math.floor(value));
+    return {
+      capacityBytes: bytes(capacityBytes),
+      usedBytes: bytes(liveBytes),
+      freeBytes: bytes(freeBytes),
+      pgs: this.host.progress(),
+    };
+  }
+
+  /** @throws HoldfastError WRONG_CLUSTER */
+  async #registered({ clusterId, map }: Registered): Promise<void> {
+    const { store } = this.#deps;
+    if (store.clusterId !== clusterId) await store.adoptCluster(clusterId);
+    this.#hello.clusterId = clusterId;
+    if (map) this.#setMap(map);
+  }
+
+  #setMap(map: ClusterMap): void {
+    this.host.setMap(map);
+    this.#peers.setMap(map);
+  }
+
+  #handle(frame: Frame, connection: FrameConnection): Promise<FrameReply> {
+    if (this.#stopped) return Promise.reject(new HoldfastError('UNAVAILABLE', 'this server stops'));
+    return routeFrame(this.host, frame, connection, connection.peer?.id ?? 0, this.#deps.clock.now());
+  }
+}

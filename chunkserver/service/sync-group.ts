@@ -1,0 +1,32 @@
+/** Told when everything that was written before the request is durable. */
+export type SyncDone = (error: Error | undefined) => void;
+
+/**
+ * Group commit of syncs at one disk: one runs, the next serves all that were asked for meanwhile. A request is never
+ * served by a sync that had begun before it.
+ */
+export class SyncGroup {
+  readonly #sync: (done: (error?: Error) => void) => void;
+  #waiting: SyncDone[] = [];
+  #running = false;
+
+  constructor(sync: (done: (error?: Error) => void) => void) {
+    this.#sync = sync;
+  }
+
+  request(done: SyncDone): void {
+    this.#waiting.push(done);
+    if (!this.#running) this.#run();
+  }
+
+  #run(): void {
+    const served = this.#waiting;
+    this.#waiting = [];
+    this.#running = true;
+    this.#sync((error) => {
+      this.#running = false;
+      for (const done of served) done(error);
+      if (this.#waiting.length > 0 && !this.#running) this.#run();
+    });
+  }
+}

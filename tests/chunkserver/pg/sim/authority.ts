@@ -1,0 +1,153 @@
+import {
+  applyMapCommand,
+  createMap,
+  type MapCommand,
+  primaryOf,
+} from '../../../../metaserver/cluster/map-commands.js';
+import type { ClusterMap } from '../../../../proto/gen/cluster.js';
+import { LEASE_MS } from '../../../../proto/types.js';
+import type { SimServer } from './server.js';
+import type { VirtualClock } from './virtual-clock.js';
+
+/** A stream between a server and the authority; messages of each direction keep their order. */
+export interface SimStream {
+  server: SimServer;
+  open: boolean;
+  /** To the server. */
+  down(deliver: () => void): void;
+}
+
+const LEASE_MARGIN_MS = 50;
+
+/** The metaservers as one: the map, who is alive, leases. It changes the map by the very rules of the real ones. */
+export class Authority {
+  readonly #clock: VirtualClock;
+  readonly #onMap: (map: ClusterMap) => void;
+  readonly #streams = new Map<number, SimStream>();
+  readonly #leaseEnds = new Map<number, number>();
+  map: ClusterMap;
+
+  constructor(
+    clock: VirtualClock,
+    servers: number[],
+    replicas: number,
+    minInSync: number,
+    onMap: (map: ClusterMap) => void,
+  ) {
+    this.#clock = clock;
+    this.#onMap = onMap;
+    const init = {
+      clusterId: 'sim',
+      replicas,
+      minInSync,
+      chunkSize: 8,
+      pgCount: 1,
+      chunkservers: servers.length,
+      rootUid: 0,
+      rootGid: 0,
+    };
+    this.map = createMap(init);
+    for (const id of servers) this.#apply(putServer(id, `disk-${id}-0`));
+    const pg = {
+      id: 0,
+      epoch: 1,
+      interval: 1,
+      replicas: servers.slice(0, replicas).map((server) => ({ server, state: 2 })),
+    };
+    this.#apply({ $case: 'createPgs', value: { pgs: [pg] } });
+    for (const id of servers) this.#leaseEnds.set(id, this.#clock.now() + LEASE_MS);
+    clock.every(100, () => this.#tick());
+  }
+
+  get primary(): number {
+    return primaryOf(this.map.pgs[0]!) ?? 0;
+  }
+
+  #apply(command: MapCommand): void {
+    const map = applyMapCommand(this.map, command);
+    if (map === this.map) return;
+    this.map = map;
+    this.#onMap(map);
+    for (const stream of this.#streams.values()) this.#push(stream, map);
+  }
+
+  #push(stream: SimStream, map: ClusterMap): void {
+    stream.down(() => stream.server.host?.setMap(map));
+  }
+
+  register(stream: SimStream, diskUuid: string): void {
+    const { id } = stream.server;
+    const former = this.#streams.get(id);
+    if (former) this.#end(former, 'registered anew');
+    this.#streams.set(id, stream);
+    this.#leaseEnds.set(id, this.#clock.now() + LEASE_MS + LEASE_MARGIN_MS);
+    this.#apply(putServer(id, diskUuid));
+    const { map } = this;
+    stream.down(() => stream.server.registered(stream, map));
+  }
+
+  heartbeat(stream: SimStream, sentAt: number): void {
+    const { id } = stream.server;
+    if (this.#streams.get(id) !== stream) return;
+    this.#leaseEnds.set(id, this.#clock.now() + LEASE_MS + LEASE_MARGIN_MS);
+    if (!this.map.servers.some((server) => server.id === id && server.alive)) return;
+    stream.down(() => stream.server.host?.setLease(sentAt + LEASE_MS));
+  }
+
+  replicaFailed(stream: SimStream, epoch: number, server: number): void {
+    if (this.#streams.get(stream.server.id) !== stream || this.primary !== stream.server.id) return;
+    this.#apply({ $case: 'replicaDrop', value: { pg: 0, epoch, server } });
+    this.#rejoin();
+  }
+
+  replicaCaughtUp(stream: SimStream, epoch: number, server: number): void {
+    if (this.#streams.get(stream.server.id) !== stream || this.primary !== stream.server.id) return;
+    this.#apply({ $case: 'replicaInSync', value: { pg: 0, epoch, server } });
+  }
+
+  /** The server's side has ended. */
+  ended(stream: SimStream): void {
+    const { id } = stream.server;
+    if (this.#streams.get(id) !== stream) return;
+    this.#streams.delete(id);
+    this.#apply({ $case: 'serverDown', value: { server: id } });
+  }
+
+  /** The leadership moves: all streams end, nobody is declared down for that. */
+  fail(): void {
+    for (const [id, stream] of [...this.#streams]) {
+      this.#streams.delete(id);
+      this.#leaseEnds.set(id, this.#clock.now() + LEASE_MS + 1500);
+      this.#end(stream, 'the leader died');
+    }
+  }
+
+  #end(stream: SimStream, reason: string): void {
+    stream.down(() => stream.server.streamEnded(stream, reason));
+  }
+
+  #tick(): void {
+    const now = this.#clock.now();
+    for (const { id, alive } of this.map.servers) {
+      if (!alive || now < (this.#leaseEnds.get(id) ?? 0)) continue;
+      const stream = this.#streams.get(id);
+      this.#streams.delete(id);
+      if (stream) this.#end(stream, 'silent');
+      this.#apply({ $case: 'serverDown', value: { server: id } });
+    }
+    this.#rejoin();
+  }
+
+  /** Servers that are connected, but out of the group. */
+  #rejoin(): void {
+    for (const { server, state } of this.map.pgs[0]!.replicas) {
+      const info = this.map.servers.find(({ id }) => id === server);
+      if (state === 0 && info && this.#streams.has(server)) this.#apply(putServer(server, info.diskUuid));
+    }
+  }
+}
+
+function putServer(id: number, diskUuid: string): MapCommand {
+  const server = { id, diskUuid, host: 'sim', port: id, alive: true, domain: `d${id}` };
+  return { $case: 'putChunkServer', value: { server } };
+}

@@ -1,0 +1,174 @@
+import type { RecoveryLimits } from '../../../../chunkserver/pg/types.js';
+import { REPLICA_TIMEOUT_MS } from '../../../../chunkserver/pg/types.js';
+import { createPrng, type Prng } from '../../../../common/prng.js';
+import type { ClusterMap } from '../../../../proto/gen/cluster.js';
+import { Authority, type SimStream } from './authority.js';
+import { SimLink } from './link.js';
+import { SimServer } from './server.js';
+import { VirtualClock } from './virtual-clock.js';
+
+export interface SimOptions {
+  servers: number;
+  replicas: number;
+  minInSync: number;
+  /** Some servers lose unsynced data when they die. */
+  powerCuts: boolean;
+}
+
+/** Servers, connections and the authority in virtual time. One seed is one exact run. */
+export class Simulation {
+  readonly prng: Prng;
+  readonly clock = new VirtualClock();
+  readonly servers: SimServer[];
+  readonly authority: Authority;
+  readonly limits: RecoveryLimits;
+  /** Maps as clients get them. */
+  clientMaps: ((map: ClusterMap) => void)[] = [];
+  failure: Error | undefined;
+  /** Pairs of servers that cannot talk. */
+  readonly #cut = new Set<string>();
+
+  constructor(seed: number, options: SimOptions) {
+    this.prng = createPrng(seed);
+    const { prng } = this;
+    this.limits = {
+      listEntries: 1 + prng.int(4),
+      pageFetches: 1 + prng.int(3),
+      pageBytes: 8 + prng.int(16),
+      queueBytes: prng.int(2) ? 600 : 100_000,
+    };
+    const ids = Array.from({ length: options.servers }, (_, i) => i + 1);
+    this.authority = new Authority(this.clock, ids, options.replicas, options.minInSync, (map) => {
+      for (const tell of this.clientMaps) this.clock.after(this.delay(40), () => tell(map));
+    });
+    this.servers = ids.map((id) => new SimServer(this, id));
+    for (const server of this.servers) server.start();
+  }
+
+  /** Mostly short, sometimes long. */
+  delay(ms: number): number {
+    const { prng } = this;
+    return prng.int(20) === 0 ? prng.float() * ms * 10 : prng.float() * ms;
+  }
+
+  fail(error: Error): void {
+    this.failure ??= error;
+  }
+
+  server(id: number): SimServer {
+    return this.servers[id - 1]!;
+  }
+
+  openStream(server: SimServer): SimStream {
+    let last = 0;
+    const stream: SimStream = {
+      server,
+      open: true,
+      down: (deliver) => {
+        last = Math.max(last + 0.001, this.clock.now() + this.delay(4));
+        server.at(last - this.clock.now(), () => {
+          if (server.stream === stream) deliver();
+        });
+      },
+    };
+    return stream;
+  }
+
+  readonly #upAt = new WeakMap<SimStream, number>();
+
+  /** From a server to the authority, in order. */
+  upstream(stream: SimStream, deliver: () => void): void {
+    const last = Math.max((this.#upAt.get(stream) ?? 0) + 0.001, this.clock.now() + this.delay(4));
+    this.#upAt.set(stream, last);
+    this.clock.after(last - this.clock.now(), deliver);
+  }
+
+  // ---- connections
+
+  /** The server keeps a connection open to every other. */
+  dial(from: SimServer): void {
+    for (const to of this.servers) if (to !== from) this.#dial(from, to);
+  }
+
+  #dial(from: SimServer, to: SimServer): void {
+    from.at(5 + this.delay(20), () => {
+      const linked = [...from.links].some((link) => link.side === 'out' && link.server === to.id);
+      if (!from.up || linked) return;
+      if (!to.up || to.paused || this.#cut.has(pairOf(from.id, to.id))) {
+        from.at(50, () => this.#dial(from, to));
+        return;
+      }
+      this.#connect(from, to);
+    });
+  }
+
+  #connect(from: SimServer, to: SimServer): void {
+    // What was lost once stops the stream: nothing behind it can arrive.
+    let broken = false;
+    const pipe = (target: SimServer) => {
+      let last = 0;
+      return (deliver: () => void): void => {
+        last = Math.max(last + 0.001, this.clock.now() + this.delay(2));
+        target.at(last - this.clock.now(), () => {
+          broken ||= this.#cut.has(pairOf(from.id, to.id));
+          if (!broken) deliver();
+        });
+      };
+    };
+    const ended = (owner: SimServer) => (link: SimLink, reason: string) => {
+      owner.links.delete(link);
+      owner.host?.linkDown(link.server, link.side, link, reason);
+      const other = owner === from ? to : from;
+      other.at(this.delay(3), () => link.other.close('ended by the peer'));
+      if (link.side === 'out') this.#dial(from, to);
+    };
+    const out = new SimLink(to.id, 'out', pipe(to), (f, l) => from.handle(f, l), ended(from));
+    const into = new SimLink(from.id, 'in', pipe(from), (f, l) => to.handle(f, l), ended(to));
+    out.other = into;
+    into.other = out;
+    from.links.add(out);
+    to.links.add(into);
+    for (const old of [...to.links])
+      if (old !== into && old.side === 'in' && old.server === from.id) old.close('replaced');
+    to.host?.linkUp(from.id, 'in', into);
+    from.at(this.delay(2), () => {
+      if (!out.ended) from.host?.linkUp(to.id, 'out', out);
+    });
+  }
+
+  /** Breaks the connections between two servers; with `silently`, nobody is told, and nothing arrives, for `ms`. */
+  disconnect(a: SimServer, b: SimServer, silently: boolean, ms: number): void {
+    const between = [...a.links, ...b.links].filter((link) => link.server === a.id || link.server === b.id);
+    if (!silently) {
+      for (const link of between) link.close('reset');
+      return;
+    }
+    const pair = pairOf(a.id, b.id);
+    this.#cut.add(pair);
+    this.clock.after(ms, () => this.#cut.delete(pair));
+    // Both ends lost messages: the connection cannot go on, which its ends find by silence.
+    this.#silence(between);
+  }
+
+  #silence(links: SimLink[]): void {
+    for (const link of links) {
+      const owner = this.server(link.other.server);
+      owner.at(REPLICA_TIMEOUT_MS + this.prng.float() * 300, () => link.close('silent'));
+    }
+  }
+
+  pause(server: SimServer, ms: number): void {
+    if (!server.up || server.paused) return;
+    server.paused = true;
+    this.clock.after(ms, () => {
+      if (server.paused) server.resume();
+    });
+    if (ms < REPLICA_TIMEOUT_MS) return;
+    // The others' ends of its connections find silence.
+    this.#silence([...server.links].map((link) => link.other));
+  }
+}
+
+function pairOf(a: number, b: number): string {
+  return a < b ? `${a}-${b}` : `${b}-${a}`;
+}

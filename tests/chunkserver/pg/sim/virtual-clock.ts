@@ -1,0 +1,92 @@
+import type { Clock, Timer } from '../../../../common/clock.js';
+
+interface Entry {
+  at: number;
+  order: number;
+  fn: () => void;
+  cancelled: boolean;
+}
+
+/** Time that passes only by run(): events in the order of their time, then of their making. */
+export class VirtualClock implements Clock {
+  #now = 1000;
+  #order = 0;
+  #heap: Entry[] = [];
+
+  now(): number {
+    return this.#now;
+  }
+
+  wall(): { sec: number; nsec: number } {
+    return { sec: Math.floor(this.#now / 1000), nsec: 0 };
+  }
+
+  after(ms: number, fn: () => void): Timer {
+    const entry: Entry = { at: this.#now + Math.max(0, ms), order: this.#order++, fn, cancelled: false };
+    this.#push(entry);
+    return {
+      cancel: () => {
+        entry.cancelled = true;
+      },
+    };
+  }
+
+  every(ms: number, fn: () => void): Timer {
+    let timer: Timer;
+    const again = (): void => {
+      timer = this.after(ms, () => {
+        again();
+        fn();
+      });
+    };
+    again();
+    return { cancel: () => timer.cancel() };
+  }
+
+  /** Runs events until `until`; between them, promises settle. */
+  async run(until: number): Promise<void> {
+    for (;;) {
+      const next = this.#heap[0];
+      if (!next || next.at > until) break;
+      this.#pop();
+      if (next.cancelled) continue;
+      this.#now = next.at;
+      next.fn();
+      await new Promise<void>((resolve) => setImmediate(resolve));
+    }
+    this.#now = until;
+  }
+
+  #before(a: Entry, b: Entry): boolean {
+    return a.at < b.at || (a.at === b.at && a.order < b.order);
+  }
+
+  #push(entry: Entry): void {
+    const heap = this.#heap;
+    let i = heap.length;
+    heap.push(entry);
+    while (i > 0) {
+      const parent = (i - 1) >> 1;
+      if (!this.#before(entry, heap[parent]!)) break;
+      heap[i] = heap[parent]!;
+      i = parent;
+    }
+    heap[i] = entry;
+  }
+
+  #pop(): void {
+    const heap = this.#heap;
+    const last = heap.pop()!;
+    if (heap.length === 0) return;
+    let i = 0;
+    for (;;) {
+      let child = 2 * i + 1;
+      if (child >= heap.length) break;
+      if (child + 1 < heap.length && this.#before(heap[child + 1]!, heap[child]!)) child++;
+      if (!this.#before(heap[child]!, last)) break;
+      heap[i] = heap[child]!;
+      i = child;
+    }
+    heap[i] = last;
+  }
+}

@@ -1,0 +1,306 @@
+import type {
+  ChunkContent,
+  ChunkInfo,
+  ChunkKey,
+  ChunkStore,
+  PgState,
+  ReadResult,
+  Usage,
+  Version,
+} from '../../../chunkserver/store/chunk-store.js';
+import { HoldfastError } from '../../../proto/errors.js';
+
+interface MemoryChunk {
+  ino: number;
+  chunk: number;
+  version: Version;
+  /** One entry a byte; undefined: hole. */
+  bytes: (number | undefined)[];
+}
+
+interface Group {
+  chunks: Map<string, MemoryChunk>;
+  truncateSeqs: Map<number, number>;
+  state: PgState;
+}
+
+const nameOf = (key: ChunkKey): string => `${key.ino}/${key.chunk}`;
+const allocated = (chunk: MemoryChunk): number =>
+  chunk.bytes.reduce((sum: number, byte) => sum + (byte === undefined ? 0 : 1), 0);
+
+/** Disks of a memory store: what was done to it, and how much of that a power cut leaves. */
+export class MemoryDisk {
+  readonly records: ((groups: Map<number, Group>) => number)[] = [];
+  durable = 0;
+
+  /** Drops what was not synced, but for the first `kept` records of it. */
+  loseUnsynced(kept: number): void {
+    this.records.length = Math.min(this.records.length, this.durable + kept);
+    this.durable = this.records.length;
+  }
+}
+
+export interface MemoryStoreOptions {
+  disk?: MemoryDisk;
+  diskUuid?: string;
+  clusterId?: string;
+  /** Runs `fn` when an operation is done: hands in delays. Default: at once. */
+  complete?: (fn: () => void) => void;
+}
+
+/** A chunk store without a disk, naive on purpose: bytes in arrays, a record for each call, rebuilt by replaying them. */
+export class MemoryStore implements ChunkStore {
+  readonly diskUuid: string;
+  clusterId: string;
+  /** Chunks whose next read fails, as `pg:ino/chunk`; installing or overwriting heals them. */
+  readonly corrupt = new Set<string>();
+  capacityBytes = 2 ** 40;
+  readonly #disk: MemoryDisk;
+  readonly #groups = new Map<number, Group>();
+  readonly #complete: (fn: () => void) => void;
+  failing: Error | undefined;
+
+  constructor(options: MemoryStoreOptions = {}) {
+    this.#disk = options.disk ?? new MemoryDisk();
+    this.diskUuid = options.diskUuid ?? 'memory';
+    this.clusterId = options.clusterId ?? '';
+    this.#complete = options.complete ?? ((fn) => fn());
+    for (const record of this.#disk.records) record(this.#groups);
+  }
+
+  async adoptCluster(clusterId: string): Promise<void> {
+    this.clusterId = clusterId;
+  }
+
+  #do<T>(record: (groups: Map<number, Group>) => number, result: (delta: number) => T): Promise<T> {
+    if (this.failing) return Promise.reject(this.failing);
+    this.#disk.records.push(record);
+    const value = result(record(this.#groups));
+    return new Promise((resolve) => this.#complete(() => resolve(value)));
+  }
+
+  write(pg: number, key: ChunkKey, offset: number, data: Buffer, version: Version) {
+    const { ino, chunk: index } = key;
+    if (this.usage().freeBytes < data.length) return Promise.reject(new HoldfastError('ENOSPC'));
+    return this.#do(
+      (groups) => {
+        const group = groupOf(groups, pg);
+        const chunk = group.chunks.get(nameOf(key)) ?? { ino, chunk: index, version, bytes: [] };
+        const before = allocated(chunk);
+        for (let i = 0; i < data.length; i++) chunk.bytes[offset + i] = data[i];
+        chunk.version = version;
+        group.chunks.set(nameOf(key), chunk);
+        group.state = { ...group.state, last: version };
+        return allocated(chunk) - before;
+      },
+      (allocatedDelta) => ({ allocatedDelta }),
+    );
+  }
+
+  truncate(pg: number, ino: number, from: number, chunkSize: number, truncateSeq: number, version: Version) {
+    return this.#do(
+      (groups) => {
+        const group = groupOf(groups, pg);
+        let delta = 0;
+        for (const chunk of [...group.chunks.values()]) {
+          const keep = from - chunk.chunk * chunkSize;
+          if (chunk.ino !== ino || keep >= chunkSize) continue;
+          const before = allocated(chunk);
+          if (keep <= 0) group.chunks.delete(nameOf(chunk));
+          else if (chunk.bytes.length > keep) {
+            chunk.bytes.length = keep;
+            chunk.version = version;
+          }
+          delta += (keep <= 0 ? 0 : allocated(chunk)) - before;
+        }
+        group.truncateSeqs.set(ino, Math.max(truncateSeq, group.truncateSeqs.get(ino) ?? 0));
+        group.state = { ...group.state, last: version };
+        return delta;
+      },
+      (allocatedDelta) => ({ allocatedDelta }),
+    );
+  }
+
+  truncateSeq(pg: number, ino: number): number {
+    return this.#groups.get(pg)?.truncateSeqs.get(ino) ?? 0;
+  }
+
+  deleteInode(pg: number, ino: number, version: Version) {
+    return this.#do(
+      (groups) => {
+        const group = groupOf(groups, pg);
+        let delta = 0;
+        for (const chunk of [...group.chunks.values()]) {
+          if (chunk.ino !== ino) continue;
+          delta -= allocated(chunk);
+          group.chunks.delete(nameOf(chunk));
+        }
+        group.truncateSeqs.delete(ino);
+        group.state = { ...group.state, last: version };
+        return delta;
+      },
+      (allocatedDelta) => ({ allocatedDelta }),
+    );
+  }
+
+  install(pg: number, key: ChunkKey, content: ChunkContent | undefined): Promise<void> {
+    const { ino, chunk: index } = key;
+    this.corrupt.delete(`${pg}:${nameOf(key)}`);
+    return this.#do(
+      (groups) => {
+        const group = groupOf(groups, pg);
+        if (!content) group.chunks.delete(nameOf(key));
+        else {
+          const bytes: (number | undefined)[] = [];
+          for (const { offset, data } of content.extents)
+            for (const [i, byte] of data.entries()) bytes[offset + i] = byte;
+          group.chunks.set(nameOf(key), { ino, chunk: index, version: content.version, bytes });
+        }
+        return 0;
+      },
+      () => undefined,
+    );
+  }
+
+  setTruncateSeq(pg: number, ino: number, truncateSeq: number): Promise<void> {
+    return this.#do(
+      (groups) => {
+        const { truncateSeqs } = groupOf(groups, pg);
+        if (truncateSeq === 0) truncateSeqs.delete(ino);
+        else truncateSeqs.set(ino, truncateSeq);
+        return 0;
+      },
+      () => undefined,
+    );
+  }
+
+  listTruncateSeqs(pg: number, afterIno: number, limit: number) {
+    return [...(this.#groups.get(pg)?.truncateSeqs ?? [])]
+      .filter(([ino]) => ino > afterIno)
+      .sort(([a], [b]) => a - b)
+      .slice(0, limit)
+      .map(([ino, truncateSeq]) => ({ ino, truncateSeq }));
+  }
+
+  read(pg: number, key: ChunkKey, offset: number, length: number): Promise<ReadResult> {
+    if (this.corrupt.has(`${pg}:${nameOf(key)}`)) return Promise.reject(new HoldfastError('CORRUPT'));
+    const chunk = this.#groups.get(pg)?.chunks.get(nameOf(key));
+    const bytes = (chunk?.bytes ?? []).slice(offset, offset + length);
+    const data = bytes.length > 0 ? [Buffer.from(Array.from(bytes, (byte) => byte ?? 0))] : [];
+    const result = { version: chunk?.version, data, length: bytes.length };
+    return new Promise((resolve) => this.#complete(() => resolve(result)));
+  }
+
+  readChunk(pg: number, key: ChunkKey): Promise<ChunkContent | undefined> {
+    if (this.corrupt.has(`${pg}:${nameOf(key)}`)) return Promise.reject(new HoldfastError('CORRUPT'));
+    const chunk = this.#groups.get(pg)?.chunks.get(nameOf(key));
+    let content: ChunkContent | undefined;
+    if (chunk) {
+      const extents: ChunkContent['extents'] = [];
+      chunk.bytes.forEach((byte, offset) => {
+        if (byte !== undefined) extents.push({ offset, data: Buffer.from([byte]) });
+      });
+      content = { version: chunk.version, extents, truncateSeq: this.truncateSeq(pg, key.ino) };
+    }
+    return new Promise((resolve) => this.#complete(() => resolve(content)));
+  }
+
+  chunkInfo(pg: number, key: ChunkKey): ChunkInfo | undefined {
+    const chunk = this.#groups.get(pg)?.chunks.get(nameOf(key));
+    return chunk && infoOf(chunk);
+  }
+
+  list(pg: number, after: ChunkKey | undefined, limit: number): ChunkInfo[] {
+    return [...(this.#groups.get(pg)?.chunks.values() ?? [])]
+      .filter(({ ino, chunk }) => !after || ino > after.ino || (ino === after.ino && chunk > after.chunk))
+      .sort((a, b) => a.ino - b.ino || a.chunk - b.chunk)
+      .slice(0, limit)
+      .map(infoOf);
+  }
+
+  pgs(): number[] {
+    return [...this.#groups.keys()].sort((a, b) => a - b);
+  }
+
+  pgState(pg: number): PgState {
+    return this.#groups.get(pg)?.state ?? { last: { epoch: 0, seq: 0 }, clean: false };
+  }
+
+  setPgState(pg: number, state: PgState): Promise<void> {
+    return this.#do(
+      (groups) => {
+        groupOf(groups, pg).state = state;
+        return 0;
+      },
+      () => undefined,
+    );
+  }
+
+  dropPg(pg: number): Promise<void> {
+    return this.#do(
+      (groups) => {
+        groups.delete(pg);
+        return 0;
+      },
+      () => undefined,
+    );
+  }
+
+  sync(): Promise<void> {
+    if (this.failing) return Promise.reject(this.failing);
+    const upTo = this.#disk.records.length;
+    return new Promise((resolve) =>
+      this.#complete(() => {
+        this.#disk.durable = Math.max(this.#disk.durable, upTo);
+        resolve();
+      }),
+    );
+  }
+
+  usage(): Usage {
+    let liveBytes = 0;
+    for (const group of this.#groups.values())
+      for (const chunk of group.chunks.values()) liveBytes += allocated(chunk);
+    const { capacityBytes } = this;
+    return { liveBytes, capacityBytes, freeBytes: capacityBytes - liveBytes };
+  }
+
+  async close(): Promise<void> {}
+
+  /** All content of a group as one comparable value. */
+  dump(pg: number): object {
+    const group = this.#groups.get(pg);
+    return {
+      chunks: this.list(pg, undefined, 1e9).map((info) => ({
+        ...info,
+        content: contentOf(group?.chunks.get(nameOf(info)) as MemoryChunk),
+      })),
+      truncateSeqs: this.listTruncateSeqs(pg, 0, 1e9),
+      state: this.pgState(pg),
+    };
+  }
+}
+
+/** Holes are -1; those at the end are left out. */
+function contentOf({ bytes }: MemoryChunk): number[] {
+  const content = Array.from(bytes, (byte) => byte ?? -1);
+  while (content.at(-1) === -1) content.pop();
+  return content;
+}
+
+function infoOf(chunk: MemoryChunk): ChunkInfo {
+  return { ino: chunk.ino, chunk: chunk.chunk, version: chunk.version, bytes: allocated(chunk) };
+}
+
+function groupOf(groups: Map<number, Group>, pg: number): Group {
+  let group = groups.get(pg);
+  if (!group) {
+    group = {
+      chunks: new Map(),
+      truncateSeqs: new Map(),
+      state: { last: { epoch: 0, seq: 0 }, clean: false },
+    };
+    groups.set(pg, group);
+  }
+  return group;
+}
