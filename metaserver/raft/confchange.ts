@@ -2,14 +2,14 @@ import { assert } from '../../common/assert.js';
 import { RaftConfState, type RaftEntry, RaftEntryType } from '../../proto/gen/raft.js';
 
 /**
- * A configuration takes effect as soon as it stands in the log, committed or not (Ongaro's thesis, section 4.1), not when
- * it is applied, as in etcd. With "when applied", a server that does not yet know that C1 and C2 are committed
- * could be elected by the voters of C0 beside a leader of C2. The price is that a truncated log takes its
- * configurations back: ConfHistory.
+ * A configuration takes effect as soon as it stands in the log, committed or not (Ongaro's thesis, section
+ * 4.1), not when it is applied, as in etcd. With "when applied", a server that does not yet know that C1 and
+ * C2 are committed could be elected by the voters of C0 beside a leader of C2. The price is that a truncated
+ * log takes its configurations back: ConfHistory.
  *
- * C_old -> (C_old and C_new) -> C_new for every change of voters; learners change in one step. A voter that is
- * demoted stands in `votersOutgoing` and in `learners` while the change is under way: it counts as a voter of
- * the old half.
+ * C_old -> (C_old and C_new) -> C_new for every change of voters; learners change in one step. A voter that
+ * is demoted stands in `votersOutgoing` and in `learners` while the change is under way: it counts as a voter
+ * of the old half.
  */
 
 const MAX_MEMBERS = 64;
@@ -66,7 +66,8 @@ export function equalConf(a: RaftConfState, b: RaftConfState): boolean {
 }
 
 /**
- * The first step from `current` to `target`: the joint configuration, or the target itself if the voters stay.
+ * The first step from `current` to `target`: the joint configuration, or the target itself if the voters
+ * stay.
  * @param current normalized, not joint
  * @param target valid, not joint
  */
@@ -98,8 +99,8 @@ export function confOfEntry(entry: RaftEntry): RaftConfState | undefined {
 }
 
 /**
- * The configurations that the log may still need: the last committed one and all after it, which a new leader may
- * truncate.
+ * The configurations that the log may still need: the last committed one and all after it, which a new leader
+ * may truncate.
  */
 export class ConfHistory {
   #steps: { index: number; conf: RaftConfState }[];

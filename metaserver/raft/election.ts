@@ -5,9 +5,9 @@ import { quorumVote } from './quorum.js';
 import type { Raft } from './raft.js';
 
 /**
- * pre-vote: asks whether an election could be won, without a new term, so that a server that was cut off does not
- * depose a working leader when it returns (thesis, section 9.6). vote: the election. transfer: the election at the
- * leader's own wish, which overrides the voters' promise to that leader.
+ * pre-vote: asks whether an election could be won, without a new term, so that a server that was cut off does
+ * not depose a working leader when it returns (thesis, section 9.6). vote: the election. transfer: the
+ * election at the leader's own wish, which overrides the voters' promise to that leader.
  */
 export type CampaignKind = 'pre-vote' | 'vote' | 'transfer';
 
@@ -35,23 +35,24 @@ function requestVotes(raft: Raft, type: RaftMessageType, term: number, force: bo
     request.index = raft.log.lastIndex();
     request.logTerm = raft.log.lastTerm();
     request.force = force;
-    // A candidate must not be elected in a term that it may forget: others' votes alone can be a majority, and after a
-    // crash it would campaign, and lead, in the same term again.
+    // A candidate must not be elected in a term that it may forget: others' votes alone can be a majority,
+    // and after a crash it would campaign, and lead, in the same term again.
     if (type === RaftMessageType.RAFT_VOTE) raft.messagesAfterPersist.push(request);
     else raft.send(request);
   }
 }
 
 /**
- * A request for a vote or pre-vote whose term is not below ours. While the promise to a leader holds it is ignored,
- * also within the same term: that term may have reached us by an answer, without a leader's or voters' consent.
+ * A request for a vote or pre-vote whose term is not below ours. While the promise to a leader holds it is
+ * ignored, also within the same term: that term may have reached us by an answer, without a leader's or
+ * voters' consent.
  */
 export function handleVoteRequest(raft: Raft, message: RaftMessage): void {
   const { from, term, force } = message;
   const isPreVote = message.type === RaftMessageType.RAFT_PRE_VOTE;
   const isRepeated = !isPreVote && term === raft.term && raft.vote === from;
-  // A cold start need not wait: if term 1 or a later one had a leader, a quorum would remember that, and no second one
-  // could win term 1.
+  // A cold start need not wait: if term 1 or a later one had a leader, a quorum would remember that, and no
+  // second one could win term 1.
   const isFirst = raft.term === 0 && term === 1;
   if (!force && !isRepeated && !isFirst && raft.promised()) return;
   if (!isPreVote && term > raft.term) {

@@ -63,8 +63,8 @@ function reject(raft: Raft, message: RaftMessage): void {
 }
 
 /**
- * The answer grants a lease: this server helps nobody else into leadership for leaseMs from now on. It needs no
- * persistence: after a restart, every server behaves as if it had just granted one.
+ * The answer grants a lease: this server helps nobody else into leadership for leaseMs from now on. It needs
+ * no persistence: after a restart, every server behaves as if it had just granted one.
  */
 function handleHeartbeat(raft: Raft, message: RaftMessage): void {
   commitTo(raft, message.commit);

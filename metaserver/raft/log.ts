@@ -11,18 +11,21 @@ export const MAX_APPLYING_BYTES = 16 << 20;
 const SCAN_STEP_BYTES = 1 << 20;
 
 /**
- * The log as the core sees it: the shell's log, followed (and from its first index on replaced) by the unstable
- * tail, which was not yet handed to the shell.
+ * The log as the core sees it: the shell's log, followed (and from its first index on replaced) by the
+ * unstable tail, which was not yet handed to the shell.
  *
  *   snapshot | reader (durable up to `persisted`) | unstable
  *
- * Invariants: applied <= handed <= min(committed, persisted); committed <= lastIndex; nothing at or below `committed` is
- * ever replaced.
+ * Invariants: applied <= handed <= min(committed, persisted); committed <= lastIndex; nothing at or below
+ * `committed` is ever replaced.
  */
 export class RaftLog {
   readonly #reader: LogReader;
   #unstable: RaftEntry[] = [];
-  /** A snapshot to install that was not yet handed to the shell; it stands in place of all that the reader holds. */
+  /**
+   * A snapshot to install that was not yet handed to the shell; it stands in place of all that the reader
+   * holds.
+   */
   #snapshot: RaftSnapshotMeta | undefined;
   #committed: number;
   /** Last index handed out to be applied. */
@@ -89,13 +92,18 @@ export class RaftLog {
     return this.term(index) === term;
   }
 
-  /** True when a log that ends in (index, term) holds at least all that this one holds (Raft, section 5.4.1). */
+  /**
+   * True when a log that ends in (index, term) holds at least all that this one holds (Raft, section 5.4.1).
+   */
   isUpToDate(index: number, term: number): boolean {
     const lastTerm = this.lastTerm();
     return term > lastTerm || (term === lastTerm && index >= this.lastIndex());
   }
 
-  /** Entries from `lo` to the end, within `maxBytes`, at least one if there is one; undefined when compacted away. */
+  /**
+   * Entries from `lo` to the end, within `maxBytes`, at least one if there is one; undefined when compacted
+   * away.
+   */
   entriesFrom(lo: number, maxBytes: number): RaftEntry[] | undefined {
     const offset = this.#offset();
     if (lo >= offset) {
@@ -113,8 +121,8 @@ export class RaftLog {
   }
 
   /**
-   * The last index at or before `index` whose term is not above `term`, as far as this log knows: no entry between it
-   * and `index` can be shared with a log that has at most `term` there.
+   * The last index at or before `index` whose term is not above `term`, as far as this log knows: no entry
+   * between it and `index` can be shared with a log that has at most `term` there.
    */
   lastNotAbove(index: number, term: number): { index: number; term: number } {
     for (let i = index; ; i--) {

@@ -15,7 +15,10 @@ export function entriesBytes(entries: readonly RaftEntry[]): number {
   return bytes;
 }
 
-/** The longest prefix of `entries` within `maxBytes`, at least one entry when there is any; no copy if all fit. */
+/**
+ * The longest prefix of `entries` within `maxBytes`, at least one entry when there is any; no copy if all
+ * fit.
+ */
 export function limitBytes(entries: RaftEntry[], maxBytes: number): RaftEntry[] {
   let bytes = 0;
   for (let i = 0; i < entries.length; i++) {
@@ -25,7 +28,9 @@ export function limitBytes(entries: RaftEntry[], maxBytes: number): RaftEntry[] 
   return entries;
 }
 
-/** A message with every field present (one hidden class on the hot path); the caller fills in what it needs. */
+/**
+ * A message with every field present (one hidden class on the hot path); the caller fills in what it needs.
+ */
 export function makeMessage(type: RaftMessageType, from: number, to: number, term: number): RaftMessage {
   return {
     type,

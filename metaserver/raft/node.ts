@@ -29,16 +29,18 @@ import type {
 
 export type { InitialState } from './raft.js';
 
-/** Where proposed entries stand in the log if this leadership lasts: the first index, and the term to check. */
+/**
+ * Where proposed entries stand in the log if this leadership lasts: the first index, and the term to check.
+ */
 export interface Proposed {
   index: number;
   term: number;
 }
 
 /**
- * not-leader: ask status().leader. overloaded: too many uncommitted bytes, try later. transferring: a leadership
- * transfer is under way, try later. conf-pending: another change of membership is not finished, or this leader has
- * not yet committed in its term.
+ * not-leader: ask status().leader. overloaded: too many uncommitted bytes, try later. transferring: a
+ * leadership transfer is under way, try later. conf-pending: another change of membership is not finished, or
+ * this leader has not yet committed in its term.
  */
 export type ProposeRefusal = 'not-leader' | 'overloaded' | 'transferring';
 export type ConfRefusal = ProposeRefusal | 'conf-pending' | 'conf-invalid';
@@ -73,16 +75,18 @@ export interface RaftStatus {
 }
 
 /**
- * One server of a Raft group: a state machine without I/O, clock or randomness of its own, after etcd-io/raft. It is fed
- * by the methods; what must follow from that is collected until ready() takes it (the shell's duties stand at Ready).
+ * One server of a Raft group: a state machine without I/O, clock or randomness of its own, after
+ * etcd-io/raft. It is fed by the methods; what must follow from that is collected until ready() takes it (the
+ * shell's duties stand at Ready).
  *
- * Every `nowMs` is the monotonic time of this server, read after the event that is reported: a message's arrival, a
- * read's arrival. With an older time, leases would reach too far. Time handed in never goes back (smaller values
- * count as the largest one so far).
+ * Every `nowMs` is the monotonic time of this server, read after the event that is reported: a message's
+ * arrival, a read's arrival. With an older time, leases would reach too far. Time handed in never goes back
+ * (smaller values count as the largest one so far).
  *
- * Departures from etcd-io/raft: time instead of ticks; a lease shorter than the election time-out, so that a broken connection
- * may start an election soon and yet never while a leader may serve reads; configurations take effect when
- * appended; requests for votes wait for the candidate's own persistence; appends are assembled once per Ready.
+ * Departures from etcd-io/raft: time instead of ticks; a lease shorter than the election time-out, so that a
+ * broken connection may start an election soon and yet never while a leader may serve reads; configurations
+ * take effect when appended; requests for votes wait for the candidate's own persistence; appends are
+ * assembled once per Ready.
  */
 export class RaftNode {
   readonly #raft: Raft;
@@ -91,8 +95,8 @@ export class RaftNode {
 
   /**
    * @param log the shell's log, all of it durable at this moment
-   * @param initial what was persisted: a new server has term 0, vote 0, commit 0, applied 0 and the cluster's first conf;
-   *   a server that joins has no voters in it
+   * @param initial what was persisted: a new server has term 0, vote 0, commit 0, applied 0 and the cluster's
+   *   first conf; a server that joins has no voters in it
    * @throws AssertionError when the parts contradict one another
    */
   constructor(config: RaftConfig, log: LogReader, prng: Prng, initial: InitialState) {
@@ -140,8 +144,8 @@ export class RaftNode {
   }
 
   /**
-   * The connection to a peer broke or cannot be made. A follower that loses its leader so campaigns as soon as the lease
-   * that it granted has run out; a leader sends to that peer more carefully.
+   * The connection to a peer broke or cannot be made. A follower that loses its leader so campaigns as soon
+   * as the lease that it granted has run out; a leader sends to that peer more carefully.
    */
   peerUnreachable(id: number, nowMs: number): void {
     this.#raft.advanceTo(nowMs);
@@ -157,7 +161,8 @@ export class RaftNode {
   /**
    * Appends commands to the leader's log, one entry each.
    * @param data not empty; takes the buffers over
-   * @returns the index of the first and the term; they are committed when `committed` shows them with that term
+   * @returns the index of the first and the term; they are committed when `committed` shows them with that
+   *   term
    */
   propose(data: Buffer[], nowMs: number): Proposed | ProposeRefusal {
     assert(data.length > 0, 'something is proposed');
@@ -186,9 +191,9 @@ export class RaftNode {
   }
 
   /**
-   * Changes the membership to `conf` (voters and learners; votersOutgoing empty): through joint consensus when voters change,
-   * which the leader leaves by itself. Done when a conf entry without votersOutgoing is committed. A new voter should
-   * have been a learner that caught up, or the cluster may wait for it.
+   * Changes the membership to `conf` (voters and learners; votersOutgoing empty): through joint consensus
+   * when voters change, which the leader leaves by itself. Done when a conf entry without votersOutgoing is
+   * committed. A new voter should have been a learner that caught up, or the cluster may wait for it.
    */
   proposeConfChange(conf: RaftConfState, nowMs: number): Proposed | ConfRefusal {
     const raft = this.#raft;
@@ -197,7 +202,8 @@ export class RaftNode {
     const target = normalizeConf(conf);
     if (isJoint(target) || confProblem(target) !== undefined || equalConf(target, raft.conf))
       return 'conf-invalid';
-    // A leader that has not committed in its term could build on a configuration that another leader has undone.
+    // A leader that has not committed in its term could build on a configuration that another leader has
+    // undone.
     const isPending =
       isJoint(raft.conf) || raft.confs.activeIndex > raft.log.committed || !raft.hasCommittedOwn();
     if (isPending) return 'conf-pending';
@@ -206,8 +212,8 @@ export class RaftNode {
   }
 
   /**
-   * Asks for a linearizable read. The answer comes as a ReadState of some later Ready: of the next one when the lease holds,
-   * after a heartbeat round otherwise; failed when this server does not lead or ceases to.
+   * Asks for a linearizable read. The answer comes as a ReadState of some later Ready: of the next one when
+   * the lease holds, after a heartbeat round otherwise; failed when this server does not lead or ceases to.
    * @param context returned with the answer
    */
   readIndex(context: number, nowMs: number): void {
@@ -226,8 +232,8 @@ export class RaftNode {
   }
 
   /**
-   * Hands the leadership to another voter: it is brought up to date, then told to campaign. Proposals are refused meanwhile,
-   * for at most electionMs; reads take a round trip until this term ends.
+   * Hands the leadership to another voter: it is brought up to date, then told to campaign. Proposals are
+   * refused meanwhile, for at most electionMs; reads take a round trip until this term ends.
    * @returns false when this server does not lead or `to` is no other voter
    */
   transferLeader(to: number, nowMs: number): boolean {

@@ -24,7 +24,10 @@ export class Inflights {
     return this.#bytes;
   }
 
-  /** The last append may exceed the byte limit (an entry is never split), so that a limit below it cannot block. */
+  /**
+   * The last append may exceed the byte limit (an entry is never split), so that a limit below it cannot
+   * block.
+   */
   get full(): boolean {
     return this.#count === MAX_INFLIGHT_APPENDS || this.#bytes >= this.#maxBytes;
   }
@@ -76,7 +79,9 @@ export class Progress {
   /** Index of the snapshot on its way, in `snapshot`. */
   pendingSnapshot = 0;
   readonly inflights: Inflights;
-  /** The heartbeat round before the last append: an answer to a later one tells of an append that got lost. */
+  /**
+   * The heartbeat round before the last append: an answer to a later one tells of an append that got lost.
+   */
   sentRound = 0;
   /** The commit index the peer was last told. */
   sentCommit = 0;

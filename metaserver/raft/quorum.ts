@@ -15,7 +15,9 @@ export function majorityValue(voters: readonly number[], reached: (id: number) =
   return values[values.length >> 1]!;
 }
 
-/** The largest value reached by a majority of the voters and, in joint consensus, also of the outgoing ones. */
+/**
+ * The largest value reached by a majority of the voters and, in joint consensus, also of the outgoing ones.
+ */
 export function quorumValue(conf: RaftConfState, reached: (id: number) => number): number {
   const incoming = majorityValue(conf.voters, reached);
   if (conf.votersOutgoing.length === 0) return incoming;

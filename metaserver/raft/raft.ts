@@ -34,8 +34,8 @@ export interface InitialState {
 }
 
 /**
- * The state of one server and its changes of role. The messages' handlers are functions over it, by concept: election,
- * follower, replication. Everything is synchronous; time is what the last caller said it is.
+ * The state of one server and its changes of role. The messages' handlers are functions over it, by concept:
+ * election, follower, replication. Everything is synchronous; time is what the last caller said it is.
  */
 export class Raft {
   readonly id: number;
@@ -73,7 +73,10 @@ export class Raft {
   /** Target of a leadership transfer; 0: none. */
   transferee = 0;
   transferDeadlineMs = 0;
-  /** A TIMEOUT_NOW is out: its receiver may win votes of those who granted the lease, at any time in this term. */
+  /**
+   * A TIMEOUT_NOW is out: its receiver may win votes of those who granted the lease, at any time in this
+   * term.
+   */
   leaseForfeited = false;
   /** Sizes of proposals that are not committed: (last index, bytes). */
   uncommitted: { last: number; bytes: number }[] = [];
@@ -109,8 +112,9 @@ export class Raft {
   }
 
   /**
-   * True when this server may become leader. One that is being removed must be able to, until it knows the removal
-   * committed: its log may be the only one complete enough for the old majority (thesis, section 4.2.2).
+   * True when this server may become leader. One that is being removed must be able to, until it knows the
+   * removal committed: its log may be the only one complete enough for the old majority (thesis, section
+   * 4.2.2).
    */
   get promotable(): boolean {
     return this.confs.mayLead(this.id);
@@ -130,8 +134,9 @@ export class Raft {
   }
 
   /**
-   * True when this server is the only voter, and nobody else leads. A leader that removes itself may still read under the
-   * lease that the last voter granted; whoever voted for itself, or for nobody ever, has granted none since.
+   * True when this server is the only voter, and nobody else leads. A leader that removes itself may still
+   * read under the lease that the last voter granted; whoever voted for itself, or for nobody ever, has
+   * granted none since.
    */
   #hasNoRival(): boolean {
     const { voters, votersOutgoing } = this.conf;
@@ -140,9 +145,10 @@ export class Raft {
   }
 
   /**
-   * True while this server keeps its promise to the leader: it grants no vote and no pre-vote, whoever asks. The lease part
-   * holds the leader's reads together and depends on nothing but time: not on the term, nor on the connection. The rest of
-   * the election time-out only protects a working leader from candidates that lost their own connection.
+   * True while this server keeps its promise to the leader: it grants no vote and no pre-vote, whoever asks.
+   * The lease part holds the leader's reads together and depends on nothing but time: not on the term, nor on
+   * the connection. The rest of the election time-out only protects a working leader from candidates that
+   * lost their own connection.
    */
   promised(): boolean {
     if (this.role === 'leader') return true;

@@ -2,23 +2,26 @@ import type { ReadState } from './types.js';
 
 /** Reads that wait for a round or for the leader's first commit; further ones fail at once. */
 export const MAX_PENDING_READS = 65_536;
-/** Heartbeat rounds whose sending time is remembered; answers to older ones prove only that the peer lives. */
+/**
+ * Heartbeat rounds whose sending time is remembered; answers to older ones prove only that the peer lives.
+ */
 const ROUNDS_REMEMBERED = 64;
 /** Share of the lease that the leader gives away, so that a clock that runs that much slower does no harm. */
 export const LEASE_CLOCK_DRIFT_RATIO = 0.1;
 
 /**
- * How long after the sending of a heartbeat round that a quorum answered the leader may serve reads alone, ms. Each
- * of the quorum received it later than it was sent and helps no other server into leadership for `leaseMs` from then.
+ * How long after the sending of a heartbeat round that a quorum answered the leader may serve reads alone,
+ * ms. Each of the quorum received it later than it was sent and helps no other server into leadership for
+ * `leaseMs` from then.
  */
 export function leaseDurationMs(leaseMs: number): number {
   return leaseMs * (1 - LEASE_CLOCK_DRIFT_RATIO);
 }
 
 /**
- * A leader's reads that wait (Raft, section 6.4 of the thesis): a read registered at commit index i may be answered
- * from i on once a quorum has answered a heartbeat round that began after the registration. Reads that arrive while
- * a round is out share the next one.
+ * A leader's reads that wait (Raft, section 6.4 of the thesis): a read registered at commit index i may be
+ * answered from i on once a quorum has answered a heartbeat round that began after the registration. Reads
+ * that arrive while a round is out share the next one.
  */
 export class ReadOnly {
   #round = 0;

@@ -7,7 +7,10 @@ import type { Progress } from './progress.js';
 import { quorumValue } from './quorum.js';
 import type { Raft } from './raft.js';
 
-/** Begins a heartbeat round: keeps followers quiet, renews the lease, confirms reads, spreads the commit index. */
+/**
+ * Begins a heartbeat round: keeps followers quiet, renews the lease, confirms reads, spreads the commit
+ * index.
+ */
 export function broadcastHeartbeat(raft: Raft): void {
   raft.heartbeatDeadlineMs = raft.nowMs + raft.config.heartbeatMs;
   raft.reads.beginRound(raft.nowMs);
@@ -22,8 +25,8 @@ export function broadcastHeartbeat(raft: Raft): void {
 }
 
 /**
- * Sends what became possible since the last Ready: it runs once a Ready, so that all proposals and answers that came in
- * meanwhile share messages.
+ * Sends what became possible since the last Ready: it runs once a Ready, so that all proposals and answers
+ * that came in meanwhile share messages.
  */
 export function replicate(raft: Raft): void {
   if (!raft.replicationDue) return;
@@ -38,7 +41,10 @@ export function replicate(raft: Raft): void {
   if (raft.reads.wantsRound && !raft.reads.roundOut) broadcastHeartbeat(raft);
 }
 
-/** Sends one append, empty when nothing may follow or the window is full. @returns false when nothing could be sent. */
+/**
+ * Sends one append, empty when nothing may follow or the window is full. @returns false when nothing could be
+ * sent.
+ */
 function sendAppend(raft: Raft, to: number, peer: Progress): boolean {
   const { log } = raft;
   const prev = peer.next - 1;
@@ -114,8 +120,8 @@ export function handleHeartbeatResponse(raft: Raft, message: RaftMessage, peer: 
 }
 
 /**
- * Sends an append to a peer that is not known to be up to date, empty if its window is full: the answer shows whether
- * earlier ones were lost without a trace.
+ * Sends an append to a peer that is not known to be up to date, empty if its window is full: the answer shows
+ * whether earlier ones were lost without a trace.
  */
 export function sendProbe(raft: Raft, to: number): void {
   const peer = raft.peers.get(to);
@@ -123,7 +129,10 @@ export function sendProbe(raft: Raft, to: number): void {
   if (peer.state === 'probe' || peer.match < raft.log.lastIndex()) sendAppend(raft, to, peer);
 }
 
-/** Commits what a quorum holds durably, if it is of this term (Raft, section 5.4.2), and does what follows from that. */
+/**
+ * Commits what a quorum holds durably, if it is of this term (Raft, section 5.4.2), and does what follows
+ * from that.
+ */
 export function maybeCommit(raft: Raft): void {
   const { log } = raft;
   const index = quorumValue(raft.conf, (id) => raft.matchOf(id));
@@ -144,7 +153,10 @@ export function maybeCommit(raft: Raft): void {
   }
 }
 
-/** The leader has led itself out of the cluster: tells the others of the commit and the best of them to campaign. */
+/**
+ * The leader has led itself out of the cluster: tells the others of the commit and the best of them to
+ * campaign.
+ */
 function abdicate(raft: Raft): void {
   replicate(raft);
   const heir = raft.conf.voters.find((id) => raft.matchOf(id) === raft.log.lastIndex());

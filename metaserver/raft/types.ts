@@ -10,25 +10,27 @@ export interface HardState {
 
 /**
  * What the shell must do after feeding the core, in this order (etcd-io/raft's contract):
- *  1. append `entries` and `hardState` to stable storage (one fdatasync when `mustSync`); install `snapshot` if present;
- *  2. `messages` may be sent at once: they need no persistence of this Ready (a leader's appends run beside its own
- *     fdatasync); `messagesAfterPersist` (votes, append responses) only when step 1 is durable;
+ *  1. append `entries` and `hardState` to stable storage (one fdatasync when `mustSync`); install `snapshot`
+ *     if present;
+ *  2. `messages` may be sent at once: they need no persistence of this Ready (a leader's appends run beside
+ *     its own fdatasync); `messagesAfterPersist` (votes, append responses) only when step 1 is durable;
  *  3. apply `committed` to the state machine, in order;
- *  4. call `persisted(index, term)` (the last of `entries`, or the snapshot's) when step 1 is durable, `applied(index)`
- *     when step 3 is done; both may come later, and further Readys may be taken meanwhile.
+ *  4. call `persisted(index, term)` (the last of `entries`, or the snapshot's) when step 1 is durable,
+ *     `applied(index)` when step 3 is done; both may come later, and further Readys may be taken meanwhile.
  *
  * In detail:
  *  - The LogReader must show `entries` and `snapshot` before the next call into the core: entries from
  *    `entries[0].index` on replace what was there; after a snapshot firstIndex() is its index + 1.
- *  - Persistence is in order: a Ready counts as durable when it and all Readys before it are, also when it holds
- *    nothing to persist itself. `messagesAfterPersist` wait for that.
- *  - A message in `messagesAfterPersist` that is addressed to this server itself (its own vote, which counts only
- *    when durable) is handed back through step().
- *  - `committed` holds only entries that are durable here (after `persisted`), so they may be applied at once.
- *    ENTRY_CONF_CHANGE entries among them are for the shell to store (the conf that belongs to its applied index);
- *    the core has taken notice itself. An ENTRY_COMMAND without data is a new leader's first entry: nothing to apply.
- *  - A RAFT_SNAPSHOT message makes the shell stream the snapshot; it must answer with reportSnapshot in any case.
- *    The receiving shell steps the message only when all bytes have arrived.
+ *  - Persistence is in order: a Ready counts as durable when it and all Readys before it are, also when it
+ *    holds nothing to persist itself. `messagesAfterPersist` wait for that.
+ *  - A message in `messagesAfterPersist` that is addressed to this server itself (its own vote, which counts
+ *    only when durable) is handed back through step().
+ *  - `committed` holds only entries that are durable here (after `persisted`), so they may be applied at
+ *    once. ENTRY_CONF_CHANGE entries among them are for the shell to store (the conf that belongs to its
+ *    applied index); the core has taken notice itself. An ENTRY_COMMAND without data is a new leader's first
+ *    entry: nothing to apply.
+ *  - A RAFT_SNAPSHOT message makes the shell stream the snapshot; it must answer with reportSnapshot in any
+ *    case. The receiving shell steps the message only when all bytes have arrived.
  *  - A commit index alone changes `hardState` without `mustSync`.
  */
 export interface Ready {
@@ -80,9 +82,9 @@ export interface RaftConfig {
   electionMs: number;
   heartbeatMs: number;
   /**
-   * How long a server that answered a heartbeat helps nobody else into leadership, whatever happens to its connection:
-   * the leader serves reads without a round trip on that. A broken connection starts an election after this time at
-   * the earliest. Default: three heartbeats, at most electionMs.
+   * How long a server that answered a heartbeat helps nobody else into leadership, whatever happens to its
+   * connection: the leader serves reads without a round trip on that. A broken connection starts an election
+   * after this time at the earliest. Default: three heartbeats, at most electionMs.
    */
   leaseMs?: number;
   maxAppendBytes: number;

@@ -15,7 +15,8 @@ function testdata(): string {
 }
 
 /**
- * A file is a sequence of blocks separated by empty lines: commands, `----`, what they print. Comments start with `#`.
+ * A file is a sequence of blocks separated by empty lines: commands, `----`, what they print. Comments start
+ * with `#`.
  * @returns the file with the output as it is now
  */
 function play(text: string): string {

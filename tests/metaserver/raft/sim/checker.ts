@@ -14,7 +14,9 @@ function sameEntry(a: RaftEntry, b: RaftEntry): boolean {
   return a === b || (a.term === b.term && a.index === b.index && a.type === b.type && a.data.equals(b.data));
 }
 
-/** Holds the five properties of the Raft paper (figure 3) and the linearizability of reads, seen from outside. */
+/**
+ * Holds the five properties of the Raft paper (figure 3) and the linearizability of reads, seen from outside.
+ */
 export class Checker {
   /** Committed entries by index; a hole is what nobody could show (compacted before it was seen). */
   readonly #committed: RaftEntry[] = [];
