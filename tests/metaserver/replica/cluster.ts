@@ -47,6 +47,22 @@ function diskUuid(id: number): string {
   return `d15c0000-0000-4000-8000-${String(id).padStart(12, '0')}`;
 }
 
+let nextPort = 20_000 + ((process.pid * 16) % 8_000);
+
+/** Below the range from which the system takes ports: nobody gets it while its server is down. */
+async function freePort(): Promise<number> {
+  for (;;) {
+    const probe = new RpcServer(silentLogger);
+    try {
+      return await probe.listen('127.0.0.1', nextPort++);
+    } catch {
+      // taken: the next one
+    } finally {
+      probe.close();
+    }
+  }
+}
+
 /** Replicas of one process, over real gRPC on the loopback interface. */
 export class Cluster {
   readonly members = new Map<number, Member>();
@@ -70,10 +86,7 @@ export class Cluster {
       const identity = { clusterId: CLUSTER_ID, serverId: id, diskUuid: diskUuid(id) };
       const conf = { voters: ids, votersOutgoing: [], learners: [] };
       await writeFormat(cluster.#disk(id), cluster.dir(id), { ...identity, conf });
-      // The ports must be known before the first server dials.
-      const probe = new RpcServer(silentLogger);
-      const port = await probe.listen('127.0.0.1', 0);
-      probe.close();
+      const port = await freePort();
       const machine = new TestMachine(cluster.#disk(id));
       cluster.members.set(id, { replica: undefined, server: undefined, machine, port, fatal: [] });
     }
@@ -130,8 +143,10 @@ export class Cluster {
     for (const link of this.#links.values()) link.heal();
   }
 
+  /** The disk as the server's next life sees it. */
   #disk(id: number): Disk {
-    return this.#settings.diskOf?.(id) ?? this.disk;
+    const disk = this.#settings.diskOf?.(id) ?? this.disk;
+    return disk instanceof MemoryDisk ? disk.mounted() : disk;
   }
 
   /** Opens a replica on what the server's disk holds. */
@@ -175,7 +190,7 @@ export class Cluster {
     await member.replica?.close();
     member.replica = undefined;
     member.server = undefined;
-    member.machine = member.machine.crashed();
+    member.machine = member.machine.crashed(this.#disk(id));
   }
 
   async close(): Promise<void> {

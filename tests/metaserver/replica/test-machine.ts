@@ -19,8 +19,8 @@ export class TestMachine implements StateMachine<number> {
   constructor(private readonly disk: Disk) {}
 
   /** The machine that a restart after a crash finds. */
-  crashed(): TestMachine {
-    const next = new TestMachine(this.disk);
+  crashed(disk: Disk): TestMachine {
+    const next = new TestMachine(disk);
     next.durable = this.durable;
     next.state = { ...this.durable, items: [...this.durable.items] };
     return next;
@@ -41,14 +41,17 @@ export class TestMachine implements StateMachine<number> {
   }
 
   async flushed(): Promise<number> {
-    this.durable = { applied: this.state.applied, items: [...this.state.items] };
-    return this.durable.applied;
+    const state = { applied: this.state.applied, items: [...this.state.items] };
+    await this.disk.space('/'); // a machine whose disk has crashed flushes nothing
+    this.durable = state;
+    return state.applied;
   }
 
   async backup(path: string): Promise<number> {
     const { applied } = this.state;
+    const copy = Buffer.from(JSON.stringify(this.state));
     const file = await this.disk.open(path, 'create');
-    await file.write([Buffer.from(JSON.stringify(this.state))], 0);
+    await file.write([copy], 0);
     await file.close();
     return applied;
   }
