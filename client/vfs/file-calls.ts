@@ -78,6 +78,7 @@ export class FileCalls {
     try {
       if (!reply.created) checkAccess(attr, caller, flags);
       inodes.learn(attr, inodes.stamp(), false);
+      if (reply.created) inodes.setNoCapability(attr.ino);
       file = files.acquire(attr, reply.created);
       const keepCache = inodes.opened(attr);
       const writable = (flags & O_ACCMODE) !== O_RDONLY;
