@@ -3,9 +3,9 @@ import type { Logger } from '../../common/logger.js';
 import { HoldfastError } from '../../proto/errors.js';
 import type { Attr, MutationReply, SetAttr } from '../../proto/gen/meta.js';
 import { NAME_MAX_BYTES } from '../../proto/types.js';
-import type { Caller, Entry, Notifier } from '../fuse/binding.js';
+import type { AttrReply, Entry, Notifier, OpenReply } from '../fuse/binding.js';
 import { attrOf, type MetaApi, type MutationOp, type ReadOp } from '../meta/api.js';
-import { toEntry } from './attr.js';
+import { ATTR_TTL_MS, toEntry, toFileAttr } from './attr.js';
 import type { FileTable } from './file-table.js';
 import type { InodeCache } from './inode-cache.js';
 
@@ -77,9 +77,28 @@ export class VfsContext {
     return attr;
   }
 
-  /** The answer to a call that gave an inode to the kernel. */
+  /** The answer to a call that gives an inode to the kernel. @param attr as the server has it */
   entry(attr: Attr): Entry {
+    this.inodes.tell(attr);
     return toEntry(this.files.view(attr));
+  }
+
+  /** The answer to getattr and setattr. @param attr as the server has it */
+  attrReply(attr: Attr, ttlMs: number = ATTR_TTL_MS): AttrReply {
+    this.inodes.tell(attr);
+    return { attr: toFileAttr(this.files.view(attr)), ttlMs };
+  }
+
+  /**
+   * What close-to-open asks of an open: the kernel drops pages and attributes that others have made out of date. A
+   * binding that cannot tell the kernel goes round its cache.
+   */
+  async opened(attr: Attr): Promise<Pick<OpenReply, 'keepCache' | 'directIo'>> {
+    const { keepPages, attrStale } = this.inodes.opened(attr);
+    if (!attrStale) return { keepCache: keepPages };
+    if (!this.notifier) return { directIo: true };
+    await this.notifier.invalidateInode(attr.ino, -1, 0);
+    return { keepCache: false };
   }
 }
 
@@ -103,5 +122,3 @@ export async function staleIfGone<T>(answer: Promise<T>): Promise<T> {
 export function masked(mode: number, umask: number): number {
   return mode & ~(umask & 0o777);
 }
-
-export type { Caller };

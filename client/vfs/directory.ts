@@ -57,7 +57,7 @@ export class DirectoryStream {
     const { entries } = buffer.page;
     const ttlMs = Math.max(0, ATTR_TTL_MS - (this.#deps.clock.now() - buffer.at));
     for (let at = index; at < entries.length && found.length < max; at++) {
-      found.push(this.#entry(entries[at] as WireEntry, plus, ttlMs));
+      found.push(this.#entry(entries[at] as WireEntry, plus, ttlMs, buffer));
     }
     return found;
   }
@@ -93,10 +93,14 @@ export class DirectoryStream {
     return buffer.epoch === inodes.epoch && buffer.plus === plus && clock.now() - buffer.at < ATTR_TTL_MS;
   }
 
-  #entry(wire: WireEntry, plus: boolean, ttlMs: number): DirEntry {
+  #entry(wire: WireEntry, plus: boolean, ttlMs: number, stamp: { at: number; epoch: number }): DirEntry {
     const { name, ino, type } = wire;
     const entry: DirEntry = { name, ino, type, cookie: wire.cookie + COOKIE_DOT_DOT };
-    if (plus && wire.attr) entry.entry = toEntry(this.#deps.view(wire.attr), ttlMs);
+    if (!plus || !wire.attr) return entry;
+    const { inodes, view } = this.#deps;
+    inodes.learn(wire.attr, stamp, false);
+    inodes.tell(wire.attr);
+    entry.entry = toEntry(view(wire.attr), ttlMs);
     return entry;
   }
 }

@@ -41,7 +41,7 @@ export class FileCalls {
 
   /** Fresh attributes from the server: what was closed elsewhere is complete here. */
   async open(caller: Caller, ino: number, flags: number, killPriv: boolean): Promise<OpenReply> {
-    const { meta, files, inodes, readOnly } = this.#context;
+    const { meta, files, readOnly } = this.#context;
     const writable = (flags & O_ACCMODE) !== O_RDONLY;
     if (readOnly && (writable || (flags & O_TRUNC) !== 0)) throw new HoldfastError('EROFS');
     meta.retainOpen(ino);
@@ -50,9 +50,9 @@ export class FileCalls {
       const attr = await this.#context.readAttr({ $case: 'open', value: { ino } }, caller.signal);
       if (!isRegular(attr)) throw new HoldfastError('EINVAL', 'only regular files are opened here');
       file = files.acquire(attr, false);
-      const keepCache = inodes.opened(attr);
+      const caching = await this.#context.opened(attr);
       if ((flags & O_TRUNC) !== 0 && writable) await this.#truncate(file, 0, { killPriv }, caller.signal);
-      return { handle: files.open(file, flags), keepCache };
+      return { handle: files.open(file, flags), ...caching };
     } catch (error) {
       if (file) await files.release(file);
       meta.releaseOpen(ino);
@@ -72,20 +72,21 @@ export class FileCalls {
     const existingOk = (flags & O_EXCL) === 0;
     const node = { parent, name, mode: S_IFREG | (masked(mode, umask) & 0o7777), existingOk, open: true };
     const reply = await makeNode(this.#context, caller, node);
-    const attr = attrOf(reply.result);
+    let attr = attrOf(reply.result);
     meta.retainOpen(attr.ino);
     let file: FileData | undefined;
     try {
       if (!reply.created) checkAccess(attr, caller, flags);
       inodes.learn(attr, inodes.stamp(), false);
+      inodes.tell(attr); // the entry goes along
       if (reply.created) inodes.setNoCapability(attr.ino);
       file = files.acquire(attr, reply.created);
-      const keepCache = inodes.opened(attr);
+      const caching = await this.#context.opened(attr);
       const writable = (flags & O_ACCMODE) !== O_RDONLY;
       if (!reply.created && (flags & O_TRUNC) !== 0 && writable) {
-        await this.#truncate(file, 0, { killPriv: caller.uid !== 0 }, caller.signal);
+        attr = await this.#truncate(file, 0, { killPriv: caller.uid !== 0 }, caller.signal);
       }
-      return { entry: this.#context.entry(file.view()), handle: files.open(file, flags), keepCache };
+      return { entry: this.#context.entry(attr), handle: files.open(file, flags), ...caching };
     } catch (error) {
       if (file) await files.release(file);
       meta.releaseOpen(attr.ino);
@@ -145,24 +146,20 @@ export class FileCalls {
     meta.releaseOpen(file.ino);
   }
 
-  /** Mode, owner, times and size. @returns the inode afterwards, what was written here laid over it */
+  /** Mode, owner, times and size. @returns the inode afterwards, as the server has it */
   async setattr(caller: Caller, ino: number, change: SetAttrRequest): Promise<Attr> {
     const { files } = this.#context;
     const file = files.get(ino);
     const { size, ...rest } = wireChange(change);
     if (size !== undefined) {
       if (size > FILE_SIZE_MAX_BYTES) throw new HoldfastError('EFBIG');
-      if (file) {
-        await this.#truncate(file, size, rest, caller.signal);
-        return file.view();
-      }
+      if (file) return this.#truncate(file, size, rest, caller.signal);
       return this.#context.setAttr(ino, { ...rest, size }, caller.signal);
     }
     const attr = await this.#context.setAttr(ino, rest, caller.signal);
-    if (!file) return attr;
-    file.applyAttr(attr, true);
-    file.timesSet(attr, rest.mtime !== undefined || rest.mtimeNow === true);
-    return file.view();
+    file?.applyAttr(attr, true);
+    file?.timesSet(attr, rest.mtime !== undefined || rest.mtimeNow === true);
+    return attr;
   }
 
   async fallocate(

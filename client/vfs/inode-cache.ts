@@ -13,6 +13,8 @@ interface Inode {
   epoch: number;
   /** Attr.change as of which the kernel's cached pages are right; undefined: unknown. */
   pagesAsOf: number | undefined;
+  /** Attr.change of the attributes that the kernel was given last; undefined: unknown. */
+  told: number | undefined;
   /** security.capability is known to be absent until then, clock ms. */
   noCapabilityUntil: number;
 }
@@ -42,9 +44,10 @@ export class InodeCache {
     if (known && attr.change < known.attr.change) return;
     // A change of one's own that came right behind what the pages show leaves them right.
     const pagesAsOf = own && known?.pagesAsOf === attr.change - 1 ? attr.change : known?.pagesAsOf;
-    const noCapabilityUntil = known?.noCapabilityUntil ?? 0;
+    const { noCapabilityUntil = 0, told } = known ?? {};
+    const { at, epoch } = stamp;
     this.#inodes.delete(attr.ino);
-    this.#inodes.set(attr.ino, { attr, at: stamp.at, epoch: stamp.epoch, pagesAsOf, noCapabilityUntil });
+    this.#inodes.set(attr.ino, { attr, at, epoch, pagesAsOf, told, noCapabilityUntil });
     if (this.#inodes.size <= INODES_MAX) return;
     for (const oldest of this.#inodes.keys()) {
       this.#inodes.delete(oldest);
@@ -69,13 +72,22 @@ export class InodeCache {
     return this.#epoch;
   }
 
-  /** @param attr as of this open. @returns whether the pages that the kernel has may stay */
-  opened(attr: Attr): boolean {
+  /** These attributes go to the kernel, which believes them for a while. */
+  tell(attr: Attr): void {
     const inode = this.#inodes.get(attr.ino);
-    if (!inode) return false;
-    const keep = inode.pagesAsOf === attr.change;
-    inode.pagesAsOf = attr.change;
-    return keep;
+    if (inode) inode.told = attr.change;
+  }
+
+  /**
+   * @param attr as of this open
+   * @returns whether the kernel's pages may stay, and whether the attributes that it believes may be older than these:
+   *   it would not read beyond the size that it knows
+   */
+  opened(attr: Attr): { keepPages: boolean; attrStale: boolean } {
+    const inode = this.#inodes.get(attr.ino);
+    const keepPages = inode?.pagesAsOf === attr.change;
+    if (inode) inode.pagesAsOf = attr.change;
+    return { keepPages, attrStale: !keepPages && inode?.told !== attr.change };
   }
 
   /** Remembers for a second that a file has no capabilities: the kernel asks before every write. */

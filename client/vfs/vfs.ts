@@ -20,7 +20,6 @@ import type {
   WriteRequest,
 } from '../fuse/binding.js';
 import { attrOf, type MetaApi, resultOf } from '../meta/api.js';
-import { ATTR_TTL_MS, toFileAttr } from './attr.js';
 import { VfsContext } from './context.js';
 import { DirectoryStream } from './directory.js';
 import { FileCalls } from './file-calls.js';
@@ -113,16 +112,15 @@ export class HoldfastFs implements FileSystem {
   }
 
   async getattr(caller: Caller, ino: number, _handle?: number): Promise<AttrReply> {
-    const { inodes, files } = this.#context;
-    const known = inodes.fresh(ino);
-    if (known) return { attr: toFileAttr(files.view(known.attr)), ttlMs: known.ttlMs };
-    const attr = await this.#context.readAttr({ $case: 'getAttr', value: { ino } }, caller.signal);
-    return { attr: toFileAttr(files.view(attr)), ttlMs: ATTR_TTL_MS };
+    const known = this.#context.inodes.fresh(ino);
+    if (known) return this.#context.attrReply(known.attr, known.ttlMs);
+    return this.#context.attrReply(
+      await this.#context.readAttr({ $case: 'getAttr', value: { ino } }, caller.signal),
+    );
   }
 
   async setattr(caller: Caller, ino: number, change: SetAttrRequest): Promise<AttrReply> {
-    const attr = await this.#fileCalls.setattr(caller, ino, change);
-    return { attr: toFileAttr(attr), ttlMs: ATTR_TTL_MS };
+    return this.#context.attrReply(await this.#fileCalls.setattr(caller, ino, change));
   }
 
   readlink(caller: Caller, ino: number): Promise<Buffer> {
