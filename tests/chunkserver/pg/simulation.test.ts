@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { HoldfastError } from '../../../proto/errors.js';
 import { ReplicaState } from '../../../proto/gen/cluster.js';
 import { Checker } from './sim/checker.js';
 import { CHUNKS, Files, INODES, SimClient } from './sim/client.js';
@@ -7,23 +8,26 @@ import { Simulation } from './sim/simulation.js';
 /** More with HOLDFAST_SIM_SEEDS=n; one alone with HOLDFAST_SIM_SEED=n. */
 const SEEDS = Number(process.env.HOLDFAST_SIM_SEEDS ?? 50);
 const ONE = process.env.HOLDFAST_SIM_SEED;
-const CHAOS_MS = 4000;
+const CHAOS_MS = 3500;
 const QUIET_MS = 12_000;
+const LAST_MS = CHAOS_MS + QUIET_MS + 20_000;
 
 /** One random fault. */
 function strike(sim: Simulation, powerCuts: boolean): void {
   const { prng, servers } = sim;
   const server = servers[prng.int(servers.length)]!;
   const other = servers[prng.int(servers.length)]!;
+  // Most often the primary.
+  const struck = prng.int(3) ? sim.server(sim.authority.primary) : server;
   const back = (): void => {
-    sim.clock.after(20 + sim.delay(400), () => !server.up && server.start());
+    sim.clock.after(20 + sim.delay(400), () => !struck.up && struck.start());
   };
-  switch (prng.int(9)) {
+  switch (prng.int(10)) {
     case 0:
     case 1:
-      if (!server.up) return;
-      if (powerCuts && prng.int(2)) server.cutPower();
-      else server.kill();
+      if (!struck.up) return;
+      if (powerCuts && prng.int(2)) struck.cutPower();
+      else struck.kill();
       back();
       return;
     case 2:
@@ -47,6 +51,9 @@ function strike(sim: Simulation, powerCuts: boolean): void {
       if (server !== other) sim.disconnect(server, other, true, prng.float() * 2500);
       return;
     case 7:
+      sim.isolate(struck, prng.float() * 3000, prng.int(2) === 0);
+      return;
+    case 8:
       if (!server.up) return;
       server.kill();
       // An empty disk comes back, once the map counts on this one no more.
@@ -62,6 +69,30 @@ function strike(sim: Simulation, powerCuts: boolean): void {
   }
 }
 
+/** Reads until it is answered, for a client may still have an old map. */
+async function lastRead(
+  sim: Simulation,
+  read: () => Promise<void>,
+  until: (at: number) => Promise<void>,
+): Promise<void> {
+  let state: 'wanted' | 'asked' | 'done' = 'wanted';
+  const refused = (error: Error): void => {
+    if (!(error instanceof HoldfastError)) sim.fail(error);
+    state = 'wanted';
+  };
+  const isDone = (): boolean => state === 'done';
+  while (!isDone()) {
+    if (state === 'wanted') {
+      state = 'asked';
+      read().then(() => {
+        state = 'done';
+      }, refused);
+    }
+    await until(sim.clock.now() + 50);
+    assert.ok(sim.clock.now() < LAST_MS, 'the last reads are not answered');
+  }
+}
+
 async function run(seed: number): Promise<Checker> {
   const powerCuts = seed % 2 === 1;
   const servers = 3 + (seed % 3 === 0 ? 1 : 0);
@@ -71,7 +102,7 @@ async function run(seed: number): Promise<Checker> {
   const files = new Files();
   const clients = [0, 1, 2].map(() => new SimClient(sim, files, checker, powerCuts));
   const strikeLater = (): void => {
-    clock.after(50 + sim.delay(700), () => {
+    clock.after(50 + sim.delay(500), () => {
       if (clock.now() > CHAOS_MS) return;
       strike(sim, powerCuts);
       strikeLater();
@@ -94,10 +125,7 @@ async function run(seed: number): Promise<Checker> {
   assert.ok(settled(), `not all replicas in-sync: ${JSON.stringify(sim.authority.map.pgs[0])}`);
   for (let ino = 1; ino <= INODES; ino++) {
     for (let chunk = 0; chunk < CHUNKS; chunk++) {
-      let read = false;
-      const failed = (error: Error): void => sim.fail(error);
-      clients[0]!.read(ino, chunk).then(() => (read = true), failed);
-      while (!read) await until(clock.now() + 50);
+      await lastRead(sim, () => clients[0]!.read(ino, chunk), until);
     }
   }
   const [first, ...others] = sim.servers.map((server) => server.store.dump(0));

@@ -91,7 +91,7 @@ export class Authority {
     if (this.#streams.get(id) !== stream) return;
     this.#leaseEnds.set(id, this.#clock.now() + LEASE_MS + LEASE_MARGIN_MS);
     if (!this.map.servers.some((server) => server.id === id && server.alive)) return;
-    stream.down(() => stream.server.host?.setLease(sentAt + LEASE_MS));
+    stream.down(() => stream.server.lease(sentAt + LEASE_MS));
   }
 
   replicaFailed(stream: SimStream, epoch: number, server: number): void {

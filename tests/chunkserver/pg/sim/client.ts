@@ -50,13 +50,15 @@ export class SimClient {
   }
 
   #later(): void {
-    if (!this.stopped) this.#sim.clock.after(this.#sim.delay(25), () => void this.#operation());
+    if (!this.stopped) this.#sim.clock.after(this.#sim.delay(10), () => void this.#operation());
   }
 
   async #operation(): Promise<void> {
     const { prng } = this.#sim;
-    const ino = 1 + prng.int(INODES);
-    const chunk = prng.int(CHUNKS);
+    // One chunk is hot: reads and writes meet there.
+    const hot = prng.int(2) === 0;
+    const ino = hot ? 1 : 1 + prng.int(INODES);
+    const chunk = hot ? 0 : prng.int(CHUNKS);
     const kind = prng.int(20);
     try {
       if (kind < 9) await this.#write(ino, chunk);
@@ -163,13 +165,13 @@ export class SimClient {
     return new Promise((resolve, reject) => {
       const timer = clock.after(ANSWER_TIMEOUT_MS, () => reject(new HoldfastError('DEADLINE_EXCEEDED')));
       const answer: ClientCall['answer'] = (error, reply) => {
-        clock.after(this.#sim.delay(2), () => {
+        clock.after(this.#sim.delay(this.#sim.networkMs), () => {
           timer.cancel();
           if (error && error.errorName !== 'NEED_TRUNCATE') reject(error);
           else resolve({ error, reply });
         });
       };
-      server.at(this.#sim.delay(2), () => {
+      server.at(this.#sim.delay(this.#sim.networkMs), () => {
         const frame = frameOf({ ...fields, pg: 0, epoch: pg.epoch, deadlineMs: 2000 }, payload);
         try {
           server.host?.request(0, clientCall(frame, clock.now(), answer));

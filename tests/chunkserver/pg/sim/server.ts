@@ -1,3 +1,4 @@
+import { HEARTBEAT_SILENCE_MS } from '../../../../chunkserver/service/heartbeat.js';
 import { PgHost } from '../../../../chunkserver/service/pg-host.js';
 import { routeFrame } from '../../../../chunkserver/service/route.js';
 import type { Clock } from '../../../../common/clock.js';
@@ -23,6 +24,8 @@ export class SimServer {
   /** Ends of connections, both directions. */
   readonly links = new Set<SimLink>();
   paused = false;
+  /** When the authority last answered. */
+  heardAt = 0;
   #held: (() => void)[] = [];
   #life = 0;
 
@@ -58,7 +61,7 @@ export class SimServer {
     this.store = new MemoryStore({
       disk: this.disk,
       diskUuid: `disk-${this.id}-${this.wipes}`,
-      complete: (fn) => this.at(sim.delay(3), fn),
+      complete: (fn) => this.at(sim.delay(sim.diskMs), fn),
     });
     this.host = new PgHost({
       self: this.id,
@@ -101,15 +104,25 @@ export class SimServer {
   registered(stream: SimStream, map: ClusterMap): void {
     if (this.stream !== stream || this.#registered) return;
     this.#registered = true;
+    this.heardAt = this.#sim.clock.now();
     this.host?.setMap(map);
     this.host?.setRegistered(true);
     const beat = (): void => {
       if (this.stream !== stream) return;
       const now = this.#sim.clock.now();
+      if (now - this.heardAt > HEARTBEAT_SILENCE_MS) {
+        this.streamEnded(stream, 'silent');
+        return;
+      }
       this.#toAuthority((s) => this.#sim.authority.heartbeat(s, now));
       this.at(HEARTBEAT_INTERVAL_MS, beat);
     };
     beat();
+  }
+
+  lease(until: number): void {
+    this.heardAt = this.#sim.clock.now();
+    this.host?.setLease(until);
   }
 
   streamEnded(stream: SimStream, _reason: string): void {

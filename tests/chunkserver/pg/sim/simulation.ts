@@ -22,11 +22,16 @@ export class Simulation {
   readonly servers: SimServer[];
   readonly authority: Authority;
   readonly limits: RecoveryLimits;
+  /** Usual delays of this run: from a quick network to a slow one. */
+  readonly networkMs: number;
+  readonly diskMs: number;
   /** Maps as clients get them. */
   clientMaps: ((map: ClusterMap) => void)[] = [];
   failure: Error | undefined;
   /** Pairs of servers that cannot talk. */
   readonly #cut = new Set<string>();
+  /** Servers that cannot talk to the authority. */
+  readonly #isolated = new Set<number>();
 
   constructor(seed: number, options: SimOptions) {
     this.prng = createPrng(seed);
@@ -37,9 +42,13 @@ export class Simulation {
       pageBytes: 8 + prng.int(16),
       queueBytes: prng.int(2) ? 600 : 100_000,
     };
+    this.networkMs = [1, 3, 12][prng.int(3)]!;
+    this.diskMs = [1, 5, 20][prng.int(3)]!;
     const ids = Array.from({ length: options.servers }, (_, i) => i + 1);
     this.authority = new Authority(this.clock, ids, options.replicas, options.minInSync, (map) => {
-      for (const tell of this.clientMaps) this.clock.after(this.delay(40), () => tell(map));
+      // Some hear late: they go on asking a primary that may not be one any more.
+      for (const tell of this.clientMaps)
+        this.clock.after(this.delay(this.prng.int(3) ? 40 : 800), () => tell(map));
     });
     this.servers = ids.map((id) => new SimServer(this, id));
     for (const server of this.servers) server.start();
@@ -65,9 +74,10 @@ export class Simulation {
       server,
       open: true,
       down: (deliver) => {
-        last = Math.max(last + 0.001, this.clock.now() + this.delay(4));
+        last = Math.max(last + 0.001, this.clock.now() + this.delay(2 * this.networkMs));
         server.at(last - this.clock.now(), () => {
-          if (server.stream === stream) deliver();
+          stream.open &&= !this.#isolated.has(server.id);
+          if (server.stream === stream && stream.open) deliver();
         });
       },
     };
@@ -78,9 +88,15 @@ export class Simulation {
 
   /** From a server to the authority, in order. */
   upstream(stream: SimStream, deliver: () => void): void {
-    const last = Math.max((this.#upAt.get(stream) ?? 0) + 0.001, this.clock.now() + this.delay(4));
+    const last = Math.max(
+      (this.#upAt.get(stream) ?? 0) + 0.001,
+      this.clock.now() + this.delay(2 * this.networkMs),
+    );
     this.#upAt.set(stream, last);
-    this.clock.after(last - this.clock.now(), deliver);
+    this.clock.after(last - this.clock.now(), () => {
+      stream.open &&= !this.#isolated.has(stream.server.id);
+      if (stream.open) deliver();
+    });
   }
 
   // ---- connections
@@ -103,14 +119,15 @@ export class Simulation {
   }
 
   #connect(from: SimServer, to: SimServer): void {
-    // What was lost once stops the stream: nothing behind it can arrive.
+    // What was lost once stops the stream: nothing behind it can arrive. Some ends take what is on the way along.
     let broken = false;
+    const lossy = this.prng.int(2) === 0;
     const pipe = (target: SimServer) => {
       let last = 0;
       return (deliver: () => void): void => {
-        last = Math.max(last + 0.001, this.clock.now() + this.delay(2));
+        last = Math.max(last + 0.001, this.clock.now() + this.delay(this.networkMs));
         target.at(last - this.clock.now(), () => {
-          broken ||= this.#cut.has(pairOf(from.id, to.id));
+          broken ||= this.#cut.has(pairOf(from.id, to.id)) || (lossy && (out.ended || into.ended));
           if (!broken) deliver();
         });
       };
@@ -131,7 +148,7 @@ export class Simulation {
     for (const old of [...to.links])
       if (old !== into && old.side === 'in' && old.server === from.id) old.close('replaced');
     to.host?.linkUp(from.id, 'in', into);
-    from.at(this.delay(2), () => {
+    from.at(this.delay(this.networkMs), () => {
       if (!out.ended) from.host?.linkUp(to.id, 'out', out);
     });
   }
@@ -154,6 +171,15 @@ export class Simulation {
     for (const link of links) {
       const owner = this.server(link.other.server);
       owner.at(REPLICA_TIMEOUT_MS + this.prng.float() * 300, () => link.close('silent'));
+    }
+  }
+
+  /** Cuts a server off from the authority, and perhaps from the other servers; clients reach it. */
+  isolate(server: SimServer, ms: number, alone: boolean): void {
+    this.#isolated.add(server.id);
+    this.clock.after(ms, () => this.#isolated.delete(server.id));
+    for (const other of this.servers) {
+      if (alone && other !== server) this.disconnect(server, other, this.prng.int(2) === 0, ms);
     }
   }
 
