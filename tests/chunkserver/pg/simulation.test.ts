@@ -42,7 +42,7 @@ function strike(sim: Simulation, powerCuts: boolean): void {
       sim.pause(server, sim.delay(400));
       return;
     case 4:
-      sim.pause(server, 1500 + prng.float() * 1000);
+      sim.pause(struck, 1500 + prng.float() * 2500);
       return;
     case 5:
       if (server !== other) sim.disconnect(server, other, false, 0);

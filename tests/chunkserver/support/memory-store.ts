@@ -107,7 +107,7 @@ export class MemoryStore implements ChunkStore {
           if (chunk.ino !== ino || keep >= chunkSize) continue;
           const before = allocated(chunk);
           if (keep <= 0) group.chunks.delete(nameOf(chunk));
-          else if (chunk.bytes.length > keep) {
+          else if (chunk.bytes.some((byte, at) => at >= keep && byte !== undefined)) {
             chunk.bytes.length = keep;
             chunk.version = version;
           }

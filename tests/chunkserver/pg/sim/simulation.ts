@@ -48,7 +48,7 @@ export class Simulation {
     this.authority = new Authority(this.clock, ids, options.replicas, options.minInSync, (map) => {
       // Some hear late: they go on asking a primary that may not be one any more.
       for (const tell of this.clientMaps)
-        this.clock.after(this.delay(this.prng.int(3) ? 40 : 800), () => tell(map));
+        this.clock.after(this.delay(this.prng.int(2) ? 40 : 800), () => tell(map));
     });
     this.servers = ids.map((id) => new SimServer(this, id));
     for (const server of this.servers) server.start();
