@@ -202,7 +202,12 @@ export class FileCalls {
   async #killPriv(file: FileData, signal: AbortSignal): Promise<void> {
     const { mode } = file.view();
     if ((mode & (S_ISUID | S_ISGID)) === 0) return;
+    const { notifier, log } = this.#context;
     file.applyAttr(await this.#context.setAttr(file.ino, { killPriv: true }, signal), true);
+    // Before the write is answered: the kernel would show the old mode until its time-out.
+    await notifier
+      ?.invalidateInode(file.ino, -1, 0)
+      .catch((error: unknown) => log.warn({ ino: file.ino, err: error }, 'invalidation failed'));
   }
 
   async #writeZeros(caller: Caller, file: FileData, start: number, end: number): Promise<void> {
