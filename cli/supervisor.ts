@@ -114,7 +114,7 @@ export class Supervisor {
       const file = openSync(path, 'r');
       readSync(file, buffer, 0, buffer.length, size - buffer.length);
       closeSync(file);
-      return buffer.toString('utf8').trim().split('\n').at(-1) ?? '';
+      return (buffer.toString('utf8').trim().split('\n').at(-1) ?? '').replace(/^holdfast: /, '');
     } catch {
       return '';
     }

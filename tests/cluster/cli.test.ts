@@ -90,7 +90,10 @@ describe('the holdfast command', function () {
     await sh(
       `find ${cluster.data}/metaserver-1 -maxdepth 1 -name '*.json' -exec cp {} ${path('d5/metaserver-1')} \\;`,
     );
-    await refuses(['up', path('m5'), '--data', path('d5'), '--port', '28600'], /another cluster|belongs to/);
+    await refuses(
+      ['up', path('m5'), '--data', path('d5'), '--port', '28600'],
+      /data of cluster [0-9a-f-]+, not of/,
+    );
   });
 
   it('says that no cluster is there, or that none answers', async () => {
