@@ -2,6 +2,7 @@ import type { Clock } from '../common/clock.js';
 import { deferred } from '../common/deferred.js';
 import type { Logger } from '../common/logger.js';
 import type { Prng } from '../common/prng.js';
+import { DEFAULT_SEGMENT_BYTES } from '../common/segment-log.js';
 import { ChunkService } from './service/service.js';
 import { openChunkStore } from './store/open.js';
 
@@ -39,6 +40,17 @@ export interface RunningChunkserver {
   fatal: Promise<Error>;
 }
 
+/** With a limit, segments are a part of it: the store keeps some of them free. */
+const SEGMENTS_PER_LIMIT = 32;
+const SEGMENT_MIN_BYTES = 8 * 1024 * 1024;
+
+function limits(capacityLimitBytes: number | undefined) {
+  if (capacityLimitBytes === undefined) return {};
+  const share = Math.floor(capacityLimitBytes / SEGMENTS_PER_LIMIT);
+  const segmentBytes = Math.max(SEGMENT_MIN_BYTES, Math.min(DEFAULT_SEGMENT_BYTES, share));
+  return { capacityLimitBytes, segmentBytes };
+}
+
 /**
  * Runs one chunkserver: the store, its placement groups, and the stream to the metaservers. It serves as soon as a
  * metaserver has registered it; until then it goes on trying.
@@ -64,7 +76,7 @@ export async function runChunkserver(
     clock,
     logger: log,
     onFailure: failed,
-    ...(options.capacityLimitBytes !== undefined && { capacityLimitBytes: options.capacityLimitBytes }),
+    ...limits(options.capacityLimitBytes),
   });
   try {
     if (clusterId && store.clusterId && store.clusterId !== clusterId) {

@@ -434,6 +434,7 @@ function checkHello(payload: Buffer, own: FrameHello): FrameHello {
       `got ${String(hello.protocol)}, this server speaks ${PROTOCOL_VERSION}`,
     );
   }
+  if (own.clusterId === '') throw new HoldfastError('UNAVAILABLE', 'this server is in no cluster yet');
   if (hello.clusterId !== own.clusterId) {
     throw new HoldfastError('WRONG_CLUSTER', `got ${String(hello.clusterId)}, this is ${own.clusterId}`);
   }

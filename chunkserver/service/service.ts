@@ -165,8 +165,9 @@ export class ChunkService {
   }
 
   #setMap(map: ClusterMap): void {
+    // A push may have overtaken the registration's answer: the host keeps the newest.
     this.host.setMap(map);
-    this.#peers.setMap(map);
+    this.#peers.setMap(this.host.map ?? map);
   }
 
   #handle(frame: Frame, connection: FrameConnection): Promise<FrameReply> {

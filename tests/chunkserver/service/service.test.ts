@@ -1,0 +1,244 @@
+import assert from 'node:assert/strict';
+import { open, readdir } from 'node:fs/promises';
+import path from 'node:path';
+import { createPrng } from '../../../common/prng.js';
+import { HoldfastError } from '../../../proto/errors.js';
+import { FRAME_FLAG_SYNC, FrameType } from '../../../proto/frame-header.js';
+import { FrameError } from '../../../proto/frames.js';
+import { ReplicaState } from '../../../proto/gen/cluster.js';
+import { TestCluster } from './test-cluster.js';
+
+const prng = createPrng(5);
+const MIB = 1024 * 1024;
+
+function bytes(length: number): Buffer {
+  const data = Buffer.allocUnsafe(length);
+  for (let i = 0; i < length; i++) data[i] = prng.int(256);
+  return data;
+}
+
+/** Flips a bit behind each occurrence of `mark` in the files of a directory. */
+async function damage(dir: string, mark: Buffer): Promise<void> {
+  let found = 0;
+  for (const name of await readdir(dir)) {
+    const file = await open(path.join(dir, name), 'r+');
+    const content = await file.readFile();
+    const at = content.indexOf(mark);
+    if (at >= 0) {
+      found++;
+      await file.write(Buffer.from([(content[at] as number) ^ 1]), 0, 1, at);
+    }
+    await file.close();
+  }
+  assert.equal(found, 1, 'the data is in one file');
+}
+
+async function errorOf(promise: Promise<unknown>): Promise<HoldfastError> {
+  try {
+    await promise;
+  } catch (error) {
+    assert.ok(error instanceof HoldfastError, String(error));
+    return error;
+  }
+  return assert.fail('it succeeded');
+}
+
+describe('three chunkservers', function () {
+  this.timeout(30_000);
+  let cluster: TestCluster;
+
+  beforeEach(async () => {
+    cluster = new TestCluster(3, 4, 2);
+    await cluster.start(1, 2, 3);
+  });
+  afterEach(() => cluster.close());
+
+  it('give back what was written, with holes as zeros', async () => {
+    const data = bytes(100_000);
+    const reply = await cluster.write(1, 7, 2, data, { offset: 8192, flags: FRAME_FLAG_SYNC });
+    assert.equal(reply.header.aux, data.length);
+    assert.equal((await cluster.write(1, 7, 2, data, { offset: 8192 })).header.aux, 0);
+    const read = await cluster.read(1, 7, 2, 4 * MIB);
+    assert.deepEqual(read, Buffer.concat([Buffer.alloc(8192), data]));
+    assert.equal((await cluster.read(1, 7, 3, 4096)).length, 0);
+    await cluster.call({ type: FrameType.SYNC, pg: 1 });
+  });
+
+  it('refuse old epochs, wrong servers and impossible ranges', async () => {
+    await cluster.write(0, 1, 0, bytes(10));
+    const primary = cluster.meta.primary(0);
+    const read = { type: FrameType.READ, pg: 0, ino: 1, length: 10, epoch: 1 };
+    const other = (primary % 3) + 1;
+    assert.equal((await errorOf(cluster.ask(other, read))).errorName, 'NOT_PRIMARY');
+    assert.equal((await errorOf(cluster.ask(primary, { ...read, epoch: 0 }))).errorName, 'STALE_EPOCH');
+    assert.equal((await errorOf(cluster.ask(primary, { ...read, length: 5 * MIB }))).errorName, 'EINVAL');
+    assert.equal((await errorOf(cluster.ask(primary, { ...read, pg: 99 }))).errorName, 'EINVAL');
+    const list = { type: FrameType.LIST, pg: 0, epoch: 1, length: 10 };
+    assert.equal((await errorOf(cluster.ask(primary, list))).errorName, 'UNAVAILABLE');
+  });
+
+  it('ask for the truncates that a client knows of before they serve it', async () => {
+    await cluster.write(2, 9, 0, bytes(5000));
+    const behind = await errorOf(cluster.read(2, 9, 0, 5000, { truncateSeq: 3 }));
+    assert.ok(behind instanceof FrameError);
+    assert.equal(behind.fields.truncateSeq, 0);
+    const truncate = { type: FrameType.TRUNCATE, pg: 2, ino: 9, aux: 1000, length: 4 * MIB };
+    const reply = await cluster.call({ ...truncate, truncateSeq: 3 });
+    assert.equal(reply.header.aux, -4000);
+    assert.equal((await cluster.call({ ...truncate, aux: 0, truncateSeq: 3 })).header.aux, 0);
+    assert.equal((await cluster.read(2, 9, 0, 5000, { truncateSeq: 3 })).length, 1000);
+  });
+
+  it('purge an inode on all replicas and say so', async () => {
+    await cluster.write(0, 11, 0, bytes(5000));
+    const purge = { pg: 0, ino: 11, truncateSeq: 0, truncateFrom: 0, chunkSize: 0 };
+    cluster.meta.purge(cluster.meta.primary(0), purge);
+    await cluster.meta.when(() => cluster.meta.purged.length > 0);
+    assert.deepEqual(cluster.meta.purged, [{ pg: 0, ino: 11, truncateSeq: 0 }]);
+    assert.equal((await cluster.read(0, 11, 0, 5000)).length, 0);
+  });
+
+  it('go on when one dies, and copy to it what it missed', async () => {
+    const before = bytes(300_000);
+    for (let pg = 0; pg < 4; pg++) await cluster.write(pg, 5, pg, before, { flags: FRAME_FLAG_SYNC });
+    await cluster.stopServer(1);
+    const after = bytes(200_000);
+    for (let pg = 0; pg < 4; pg++) {
+      await cluster.write(pg, 5, pg, after, { offset: 100_000 });
+      await cluster.write(pg, 6, pg, after);
+    }
+    const truncate = {
+      type: FrameType.TRUNCATE,
+      pg: 0,
+      ino: 6,
+      aux: 50_000,
+      length: 4 * MIB,
+      truncateSeq: 1,
+    };
+    await cluster.call(truncate);
+    await cluster.startServer(1);
+    await cluster.meta.when(() => cluster.meta.whole);
+    await cluster.stopServer(2);
+    await cluster.stopServer(3);
+    // Two of three are gone: reads go on, from what was copied.
+    for (let pg = 0; pg < 4; pg++) {
+      assert.equal(cluster.meta.primary(pg), 1);
+      const expected = Buffer.concat([before.subarray(0, 100_000), after]);
+      assert.deepEqual(await cluster.read(pg, 5, pg, MIB), expected);
+      const more = pg === 0 ? { truncateSeq: 1 } : {};
+      assert.deepEqual(
+        await cluster.read(pg, 6, pg, MIB, more),
+        pg === 0 ? after.subarray(0, 50_000) : after,
+      );
+    }
+  });
+
+  it('fill a wiped disk again while they take writes', async () => {
+    const written = new Map<number, Buffer>();
+    const write = async (chunk: number): Promise<void> => {
+      const data = bytes(30_000);
+      written.set(chunk, data);
+      await cluster.write(1, 3, chunk, data);
+    };
+    for (let chunk = 0; chunk < 100; chunk++) await write(chunk);
+    const server = cluster.meta.primary(1);
+    await cluster.stopServer(server);
+    await cluster.wipe(server);
+    await cluster.startServer(server);
+    for (let chunk = 20; chunk < 150; chunk++) await write(chunk);
+    await cluster.meta.when(() => cluster.meta.whole);
+    assert.equal(cluster.meta.primary(1), server);
+    for (const [chunk, data] of written) assert.deepEqual(await cluster.read(1, 3, chunk, MIB), data);
+  });
+
+  it('keep what was synced when all die at once', async () => {
+    const data = bytes(70_000);
+    for (let pg = 0; pg < 4; pg++) await cluster.write(pg, 8, 0, data, { flags: FRAME_FLAG_SYNC });
+    await Promise.all([1, 2, 3].map((id) => cluster.stopServer(id)));
+    await Promise.all([1, 2, 3].map((id) => cluster.startServer(id)));
+    for (let pg = 0; pg < 4; pg++) assert.deepEqual(await cluster.read(pg, 8, 0, MIB), data);
+    await cluster.meta.when(() => cluster.meta.whole);
+  });
+
+  it('let writes wait while too few replicas are in-sync, and reads go on', async () => {
+    const data = bytes(1000);
+    await cluster.write(0, 4, 0, data);
+    await cluster.stopServer(2);
+    await cluster.stopServer(3);
+    assert.deepEqual(await cluster.read(0, 4, 0, 1000), data);
+    const { epoch } = cluster.meta.pg(0);
+    const write = { type: FrameType.WRITE, pg: 0, ino: 4, epoch };
+    assert.equal((await errorOf(cluster.ask(1, write, bytes(10), 200))).errorName, 'DEADLINE_EXCEEDED');
+    const waiting = cluster.ask(1, { ...write, offset: 1000 }, data);
+    await cluster.startServer(3);
+    await waiting;
+    assert.deepEqual(await cluster.read(0, 4, 0, 2000), Buffer.concat([data, data]));
+  });
+
+  it('repair a damaged block from another replica before they answer a read', async () => {
+    const data = bytes(50_000);
+    await cluster.write(3, 6, 1, data, { flags: FRAME_FLAG_SYNC });
+    const primary = cluster.meta.primary(3);
+    await damage(path.join(cluster.dataDir(primary), 'log'), data.subarray(20_000, 20_032));
+    assert.deepEqual(await cluster.read(3, 6, 1, MIB), data);
+    // It was written anew: the replicas' copies are not needed any more.
+    await cluster.stopServer((primary % 3) + 1);
+    await cluster.stopServer(((primary + 1) % 3) + 1);
+    assert.deepEqual(await cluster.read(3, 6, 1, MIB), data);
+  });
+
+  it('find the metaserver again when it was away', async () => {
+    const { meta } = cluster;
+    const port = Number(meta.address.split(':')[1]);
+    await cluster.write(0, 4, 0, bytes(10));
+    meta.stop();
+    await meta.start(port);
+    const data = bytes(1000);
+    await cluster.write(0, 4, 0, data);
+    assert.deepEqual(await cluster.read(0, 4, 0, 1000), data);
+    await meta.when(() => meta.whole);
+  });
+
+  it('report a replica whose connection breaks, and take it back', async () => {
+    const primary = cluster.meta.primary(0);
+    const replica = cluster.meta.pg(0).replicas.find(({ server }) => server !== primary)!.server;
+    await cluster.stopServer(replica);
+    await cluster.meta.when(() => cluster.meta.state(0, replica) === ReplicaState.REPLICA_OUT);
+    await cluster.write(0, 4, 0, bytes(10));
+    await cluster.startServer(replica);
+    await cluster.meta.when(() => cluster.meta.whole);
+  });
+});
+
+describe('a full disk', function () {
+  this.timeout(30_000);
+
+  it('refuses writes with ENOSPC before any replica takes them, and deletes make room', async () => {
+    const cluster = new TestCluster(3, 2, 2);
+    cluster.capacityLimitBytes = 80 * MIB;
+    await cluster.start(1, 2, 3);
+    try {
+      const data = bytes(MIB);
+      let written = 0;
+      let refused: HoldfastError | undefined;
+      for (; !refused && written < 300; written++) {
+        await cluster.write(0, 5, written, data).catch((error: HoldfastError) => {
+          refused = error;
+        });
+      }
+      assert.equal(refused?.errorName, 'ENOSPC');
+      assert.deepEqual(cluster.meta.failures, []);
+      assert.ok(cluster.meta.whole);
+      assert.deepEqual(await cluster.read(0, 5, 0, MIB), data);
+      const purge = { pg: 0, ino: 5, truncateSeq: 0, truncateFrom: 0, chunkSize: 0 };
+      cluster.meta.purge(cluster.meta.primary(0), purge);
+      await cluster.meta.when(() => cluster.meta.purged.length > 0);
+      const retry = async (): Promise<void> => {
+        await cluster.write(0, 6, 0, data).catch(retry);
+      };
+      await retry();
+    } finally {
+      await cluster.close();
+    }
+  });
+});
