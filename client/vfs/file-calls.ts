@@ -51,7 +51,10 @@ export class FileCalls {
       if (!isRegular(attr)) throw new HoldfastError('EINVAL', 'only regular files are opened here');
       file = files.acquire(attr, false);
       const caching = await this.#context.opened(attr);
-      if ((flags & O_TRUNC) !== 0 && writable) await this.#truncate(file, 0, { killPriv }, caller.signal);
+      if ((flags & O_TRUNC) !== 0 && writable) {
+        await this.#truncate(file, 0, { killPriv }, caller.signal);
+        if (killPriv && hasPriv(attr.mode)) await this.#privKilled(ino);
+      }
       return { handle: files.open(file, flags), ...caching };
     } catch (error) {
       if (file) await files.release(file);
@@ -201,13 +204,17 @@ export class FileCalls {
 
   async #killPriv(file: FileData, signal: AbortSignal): Promise<void> {
     const { mode } = file.view();
-    if ((mode & (S_ISUID | S_ISGID)) === 0) return;
-    const { notifier, log } = this.#context;
+    if (!hasPriv(mode)) return;
     file.applyAttr(await this.#context.setAttr(file.ino, { killPriv: true }, signal), true);
-    // Before the write is answered: the kernel would show the old mode until its time-out.
+    await this.#privKilled(file.ino);
+  }
+
+  /** Before the call is answered: the kernel would show the old mode until its time-out. */
+  async #privKilled(ino: number): Promise<void> {
+    const { notifier, log } = this.#context;
     await notifier
-      ?.invalidateInode(file.ino, -1, 0)
-      .catch((error: unknown) => log.warn({ ino: file.ino, err: error }, 'invalidation failed'));
+      ?.invalidateInode(ino, -1, 0)
+      .catch((error: unknown) => log.warn({ ino, err: error }, 'invalidation failed'));
   }
 
   async #writeZeros(caller: Caller, file: FileData, start: number, end: number): Promise<void> {
@@ -216,6 +223,10 @@ export class FileCalls {
       await file.write(at, zeros.subarray(0, Math.min(zeros.length, end - at)), caller.signal);
     }
   }
+}
+
+function hasPriv(mode: number): boolean {
+  return (mode & (S_ISUID | S_ISGID)) !== 0;
 }
 
 function wireChange(change: SetAttrRequest): Partial<SetAttr> {

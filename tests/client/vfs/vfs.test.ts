@@ -170,8 +170,15 @@ describe('files', () => {
     const mount = new TestMount();
     const { handle, ino } = await mount.create('f', 0o6777);
     await mount.write(handle, 0, pattern(10, 1), 0, true);
-    const { attr } = await mount.fs.getattr(caller(), ino);
-    assert.equal(attr.mode & 0o7777, 0o777);
+    const mode = async (): Promise<number> => (await mount.fs.getattr(caller(), ino)).attr.mode & 0o7777;
+    assert.equal(await mode(), 0o777);
+    await mount.fs.setattr(caller(), ino, { mode: 0o6777 });
+    const told: number[] = [];
+    const notify = { ...NO_NOTIFIER, invalidateInode: async (...call: number[]) => void told.push(...call) };
+    await mount.fs.init({ ...BINDING, notify });
+    await mount.fs.open(caller(), ino, O_WRONLY | O_TRUNC, true);
+    assert.equal(await mode(), 0o777);
+    assert.deepEqual(told, [ino, -1, 0], 'the kernel learns of it');
   });
 
   it('zero a range and extend, as fallocate asks', async () => {
