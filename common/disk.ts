@@ -76,12 +76,27 @@ export async function replaceFile(disk: Disk, file: string, content: Buffer): Pr
 
 const OPEN_FLAGS: Record<OpenMode, string> = { read: 'r', write: 'r+', create: 'wx+' };
 
+/** Writes up to this size are made by the calling thread. */
+const SYNCHRONOUS_WRITE_MAX_BYTES = 32 * 1024;
+
 /** Callback functions of node:fs on a bare descriptor: about half the cost of node:fs/promises. */
 class NodeFile implements DiskFile {
   constructor(private readonly fd: number) {}
 
   write(parts: readonly Buffer[], position: number): Promise<void> {
+    let bytes = 0;
+    for (const part of parts) bytes += part.length;
+    // A few pages into the page cache take less time than the way to the thread pool and back.
+    if (bytes <= SYNCHRONOUS_WRITE_MAX_BYTES) return this.writeNow(parts, position, bytes);
     return new Promise((resolve, reject) => this.writeFrom(parts, position, resolve, reject));
+  }
+
+  private async writeNow(parts: readonly Buffer[], position: number, bytes: number): Promise<void> {
+    const written = fs.writevSync(this.fd, parts, position);
+    if (written === bytes) return;
+    await new Promise<void>((resolve, reject) =>
+      this.writeFrom(skipBytes(parts, written), position + written, resolve, reject),
+    );
   }
 
   private writeFrom(
