@@ -16,7 +16,10 @@ const RUNTIME_PACKAGES = [
   { name: 'libfuse2', has: () => libraryExists('libfuse.so.2') },
 ];
 const TEST_PACKAGES = [
-  ...['fio', 'git', 'rsync', 'sqlite3', 'gcc', 'make', 'tar', 'strace', 'openssl'].map((name) => ({ name, has: () => onPath(name) })),
+  ...['fio', 'git', 'rsync', 'sqlite3', 'gcc', 'make', 'tar', 'strace', 'openssl'].map((name) => ({
+    name,
+    has: () => onPath(name),
+  })),
   { name: 'procps', has: () => onPath('ps') },
   { name: 'attr', has: () => onPath('setfattr') },
   { name: 'util-linux', has: () => onPath('setpriv') },
@@ -35,7 +38,9 @@ function libraryExists(name) {
   const roots = ['/lib', '/usr/lib', '/usr/local/lib'];
   const dirs = roots.flatMap((root) => {
     if (!existsSync(root)) return [];
-    const below = readdirSync(root, { withFileTypes: true }).filter((entry) => entry.name.includes('-linux-gnu'));
+    const below = readdirSync(root, { withFileTypes: true }).filter((entry) =>
+      entry.name.includes('-linux-gnu'),
+    );
     return [root, ...below.map((entry) => join(root, entry.name))];
   });
   return dirs.some((dir) => existsSync(join(dir, name)));
@@ -85,7 +90,9 @@ function onceFor(stamp, digest, action) {
 
 const major = Number(process.versions.node.split('.')[0]);
 if (major < MIN_NODE_MAJOR) fail(`Node ${MIN_NODE_MAJOR} or newer is needed, this is ${process.version}`);
-installDebianPackages(process.argv.includes('--tests') ? [...RUNTIME_PACKAGES, ...TEST_PACKAGES] : RUNTIME_PACKAGES);
+installDebianPackages(
+  process.argv.includes('--tests') ? [...RUNTIME_PACKAGES, ...TEST_PACKAGES] : RUNTIME_PACKAGES,
+);
 
 const lock = createHash('sha256');
 digestFile(lock, join(ROOT, 'package-lock.json'));
@@ -95,8 +102,10 @@ onceFor('packages', lock.digest('hex'), () => {
 });
 
 const sources = createHash('sha256');
-for (const dir of SOURCE_DIRS) if (statSync(join(ROOT, dir)).isDirectory()) digestTree(sources, join(ROOT, dir), ['.ts', '.proto']);
-for (const file of ['tsconfig.json', 'buf.gen.yaml', 'package-lock.json']) digestFile(sources, join(ROOT, file));
+for (const dir of SOURCE_DIRS)
+  if (statSync(join(ROOT, dir)).isDirectory()) digestTree(sources, join(ROOT, dir), ['.ts', '.proto']);
+for (const file of ['tsconfig.json', 'buf.gen.yaml', 'package-lock.json'])
+  digestFile(sources, join(ROOT, file));
 const built = existsSync(join(ROOT, 'dist', 'cli', 'main.js')) ? 'built' : 'missing';
 onceFor('build', `${sources.digest('hex')} built`, () => {
   console.error('setup: building');
@@ -104,4 +113,5 @@ onceFor('build', `${sources.digest('hex')} built`, () => {
   rmSync(join(ROOT, 'dist'), { recursive: true, force: true });
   run('npm', ['run', '--silent', 'build'], 'the build');
 });
-if (built === 'missing' && !existsSync(join(ROOT, 'dist', 'cli', 'main.js'))) run('npm', ['run', '--silent', 'build'], 'the build');
+if (built === 'missing' && !existsSync(join(ROOT, 'dist', 'cli', 'main.js')))
+  run('npm', ['run', '--silent', 'build'], 'the build');

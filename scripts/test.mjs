@@ -7,7 +7,10 @@ import { fileURLToPath } from 'node:url';
 const ROOT = join(dirname(fileURLToPath(import.meta.url)), '..');
 const bin = (name) => join(ROOT, 'node_modules', '.bin', name);
 
-const lint = spawnSync(bin('biome'), ['ci', '--error-on-warnings', '.'], { cwd: ROOT, stdio: 'inherit' });
+const lint = spawnSync(bin('biome'), ['ci', '--colors=off', '--error-on-warnings', '.'], {
+  cwd: ROOT,
+  stdio: 'inherit',
+});
 
 const args = process.argv.slice(2);
 const specs = args.some((arg) => arg.endsWith('.js')) ? [] : ['dist/tests/**/*.test.js'];
@@ -23,7 +26,8 @@ mocha.stdout.on('data', (chunk) => {
   if (tail.length > 4_000_000) tail = tail.slice(-2_000_000);
 });
 mocha.on('close', (code) => {
-  const count = (word) => Number([...tail.matchAll(new RegExp(`^\\s+(\\d+) ${word}\\b`, 'gm'))].at(-1)?.[1] ?? 0);
+  const count = (word) =>
+    Number([...tail.matchAll(new RegExp(`^\\s+(\\d+) ${word}\\b`, 'gm'))].at(-1)?.[1] ?? 0);
   const passed = count('passing');
   let failed = count('failing');
   if (lint.status !== 0) {
