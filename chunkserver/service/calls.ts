@@ -1,5 +1,5 @@
 import { HoldfastError } from '../../proto/errors.js';
-import { FRAME_FLAG_SYNC, type FrameHeader, FrameType } from '../../proto/frame-header.js';
+import { FRAME_FLAG_SYNC, type FrameFields, type FrameHeader, FrameType } from '../../proto/frame-header.js';
 import { type Frame, FrameError, type FrameReply } from '../../proto/frames.js';
 import { DEFAULT_CHUNK_SIZE_BYTES } from '../../proto/types.js';
 import type { Op, PeerCall, PgRequest } from '../pg/types.js';
@@ -71,30 +71,29 @@ function check(kind: PgRequest['kind'], header: FrameHeader, payloadBytes: numbe
   throw new HoldfastError('EINVAL', `${kind} of inode ${header.ino}: ${bytes} bytes at ${header.offset}`);
 }
 
-/** The header of a forwarded operation. */
-export function replicateFields(pg: number, op: Op) {
-  const common = {
-    pg,
-    epoch: op.version.epoch,
-    ino: op.ino,
-    versionEpoch: op.version.epoch,
-    versionSeq: op.version.seq,
+const REPLICATE_TYPES = {
+  write: FrameType.REPLICATE_WRITE,
+  truncate: FrameType.REPLICATE_TRUNCATE,
+  delete: FrameType.REPLICATE_DELETE,
+} as const;
+
+/** The header of a forwarded operation; of one shape, for it is made for each write. */
+export function replicateFields(pg: number, op: Op): FrameFields & { type: FrameType } {
+  const { kind, version } = op;
+  return {
+    type: REPLICATE_TYPES[kind],
     flags: op.sync ? FRAME_FLAG_SYNC : 0,
+    pg,
+    epoch: version.epoch,
+    ino: op.ino,
+    chunk: op.chunk,
+    offset: kind === 'write' ? op.offset : 0,
+    length: kind === 'truncate' ? op.chunkSize : 0,
+    versionEpoch: version.epoch,
+    versionSeq: version.seq,
+    truncateSeq: op.truncateSeq,
+    aux: kind === 'truncate' ? op.offset : 0,
   };
-  switch (op.kind) {
-    case 'write':
-      return { ...common, type: FrameType.REPLICATE_WRITE, chunk: op.chunk, offset: op.offset };
-    case 'truncate':
-      return {
-        ...common,
-        type: FrameType.REPLICATE_TRUNCATE,
-        aux: op.offset,
-        length: op.chunkSize,
-        truncateSeq: op.truncateSeq,
-      };
-    case 'delete':
-      return { ...common, type: FrameType.REPLICATE_DELETE };
-  }
 }
 
 const PEER_TYPES = new Set<number>([

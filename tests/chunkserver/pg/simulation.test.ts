@@ -6,7 +6,7 @@ import { CHUNKS, Files, INODES, SimClient } from './sim/client.js';
 import { Simulation } from './sim/simulation.js';
 
 /** More with HOLDFAST_SIM_SEEDS=n; one alone with HOLDFAST_SIM_SEED=n. */
-const SEEDS = Number(process.env.HOLDFAST_SIM_SEEDS ?? 50);
+const SEEDS = Number(process.env.HOLDFAST_SIM_SEEDS ?? 30);
 const ONE = process.env.HOLDFAST_SIM_SEED;
 const CHAOS_MS = 3500;
 const QUIET_MS = 12_000;

@@ -5,7 +5,7 @@ import {
   type MapCommand,
   primaryOf,
 } from '../../../metaserver/cluster/map-commands.js';
-import { errorCode } from '../../../proto/errors.js';
+import { type ErrorName, errorCode } from '../../../proto/errors.js';
 import {
   type ChunkServerEnvelope,
   type ClusterMap,
@@ -34,6 +34,8 @@ export class FakeMeta {
   address = '';
   /** False: registrations are refused as by a follower. */
   leads = true;
+  /** How registrations are refused otherwise. */
+  refusal: ErrorName | undefined;
   readonly purged: PurgeDone[] = [];
   readonly failures: { pg: number; server: number; reason: string }[] = [];
   readonly progress = new Map<number, PgStatus[]>();
@@ -135,9 +137,10 @@ export class FakeMeta {
     stream.onMessage(({ id, body }) => {
       if (body?.$case === 'register') {
         const { serverId, diskUuid, host, port, domain } = body.value;
-        if (!this.leads) {
-          const error = errorCode('NOT_LEADER');
-          stream.send({ id, error, errorText: 'follower', leaderHint: '', body: undefined });
+        const refusal = this.leads ? this.refusal : 'NOT_LEADER';
+        if (refusal) {
+          const error = errorCode(refusal);
+          stream.send({ id, error, errorText: 'refused', leaderHint: '', body: undefined });
           return;
         }
         server = serverId;

@@ -1,0 +1,342 @@
+import assert from 'node:assert/strict';
+import { packList } from '../../../chunkserver/pg/pack.js';
+import {
+  MAP_WAIT_MS,
+  PEERING_CONNECT_TIMEOUT_MS,
+  REPORT_INTERVAL_MS,
+  SEQ_JUMP,
+} from '../../../chunkserver/pg/types.js';
+import { HoldfastError } from '../../../proto/errors.js';
+import { FRAME_FLAG_END, FrameType } from '../../../proto/frame-header.js';
+import {
+  answers,
+  asksOf,
+  CoreFixture,
+  call,
+  IN_SYNC,
+  OUT,
+  only,
+  pgMap,
+  RECOVERING,
+  request,
+  versionOf,
+} from './core-fixture.js';
+
+const LOST = new HoldfastError('CONNECTION_LOST');
+
+describe('the primary of a group', () => {
+  it('acknowledges a write when itself and every in-sync replica have it', () => {
+    const f = new CoreFixture().lead();
+    const effects = f.request('write');
+    const { op } = only(effects, 'apply')[0]!;
+    assert.deepEqual(only(effects, 'replicate')[0]?.to, [2, 3]);
+    assert.deepEqual(answers(f.step({ kind: 'acked', op, server: 2, error: undefined })), []);
+    assert.deepEqual(answers(f.step({ kind: 'applied', op, error: undefined, allocatedDelta: 4 })), []);
+    const [answer] = only(f.step({ kind: 'acked', op, server: 3, error: undefined }), 'answer');
+    assert.equal(answer?.error, undefined);
+    assert.equal(answer?.aux, 4);
+    assert.deepEqual(answer?.version, op.version);
+  });
+
+  it('numbers operations one after the other over all epochs', () => {
+    const f = new CoreFixture().lead();
+    const first = versionOf(f.request('write'));
+    f.map(pgMap(2, 1, [1, IN_SYNC], [2, IN_SYNC], [3, OUT]));
+    const second = versionOf(f.request('delete'));
+    assert.deepEqual(second, { epoch: 2, seq: first.seq + 1 });
+  });
+
+  it('leaves numbers out when it cannot know what an earlier process of it gave', () => {
+    assert.ok(versionOf(new CoreFixture().lead().request('write')).seq > SEQ_JUMP);
+    const f = new CoreFixture();
+    f.link('out2');
+    f.map(pgMap(1, 1, [2, IN_SYNC], [1, IN_SYNC]));
+    const asks = asksOf(f.map(pgMap(2, 2, [1, IN_SYNC], [2, OUT])));
+    assert.equal(asks.length, 0);
+    f.minInSync = 1;
+    assert.equal(versionOf(f.request('write', { epoch: 2 })).seq, 1);
+  });
+
+  it('reports a replica that is lost, and acknowledges when the map has dropped it', () => {
+    const f = new CoreFixture().lead();
+    const { op } = only(f.request('write'), 'apply')[0]!;
+    f.step({ kind: 'applied', op, error: undefined, allocatedDelta: 4 });
+    f.step({ kind: 'acked', op, server: 2, error: undefined });
+    const effects = f.step({ kind: 'acked', op, server: 3, error: LOST });
+    assert.deepEqual(
+      only(effects, 'reportFailed').map(({ server, epoch }) => ({ server, epoch })),
+      [{ server: 3, epoch: 1 }],
+    );
+    f.now += REPORT_INTERVAL_MS;
+    assert.equal(only(f.step({ kind: 'tick' }), 'reportFailed').length, 1);
+    assert.deepEqual(answers(f.map(pgMap(2, 1, [1, IN_SYNC], [2, IN_SYNC], [3, OUT]))), [undefined]);
+    f.now += REPORT_INTERVAL_MS;
+    assert.equal(only(f.step({ kind: 'tick' }), 'reportFailed').length, 0);
+  });
+
+  it('answers nothing once its lease is over, as after a pause, until the next', () => {
+    const f = new CoreFixture().lead();
+    const { op } = only(f.request('write'), 'apply')[0]!;
+    f.step({ kind: 'acked', op, server: 2, error: undefined });
+    f.step({ kind: 'acked', op, server: 3, error: undefined });
+    const read = request('read', { ino: 6 });
+    f.step({ kind: 'request', request: read });
+    f.now = f.leaseUntil;
+    assert.deepEqual(answers(f.step({ kind: 'applied', op, error: undefined, allocatedDelta: 0 })), []);
+    const done = f.step({ kind: 'readDone', request: read, error: undefined, version: undefined });
+    assert.deepEqual(answers(done), ['NOT_PRIMARY']);
+    assert.deepEqual(only(f.request('read'), 'read'), []);
+    f.leaseUntil += 1000;
+    const effects = f.step({ kind: 'lease' });
+    assert.deepEqual(answers(effects), [undefined]);
+    assert.equal(only(effects, 'read').length, 1);
+  });
+
+  it('serves nothing while its heartbeat stream is down', () => {
+    const f = new CoreFixture().lead();
+    f.registered = false;
+    assert.deepEqual(answers(f.request('read')), ['NOT_PRIMARY']);
+  });
+
+  it('holds a read back while a write that it shows may still be lost', () => {
+    const f = new CoreFixture().lead();
+    const { op } = only(f.request('write'), 'apply')[0]!;
+    const read = request('read');
+    const other = request('read', { chunk: 1 });
+    const version = op.version;
+    for (const each of [read, other]) f.step({ kind: 'request', request: each });
+    const done = (each: typeof read) =>
+      answers(f.step({ kind: 'readDone', request: each, error: undefined, version }));
+    assert.deepEqual(done(other), [undefined]);
+    assert.deepEqual(done(read), []);
+    f.step({ kind: 'applied', op, error: undefined, allocatedDelta: 4 });
+    f.step({ kind: 'acked', op, server: 2, error: undefined });
+    assert.deepEqual(answers(f.step({ kind: 'acked', op, server: 3, error: undefined })), [
+      undefined,
+      undefined,
+    ]);
+  });
+
+  it('lets writes wait for min_in_sync, in their order, and refuses at their deadline', () => {
+    const f = new CoreFixture().lead();
+    f.map(pgMap(3, 1, [1, IN_SYNC], [2, OUT], [3, OUT]));
+    assert.deepEqual(f.request('write', { deadline: 500 }), []);
+    assert.deepEqual(f.request('write', { ino: 8 }), []);
+    assert.deepEqual(f.request('sync'), []);
+    assert.equal(only(f.request('read'), 'read').length, 1);
+    f.now = 500;
+    assert.deepEqual(answers(f.step({ kind: 'tick' })), ['NOT_ENOUGH_REPLICAS']);
+    f.minInSync = 1;
+    const effects = f.step({ kind: 'lease' });
+    assert.deepEqual(
+      only(effects, 'apply').map(({ op }) => op.ino),
+      [8],
+    );
+    assert.equal(only(effects, 'sync').length, 1);
+  });
+
+  it('refuses a write for which a disk has no room before it has a version', () => {
+    const f = new CoreFixture().lead();
+    const { seq } = versionOf(f.request('write'));
+    f.free = 1000;
+    assert.deepEqual(
+      f.request('write').map((effect) => effect.kind),
+      ['answer'],
+    );
+    assert.deepEqual(answers(f.request('write')), ['ENOSPC']);
+    assert.equal(versionOf(f.request('delete')).seq, seq + 1);
+  });
+
+  it('acknowledges a sync when all in-sync disks have confirmed it', () => {
+    const f = new CoreFixture().lead();
+    const [sync] = only(f.request('sync'), 'sync');
+    assert.deepEqual(sync?.servers, [1, 2, 3]);
+    const synced = (server: number) =>
+      answers(f.step({ kind: 'synced', barrier: sync!.barrier, server, error: undefined }));
+    assert.deepEqual([synced(3), synced(1), synced(2)], [[], [], [undefined]]);
+  });
+
+  it('refuses what it holds when another server takes over', () => {
+    const f = new CoreFixture().lead();
+    f.request('write');
+    f.request('read');
+    f.request('sync');
+    const refused = answers(f.map(pgMap(2, 2, [1, OUT], [2, IN_SYNC], [3, IN_SYNC])));
+    assert.deepEqual(refused, ['NOT_PRIMARY', 'NOT_PRIMARY', 'NOT_PRIMARY']);
+    assert.deepEqual(answers(f.request('read', { epoch: 2 })), ['NOT_PRIMARY']);
+  });
+
+  it('waits for the map that a client has already seen, but not for ever', () => {
+    const f = new CoreFixture().lead();
+    assert.deepEqual(f.request('read', { epoch: 2 }), []);
+    assert.equal(only(f.map(pgMap(2, 1, [1, IN_SYNC], [2, IN_SYNC], [3, OUT])), 'read').length, 1);
+    f.request('read', { epoch: 9 });
+    f.now += MAP_WAIT_MS;
+    assert.deepEqual(answers(f.step({ kind: 'tick' })), ['STALE_EPOCH']);
+  });
+
+  it('counts a recovering replica only from its CAUGHT_UP on, and then with its disk', () => {
+    const f = new CoreFixture().lead();
+    f.map(pgMap(2, 1, [1, IN_SYNC], [2, IN_SYNC], [3, RECOVERING]));
+    const { op } = only(f.request('write', { epoch: 2 }), 'apply')[0]!;
+    f.step({ kind: 'applied', op, error: undefined, allocatedDelta: 0 });
+    assert.deepEqual(answers(f.step({ kind: 'acked', op, server: 2, error: undefined })), [undefined]);
+    const { seq } = op.version;
+    const caughtUp = (versionSeq: number) =>
+      f.step({ kind: 'call', call: call(3, FrameType.CAUGHT_UP, { epoch: 2, versionSeq }) });
+    assert.equal(only(caughtUp(seq - 2), 'answerCall')[0]?.error, 'STALE_EPOCH');
+    const effects = caughtUp(seq);
+    assert.equal(only(effects, 'answerCall')[0]?.error, undefined);
+    const [sync] = only(effects, 'sync');
+    const next = only(f.request('write', { epoch: 2 }), 'apply')[0]!.op;
+    f.step({ kind: 'applied', op: next, error: undefined, allocatedDelta: 0 });
+    assert.deepEqual(answers(f.step({ kind: 'acked', op: next, server: 2, error: undefined })), []);
+    const reported = f.step({ kind: 'synced', barrier: sync!.barrier, server: 3, error: undefined });
+    assert.deepEqual(
+      only(reported, 'reportCaughtUp').map(({ server, epoch }) => ({ server, epoch })),
+      [{ server: 3, epoch: 2 }],
+    );
+    assert.deepEqual(answers(f.step({ kind: 'acked', op: next, server: 3, error: undefined })), [undefined]);
+  });
+});
+
+describe('a primary that peers', () => {
+  const infoAsks = (f: CoreFixture) =>
+    asksOf(f.map(pgMap(2, 2, [1, IN_SYNC], [2, IN_SYNC], [3, IN_SYNC])), FrameType.PG_INFO);
+
+  it('copies from the replica that is ahead, and has the others copy from itself', () => {
+    const f = new CoreFixture({ last: { epoch: 1, seq: 5 }, clean: true });
+    f.map(pgMap(1, 1, [2, IN_SYNC], [1, IN_SYNC], [3, IN_SYNC]));
+    f.link('out2', 'out3');
+    const [two, three] = infoAsks(f);
+    f.reply(two!, { versionEpoch: 1, versionSeq: 5, flags: FRAME_FLAG_END });
+    const pulling = f.reply(three!, { versionEpoch: 1, versionSeq: 7, flags: FRAME_FLAG_END });
+    const [seqs] = asksOf(pulling, FrameType.LIST);
+    assert.equal(seqs?.to, 3);
+    assert.equal(only(pulling, 'setState')[0]?.state.clean, false);
+    const [list] = asksOf(f.reply(seqs!, { flags: FRAME_FLAG_END }), FrameType.LIST);
+    const chunk = { ino: 4, chunk: 0, version: { epoch: 1, seq: 7 }, bytes: 4 };
+    const [fetch] = asksOf(f.reply(list!, { flags: FRAME_FLAG_END, versionSeq: 7 }, packList([chunk])));
+    assert.equal(fetch?.fields.type, FrameType.FETCH);
+    const [install] = only(f.reply(fetch!, { aux: 0, versionSeq: 7 }), 'install');
+    assert.deepEqual(install?.key, { ino: 4, chunk: 0 });
+    const [state] = only(f.step({ kind: 'stored', done: install!.done!, error: undefined }), 'setState');
+    assert.deepEqual(state?.state, { last: { epoch: 1, seq: 7 }, clean: true });
+    const resyncs = asksOf(
+      f.step({ kind: 'stored', done: state!.done!, error: undefined }),
+      FrameType.RESYNC,
+    );
+    assert.deepEqual(
+      resyncs.map((ask) => [ask.to, ask.fields.versionSeq, ask.fields.flags]),
+      [[2, 7, 0]],
+    );
+    assert.equal(f.core.active, false);
+    f.reply(resyncs[0]!);
+    assert.equal(f.core.active, true);
+  });
+
+  it('has nothing copied when all are clean and at the same operation', () => {
+    const f = new CoreFixture({ last: { epoch: 1, seq: 5 }, clean: true });
+    f.map(pgMap(1, 1, [2, IN_SYNC], [1, IN_SYNC], [3, IN_SYNC]));
+    f.link('out2', 'out3');
+    for (const ask of infoAsks(f)) {
+      assert.deepEqual(asksOf(f.reply(ask, { versionEpoch: 1, versionSeq: 5, flags: FRAME_FLAG_END })), []);
+    }
+    assert.equal(f.core.active, true);
+  });
+
+  it('reports a replica that it cannot reach only when that can have no lease any more', () => {
+    const f = new CoreFixture();
+    f.map(pgMap(1, 1, [2, IN_SYNC], [1, IN_SYNC], [3, IN_SYNC]));
+    f.link('out2', 'out3');
+    const [two, three] = infoAsks(f);
+    f.reply(three!, { flags: FRAME_FLAG_END });
+    const down = (server: number) => f.step({ kind: 'linkDown', server, side: 'out', reason: 'cut' });
+    f.links.delete('out2');
+    assert.deepEqual(down(2), []);
+    assert.ok(two?.cancelled);
+    f.now += PEERING_CONNECT_TIMEOUT_MS;
+    assert.deepEqual(
+      only(f.step({ kind: 'tick' }), 'reportFailed').map(({ server }) => server),
+      [2],
+    );
+    assert.deepEqual(
+      only(down(3), 'reportFailed').map(({ server }) => server),
+      [3],
+    );
+  });
+
+  it('lets requests wait until it is active', () => {
+    const f = new CoreFixture();
+    f.map(pgMap(1, 1, [2, IN_SYNC], [1, IN_SYNC], [3, IN_SYNC]));
+    f.link('out2', 'out3');
+    const [two, three] = infoAsks(f);
+    assert.deepEqual(f.request('read', { epoch: 2 }), []);
+    const info = { versionEpoch: 0, versionSeq: 0, flags: FRAME_FLAG_END };
+    f.reply(two!, info);
+    assert.equal(only(f.reply(three!, info), 'read').length, 1);
+  });
+});
+
+describe('a replica of a group', () => {
+  const replica = (): CoreFixture => {
+    const f = new CoreFixture({ last: { epoch: 1, seq: 5 }, clean: true });
+    f.map(pgMap(2, 2, [2, IN_SYNC], [1, IN_SYNC]));
+    f.link('in2');
+    return f;
+  };
+  const write = (f: CoreFixture, versionSeq: number, epoch = 2, from = 2) =>
+    f.step({
+      kind: 'call',
+      call: call(from, FrameType.REPLICATE_WRITE, { epoch, versionEpoch: epoch, versionSeq, ino: 1 }),
+    });
+
+  it('takes the next operation of its primary and answers when it is written', () => {
+    const f = replica();
+    const { op } = only(write(f, 6), 'apply')[0]!;
+    const answered = only(f.step({ kind: 'applied', op, error: undefined, allocatedDelta: 0 }), 'answerCall');
+    assert.deepEqual(
+      answered.map(({ error }) => error),
+      [undefined],
+    );
+  });
+
+  it('refuses other servers, old epochs and gaps', () => {
+    const refusal = (effects: ReturnType<typeof write>) => {
+      assert.deepEqual(only(effects, 'apply'), []);
+      return only(effects, 'answerCall')[0]?.error;
+    };
+    assert.equal(refusal(write(replica(), 6, 2, 3)), 'NOT_PRIMARY');
+    assert.equal(refusal(write(replica(), 6, 1)), 'STALE_EPOCH');
+    const f = replica();
+    assert.equal(refusal(write(f, 7)), 'PROTOCOL');
+    assert.equal(refusal(write(f, 6)), 'PROTOCOL');
+  });
+
+  it('keeps operations of a newer epoch until its map is as new', () => {
+    const f = replica();
+    assert.deepEqual(write(f, 6, 3), []);
+    assert.deepEqual(write(f, 7, 3), []);
+    const effects = f.map(pgMap(3, 2, [2, IN_SYNC], [1, IN_SYNC], [3, OUT]));
+    assert.deepEqual(
+      only(effects, 'apply').map(({ op }) => op.version.seq),
+      [6, 7],
+    );
+  });
+
+  it('forgets what waits when the connection it came over is replaced', () => {
+    const f = replica();
+    write(f, 6, 3);
+    f.step({ kind: 'linkDown', server: 2, side: 'in', reason: 'replaced' });
+    assert.deepEqual(only(f.map(pgMap(3, 2, [2, IN_SYNC], [1, IN_SYNC])), 'apply'), []);
+  });
+
+  it('never answers a client', () => {
+    assert.deepEqual(answers(replica().request('read', { epoch: 2 })), ['NOT_PRIMARY']);
+  });
+
+  it('drops a group that is complete elsewhere, and keeps one that is not', () => {
+    assert.deepEqual(only(replica().map(pgMap(3, 2, [2, IN_SYNC], [3, RECOVERING])), 'drop'), []);
+    assert.equal(only(replica().map(pgMap(3, 2, [2, IN_SYNC], [3, IN_SYNC])), 'drop').length, 1);
+  });
+});
