@@ -16,16 +16,11 @@ import {
   type SyncBarrier,
 } from '../pg/types.js';
 import type { ChunkStore, Version } from '../store/chunk-store.js';
-import {
-  type ClientCall,
-  DEFAULT_DEADLINE_MS,
-  type IncomingCall,
-  needTruncate,
-  replicateFields,
-} from './calls.js';
+import { type ClientCall, type IncomingCall, needTruncate, replicateFields } from './calls.js';
 import { serveFetch, serveList } from './copy-server.js';
 import { FetchQueue } from './fetch-queue.js';
 import { LinkTable, type PeerLink } from './links.js';
+import { Purges } from './purges.js';
 import { Repair } from './repair.js';
 import { SyncGroup } from './sync-group.js';
 
@@ -48,11 +43,6 @@ export interface PgHostDeps {
   onFatal(error: Error): void;
 }
 
-/** Purges in progress; the metaserver repeats what is dropped. */
-export const PURGES_MAX = 256;
-
-const EMPTY = Buffer.alloc(0);
-
 /** All placement groups of this server: carries out the effects of their cores with store and links. */
 export class PgHost {
   readonly #deps: PgHostDeps;
@@ -61,7 +51,7 @@ export class PgHost {
   readonly #env: PgEnv;
   readonly #fetches: FetchQueue;
   readonly #localSync: SyncGroup;
-  readonly #purges = new Set<string>();
+  readonly #purges = new Purges();
   readonly repair: Repair;
   #map: ClusterMap | undefined;
   #leaseUntil = 0;
@@ -198,31 +188,8 @@ export class PgHost {
   /** The metaserver's order; `done` when all in-sync replicas have it. Dropped when this server is not the one to ask. */
   purge(purge: Purge, done: () => void): void {
     const core = this.#cores.get(purge.pg);
-    const name = `${purge.pg}/${purge.ino}/${purge.truncateSeq}`;
-    if (!core || this.#purges.has(name) || this.#purges.size >= PURGES_MAX) return;
-    this.#purges.add(name);
-    const call: ClientCall = {
-      kind: purge.truncateSeq > 0 ? 'truncate' : 'delete',
-      epoch: 0,
-      ino: purge.ino,
-      chunk: 0,
-      offset: purge.truncateFrom,
-      length: 0,
-      truncateSeq: purge.truncateSeq,
-      chunkSize: purge.chunkSize,
-      payload: EMPTY,
-      payloadCrc: 0,
-      // The metaserver forgets it then: a power cut must not bring the data back.
-      sync: true,
-      deadline: this.#deps.clock.now() + DEFAULT_DEADLINE_MS,
-      patient: false,
-      result: undefined,
-      answer: (error) => {
-        this.#purges.delete(name);
-        if (!error) done();
-      },
-    };
-    this.#dispatch(core, { kind: 'request', request: call });
+    const request = core && this.#purges.begin(purge, this.#deps.clock.now(), done);
+    if (core && request) this.#dispatch(core, { kind: 'request', request });
   }
 
   /** For the heartbeat: groups that are not plainly in-sync. */
