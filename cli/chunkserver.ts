@@ -1,6 +1,5 @@
 import { resolve } from 'node:path';
 import { Command } from 'commander';
-import { runChunkserver } from '../chunkserver/main.js';
 import { LOG_LEVELS, type LogLevel } from '../common/logger.js';
 import { SERVERS_MAX } from './cluster-file.js';
 import {
@@ -53,6 +52,7 @@ export function chunkserverCommand(): Command {
   return addClusterOptions(command).action(async (flags: ChunkserverFlags) => {
     const { host, port } = parseAddress(flags.listen, '--listen');
     const { addresses, file } = await selectCluster(flags);
+    const { runChunkserver } = await import('../chunkserver/main.js');
     const deps = processDeps({ part: 'chunkserver', id: flags.id }, flags.logLevel);
     const server = await runChunkserver(
       {

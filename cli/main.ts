@@ -10,6 +10,7 @@ import { umountCommand } from './umount.js';
 import { upCommand } from './up.js';
 import { VERSION } from './version.js';
 
+// A command loads what it runs when it runs: `--help` of one must not wait for the parts of all.
 function buildProgram(): Command {
   const program = new Command('holdfast')
     .description('A network file system that survives the loss of machines and disks')

@@ -1,7 +1,6 @@
 import { resolve } from 'node:path';
 import { Command } from 'commander';
 import { LOG_LEVELS, type LogLevel } from '../common/logger.js';
-import { runMetaserver } from '../metaserver/main.js';
 import {
   DEFAULT_CHUNK_SIZE_BYTES,
   DEFAULT_MIN_IN_SYNC,
@@ -73,6 +72,7 @@ export function metaserverCommand(): Command {
     )
     .action(async (flags: MetaserverFlags) => {
       const { host, port } = parseAddress(flags.listen, '--listen');
+      const { runMetaserver } = await import('../metaserver/main.js');
       const deps = processDeps({ part: 'metaserver', id: flags.id }, flags.logLevel);
       const server = await runMetaserver(
         {

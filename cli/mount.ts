@@ -5,7 +5,6 @@ import { basename, join, resolve } from 'node:path';
 import { Command } from 'commander';
 import type { BindingChoice } from '../client/fuse/choose.js';
 import { canonicalMountPoint } from '../client/fuse/mount-point.js';
-import { runMount } from '../client/main.js';
 import { LOG_LEVELS, type LogLevel } from '../common/logger.js';
 import {
   addClusterOptions,
@@ -69,6 +68,7 @@ export function mountCommand(): Command {
 
 async function mountHere(mountPoint: string, flags: MountFlags): Promise<void> {
   const { addresses, file } = await selectCluster(flags);
+  const { runMount } = await import('../client/main.js');
   const deps = processDeps({ part: 'mount', mountPoint }, flags.logLevel);
   const reporting = process.env.HOLDFAST_READY_FD === String(READY_FD);
   try {

@@ -1,6 +1,6 @@
 import { Command } from 'commander';
 import { addClusterOptions, type ClusterSelection, parseInteger, selectCluster } from './cluster-options.js';
-import { type ClusterStatus, StatusReader } from './cluster-status.js';
+import type { ClusterStatus } from './cluster-status.js';
 import { CliError, EXIT_FAILED, formatBytes, formatTable, printJson, printLine } from './output.js';
 
 interface StatusFlags extends ClusterSelection {
@@ -23,6 +23,7 @@ export function statusCommand(): Command {
     );
   return addClusterOptions(command).action(async (flags: StatusFlags) => {
     const { addresses, file } = await selectCluster(flags);
+    const { StatusReader } = await import('./cluster-status.js');
     const reader = new StatusReader(addresses, file?.chunkservers.length ?? 0);
     try {
       const status = await reader.read(flags.timeout);

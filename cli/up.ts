@@ -5,7 +5,6 @@ import { canonicalMountPoint } from '../client/fuse/mount-point.js';
 import { SERVERS_MAX } from './cluster-file.js';
 import { BINDINGS, DEFAULT_DATA_DIR, parseChoice, parseInteger } from './cluster-options.js';
 import { CliError } from './output.js';
-import { runUp } from './up-run.js';
 
 const DEFAULT_MOUNT_POINT = './mnt';
 
@@ -61,6 +60,7 @@ export function upCommand(): Command {
           `--metaservers ${flags.metaservers}: an even number survives no more failures than one fewer; use an odd one`,
         );
       }
+      const { runUp } = await import('./up-run.js');
       process.exitCode = await runUp({
         ...flags,
         mountPoint: await canonicalMountPoint(dir ?? DEFAULT_MOUNT_POINT),
