@@ -183,6 +183,11 @@ export class Primary implements OpOwner {
       case 'truncate':
         this.#truncate(request, now);
         break;
+      case 'delete':
+        // Most files lie in few groups: where nothing is, only what removed it has to be durable.
+        if (this.#holds(request.ino)) this.#change(request, now);
+        else this.#sync(request);
+        break;
       default:
         this.#change(request, now);
     }
@@ -256,6 +261,14 @@ export class Primary implements OpOwner {
     const barrier: Barrier = { request, waits: new Set(servers), caughtUp: 0 };
     this.#barriers.add(barrier);
     this.#ctx.emit({ kind: 'sync', barrier, servers });
+  }
+
+  #holds(ino: number): boolean {
+    const { env, id } = this.#ctx;
+    const before = { ino: ino - 1, chunk: 0xffff_ffff };
+    if (env.truncateSeq(id, ino) > 0 || env.list(id, before, 1)[0]?.ino === ino) return true;
+    for (const op of this.#pending.values()) if (op.ino === ino) return true;
+    return false;
   }
 
   /** A write, truncate or delete gets the next version and goes to everyone. */

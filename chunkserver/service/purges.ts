@@ -2,7 +2,7 @@ import type { Purge } from '../../proto/gen/cluster.js';
 import { type ClientCall, DEFAULT_DEADLINE_MS } from './calls.js';
 
 /** Purges in progress; the metaserver repeats what is dropped. */
-export const PURGES_MAX = 256;
+export const PURGES_MAX = 4096;
 
 const EMPTY = Buffer.alloc(0);
 

@@ -42,7 +42,7 @@ describe('the primary of a group', () => {
     const f = new CoreFixture().lead();
     const first = versionOf(f.request('write'));
     f.map(pgMap(2, 1, [1, IN_SYNC], [2, IN_SYNC], [3, OUT]));
-    const second = versionOf(f.request('delete'));
+    const second = versionOf(f.request('write'));
     assert.deepEqual(second, { epoch: 2, seq: first.seq + 1 });
   });
 
@@ -144,7 +144,8 @@ describe('the primary of a group', () => {
       ['answer'],
     );
     assert.deepEqual(answers(f.request('write')), ['ENOSPC']);
-    assert.equal(versionOf(f.request('delete')).seq, seq + 1);
+    const truncate = f.request('truncate', { truncateSeq: 1 });
+    assert.equal(versionOf(truncate).seq, seq + 1);
   });
 
   it('acknowledges a sync when all in-sync disks have confirmed it', () => {
@@ -154,6 +155,17 @@ describe('the primary of a group', () => {
     const synced = (server: number) =>
       answers(f.step({ kind: 'synced', barrier: sync!.barrier, server, error: undefined }));
     assert.deepEqual([synced(3), synced(1), synced(2)], [[], [], [undefined]]);
+  });
+
+  it('deletes an inode of which it holds nothing by a sync alone', async () => {
+    const f = new CoreFixture().lead();
+    assert.deepEqual(
+      f.request('delete', { ino: 7 }).map(({ kind }) => kind),
+      ['sync'],
+    );
+    await f.store.write(0, { ino: 7, chunk: 3 }, 0, Buffer.from('x'), { epoch: 1, seq: 1 });
+    assert.equal(only(f.request('delete', { ino: 7 }), 'apply')[0]?.op.kind, 'delete');
+    assert.equal(only(f.request('delete', { ino: 6 }), 'apply').length, 0);
   });
 
   it('refuses what it holds when another server takes over', () => {
