@@ -39,7 +39,7 @@ const CLIENT_LAYERS: Record<string, string[]> = {
 };
 
 /** Synchronous cores: no socket, file, clock or chance of their own. */
-const PURE = ['metaserver/raft/', 'metaserver/namespace/'];
+const PURE = ['metaserver/raft/', 'metaserver/namespace/', 'chunkserver/pg/'];
 const IMPURE_MODULES =
   /^(node:(fs|net|http|child_process|dgram|timers|crypto|os|worker_threads)|@grpc|lmdb|pino)/;
 
