@@ -51,11 +51,17 @@ export class VfsContext {
 
   /** A change of names: attributes known so far may be out of date afterwards. */
   async mutateNames(op: MutationOp, signal?: AbortSignal): Promise<MutationReply> {
+    const { at } = this.inodes.stamp();
+    let reply: MutationReply;
     try {
-      return await this.mutate(op, signal);
+      reply = await this.mutate(op, signal);
     } finally {
       this.inodes.namespaceChanged();
     }
+    // The kernel asks for a changed directory at the next use of a name in it.
+    const { epoch } = this.inodes;
+    for (const parent of reply.parents) this.inodes.learn(parent, { at, epoch }, true);
+    return reply;
   }
 
   /** @returns the inode afterwards */

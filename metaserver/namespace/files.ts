@@ -80,6 +80,7 @@ export function commitWrite(batch: Batch, op: CommitWrite): MutationReply {
   if (op.newSize > FILE_SIZE_MAX_BYTES) throw new HoldfastError('EFBIG');
   if (op.truncateSeq > inode.truncateSeq) throw new HoldfastError('EINVAL');
   checkTime(op.mtime);
+  checkTime(op.ctime);
   if (op.killPriv) killPrivileges(batch, inode);
   // Data written before a truncate that the writer did not know of was cut off: it must not bring back the old length.
   if (op.truncateSeq === inode.truncateSeq && op.newSize > inode.size) {
@@ -88,9 +89,16 @@ export function commitWrite(batch: Batch, op: CommitWrite): MutationReply {
   }
   const allocated = Math.min(FILE_SIZE_MAX_BYTES, Math.max(0, inode.allocated + op.allocatedDelta));
   batch.setAllocated(inode, allocated);
+  const before = inode.ctime;
   batch.touch(inode, true);
   if (op.mtime) inode.mtime = op.mtime;
+  // The writer has shown this ctime already; another change made meanwhile must not be hidden by it.
+  if (op.ctime) inode.ctime = later(before, op.ctime);
   return attrReply(inode);
+}
+
+function later(a: Time, b: Time): Time {
+  return a.sec > b.sec || (a.sec === b.sec && a.nsec > b.nsec) ? a : b;
 }
 
 /**

@@ -5,7 +5,7 @@ import type { Batch } from './batch.js';
 import { type Inode, isDirectory } from './inode-codec.js';
 import { checkName, checkSticky, dots } from './names.js';
 import type { Dentry } from './records.js';
-import { dropDirectory, dropLink, okReply } from './tree.js';
+import { dropDirectory, dropLink, okReply, withParents } from './tree.js';
 
 /** One end of a rename: a name in a directory, and what it stands for. */
 interface End {
@@ -35,11 +35,12 @@ export function rename(batch: Batch, op: Rename): MutationReply {
 
   checkSticky(from.parent, from.inode, op.uid);
   if (present(to)) checkSticky(to.parent, to.inode, op.uid);
-  if (exchange && present(to)) return swap(batch, from, to);
+  const parents = from.parent === to.parent ? [from.parent] : [from.parent, to.parent];
+  if (exchange && present(to)) return withParents(swap(batch, from, to), ...parents);
   if (present(to)) checkReplaceable(from.inode, to.inode);
   const gainsLink = isDirectory(from.inode) && from.parent !== to.parent && !to.inode;
   if (gainsLink && to.parent.nlink >= LINK_MAX) throw new HoldfastError('EMLINK');
-  return move(batch, from, to);
+  return withParents(move(batch, from, to), ...parents);
 }
 
 function endOf(batch: Batch, parentIno: number, name: Buffer): End {

@@ -26,7 +26,19 @@ const KNOWN_TYPES = new Set([S_IFREG, S_IFDIR, S_IFIFO, S_IFSOCK, S_IFCHR, S_IFB
 
 /** The reply of an operation that answers with an inode. */
 export function attrReply(inode: Inode, created = false): MutationReply {
-  return { result: { $case: 'attr', value: attrOf(inode) }, created, unlinkedIno: 0, unlinkedNlink: 0 };
+  return {
+    result: { $case: 'attr', value: attrOf(inode) },
+    created,
+    unlinkedIno: 0,
+    unlinkedNlink: 0,
+    parents: [],
+  };
+}
+
+/** Adds the directories whose names changed: who made the change need not ask for them again. */
+export function withParents(reply: MutationReply, ...directories: Inode[]): MutationReply {
+  reply.parents = directories.map(attrOf);
+  return reply;
 }
 
 /** The reply of an operation that took a name off `unlinked`, or off nothing. */
@@ -36,6 +48,7 @@ export function okReply(unlinked?: Inode): MutationReply {
     created: false,
     unlinkedIno: unlinked?.ino ?? 0,
     unlinkedNlink: unlinked?.nlink ?? 0,
+    parents: [],
   };
 }
 
@@ -63,7 +76,7 @@ export function makeNode(batch: Batch, op: MakeNode): MutationReply {
   parent.entries++;
   if (type === S_IFDIR) parent.nlink++;
   batch.touch(parent, true);
-  return attrReply(inode, true);
+  return withParents(attrReply(inode, true), parent);
 }
 
 function checkTarget(target: Buffer): void {
@@ -114,7 +127,7 @@ export function link(batch: Batch, op: Link): MutationReply {
   batch.touch(inode);
   parent.entries++;
   batch.touch(parent, true);
-  return attrReply(inode);
+  return withParents(attrReply(inode), parent);
 }
 
 /** unlink(2). EISDIR for a directory, as Linux has it (POSIX: EPERM). */
@@ -132,7 +145,7 @@ export function unlink(batch: Batch, op: Unlink): MutationReply {
   parent.entries--;
   batch.touch(parent, true);
   dropLink(batch, inode);
-  return okReply(inode);
+  return withParents(okReply(inode), parent);
 }
 
 /** rmdir(2). */
@@ -152,7 +165,7 @@ export function rmdir(batch: Batch, op: Unlink): MutationReply {
   parent.nlink--;
   batch.touch(parent, true);
   dropDirectory(batch, inode);
-  return okReply(inode);
+  return withParents(okReply(inode), parent);
 }
 
 /**

@@ -174,6 +174,7 @@ export class FakeMetaservers {
       created: true,
       unlinkedIno: 0,
       unlinkedNlink: 0,
+      parents: [],
     };
     return { $case: 'mutation', value };
   }

@@ -127,6 +127,13 @@ describe('namespace: sizes, truncates, allocation', () => {
     fs.refused(commit(f, 1, 0, { truncateSeq: 1 }), 'EINVAL');
   });
 
+  it('keeps the ctime that the writer has shown, unless the file changed later', () => {
+    const attr = fs.attr(commit(f, 1, 0, { ctime: { sec: fs.now + 5, nsec: 9 } }));
+    assert.deepEqual(attr.ctime, { sec: fs.now + 4, nsec: 9 });
+    const changed = fs.attr(setAttr(f, { mode: 0o600 }));
+    assert.deepEqual(fs.attr(commit(f, 2, 0, { ctime: { sec: 1, nsec: 0 } })).ctime, changed.ctime);
+  });
+
   it('numbers shrinking truncates, and leaves the rest to be reclaimed', () => {
     fs.ok(commit(f, 10_000, 12_288));
     const attr = fs.attr(setAttr(f, { size: 4097 }));

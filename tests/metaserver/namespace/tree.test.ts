@@ -56,6 +56,21 @@ describe('namespace: making nodes', () => {
     });
   });
 
+  it('answers every change of names with the directories as they are afterwards', () => {
+    const made = fs.ok(makeNode(fs.root, 'd', S_IFDIR | 0o755));
+    const d = fs.lookup(fs.root, 'd').ino;
+    assert.deepEqual(made.parents, [fs.get(fs.root)]);
+    assert.deepEqual(fs.ok(makeNode(d, 'f', S_IFREG | 0o644)).parents, [fs.get(d)]);
+    const ino = fs.lookup(d, 'f').ino;
+    assert.deepEqual(fs.ok({ $case: 'link', value: { ino, parent: d, name: b('g') } }).parents, [fs.get(d)]);
+    const value = { parent: d, name: b('f'), newParent: fs.root, newName: b('h'), flags: 0, uid: 0 };
+    assert.deepEqual(fs.ok({ $case: 'rename', value }).parents, [fs.get(d), fs.get(fs.root)]);
+    const unlink = { parent: d, name: b('g'), uid: 0 };
+    assert.deepEqual(fs.ok({ $case: 'unlink', value: unlink }).parents, [fs.get(d)]);
+    const rmdir = { parent: fs.root, name: b('d'), uid: 0 };
+    assert.deepEqual(fs.ok({ $case: 'rmdir', value: rmdir }).parents, [fs.get(fs.root)]);
+  });
+
   it('takes a mode without type as a regular file', () => {
     assert.equal(fs.attr(makeNode(fs.root, 'f', 0o600)).mode, S_IFREG | 0o600);
   });
