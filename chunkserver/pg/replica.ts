@@ -34,7 +34,9 @@ export class Replica implements OpOwner {
   mapChanged(newInterval: boolean): void {
     const state = this.#ctx.selfState;
     if (state === ReplicaState.REPLICA_RECOVERING) {
-      if (newInterval || !this.#pull || this.#pull.source !== this.#ctx.primary) this.#recover();
+      // A copy for RESYNC takes no operations meanwhile: it is no recovery.
+      const recovers = this.#pull?.source === this.#ctx.primary && !this.#resync;
+      if (newInterval || !recovers) this.#recover();
       return;
     }
     if (state === ReplicaState.REPLICA_IN_SYNC && this.#pull && !this.#resync) {

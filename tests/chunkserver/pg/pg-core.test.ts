@@ -343,6 +343,17 @@ describe('a replica of a group', () => {
     assert.deepEqual(only(f.map(pgMap(3, 2, [2, IN_SYNC], [1, IN_SYNC])), 'apply'), []);
   });
 
+  it('begins its recovery when the map drops it while it copies for a primary that peers', () => {
+    const f = replica();
+    f.map(pgMap(3, 3, [2, IN_SYNC], [1, IN_SYNC], [3, IN_SYNC]));
+    const resync = call(2, FrameType.RESYNC, { epoch: 3, versionEpoch: 2, versionSeq: 9 });
+    const [copying] = asksOf(f.step({ kind: 'call', call: resync }), FrameType.LIST);
+    const effects = f.map(pgMap(4, 3, [2, IN_SYNC], [1, RECOVERING], [3, IN_SYNC]));
+    assert.ok(copying?.cancelled);
+    assert.equal(only(effects, 'answerCall')[0]?.error, 'STALE_EPOCH');
+    assert.equal(asksOf(effects, FrameType.LIST).length, 1);
+  });
+
   it('never answers a client', () => {
     assert.deepEqual(answers(replica().request('read', { epoch: 2 })), ['NOT_PRIMARY']);
   });
