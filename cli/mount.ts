@@ -16,6 +16,7 @@ import {
 } from './cluster-options.js';
 import { registerMount, unregisterMount } from './mount-registry.js';
 import { CliError, oneLine, printJson, printLine } from './output.js';
+import { PROCESS_FLAGS } from './process-flags.js';
 import { logFile } from './run-files.js';
 import { processDeps, serveUntilStopped, startError } from './serve.js';
 
@@ -111,7 +112,7 @@ async function mountInBackground(mountPoint: string, flags: MountFlags): Promise
   const logPath = backgroundLog(mountPoint, flags);
   const log = openSync(logPath, 'a');
   const args = [...process.argv.slice(1), '--foreground'];
-  const child = spawn(process.execPath, [...process.execArgv, ...args], {
+  const child = spawn(process.execPath, [...process.execArgv, ...PROCESS_FLAGS, ...args], {
     stdio: ['ignore', log, log, 'pipe'],
     detached: true,
     env: { ...process.env, HOLDFAST_READY_FD: String(READY_FD) },
