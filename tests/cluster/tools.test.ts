@@ -3,7 +3,7 @@ import { rmSync } from 'node:fs';
 import { sh, TestCluster, temporaryDirectory } from './support/cluster.js';
 import { fileCases, programCases, sourceTreeCases } from './support/tool-cases.js';
 
-const SLOW_MS = 240_000;
+const SLOW_MS = 300_000;
 
 describe('standard tools on a mounted cluster', function () {
   this.timeout(SLOW_MS);

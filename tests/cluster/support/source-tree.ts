@@ -2,14 +2,17 @@ import { mkdirSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { createPrng } from '../../../common/prng.js';
 
-/** A source tree as programs have them: many small files in nested directories, some larger, links, odd names. */
+/** Regular files of the tree, unless fewer are asked for. */
 export const SOURCE_TREE_FILES = 2_100;
 
 const DIRECTORIES = 60;
 const WORDS = ['alpha', 'bravo', 'charlie', 'delta', 'echo', 'foxtrot', 'golf', 'hotel', 'india', 'juliet'];
 
-/** Writes the tree below `root`; the same seed gives the same tree. @returns how many regular files it has */
-export function writeSourceTree(root: string, seed = 1): number {
+/**
+ * Writes a source tree as programs have them below `root`: many small files in nested directories, some larger, links, odd names. The same seed gives the same tree.
+ * @returns how many regular files it has
+ */
+export function writeSourceTree(root: string, files = SOURCE_TREE_FILES, seed = 1): number {
   const prng = createPrng(seed);
   const directories = [root];
   mkdirSync(root, { recursive: true });
@@ -19,7 +22,7 @@ export function writeSourceTree(root: string, seed = 1): number {
     mkdirSync(directory);
     directories.push(directory);
   }
-  for (let i = 0; i < SOURCE_TREE_FILES; i++) {
+  for (let i = 0; i < files; i++) {
     const directory = directories[prng.int(directories.length)] as string;
     const lines = prng.int(100) === 0 ? 5_000 + prng.int(20_000) : 1 + prng.int(150);
     const text = Array.from(
@@ -34,5 +37,5 @@ export function writeSourceTree(root: string, seed = 1): number {
   symlinkSync('/does/not/exist', join(root, 'broken link'));
   writeFileSync(join(root, 'empty'), '');
   writeFileSync(join(root, 'naïve name — ünïcode'), 'x\n');
-  return SOURCE_TREE_FILES + 2;
+  return files + 2;
 }

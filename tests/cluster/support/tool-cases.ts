@@ -17,11 +17,12 @@ export interface ToolContext {
   can: { bytesNames: boolean; nanoseconds: boolean; separateTimes: boolean; sharedMmap: boolean };
 }
 
-export function sourceTreeCases({ dir, local }: ToolContext): void {
+/** @param count regular files of the tree */
+export function sourceTreeCases({ dir, local }: ToolContext, count?: number): void {
   describe('a source tree', () => {
     let files = 0;
     before('make the tree and its archive', async () => {
-      files = writeSourceTree(join(local(), 'src'));
+      files = writeSourceTree(join(local(), 'src'), count);
       await sh(`tar cf tree.tar src`, { cwd: local() });
     });
 
