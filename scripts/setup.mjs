@@ -98,7 +98,11 @@ const lock = createHash('sha256');
 digestFile(lock, join(ROOT, 'package-lock.json'));
 onceFor('packages', lock.digest('hex'), () => {
   console.error('setup: installing npm packages');
-  run('npm', ['ci', '--ignore-scripts', '--no-audit', '--no-fund'], 'installing npm packages');
+  run(
+    'npm',
+    ['ci', '--ignore-scripts', '--no-audit', '--no-fund', '--loglevel=error'],
+    'installing npm packages',
+  );
 });
 
 const sources = createHash('sha256');
