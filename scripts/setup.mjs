@@ -96,11 +96,12 @@ installDebianPackages(
 
 const lock = createHash('sha256');
 digestFile(lock, join(ROOT, 'package-lock.json'));
+// Not `npm ci`: it refuses a lockfile without the binaries for platforms whose packages a registry does not hold.
 onceFor('packages', lock.digest('hex'), () => {
   console.error('setup: installing npm packages');
   run(
     'npm',
-    ['ci', '--ignore-scripts', '--no-audit', '--no-fund', '--loglevel=error'],
+    ['install', '--no-save', '--ignore-scripts', '--no-audit', '--no-fund', '--loglevel=error'],
     'installing npm packages',
   );
 });
