@@ -14,10 +14,10 @@ const lint = spawnSync(bin('biome'), ['ci', '--colors=off', '--error-on-warnings
 
 const args = process.argv.slice(2);
 const specs = args.some((arg) => arg.endsWith('.js')) ? [] : ['dist/tests/**/*.test.js'];
-const mocha = spawn(bin('mocha'), [...specs, ...args], {
+const mocha = spawn(bin('mocha'), ['--no-color', ...specs, ...args], {
   cwd: ROOT,
   stdio: ['ignore', 'pipe', 'inherit'],
-  env: { ...process.env, UV_THREADPOOL_SIZE: '16', FORCE_COLOR: '0' },
+  env: { ...process.env, UV_THREADPOOL_SIZE: '16', NO_COLOR: '1' },
 });
 let tail = '';
 mocha.stdout.on('data', (chunk) => {
