@@ -1,12 +1,12 @@
 import assert from 'node:assert/strict';
 import { cpSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
-import { createServer } from 'node:net';
+import { type AddressInfo, createServer } from 'node:net';
 import { join } from 'node:path';
 import { holdfast, mountsBelow, sh, TestCluster } from './support/cluster.js';
 
 describe('the holdfast command', function () {
   this.timeout(180_000);
-  const cluster = new TestCluster('cli', ['--port', '28400']);
+  const cluster = new TestCluster('cli');
   const path = (name: string): string => join(cluster.root, name);
 
   before(() => cluster.up());
@@ -54,9 +54,13 @@ describe('the holdfast command', function () {
   it('refuses a port in use, before it starts anything', async () => {
     mkdirSync(path('m2'));
     const blocker = createServer();
-    await new Promise<void>((resolve) => blocker.listen(28_502, '127.0.0.1', resolve));
+    await new Promise<void>((resolve) => blocker.listen(0, '127.0.0.1', resolve));
+    const { port } = blocker.address() as AddressInfo;
     try {
-      await refuses(['up', path('m2'), '--data', path('d2'), '--port', '28500'], /port 28502 is in use/);
+      await refuses(
+        ['up', path('m2'), '--data', path('d2'), '--port', String(port - 2)],
+        /port \d+ is in use/,
+      );
     } finally {
       blocker.close();
     }
@@ -91,7 +95,7 @@ describe('the holdfast command', function () {
       `find ${cluster.data}/metaserver-1 -maxdepth 1 -name '*.json' -exec cp {} ${path('d5/metaserver-1')} \\;`,
     );
     await refuses(
-      ['up', path('m5'), '--data', path('d5'), '--port', '28600'],
+      ['up', path('m5'), '--data', path('d5'), '--port', '27600'],
       /data of cluster [0-9a-f-]+, not of/,
     );
   });
@@ -99,7 +103,8 @@ describe('the holdfast command', function () {
   it('says that no cluster is there, or that none answers', async () => {
     await refuses(['status', '--data', path('nowhere')], /no cluster file/);
     cpSync(join(cluster.data, 'cluster.json'), path('dead.json'));
-    const text = readFileSync(path('dead.json'), 'utf8').replaceAll('"port": 284', '"port": 285');
+    // Nobody listens on the discard port.
+    const text = readFileSync(path('dead.json'), 'utf8').replaceAll(/"port": \d+/g, '"port": 9');
     writeFileSync(path('dead.json'), text);
     await refuses(['status', '--cluster', path('dead.json')], /no metaserver answers/, 1);
     await refuses(['stop', 'chunkserver-1', '--data', path('nowhere')], /no `holdfast up`/);

@@ -43,7 +43,7 @@ describe('standard tools on a mount by fuse-native', function () {
     dir: () => cluster.dir,
     local: () => local,
     // The documented limits of this binding (README).
-    can: { bytesNames: false, nanoseconds: false, separateTimes: false, sharedMmap: true },
+    can: { bytesNames: false, nanoseconds: false, modificationTimes: false, sharedMmap: true },
   };
   sourceTreeCases(context, TREE_FILES);
   programCases(context);

@@ -14,7 +14,7 @@ describe('standard tools on a local directory', function () {
   const context = {
     dir: () => dir,
     local: () => local,
-    can: { bytesNames: true, nanoseconds: true, separateTimes: true, sharedMmap: true },
+    can: { bytesNames: true, nanoseconds: true, modificationTimes: true, sharedMmap: true },
   };
   sourceTreeCases(context);
   programCases(context);

@@ -22,7 +22,7 @@ describe('standard tools on a mounted cluster', function () {
   const context = {
     dir: () => cluster.dir,
     local: () => local,
-    can: { bytesNames: true, nanoseconds: true, separateTimes: true, sharedMmap: true },
+    can: { bytesNames: true, nanoseconds: true, modificationTimes: true, sharedMmap: true },
   };
   sourceTreeCases(context);
   programCases(context);

@@ -14,11 +14,11 @@ export interface ToolContext {
   /** A local directory for the other side of comparisons. */
   local: () => string;
   /** What the binding under test can do. */
-  can: { bytesNames: boolean; nanoseconds: boolean; separateTimes: boolean; sharedMmap: boolean };
+  can: { bytesNames: boolean; nanoseconds: boolean; modificationTimes: boolean; sharedMmap: boolean };
 }
 
 /** @param count regular files of the tree */
-export function sourceTreeCases({ dir, local }: ToolContext, count?: number): void {
+export function sourceTreeCases({ dir, local, can }: ToolContext, count?: number): void {
   describe('a source tree', () => {
     let files = 0;
     before('make the tree and its archive', async () => {
@@ -43,12 +43,14 @@ export function sourceTreeCases({ dir, local }: ToolContext, count?: number): vo
 
     it('cp -a keeps contents, modes and times', async () => {
       await sh('cp -a src copy && diff -r --no-dereference src copy', { cwd: dir() });
-      const list = 'find . -printf "%p %m %y %l %s %T@ %n\\n" | grep -v "^\\. \\| d " | sort';
+      const time = can.modificationTimes ? '%T@' : '-';
+      const list = `find . -printf "%p %m %y %l %s ${time} %n\\n" | grep -v "^\\. \\| d " | sort`;
       assert.equal(await sh(list, { cwd: join(dir(), 'copy') }), await sh(list, { cwd: join(dir(), 'src') }));
     });
 
     it('rsync -aHAX transfers nothing the second time', async () => {
-      const rsync = `rsync -aHX --stats ${local()}/src/ synced/`;
+      const flags = can.modificationTimes ? '-aHAX' : '-aHX --size-only';
+      const rsync = `rsync ${flags} --stats ${local()}/src/ synced/`;
       await sh(rsync, { cwd: dir() });
       const second = await sh(rsync, { cwd: dir() });
       assert.match(second, /Number of regular files transferred: 0/);
@@ -180,7 +182,8 @@ export function fileCases({ dir, local, can }: ToolContext): void {
       );
     });
 
-    it('keeps times before 1970', async () => {
+    it('keeps times before 1970', async function () {
+      if (!can.modificationTimes) this.skip();
       await sh(
         `touch -d '1931-05-06 07:08:09 UTC' old; test $(stat -c %Y old) = $(date -d '1931-05-06 07:08:09 UTC' +%s); test $(stat -c %Y old) -lt 0; rm old`,
         {
@@ -198,7 +201,7 @@ export function fileCases({ dir, local, can }: ToolContext): void {
     });
 
     it('touch -m and touch -a change one time only', async function () {
-      if (!can.separateTimes) this.skip();
+      if (!can.modificationTimes) this.skip();
       await sh(
         `touch -d @1000000 t; touch -m -d @2000000 t; test "$(stat -c '%X %Y' t)" = '1000000 2000000'
          touch -a -d @3000000 t; test "$(stat -c '%X %Y' t)" = '3000000 2000000'; rm t`,
