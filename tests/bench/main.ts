@@ -58,7 +58,7 @@ async function bench(sizes: BenchSizes, passes: number, work: string): Promise<B
   const cluster = new TestCluster('bench');
   const run: BenchRun = {
     machine: machine(),
-    command: 'npm run bench -- --write',
+    command: ['npm run bench --', ...process.argv.slice(2)].join(' '),
     mount: [],
     local: [],
     memory: [],
