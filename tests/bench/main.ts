@@ -46,7 +46,7 @@ function clusterTarget(cluster: TestCluster): BenchTarget {
   let current: string | undefined;
   let count = 0;
   const cold = async (): Promise<string> => {
-    if (current) await cluster.umount(current);
+    if (current && (await cluster.umount(current)).code !== 0) throw new Error(`cannot unmount ${current}`);
     current = await cluster.mount(`bench-${process.pid}-${count++}`);
     await dropCaches();
     return current;
@@ -67,6 +67,7 @@ async function bench(sizes: BenchSizes, passes: number, work: string): Promise<B
     await cluster.up();
     await cluster.waitHealthy();
     const before = residentMemory(cluster);
+    const mounted = clusterTarget(cluster);
     for (let i = 0; i < passes; i++) {
       const local = join(work, 'local');
       mkdirSync(local);
@@ -76,7 +77,7 @@ async function bench(sizes: BenchSizes, passes: number, work: string): Promise<B
       };
       run.local.push(await pass({ dir: local, cold: coldLocal }, sizes));
       rmSync(local, { recursive: true });
-      run.mount.push(await pass(clusterTarget(cluster), sizes));
+      run.mount.push(await pass(mounted, sizes));
       console.error(`pass ${i + 1} of ${passes} done`);
     }
     const after = residentMemory(cluster);
