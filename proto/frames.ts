@@ -333,12 +333,27 @@ export class FrameParser {
   }
 }
 
+/** How bytes travel: TCP, or a simulated network. */
+export interface Sockets {
+  /** Connects in the background; 'error' and 'close' tell that it failed. */
+  connect(host: string, port: number): Socket;
+  serve(onSocket: (socket: Socket) => void): Server;
+}
+
+/** Sockets of this machine. */
+export const tcpSockets: Sockets = {
+  connect: (host, port) => createConnection({ host, port }),
+  serve: (onSocket) => createServer(onSocket),
+};
+
 /** Options of both sides of a connection. */
 export interface FrameOptions {
   clock: Clock;
   log: Logger;
   handler: FrameHandler;
   hello: FrameHello;
+  /** Default: TCP. */
+  sockets?: Sockets;
 }
 
 /**
@@ -351,7 +366,7 @@ export async function dialFrames(
   options: FrameOptions,
   timeoutMs: number,
 ): Promise<FrameConnection> {
-  const socket = createConnection({ host, port });
+  const socket = (options.sockets ?? tcpSockets).connect(host, port);
   const connection = new FrameConnection(socket, options);
   const hello = Buffer.from(JSON.stringify(options.hello));
   try {
@@ -377,7 +392,7 @@ export class FrameServer {
   /** @param onConnection called after the HELLO of each connection */
   constructor(options: FrameOptions, onConnection: (connection: FrameConnection) => void = () => {}) {
     this.#options = options;
-    this.#server = createServer((socket) => this.#accept(socket, onConnection));
+    this.#server = (options.sockets ?? tcpSockets).serve((socket) => this.#accept(socket, onConnection));
   }
 
   #accept(socket: Socket, onConnection: (connection: FrameConnection) => void): void {

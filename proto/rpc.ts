@@ -392,6 +392,16 @@ export class RpcClient {
   }
 }
 
+/** Where services are added: an RpcServer, or a simulated one. */
+export type RpcServices = Pick<RpcServer, 'addStream' | 'addUnary'>;
+/** What streams are opened on: an RpcClient, or a simulated one. */
+export type RpcChannel = Pick<RpcClient, 'openStream' | 'close'>;
+/** Makes a channel to host:port; nothing is dialled before a stream is opened. */
+export type RpcDialer = (address: string) => RpcChannel;
+
+/** Channels over gRPC. */
+export const grpcChannel: RpcDialer = (address) => new RpcClient(address);
+
 function methodDefinition<Req, Res>(
   service: string,
   method: MethodInfo<Req, Res>,

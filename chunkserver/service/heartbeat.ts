@@ -12,7 +12,7 @@ import {
   type RegisterChunkServer,
   type Registered,
 } from '../../proto/gen/cluster.js';
-import { CallStream, RpcClient } from '../../proto/rpc.js';
+import { CallStream, grpcChannel, type RpcChannel, type RpcDialer } from '../../proto/rpc.js';
 import { HEARTBEAT_INTERVAL_MS } from '../../proto/types.js';
 
 /** A metaserver that has not answered so long is left for another one. */
@@ -33,6 +33,8 @@ export interface HeartbeatDeps {
   clock: Clock;
   log: Logger;
   prng: Prng;
+  /** Default: gRPC. */
+  dial?: RpcDialer;
   registration(): RegisterChunkServer;
   /** What a heartbeat says beside its number. */
   status(): Omit<Heartbeat, 'sequence'>;
@@ -62,7 +64,7 @@ interface Round {
 /** The stream to the metaservers' leader: registration, heartbeats, leases, reports; found again when it ends. */
 export class HeartbeatClient {
   readonly #deps: HeartbeatDeps;
-  readonly #clients = new Map<string, RpcClient>();
+  readonly #channels = new Map<string, RpcChannel>();
   #order: string[];
   #round: Round | undefined;
   #stream: Stream | undefined;
@@ -88,7 +90,7 @@ export class HeartbeatClient {
     this.#retry?.cancel();
     if (this.#round) this.#endRound(this.#round, undefined);
     this.#stream?.close('this server stops');
-    for (const client of this.#clients.values()) client.close();
+    for (const channel of this.#channels.values()) channel.close();
   }
 
   /** Sends a report; lost when no stream stands: who reports repeats it. */
@@ -152,15 +154,15 @@ export class HeartbeatClient {
   }
 
   async #attempt(round: Round, address: string): Promise<void> {
-    const { clock, log, registration } = this.#deps;
-    let client = this.#clients.get(address);
-    if (!client) {
-      client = new RpcClient(address);
-      this.#clients.set(address, client);
+    const { clock, log, dial = grpcChannel, registration } = this.#deps;
+    let channel = this.#channels.get(address);
+    if (!channel) {
+      channel = dial(address);
+      this.#channels.set(address, channel);
     }
     const { fullName, methods } = ClusterServiceDefinition;
     const stream: Stream = new CallStream(
-      client.openStream(fullName, methods.heartbeat),
+      channel.openStream(fullName, methods.heartbeat),
       clock,
       (message) => this.#pushed(stream, message),
       (reason) => this.#ended(stream, reason),

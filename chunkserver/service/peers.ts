@@ -2,7 +2,13 @@ import type { Clock, Timer } from '../../common/clock.js';
 import type { Logger } from '../../common/logger.js';
 import { toHoldfastError } from '../../proto/errors.js';
 import { FrameType } from '../../proto/frame-header.js';
-import { dialFrames, type FrameConnection, type FrameHandler, type FrameHello } from '../../proto/frames.js';
+import {
+  dialFrames,
+  type FrameConnection,
+  type FrameHandler,
+  type FrameHello,
+  type Sockets,
+} from '../../proto/frames.js';
 import { type ClusterMap, ReplicaState } from '../../proto/gen/cluster.js';
 import { REPLICA_TIMEOUT_MS } from '../pg/types.js';
 import type { PgHost } from './pg-host.js';
@@ -20,6 +26,8 @@ export interface PeersDeps {
   log: Logger;
   hello: FrameHello;
   handler: FrameHandler;
+  /** Default: TCP. */
+  sockets?: Sockets;
 }
 
 interface Peer {
@@ -97,10 +105,11 @@ export class Peers {
   }
 
   async #dial(peer: Peer): Promise<void> {
-    const { clock, log, handler, hello, host } = this.#deps;
+    const { clock, log, handler, hello, sockets, host } = this.#deps;
     peer.dialing = true;
     try {
-      const link = await dialFrames(peer.host, peer.port, { clock, log, handler, hello }, DIAL_TIMEOUT_MS);
+      const options = { clock, log, handler, hello, sockets };
+      const link = await dialFrames(peer.host, peer.port, options, DIAL_TIMEOUT_MS);
       if (!this.#present(peer) || link.peer?.id !== peer.server) {
         link.close('another server is meant');
         if (this.#present(peer)) this.#redial(peer);

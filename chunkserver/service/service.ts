@@ -9,8 +9,10 @@ import {
   type FrameHello,
   type FrameReply,
   FrameServer,
+  type Sockets,
 } from '../../proto/frames.js';
 import type { ClusterMap, Registered } from '../../proto/gen/cluster.js';
+import type { RpcDialer } from '../../proto/rpc.js';
 import { PROTOCOL_VERSION } from '../../proto/types.js';
 import { TICK_INTERVAL_MS } from '../pg/types.js';
 import type { ChunkStore } from '../store/chunk-store.js';
@@ -37,6 +39,10 @@ export interface ChunkServiceDeps {
   clock: Clock;
   log: Logger;
   prng: Prng;
+  /** How metaservers are reached; default gRPC. */
+  dial?: RpcDialer;
+  /** Default: TCP. */
+  sockets?: Sockets;
 }
 
 const BYTES_PER_MB = 1_000_000;
@@ -56,7 +62,7 @@ export class ChunkService {
   #stopped = false;
 
   constructor(options: ChunkServiceOptions, deps: ChunkServiceDeps) {
-    const { store, clock, log, prng } = deps;
+    const { store, clock, log, prng, dial, sockets } = deps;
     this.#options = options;
     this.#deps = deps;
     const clusterId = store.clusterId || options.clusterId;
@@ -76,7 +82,7 @@ export class ChunkService {
       onFatal: (error) => this.fail(error),
     });
     const handler = (frame: Frame, connection: FrameConnection) => this.#handle(frame, connection);
-    const shared = { clock, log, handler, hello: this.#hello };
+    const shared = { clock, log, handler, hello: this.#hello, sockets };
     this.#server = new FrameServer(shared, (connection) => this.#peers.accept(connection));
     this.#peers = new Peers({ self: options.id, host: this.host, ...shared });
     this.#heartbeat = new HeartbeatClient({
@@ -84,6 +90,7 @@ export class ChunkService {
       clock,
       log,
       prng,
+      dial,
       registration: () => this.#registration(),
       status: () => this.#status(),
       onRegistered: (registered) => this.#registered(registered),

@@ -2,7 +2,7 @@ import type { Clock } from '../../common/clock.js';
 import type { Logger } from '../../common/logger.js';
 import { HoldfastError, toHoldfastError } from '../../proto/errors.js';
 import type { FrameFields, FrameType } from '../../proto/frame-header.js';
-import { dialFrames, type Frame, type FrameHello } from '../../proto/frames.js';
+import { dialFrames, type Frame, type FrameHello, type Sockets } from '../../proto/frames.js';
 import type { ChunkServerInfo } from '../../proto/gen/cluster.js';
 
 /** The part of a FrameConnection that requests need. */
@@ -27,11 +27,17 @@ const DIAL_TIMEOUT_MS = 2_000;
 const REDIAL_MIN_MS = 10;
 const REDIAL_MAX_MS = 250;
 
-/** Dials over TCP. Chunkservers send no requests to clients. */
-export function frameDialer(clock: Clock, log: Logger, hello: () => FrameHello): FrameDialer {
+/** Dials over TCP, or what is handed in. Chunkservers send no requests to clients. */
+export function frameDialer(
+  clock: Clock,
+  log: Logger,
+  hello: () => FrameHello,
+  sockets?: Sockets,
+): FrameDialer {
   const handler = (): Promise<never> =>
     Promise.reject(new HoldfastError('PROTOCOL', 'a client serves nothing'));
-  return (host, port) => dialFrames(host, port, { clock, log, handler, hello: hello() }, DIAL_TIMEOUT_MS);
+  return (host, port) =>
+    dialFrames(host, port, { clock, log, handler, hello: hello(), sockets }, DIAL_TIMEOUT_MS);
 }
 
 interface Entry {

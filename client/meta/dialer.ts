@@ -1,6 +1,6 @@
 import type { Clock } from '../../common/clock.js';
 import { type ClientEnvelope, MetaServiceDefinition, type ServerEnvelope } from '../../proto/gen/meta.js';
-import { CallStream, RpcClient } from '../../proto/rpc.js';
+import { CallStream, grpcChannel, type RpcDialer } from '../../proto/rpc.js';
 
 export type ClientBody = NonNullable<ClientEnvelope['body']>;
 
@@ -24,15 +24,15 @@ export interface MetaConnectionEvents {
 export type MetaDialer = (address: string, events: MetaConnectionEvents) => MetaConnection;
 
 /**
- * Dials over gRPC. Each stream has its own channel: a channel that failed once holds later streams back for its own
+ * Dials over gRPC, or what is handed in. Each stream has its own channel: a channel that failed once holds later streams back for its own
  * back-off, and the session has a better one.
  */
-export function grpcDialer(clock: Clock): MetaDialer {
+export function grpcDialer(clock: Clock, dial: RpcDialer = grpcChannel): MetaDialer {
   return (address, events) => {
-    const client = new RpcClient(address);
-    const stream = client.openStream(MetaServiceDefinition.fullName, MetaServiceDefinition.methods.connect);
+    const channel = dial(address);
+    const stream = channel.openStream(MetaServiceDefinition.fullName, MetaServiceDefinition.methods.connect);
     const calls = new CallStream<ClientEnvelope, ServerEnvelope>(stream, clock, events.onPush, (reason) => {
-      client.close();
+      channel.close();
       events.onEnd(reason);
     });
     return {

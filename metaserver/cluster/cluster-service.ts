@@ -15,7 +15,7 @@ import {
   type ReplicaFailed,
   ReplicaState,
 } from '../../proto/gen/cluster.js';
-import type { RpcServer } from '../../proto/rpc.js';
+import type { RpcServices } from '../../proto/rpc.js';
 import { HEARTBEAT_INTERVAL_MS, LEASE_MS } from '../../proto/types.js';
 import type { LeaderDuty, Leadership } from '../service/leadership.js';
 import { GREETING_TIMEOUT_MS, type MetaReplica, type MetaState } from '../service/ports.js';
@@ -64,7 +64,7 @@ export class ClusterService implements LeaderDuty, LinkHost {
     this.#options = options;
   }
 
-  attach(server: RpcServer): void {
+  attach(server: RpcServices): void {
     const { fullName, methods } = ClusterServiceDefinition;
     server.addStream(fullName, methods.heartbeat, (rpc) => {
       const link = new ChunkServerLink(rpc, this);

@@ -2,6 +2,7 @@ import type { Clock } from '../../common/clock.js';
 import type { Disk } from '../../common/disk.js';
 import type { Logger } from '../../common/logger.js';
 import type { Prng } from '../../common/prng.js';
+import type { RpcDialer } from '../../proto/rpc.js';
 import type { RaftStatus } from '../raft/node.js';
 import type { RaftConfig } from '../raft/types.js';
 import type { Peer } from './peers.js';
@@ -37,6 +38,8 @@ export interface ReplicaOptions<Result> {
   segmentBytes?: number;
   /** Runs `fn` in a later turn of the event loop; default setImmediate. */
   schedule?(fn: () => void): void;
+  /** How the other servers are reached; default gRPC. */
+  dial?: RpcDialer;
 }
 
 export interface PeerState {

@@ -3,7 +3,7 @@ import type { Logger } from '../../common/logger.js';
 import type { Prng } from '../../common/prng.js';
 import type { RaftEnvelope, RaftHello, RaftMessage } from '../../proto/gen/raft.js';
 import { RaftServiceDefinition } from '../../proto/gen/raft.js';
-import { RpcClient, type RpcStream } from '../../proto/rpc.js';
+import type { RpcChannel, RpcDialer, RpcStream } from '../../proto/rpc.js';
 
 export type PeerStream = RpcStream<RaftEnvelope, RaftEnvelope>;
 
@@ -30,6 +30,7 @@ export interface PeerLinkOptions {
   clock: Clock;
   prng: Prng;
   log: Logger;
+  dial: RpcDialer;
   onUp(): void;
   /** The connection broke, or an attempt to make one failed. */
   onDown(): void;
@@ -38,7 +39,7 @@ export interface PeerLinkOptions {
 /** The dialling side of one ordered pair: one long-lived stream, made anew when it breaks. */
 export class PeerLink {
   readonly #options: PeerLinkOptions;
-  #client: RpcClient | undefined;
+  #channel: RpcChannel | undefined;
   #stream: PeerStream | undefined;
   #connected = false;
   #closed = false;
@@ -98,19 +99,19 @@ export class PeerLink {
 
   /** A stream of its own beside the messages, for a snapshot; undefined when not connected. */
   openStream(): PeerStream | undefined {
-    return this.#connected ? this.#open(this.#client as RpcClient) : undefined;
+    return this.#connected ? this.#open(this.#channel as RpcChannel) : undefined;
   }
 
-  #open(client: RpcClient): PeerStream {
-    return client.openStream(RaftServiceDefinition.fullName, RaftServiceDefinition.methods.channel);
+  #open(channel: RpcChannel): PeerStream {
+    return channel.openStream(RaftServiceDefinition.fullName, RaftServiceDefinition.methods.channel);
   }
 
   #dial(): void {
     // A new channel each time: an old one would wait for its own back-off first.
-    this.#client?.close();
-    const client = new RpcClient(this.#options.address);
-    const stream = this.#open(client);
-    this.#client = client;
+    this.#channel?.close();
+    const channel = this.#options.dial(this.#options.address);
+    const stream = this.#open(channel);
+    this.#channel = channel;
     this.#stream = stream;
     this.#fullSinceMs = undefined;
     this.#unansweredSinceMs = undefined;
@@ -166,6 +167,6 @@ export class PeerLink {
     this.#timer?.cancel();
     this.#stream?.destroy('closed');
     this.#connected = false;
-    this.#client?.close();
+    this.#channel?.close();
   }
 }

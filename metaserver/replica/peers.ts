@@ -3,7 +3,7 @@ import type { Logger } from '../../common/logger.js';
 import type { Prng } from '../../common/prng.js';
 import type { RaftEnvelope, RaftHello, RaftMessage, SnapshotChunk } from '../../proto/gen/raft.js';
 import { RaftServiceDefinition } from '../../proto/gen/raft.js';
-import type { RpcServer } from '../../proto/rpc.js';
+import { grpcChannel, type RpcDialer, type RpcServices } from '../../proto/rpc.js';
 import { PROTOCOL_VERSION } from '../../proto/types.js';
 import type { ReplicaIdentity } from './format.js';
 import { messageProblem } from './message-check.js';
@@ -36,6 +36,8 @@ export interface PeersOptions {
   clock: Clock;
   prng: Prng;
   log: Logger;
+  /** Default: gRPC. */
+  dial?: RpcDialer;
   events: PeerEvents;
 }
 
@@ -54,7 +56,7 @@ export class Peers {
 
   constructor(options: PeersOptions) {
     this.#options = options;
-    const { identity, peers, clock, prng, log, events } = options;
+    const { identity, peers, clock, prng, log, dial = grpcChannel, events } = options;
     for (const { id, address } of peers) {
       this.#addresses.set(id, address);
       if (id === identity.serverId) continue;
@@ -64,6 +66,7 @@ export class Peers {
         clock,
         prng,
         log: log.child({ peer: id }),
+        dial,
         onUp: () => events.onUp(id),
         onDown: () => events.onDown(id),
       });
@@ -72,7 +75,7 @@ export class Peers {
   }
 
   /** Adds the service to a server that does not listen yet. */
-  attach(server: RpcServer): void {
+  attach(server: RpcServices): void {
     const { fullName, methods } = RaftServiceDefinition;
     server.addStream(fullName, methods.channel, (stream) => this.#accept(stream));
   }

@@ -3,7 +3,7 @@ import type { Clock, Timer } from '../../common/clock.js';
 import type { Logger } from '../../common/logger.js';
 import { HoldfastError } from '../../proto/errors.js';
 import { type RaftMessage, RaftMessageType } from '../../proto/gen/raft.js';
-import type { RpcServer } from '../../proto/rpc.js';
+import type { RpcServices } from '../../proto/rpc.js';
 import { makeMessage } from '../raft/messages.js';
 import { RaftNode } from '../raft/node.js';
 import type { HardState, RaftEntry, Ready, SoftState } from '../raft/types.js';
@@ -98,6 +98,7 @@ export class Replica<Result> {
       clock,
       prng,
       log,
+      dial: options.dial,
       events: {
         onMessage: (message) => this.#feed(() => this.#node.step(message, clock.now())),
         onUp: (id) => this.#feed(() => this.#onUp(id)),
@@ -142,7 +143,7 @@ export class Replica<Result> {
   }
 
   /** Adds the service for the other servers to an RPC server that does not listen yet. */
-  attach(server: RpcServer): void {
+  attach(server: RpcServices): void {
     this.#peers.attach(server);
   }
 

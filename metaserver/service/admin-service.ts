@@ -2,7 +2,7 @@ import type { Clock } from '../../common/clock.js';
 import { HoldfastError } from '../../proto/errors.js';
 import { AdminServiceDefinition, type SessionStatus, type StatusReply } from '../../proto/gen/admin.js';
 import type { Empty } from '../../proto/gen/cluster.js';
-import type { RpcServer } from '../../proto/rpc.js';
+import type { RpcServices } from '../../proto/rpc.js';
 import type { ChunkServerRegistry } from '../cluster/chunk-server-registry.js';
 import type { ClientStream } from './client-stream.js';
 import type { Leadership } from './leadership.js';
@@ -33,7 +33,7 @@ export class AdminService {
     this.#options = options;
   }
 
-  attach(server: RpcServer): void {
+  attach(server: RpcServices): void {
     const { fullName, methods } = AdminServiceDefinition;
     server.addUnary(fullName, methods.status, async () => this.status());
     server.addUnary(fullName, methods.transferLeader, ({ to }) => this.#transfer(to));

@@ -13,7 +13,7 @@ import {
   type ReadReply,
   type ReadRequest,
 } from '../../proto/gen/meta.js';
-import type { RpcServer } from '../../proto/rpc.js';
+import type { RpcServices } from '../../proto/rpc.js';
 import { PROTOCOL_VERSION, SESSION_TIMEOUT_MS } from '../../proto/types.js';
 import { ClientStream, type ClientStreamHost, DIR_PAGE_ENTRIES_MAX, type Session } from './client-stream.js';
 import type { LeaderDuty, Leadership } from './leadership.js';
@@ -68,7 +68,7 @@ export class ClientService implements LeaderDuty, ClientStreamHost {
     this.#gate = new ReadGate(options.replica);
   }
 
-  attach(server: RpcServer): void {
+  attach(server: RpcServices): void {
     const { fullName, methods } = MetaServiceDefinition;
     server.addStream(fullName, methods.connect, (rpc) => {
       const stream = new ClientStream(rpc, this);

@@ -1,7 +1,7 @@
 import type { Clock } from '../../common/clock.js';
 import type { Logger } from '../../common/logger.js';
 import type { InitCluster } from '../../proto/gen/meta.js';
-import type { RpcServer } from '../../proto/rpc.js';
+import type { RpcServices } from '../../proto/rpc.js';
 import { ChunkServerRegistry, primaryOf } from '../cluster/chunk-server-registry.js';
 import { ClusterService } from '../cluster/cluster-service.js';
 import { LEADER_GRACE_MS } from '../cluster/liveness.js';
@@ -30,7 +30,7 @@ export interface ServicesOptions {
 
 export interface Services {
   /** Adds the services to an RPC server that does not listen yet. */
-  attach(server: RpcServer): void;
+  attach(server: RpcServices): void;
   /** Begins to follow the replica's leadership. */
   start(): void;
   /** Ends the leader's duties and their streams. */
