@@ -36,6 +36,7 @@ const POSIX = {
   ERANGE: [34, 'result too large'],
   EDEADLK: [35, 'deadlock would occur'],
   ENAMETOOLONG: [36, 'file name too long'],
+  ENOLCK: [37, 'no locks available'],
   ENOSYS: [38, 'function not implemented'],
   ENOTEMPTY: [39, 'directory not empty'],
   ELOOP: [40, 'too many levels of symbolic links'],

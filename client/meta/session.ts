@@ -197,6 +197,8 @@ export class MetaSession implements MetaApi {
       mountPoint: this.#options.mountPoint,
       openInodes: this.#opens.snapshot(),
       clusterId: this.#clusterId,
+      leases: [],
+      locks: [],
     };
     try {
       const reply = await probe.call({ $case: 'hello', value }, HELLO_DEADLINE_MS);

@@ -150,7 +150,7 @@ export class ClusterService implements LeaderDuty, LinkHost {
     const { host, port, diskUuid } = info;
     log.info({ server: info.id, address: `${host}:${port}`, diskUuid }, 'chunkserver registered');
     const { clusterId } = state.map();
-    return { clusterId, map: undefined, heartbeatIntervalMs: HEARTBEAT_INTERVAL_MS };
+    return { clusterId, map: undefined, heartbeatIntervalMs: HEARTBEAT_INTERVAL_MS, fence: undefined };
   }
 
   registered(link: ChunkServerLink): void {

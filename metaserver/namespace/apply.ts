@@ -47,6 +47,7 @@ function applyBody(context: ApplyContext, body: CommandBody): CommandResult {
     case 'reclaimDone':
       reclaimDone(batch, body.value);
       return success();
+    case 'sessionFenced':
     case 'noop':
       return success();
     case 'initCluster':

@@ -97,16 +97,16 @@ export class MetaStateMachine {
       case 'open':
         return attrAnswer(readInode(this.kv, op.value.ino));
       case 'readDir':
-        return { result: { $case: 'dir', value: readDir(this.kv, op.value) } };
+        return answer({ $case: 'dir', value: readDir(this.kv, op.value) });
       case 'readLink':
-        return { result: { $case: 'target', value: readLink(this.kv, op.value.ino) } };
+        return answer({ $case: 'target', value: readLink(this.kv, op.value.ino) });
       case 'getXattr': {
         const inode = readInode(this.kv, op.value.ino);
-        return { result: { $case: 'value', value: getXattr(this.kv, inode, op.value.name) } };
+        return answer({ $case: 'value', value: getXattr(this.kv, inode, op.value.name) });
       }
       case 'listXattr': {
         const names = listXattr(this.kv, readInode(this.kv, op.value.ino));
-        return { result: { $case: 'names', value: { names } } };
+        return answer({ $case: 'names', value: { names } });
       }
       case 'statFs':
         return this.statFs();
@@ -150,7 +150,7 @@ export class MetaStateMachine {
     const capacity = this.options.capacity?.() ?? { totalBytes: 0, freeBytes: 0, availBytes: 0 };
     const { inodes, nextIno } = this.counters;
     const value = { ...capacity, inodesUsed: inodes, inodesFree: MAX_INO - nextIno + 1 };
-    return { result: { $case: 'statFs', value } };
+    return answer({ $case: 'statFs', value });
   }
 
   private check(): void {
@@ -159,7 +159,12 @@ export class MetaStateMachine {
 }
 
 function attrAnswer(inode: Inode): ReadReply {
-  return { result: { $case: 'attr', value: attrOf(inode) } };
+  return answer({ $case: 'attr', value: attrOf(inode) });
+}
+
+/** Without leases: those are the leader's to give. */
+function answer(result: NonNullable<ReadReply['result']>): ReadReply {
+  return { result, leases: [] };
 }
 
 /** Reads the counters, or writes the first ones into an empty store. */

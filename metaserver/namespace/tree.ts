@@ -32,6 +32,7 @@ export function attrReply(inode: Inode, created = false): MutationReply {
     unlinkedIno: 0,
     unlinkedNlink: 0,
     parents: [],
+    leases: [],
   };
 }
 
@@ -49,6 +50,7 @@ export function okReply(unlinked?: Inode): MutationReply {
     unlinkedIno: unlinked?.ino ?? 0,
     unlinkedNlink: unlinked?.nlink ?? 0,
     parents: [],
+    leases: [],
   };
 }
 

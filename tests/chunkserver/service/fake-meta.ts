@@ -148,7 +148,7 @@ export class FakeMeta {
         const info = { id: server, diskUuid, host, port, domain, alive: true };
         this.apply({ $case: 'putChunkServer', value: { server: info } });
         const { clusterId } = this.map;
-        const value = { clusterId, map: this.map, heartbeatIntervalMs: 50 };
+        const value = { clusterId, map: this.map, heartbeatIntervalMs: 50, fence: undefined };
         stream.send({ ...pushOf({ $case: 'registered', value }), id });
       } else if (body) stream.send({ ...pushOf(this.#answer(server, body)), id });
       this.#changed();

@@ -140,7 +140,7 @@ export class FakeMetaservers {
     const refusal = this.refusals.shift();
     if (refusal) throw new HoldfastError(refusal);
     if (body.$case === 'read') {
-      return { $case: 'read', value: { result: { $case: 'attr', value: Attr.create({}) } } };
+      return { $case: 'read', value: { result: { $case: 'attr', value: Attr.create({}) }, leases: [] } };
     }
     if (body.$case !== 'mutation') throw new HoldfastError('PROTOCOL');
     if (![...this.#sessions.values()].includes(body.value.session))
@@ -175,6 +175,7 @@ export class FakeMetaservers {
       unlinkedIno: 0,
       unlinkedNlink: 0,
       parents: [],
+      leases: [],
     };
     return { $case: 'mutation', value };
   }

@@ -146,13 +146,13 @@ export class FakeState implements MetaState {
         inodesUsed: this.inodes.size,
         inodesFree: 7,
       };
-      return { result: { $case: 'statFs', value } };
+      return { result: { $case: 'statFs', value }, leases: [] };
     }
     assert.ok(op?.$case === 'lookup' || op?.$case === 'open' || op?.$case === 'getAttr');
     const ino = op.$case === 'lookup' ? this.names.get(String(op.value.name)) : op.value.ino;
     const attr = this.inodes.get(ino ?? 0);
     if (!attr) throw new HoldfastError('ENOENT');
-    return { result: { $case: 'attr', value: { ...attr } } };
+    return { result: { $case: 'attr', value: { ...attr } }, leases: [] };
   }
 
   apply({ body }: Command): CommandResult {
