@@ -32,6 +32,8 @@ export const HEARTBEAT_INTERVAL_MS = 200;
 export const LEASE_MS = 1500;
 /** A client session that was silent for so long is expired. */
 export const SESSION_TIMEOUT_MS = 30_000;
+/** A client believes its leases for so long after the sending of the last request that was answered: less than the session lasts, as clocks differ. */
+export const CLIENT_LEASE_MS = SESSION_TIMEOUT_MS - 2000;
 /** Pending truncates of one inode; a further one waits. */
 export const MAX_PENDING_TRUNCATES = 16;
 

@@ -14,7 +14,7 @@ import {
   type ReadRequest,
 } from '../../proto/gen/meta.js';
 import type { RpcServices } from '../../proto/rpc.js';
-import { PROTOCOL_VERSION, SESSION_TIMEOUT_MS } from '../../proto/types.js';
+import { CLIENT_LEASE_MS, PROTOCOL_VERSION, SESSION_TIMEOUT_MS } from '../../proto/types.js';
 import { ClientStream, type ClientStreamHost, DIR_PAGE_ENTRIES_MAX, type Session } from './client-stream.js';
 import type { LeaderDuty, Leadership } from './leadership.js';
 import { GREETING_TIMEOUT_MS, type MetaReplica, type MetaState, type SessionRecord } from './ports.js';
@@ -127,7 +127,8 @@ export class ClientService implements LeaderDuty, ClientStreamHost {
     const { id, hostname, mountPoint } = record;
     log.info({ session: id, hostname, mountPoint, resumed: hello.session !== 0 }, 'client connected');
     const sessionTimeoutMs = SESSION_TIMEOUT_MS;
-    return { session: id, sessionTimeoutMs, clusterId, map: undefined, metaservers, serverId };
+    const leaseMs = CLIENT_LEASE_MS;
+    return { session: id, sessionTimeoutMs, leaseMs, clusterId, map: undefined, metaservers, serverId };
   }
 
   map(): ClusterMap {

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { REQUESTS_IN_FLIGHT_MAX } from '../../../metaserver/service/client-stream.js';
 import { GREETING_TIMEOUT_MS } from '../../../metaserver/service/ports.js';
 import { errorCode, HoldfastError } from '../../../proto/errors.js';
-import { SESSION_TIMEOUT_MS } from '../../../proto/types.js';
+import { CLIENT_LEASE_MS, SESSION_TIMEOUT_MS } from '../../../proto/types.js';
 import { makeNode, withHarness } from './harness.js';
 
 const lookup = (name: string) => ({
@@ -30,6 +30,7 @@ describe('client service', () => {
           map: harness.state.mapVersion(),
           metaservers: ['a:1', 'b:2'],
           serverId: 1,
+          leaseMs: CLIENT_LEASE_MS,
         },
       );
     }));
@@ -245,6 +246,7 @@ describe('client service', () => {
           $case: 'statFs',
           value: { totalBytes: 9000, freeBytes: 6000, availBytes: 3000, inodesUsed: 0, inodesFree: 7 },
         },
+        leases: [],
       });
     }));
 });
