@@ -10,7 +10,7 @@ import { type DataLimits, dataLimits } from './data/limits.js';
 import type { BindingInfo, Mount } from './fuse/binding.js';
 import { type BindingChoice, mountFileSystem } from './fuse/choose.js';
 import { FUSE_NATIVE_LIMITS } from './fuse/fuse-native.js';
-import { grpcDialer } from './meta/dialer.js';
+import { streamDialer } from './meta/dialer.js';
 import { MetaSession } from './meta/session.js';
 import { HoldfastFs } from './vfs/vfs.js';
 
@@ -75,7 +75,7 @@ export async function runMount(options: RunMountOptions, deps: RunMountDeps): Pr
       mountPoint: options.mountPoint,
       softTimeoutMs,
     },
-    { clock, log, prng, dial: grpcDialer(clock) },
+    { clock, log, prng, dial: streamDialer(clock) },
   );
   session.onMap((map) => view.update(map));
   await session.start(options.connectTimeoutMs ?? CONNECT_TIMEOUT_MS);

@@ -81,13 +81,18 @@ const SYNCHRONOUS_WRITE_MAX_BYTES = 32 * 1024;
 
 /** Callback functions of node:fs on a bare descriptor: about half the cost of node:fs/promises. */
 class NodeFile implements DiskFile {
+  private syncing = 0;
+
   constructor(private readonly fd: number) {}
 
   write(parts: readonly Buffer[], position: number): Promise<void> {
     let bytes = 0;
     for (const part of parts) bytes += part.length;
-    // A few pages into the page cache take less time than the way to the thread pool and back.
-    if (bytes <= SYNCHRONOUS_WRITE_MAX_BYTES) return this.writeNow(parts, position, bytes);
+    // A few pages into the page cache take less time than the way to the thread pool and back; but while the file is
+    // being synced a write may wait for the journal, and only a thread of the pool may wait.
+    if (bytes <= SYNCHRONOUS_WRITE_MAX_BYTES && this.syncing === 0) {
+      return this.writeNow(parts, position, bytes);
+    }
     return new Promise((resolve, reject) => this.writeFrom(parts, position, resolve, reject));
   }
 
@@ -132,8 +137,13 @@ class NodeFile implements DiskFile {
     });
   }
 
-  datasync(): Promise<void> {
-    return settle((done) => fs.fdatasync(this.fd, done));
+  async datasync(): Promise<void> {
+    this.syncing++;
+    try {
+      await settle((done) => fs.fdatasync(this.fd, done));
+    } finally {
+      this.syncing--;
+    }
   }
 
   size(): Promise<number> {

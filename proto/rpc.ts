@@ -1,34 +1,36 @@
 import {
-  type ChannelCredentials,
+  type AddressInfo,
+  createConnection,
+  createServer,
+  type Server as NetServer,
+  type Socket,
+} from 'node:net';
+import {
   Client,
-  type ClientDuplexStream,
   credentials as grpcCredentials,
-  type handleBidiStreamingCall,
   type handleUnaryCall,
   type MethodDefinition,
   Server,
   ServerCredentials,
-  type ServerDuplexStream,
   type ServiceDefinition,
   status,
 } from '@grpc/grpc-js';
 import { assert } from '../common/assert.js';
-import type { Clock, Timer } from '../common/clock.js';
+import { type Clock, systemClock, type Timer } from '../common/clock.js';
 import { type Deferred, deferred } from '../common/deferred.js';
 import type { Logger } from '../common/logger.js';
 import { errorFromCode, HoldfastError } from './errors.js';
+import { asBuffer, type MessageType, RpcStream, STREAM_MAGIC } from './message-stream.js';
 import { MAX_MESSAGE_BYTES } from './types.js';
 
-/**
- * gRPC for control and metadata. One long-lived bidirectional stream for each pair of processes carries many calls,
- * each in an envelope with a request id; answers come in any order, id 0 is a push. Unary calls are for administration.
- */
+export { RpcStream };
 
-/** A message type as ts-proto generates it. */
-export interface MessageType<T> {
-  encode(message: T): { finish(): Uint8Array };
-  decode(input: Uint8Array): T;
-}
+/**
+ * The services of proto/*.proto on one port. One long-lived bidirectional stream for each pair of processes carries
+ * many calls, each in an envelope with a request id; answers come in any order, id 0 is a push. Unary calls, for
+ * administration, are gRPC; streams are messages on a TCP connection of their own
+ * (docs/decisions/message-streams-beside-grpc.md).
+ */
 
 /** A method as ts-proto's generic definitions describe it. */
 export interface MethodInfo<Req, Res> {
@@ -39,8 +41,6 @@ export interface MethodInfo<Req, Res> {
   readonly responseStream: boolean;
 }
 
-/** Messages that a stream may hold unsent; beyond it the stream is broken off, the other side does not read. */
-export const STREAM_QUEUE_MAX = 16_384;
 /** Calls in flight on one CallStream. */
 export const CALLS_IN_FLIGHT_MAX = 8_192;
 /** gRPC's own keep-alive: finds a peer whose machine vanished. Silence within a lease is found by heartbeats. */
@@ -59,99 +59,6 @@ const CHANNEL_OPTIONS = {
   'grpc.max_reconnect_backoff_ms': 500,
   'grpc.node.retry_max_attempts_limit': 0,
 };
-
-type Duplex<Out, In> = ClientDuplexStream<Out, In> | ServerDuplexStream<In, Out>;
-
-/** One side of a bidirectional stream. Messages of one direction arrive in order. */
-export class RpcStream<Out, In> {
-  readonly #stream: Duplex<Out, In>;
-  #onMessage: ((message: In) => void) | undefined;
-  #onEnd: ((reason: string) => void) | undefined;
-  #waiting: In[] = [];
-  #endReason: string | undefined;
-  /** Address of the other side, as gRPC names it. */
-  readonly peer: string;
-
-  constructor(stream: Duplex<Out, In>) {
-    this.#stream = stream;
-    this.peer = stream.getPeer();
-    stream.on('data', (message: In) => {
-      if (this.#endReason !== undefined) return;
-      if (this.#onMessage) this.#onMessage(message);
-      else this.#waiting.push(message);
-    });
-    stream.on('end', () => this.#finish('ended by the peer'));
-    stream.on('error', (error: Error) => this.#finish(error.message));
-    stream.on('close', () => this.#finish('closed'));
-    if ('cancelled' in stream) stream.on('cancelled', () => this.#finish('cancelled by the peer'));
-  }
-
-  /** Sets the receiver; messages that came before are handed over now. Call it once. */
-  onMessage(receiver: (message: In) => void): void {
-    this.#onMessage = receiver;
-    const waiting = this.#waiting;
-    this.#waiting = [];
-    for (const message of waiting) receiver(message);
-  }
-
-  /** Called once when the stream has ended, whichever side ended it; at once when it already has. */
-  onEnd(receiver: (reason: string) => void): void {
-    if (this.#endReason !== undefined) receiver(this.#endReason);
-    else this.#onEnd = receiver;
-  }
-
-  get ended(): boolean {
-    return this.#endReason !== undefined;
-  }
-
-  /** Bytes or messages (gRPC counts messages) that wait to be sent. */
-  get queued(): number {
-    return this.#stream.writableLength;
-  }
-
-  /** Sends in order; dropped when the stream has ended. A peer that does not read for too long ends the stream. */
-  send(message: Out): void {
-    if (this.#endReason !== undefined || !this.#stream.writable) return;
-    if (this.#stream.writableLength > STREAM_QUEUE_MAX) {
-      this.destroy('the peer does not read');
-      return;
-    }
-    (this.#stream as ClientDuplexStream<Out, In>).write(message);
-  }
-
-  /** Ends this direction after what was sent. */
-  end(): void {
-    if (this.#endReason === undefined) this.#stream.end();
-  }
-
-  /** Breaks the stream off at once. */
-  destroy(reason: string): void {
-    if (this.#endReason !== undefined) return;
-    if ('cancel' in this.#stream) this.#stream.cancel();
-    // A server's stream has no cancel: an error is sent as the call's status, which ends it on both sides.
-    else
-      this.#stream.emit(
-        'error',
-        Object.assign(new Error(reason), { code: status.UNAVAILABLE, details: reason }),
-      );
-    this.#finish(reason);
-  }
-
-  #finish(reason: string): void {
-    if (this.#endReason !== undefined) return;
-    this.#endReason = reason;
-    this.#waiting = [];
-    const receiver = this.#onEnd;
-    this.#onEnd = undefined;
-    // The half-open rest of a stream is of no use to anybody here: both directions end together.
-    try {
-      this.#stream.end();
-    } catch {
-      // already destroyed
-    }
-    receiver?.(reason);
-  }
-}
 
 /** An envelope that a client sends: `id` matches answer to request. */
 export interface RequestEnvelope {
@@ -255,14 +162,24 @@ export class CallStream<Out extends RequestEnvelope, In extends ReplyEnvelope> {
   }
 }
 
-/** Listens for gRPC calls on one port. */
-export class RpcServer {
-  readonly #server = new Server(CHANNEL_OPTIONS);
-  readonly #log: Logger;
-  readonly #services = new Map<string, { definition: ServiceDefinition; handlers: Handlers }>();
+/** A connection must say within this time what it is. */
+const PREFACE_TIMEOUT_MS = 5_000;
+const METHOD_PATH_BYTES_MAX = 255;
+const SOCKET_KEEPALIVE_MS = 5_000;
 
-  constructor(log: Logger) {
+/** Listens on one port for message streams and gRPC calls; the first bytes of a connection tell which it is. */
+export class RpcServer {
+  readonly #grpc = new Server(CHANNEL_OPTIONS);
+  readonly #log: Logger;
+  readonly #clock: Clock;
+  readonly #services = new Map<string, { definition: ServiceDefinition; handlers: Handlers }>();
+  readonly #streams = new Map<string, (socket: Socket, peer: string) => void>();
+  readonly #sockets = new Set<Socket>();
+  #listener: NetServer | undefined;
+
+  constructor(log: Logger, clock: Clock = systemClock) {
     this.#log = log;
+    this.#clock = clock;
   }
 
   /** Serves a bidirectional method; `onStream` is called for each stream that a peer opens. */
@@ -271,8 +188,10 @@ export class RpcServer {
     method: MethodInfo<Req, Res>,
     onStream: (stream: RpcStream<Res, Req>) => void,
   ): void {
-    const handler: handleBidiStreamingCall<Req, Res> = (call) => onStream(new RpcStream<Res, Req>(call));
-    this.#add(service, method, handler as Handlers[string]);
+    const { requestType, responseType } = method;
+    this.#streams.set(methodPath(service, method.name), (socket, peer) =>
+      onStream(new RpcStream<Res, Req>(socket, responseType, requestType, peer)),
+    );
   }
 
   /** Serves a unary method; a HoldfastError travels as its code and text. */
@@ -308,47 +227,110 @@ export class RpcServer {
    */
   listen(host: string, port: number): Promise<number> {
     for (const { definition, handlers } of this.#services.values())
-      this.#server.addService(definition, handlers);
+      this.#grpc.addService(definition, handlers);
+    const injector = this.#grpc.createConnectionInjector(ServerCredentials.createInsecure());
+    const listener = createServer((socket) => this.#accept(socket, (one) => injector.injectConnection(one)));
+    this.#listener = listener;
     return new Promise((resolve, reject) => {
-      this.#server.bindAsync(`${host}:${port}`, ServerCredentials.createInsecure(), (error, bound) => {
-        if (error) reject(error);
-        else {
-          this.#log.debug({ host, port: bound }, 'listening');
-          resolve(bound);
-        }
+      listener.once('error', reject);
+      listener.listen(port, host, () => {
+        listener.off('error', reject);
+        const bound = listener.address() as AddressInfo;
+        this.#log.debug({ host, port: bound.port }, 'listening');
+        resolve(bound.port);
       });
     });
   }
 
   /** Ends all streams and stops listening. */
   close(): void {
-    this.#server.forceShutdown();
+    this.#listener?.close();
+    for (const socket of this.#sockets) socket.destroy();
+    this.#grpc.forceShutdown();
+  }
+
+  #accept(socket: Socket, serveGrpc: (socket: Socket) => void): void {
+    const peer = `${socket.remoteAddress}:${socket.remotePort}`;
+    this.#sockets.add(socket);
+    socket.setNoDelay(true);
+    socket.setKeepAlive(true, SOCKET_KEEPALIVE_MS);
+    const timer = this.#clock.after(PREFACE_TIMEOUT_MS, () => socket.destroy(), { weak: true });
+    socket.on('error', () => {}); // `close` follows
+    socket.on('close', () => {
+      timer.cancel();
+      this.#sockets.delete(socket);
+    });
+    let read: Buffer = Buffer.alloc(0);
+    const onData = (chunk: Buffer): void => {
+      read = read.length === 0 ? chunk : Buffer.concat([read, chunk]);
+      const preface = readPreface(read);
+      if (preface === undefined) return;
+      timer.cancel();
+      socket.off('data', onData);
+      socket.pause();
+      if (preface.kind === 'grpc') {
+        socket.unshift(read);
+        serveGrpc(socket);
+        return;
+      }
+      const serve = this.#streams.get(preface.path);
+      if (!serve) {
+        this.#log.warn({ peer, path: preface.path }, 'refused a connection');
+        socket.destroy();
+        return;
+      }
+      if (preface.bytes < read.length) socket.unshift(read.subarray(preface.bytes));
+      serve(socket, peer);
+      socket.resume();
+    };
+    socket.on('data', onData);
   }
 }
 
-type Handlers = Record<string, handleBidiStreamingCall<unknown, unknown> | handleUnaryCall<unknown, unknown>>;
+type Preface = { kind: 'grpc' } | { kind: 'stream'; path: string; bytes: number };
 
-/** A gRPC channel to one server. It dials when first used and again after a failure. */
+/** What a connection begins with; undefined: more bytes are needed. */
+function readPreface(read: Buffer): Preface | undefined {
+  if (read.length < STREAM_MAGIC.length) return undefined;
+  if (read.subarray(0, 4).toString('latin1') === 'PRI ') return { kind: 'grpc' };
+  if (!read.subarray(0, STREAM_MAGIC.length).equals(STREAM_MAGIC)) {
+    return { kind: 'stream', path: '(no method)', bytes: 0 };
+  }
+  const at = STREAM_MAGIC.length + 1;
+  const length = read[STREAM_MAGIC.length] ?? 0;
+  if (read.length < at + length) return undefined;
+  return { kind: 'stream', path: read.toString('utf8', at, at + length), bytes: at + length };
+}
+
+function methodPath(service: string, method: string): string {
+  return `/${service}/${method}`;
+}
+
+type Handlers = Record<string, handleUnaryCall<unknown, unknown>>;
+
+/** Calls one server. */
 export class RpcClient {
-  readonly #client: Client;
+  /** Made at the first unary call; it dials again after a failure. */
+  #grpc: Client | undefined;
   readonly address: string;
 
   /** @param address host:port */
-  constructor(address: string, channelCredentials: ChannelCredentials = grpcCredentials.createInsecure()) {
+  constructor(address: string) {
     this.address = address;
-    this.#client = new Client(address, channelCredentials, CHANNEL_OPTIONS);
   }
 
-  /** Opens a stream at once; that the server cannot be reached shows as its end. */
+  /** Opens a stream at once, on a connection of its own; that the server cannot be reached shows as its end. */
   openStream<Req, Res>(service: string, method: MethodInfo<Req, Res>): RpcStream<Req, Res> {
     assert(method.requestStream && method.responseStream, `${method.name} is not a bidirectional stream`);
-    const definition = methodDefinition(service, method);
-    const call = this.#client.makeBidiStreamRequest(
-      definition.path,
-      definition.requestSerialize,
-      definition.responseDeserialize,
-    );
-    return new RpcStream<Req, Res>(call);
+    const path = Buffer.from(methodPath(service, method.name));
+    assert(path.length <= METHOD_PATH_BYTES_MAX, 'the method is short enough for a preface');
+    const colon = this.address.lastIndexOf(':');
+    const host = this.address.slice(0, colon).replace(/^\[(.*)\]$/, '$1');
+    const socket = createConnection({ host, port: Number(this.address.slice(colon + 1)) });
+    socket.setNoDelay(true);
+    socket.setKeepAlive(true, SOCKET_KEEPALIVE_MS);
+    socket.write(Buffer.concat([STREAM_MAGIC, Buffer.from([path.length]), path]));
+    return new RpcStream<Req, Res>(socket, method.requestType, method.responseType, this.address);
   }
 
   /** A unary call. @throws HoldfastError the server's, UNAVAILABLE, or DEADLINE_EXCEEDED */
@@ -360,7 +342,7 @@ export class RpcClient {
   ): Promise<Res> {
     const definition = methodDefinition(service, method);
     return new Promise((resolve, reject) => {
-      this.#client.makeUnaryRequest(
+      this.#channel().makeUnaryRequest(
         definition.path,
         definition.requestSerialize,
         definition.responseDeserialize,
@@ -387,8 +369,15 @@ export class RpcClient {
     });
   }
 
+  /** Streams that were opened go on. */
   close(): void {
-    this.#client.close();
+    this.#grpc?.close();
+    this.#grpc = undefined;
+  }
+
+  #channel(): Client {
+    this.#grpc ??= new Client(this.address, grpcCredentials.createInsecure(), CHANNEL_OPTIONS);
+    return this.#grpc;
   }
 }
 
@@ -399,17 +388,15 @@ export type RpcChannel = Pick<RpcClient, 'openStream' | 'close'>;
 /** Makes a channel to host:port; nothing is dialled before a stream is opened. */
 export type RpcDialer = (address: string) => RpcChannel;
 
-/** Channels over gRPC. */
-export const grpcChannel: RpcDialer = (address) => new RpcClient(address);
+/** Channels over TCP. */
+export const tcpChannel: RpcDialer = (address) => new RpcClient(address);
 
 function methodDefinition<Req, Res>(
   service: string,
   method: MethodInfo<Req, Res>,
 ): MethodDefinition<Req, Res> {
-  const asBuffer = (bytes: Uint8Array): Buffer =>
-    Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   return {
-    path: `/${service}/${method.name}`,
+    path: methodPath(service, method.name),
     requestStream: method.requestStream,
     responseStream: method.responseStream,
     requestSerialize: (message) => asBuffer(method.requestType.encode(message).finish()),

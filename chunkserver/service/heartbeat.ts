@@ -12,7 +12,7 @@ import {
   type RegisterChunkServer,
   type Registered,
 } from '../../proto/gen/cluster.js';
-import { CallStream, grpcChannel, type RpcChannel, type RpcDialer } from '../../proto/rpc.js';
+import { CallStream, type RpcChannel, type RpcDialer, tcpChannel } from '../../proto/rpc.js';
 import { HEARTBEAT_INTERVAL_MS } from '../../proto/types.js';
 
 /** A metaserver that has not answered so long is left for another one. */
@@ -154,7 +154,7 @@ export class HeartbeatClient {
   }
 
   async #attempt(round: Round, address: string): Promise<void> {
-    const { clock, log, dial = grpcChannel, registration } = this.#deps;
+    const { clock, log, dial = tcpChannel, registration } = this.#deps;
     let channel = this.#channels.get(address);
     if (!channel) {
       channel = dial(address);

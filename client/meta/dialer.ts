@@ -1,6 +1,6 @@
 import type { Clock } from '../../common/clock.js';
 import { type ClientEnvelope, MetaServiceDefinition, type ServerEnvelope } from '../../proto/gen/meta.js';
-import { CallStream, grpcChannel, type RpcDialer } from '../../proto/rpc.js';
+import { CallStream, type RpcDialer, tcpChannel } from '../../proto/rpc.js';
 
 export type ClientBody = NonNullable<ClientEnvelope['body']>;
 
@@ -23,11 +23,8 @@ export interface MetaConnectionEvents {
 /** Opens a stream at once; that nobody listens shows as its end. */
 export type MetaDialer = (address: string, events: MetaConnectionEvents) => MetaConnection;
 
-/**
- * Dials over gRPC, or what is handed in. Each stream has its own channel: a channel that failed once holds later streams back for its own
- * back-off, and the session has a better one.
- */
-export function grpcDialer(clock: Clock, dial: RpcDialer = grpcChannel): MetaDialer {
+/** Dials over TCP, or over what is handed in. */
+export function streamDialer(clock: Clock, dial: RpcDialer = tcpChannel): MetaDialer {
   return (address, events) => {
     const channel = dial(address);
     const stream = channel.openStream(MetaServiceDefinition.fullName, MetaServiceDefinition.methods.connect);

@@ -3,7 +3,7 @@ import type { Logger } from '../../common/logger.js';
 import type { Prng } from '../../common/prng.js';
 import type { RaftEnvelope, RaftHello, RaftMessage, SnapshotChunk } from '../../proto/gen/raft.js';
 import { RaftServiceDefinition } from '../../proto/gen/raft.js';
-import { grpcChannel, type RpcDialer, type RpcServices } from '../../proto/rpc.js';
+import { type RpcDialer, type RpcServices, tcpChannel } from '../../proto/rpc.js';
 import { PROTOCOL_VERSION } from '../../proto/types.js';
 import type { ReplicaIdentity } from './format.js';
 import { messageProblem } from './message-check.js';
@@ -56,7 +56,7 @@ export class Peers {
 
   constructor(options: PeersOptions) {
     this.#options = options;
-    const { identity, peers, clock, prng, log, dial = grpcChannel, events } = options;
+    const { identity, peers, clock, prng, log, dial = tcpChannel, events } = options;
     for (const { id, address } of peers) {
       this.#addresses.set(id, address);
       if (id === identity.serverId) continue;
