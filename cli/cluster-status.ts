@@ -1,5 +1,5 @@
 import { AdminServiceDefinition, type StatusReply } from '../proto/gen/admin.js';
-import { type Pg, ReplicaState } from '../proto/gen/cluster.js';
+import { type ClusterMap, ReplicaState } from '../proto/gen/cluster.js';
 import { RpcClient } from '../proto/rpc.js';
 
 /** The state of a cluster as its metaservers tell it, in the shape that `holdfast status --json` prints. */
@@ -93,7 +93,7 @@ export function mergeStatus(
     name: `chunkserver-${one.id}`,
   }));
   const expected = expectedChunkservers || leader?.configuredChunkservers || 0;
-  const pgs = countPgs(leader?.map?.pgs ?? [], leader?.map?.replicas ?? 0);
+  const pgs = countPgs(leader?.map);
   const problems: string[] = [];
   if (!leader) problems.push('no leader is known');
   for (const one of metaservers) if (!one.alive) problems.push(`${one.name} does not answer`);
@@ -103,6 +103,7 @@ export function mergeStatus(
   if (leader && pgs.total === 0) problems.push('no data is placed yet');
   if (pgs.inSync < pgs.total)
     problems.push(`${pgs.total - pgs.inSync} of ${pgs.total} PGs lack an in-sync replica`);
+  problems.push(...missingDisks(leader?.map));
   return {
     healthy: problems.length === 0,
     problems,
@@ -146,14 +147,34 @@ function mergeMetaservers(
     .sort((a, b) => a.id - b.id);
 }
 
-function countPgs(pgs: Pg[], replicas: number): ClusterStatus['pgs'] {
+const { REPLICA_IN_SYNC, REPLICA_RECOVERING } = ReplicaState;
+
+function countPgs(map: ClusterMap | undefined): ClusterStatus['pgs'] {
+  const { pgs = [], replicas = 0, servers = [] } = map ?? {};
+  const alive = new Set(servers.filter((server) => server.alive).map((server) => server.id));
   const count = { total: pgs.length, inSync: 0, recovering: 0, degraded: 0, unavailable: 0 };
   for (const pg of pgs) {
-    const inSync = pg.replicas.filter((one) => one.state === ReplicaState.REPLICA_IN_SYNC).length;
-    if (inSync >= Math.min(replicas, pg.replicas.length) && pg.replicas.length >= replicas) count.inSync++;
+    const inSync = pg.replicas.filter((one) => one.state === REPLICA_IN_SYNC);
+    if (inSync.length >= Math.min(replicas, pg.replicas.length) && pg.replicas.length >= replicas)
+      count.inSync++;
     else count.degraded++;
-    if (pg.replicas.some((one) => one.state === ReplicaState.REPLICA_RECOVERING)) count.recovering++;
-    if (inSync === 0) count.unavailable++;
+    if (pg.replicas.some((one) => one.state === REPLICA_RECOVERING)) count.recovering++;
+    if (!inSync.some((one) => alive.has(one.server))) count.unavailable++;
   }
   return count;
+}
+
+/** Which disks are missed by PGs of which nobody else has everything that was acknowledged, a line for each server. */
+function missingDisks(map: ClusterMap | undefined): string[] {
+  const missed = new Map<string, number>();
+  for (const { replicas } of map?.pgs ?? []) {
+    if (replicas.some((one) => one.state === REPLICA_IN_SYNC)) continue;
+    const wanted = replicas.filter((one) => one.wholeDisk);
+    const text = wanted.map((one) => `disk ${one.wholeDisk} of chunkserver-${one.server}`).join(' or ');
+    missed.set(text, (missed.get(text) ?? 0) + 1);
+  }
+  return [...missed].map(
+    ([text, pgs]) =>
+      `${pgs} PGs are unavailable: only ${text} holds all that was acknowledged; bring it back`,
+  );
 }

@@ -260,7 +260,8 @@ export class Primary implements OpOwner {
     const servers = [this.#ctx.env.self, ...this.#members];
     const barrier: Barrier = { request, waits: new Set(servers), caughtUp: 0 };
     this.#barriers.add(barrier);
-    this.#ctx.emit({ kind: 'sync', barrier, servers });
+    // A lost one is waited for until the map drops it: a server that is reached again may have another disk by now.
+    this.#ctx.emit({ kind: 'sync', barrier, servers: servers.filter((server) => !this.#ctx.isLost(server)) });
   }
 
   #holds(ino: number): boolean {
@@ -347,6 +348,7 @@ export class Primary implements OpOwner {
       this.linkDown(server, error.message, now);
       return;
     }
+    if (this.#ctx.isLost(server)) return;
     known.waits.delete(server);
     this.#passBarrier(known, now);
   }

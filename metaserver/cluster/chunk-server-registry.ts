@@ -1,5 +1,6 @@
 import type { ChunkServerStatus } from '../../proto/gen/admin.js';
 import { type ClusterMap, type Heartbeat, type PgStatus, ReplicaState } from '../../proto/gen/cluster.js';
+import { primaryOf } from './pg-change.js';
 
 /** PGs of which one heartbeat may report progress: far above what a server holds. */
 export const PG_REPORTS_MAX = 65_536;
@@ -92,7 +93,7 @@ interface PgCounts {
 function countPgs(map: ClusterMap): Map<number, PgCounts> {
   const counts = new Map<number, PgCounts>();
   for (const pg of map.pgs) {
-    const primary = primaryOf(pg.replicas);
+    const primary = primaryOf(pg);
     for (const { server, state } of pg.replicas) {
       const count = counts.get(server) ?? { held: 0, inSync: 0, recovering: 0, primary: 0 };
       count.held++;
@@ -103,9 +104,4 @@ function countPgs(map: ClusterMap): Map<number, PgCounts> {
     }
   }
   return counts;
-}
-
-/** The first in-sync replica's server; undefined when there is none. */
-export function primaryOf(replicas: readonly { server: number; state: ReplicaState }[]): number | undefined {
-  return replicas.find((replica) => replica.state === ReplicaState.REPLICA_IN_SYNC)?.server;
 }

@@ -21,8 +21,9 @@ import type { LeaderDuty, Leadership } from '../service/leadership.js';
 import { GREETING_TIMEOUT_MS, type MetaReplica, type MetaState } from '../service/ports.js';
 import type { CommandBody, Proposer } from '../service/proposer.js';
 import { ChunkServerLink, type LinkHost } from './chunk-server-link.js';
-import { type ChunkServerRegistry, primaryOf } from './chunk-server-registry.js';
+import type { ChunkServerRegistry } from './chunk-server-registry.js';
 import { LIVENESS_TICK_MS, Liveness, type LivenessEvent } from './liveness.js';
+import { primaryOf } from './pg-change.js';
 import { placePgs } from './placement.js';
 import { checkCluster, checkRequest, checkStranger } from './registration.js';
 import { Rejoin } from './rejoin.js';
@@ -172,12 +173,12 @@ export class ClusterService implements LeaderDuty, LinkHost {
     const pg = this.#map?.pgs[report.pg];
     // A report about an older state of the PG: the reporter has, or gets, the newer map.
     if (!pg || pg.epoch !== report.epoch) return;
-    if (primaryOf(pg.replicas) !== reporter) {
+    if (primaryOf(pg) !== reporter) {
       // Only the primary knows who does not follow it. That it fails itself shows in its own stream.
       throw new HoldfastError('NOT_PRIMARY', `chunkserver ${reporter} does not lead PG ${report.pg}`);
     }
     const { server, reason } = report;
-    const led = (this.#map?.pgs ?? []).filter((other) => primaryOf(other.replicas) === reporter);
+    const led = (this.#map?.pgs ?? []).filter((other) => primaryOf(other) === reporter);
     const affected = led.filter((other) => receivesWrites(other, server));
     const fresh = affected.filter((other) => !this.#drops.has(dropKey(other, server)));
     if (fresh.length > 0) {
@@ -189,7 +190,7 @@ export class ClusterService implements LeaderDuty, LinkHost {
   async replicaCaughtUp(link: ChunkServerLink, report: ReplicaCaughtUp): Promise<void> {
     const pg = this.#map?.pgs[report.pg];
     if (!pg || pg.epoch !== report.epoch) return;
-    if (primaryOf(pg.replicas) !== link.info?.id) throw new HoldfastError('NOT_PRIMARY');
+    if (primaryOf(pg) !== link.info?.id) throw new HoldfastError('NOT_PRIMARY');
     await this.#propose({ $case: 'replicaInSync', value: report });
   }
 

@@ -4,22 +4,19 @@ import {
   type ChunkServerInfo,
   type ClusterMap,
   type Pg,
-  type Replica,
   type ReplicaCaughtUp,
   ReplicaState,
 } from '../../proto/gen/cluster.js';
 import type { Command, CreatePgs, InitCluster, ReplicaDrop } from '../../proto/gen/meta.js';
+import { changeState, type PgView, pgView, primaryOf, renewInterval, wipeReplica } from './pg-change.js';
 
 /**
  * The commands that change the cluster map, as pure functions on it.
  *
- * Invariants, whatever the commands:
- *  - a PG that once had an in-sync replica always has one (the last one stays, even if its server is down: nobody else
- *    holds every acknowledged write);
- *  - a replica becomes in-sync again only by ReplicaCaughtUp for the PG's present epoch;
- *  - epochs and intervals only rise; every change of a PG raises its epoch by one, and a change of the primary sets the
- *    interval to the new epoch; every change of the map raises its version by one;
- *  - a command that would change nothing returns the very same map.
+ * Invariants, whatever the commands: those of pg-change.ts for each PG, and
+ *  - a replica becomes in-sync only by ReplicaCaughtUp for the PG's present epoch, or because its disk is known to hold
+ *    every acknowledged write while no other replica is in-sync;
+ *  - every change of the map raises its version by one; a command that would change nothing returns the very same map.
  * The order of the replicas is fixed at creation, and the first in-sync one is the primary: after every failure and
  * return the primaries are spread as placement spread them.
  */
@@ -27,6 +24,14 @@ export type MapCommand = Extract<
   NonNullable<Command['body']>,
   { $case: 'putChunkServer' | 'serverDown' | 'replicaDrop' | 'replicaInSync' | 'createPgs' }
 >;
+
+/** What the rest of the state machine knows when a command is applied. */
+export interface MapFacts {
+  /** Nothing is, or waits to be, stored in the cluster: no PG holds anything that could be missed. */
+  nothingStored: boolean;
+}
+
+const SOMETHING_STORED: MapFacts = { nothingStored: false };
 
 const { REPLICA_OUT, REPLICA_RECOVERING, REPLICA_IN_SYNC } = ReplicaState;
 
@@ -47,10 +52,10 @@ export function createMap(op: InitCluster): ClusterMap {
 }
 
 /** The map after the command: the same object when nothing changes. @throws HoldfastError EINVAL, ENOENT */
-export function applyMapCommand(map: ClusterMap, command: MapCommand): ClusterMap {
+export function applyMapCommand(map: ClusterMap, command: MapCommand, facts = SOMETHING_STORED): ClusterMap {
   switch (command.$case) {
     case 'putChunkServer':
-      return putServer(map, command.value.server);
+      return putServer(map, command.value.server, facts);
     case 'serverDown':
       return serverDown(map, command.value.server);
     case 'replicaDrop':
@@ -65,7 +70,7 @@ export function applyMapCommand(map: ClusterMap, command: MapCommand): ClusterMa
 }
 
 /** A server has registered: new, returned, moved, or with an empty disk. */
-function putServer(map: ClusterMap, info: ChunkServerInfo | undefined): ClusterMap {
+function putServer(map: ClusterMap, info: ChunkServerInfo | undefined, facts: MapFacts): ClusterMap {
   if (!info || info.id < 1) throw new HoldfastError('EINVAL', 'a chunkserver needs an id');
   const known = map.servers.find((server) => server.id === info.id);
   if (!known && map.servers.length >= MAX_SERVERS) throw new HoldfastError('EINVAL', 'too many servers');
@@ -73,37 +78,47 @@ function putServer(map: ClusterMap, info: ChunkServerInfo | undefined): ClusterM
   const servers = known
     ? map.servers.map((other) => (other === known ? server : other))
     : [...map.servers, server].sort((a, b) => a.id - b.id);
+  const view = pgView({ servers, minInSync: map.minInSync });
   const wiped = known !== undefined && known.diskUuid !== info.diskUuid;
-  const pgs = changeReplicas(map, info.id, (state) => {
-    // What it holds may be behind; a wiped disk holds nothing.
-    if (state === REPLICA_OUT) return REPLICA_RECOVERING;
-    return wiped ? REPLICA_RECOVERING : state;
+  const pgs = changePgs(map, (pg) => {
+    if (!wiped) {
+      // What it holds may be behind.
+      return changeState(pg, info.id, view, (state) => (state === REPLICA_OUT ? REPLICA_RECOVERING : state));
+    }
+    const after = wipeReplica(pg, info.id, known.diskUuid, view);
+    // An empty disk lacks nothing of an empty file system.
+    return primaryOf(after) === undefined && facts.nothingStored ? keepInSync(pg, info.id) : after;
   });
   if (pgs === map.pgs && known && sameServer(known, server)) return map;
   return { ...map, version: map.version + 1, servers, pgs };
+}
+
+function keepInSync(pg: Pg, server: number): Pg {
+  return primaryOf(pg) === server ? renewInterval(pg) : pg;
 }
 
 /** A server is certainly not serving any more. */
 function serverDown(map: ClusterMap, id: number): ClusterMap {
   const known = map.servers.find((server) => server.id === id);
   if (!known) throw new HoldfastError('ENOENT', `no chunkserver ${id}`);
-  const pgs = changeReplicas(map, id, () => REPLICA_OUT);
-  if (pgs === map.pgs && !known.alive) return map;
   const servers = map.servers.map((server) => (server === known ? { ...server, alive: false } : server));
+  const view = pgView({ servers, minInSync: map.minInSync });
+  const pgs = changePgs(map, (pg) => changeState(pg, id, view, () => REPLICA_OUT));
+  if (pgs === map.pgs && !known.alive) return map;
   return { ...map, version: map.version + 1, servers, pgs };
 }
 
 /** A replica did not take a write: it has to catch up, or is out while its server is. One that was recovering is out. */
 function replicaDrop(map: ClusterMap, op: ReplicaDrop): ClusterMap {
   const alive = map.servers.some((server) => server.id === op.server && server.alive);
-  return changeOne(map, op, (state) =>
-    state === REPLICA_IN_SYNC && alive ? REPLICA_RECOVERING : REPLICA_OUT,
-  );
+  const to = (state: ReplicaState) => (state === REPLICA_IN_SYNC && alive ? REPLICA_RECOVERING : REPLICA_OUT);
+  return changeOne(map, op, (pg, view) => changeState(pg, op.server, view, to));
 }
 
 /** The primary has given a recovering replica everything. */
 function replicaCaughtUp(map: ClusterMap, op: ReplicaCaughtUp): ClusterMap {
-  return changeOne(map, op, (state) => (state === REPLICA_RECOVERING ? REPLICA_IN_SYNC : state));
+  const to = (state: ReplicaState) => (state === REPLICA_RECOVERING ? REPLICA_IN_SYNC : state);
+  return changeOne(map, op, (pg, view) => changeState(pg, op.server, view, to));
 }
 
 /** The first placement; a second one is ignored. */
@@ -129,18 +144,13 @@ function createPgs(map: ClusterMap, op: CreatePgs): ClusterMap {
   return { ...map, version: map.version + 1, pgs };
 }
 
-/** The server id of a PG's primary: its first in-sync replica; undefined when there is none. */
-export function primaryOf(pg: Pg): number | undefined {
-  return pg.replicas.find((replica) => replica.state === REPLICA_IN_SYNC)?.server;
-}
+type Change = (pg: Pg, view: PgView) => Pg;
 
-type Transition = (state: ReplicaState) => ReplicaState;
-
-/** All PGs of a server; the same array when none of them changes. */
-function changeReplicas(map: ClusterMap, server: number, transition: Transition): Pg[] {
+/** All PGs; the same array when none of them changes. */
+function changePgs(map: ClusterMap, change: (pg: Pg) => Pg): Pg[] {
   let changed = false;
   const pgs = map.pgs.map((pg) => {
-    const after = changeReplica(pg, server, transition);
+    const after = change(pg);
     changed ||= after !== pg;
     return after;
   });
@@ -148,32 +158,13 @@ function changeReplicas(map: ClusterMap, server: number, transition: Transition)
 }
 
 /** One PG, if the command is of its present epoch. */
-function changeOne(
-  map: ClusterMap,
-  op: { pg: number; epoch: number; server: number },
-  transition: Transition,
-): ClusterMap {
+function changeOne(map: ClusterMap, op: { pg: number; epoch: number }, change: Change): ClusterMap {
   const before = map.pgs[op.pg];
   if (!before || before.epoch !== op.epoch) return map;
-  const after = changeReplica(before, op.server, transition);
+  const after = change(before, pgView(map));
   if (after === before) return map;
   const pgs = map.pgs.with(op.pg, after);
   return { ...map, version: map.version + 1, pgs };
-}
-
-/** The PG with a replica's new state, unless that would take its last in-sync replica; the same when nothing changes. */
-function changeReplica(pg: Pg, server: number, transition: Transition): Pg {
-  const index = pg.replicas.findIndex((replica) => replica.server === server);
-  const replica = pg.replicas[index];
-  if (!replica) return pg;
-  const state = transition(replica.state);
-  if (state === replica.state) return pg;
-  const inSync = pg.replicas.filter((other) => other.state === REPLICA_IN_SYNC);
-  if (replica.state === REPLICA_IN_SYNC && inSync.length === 1) return pg;
-  const replicas: Replica[] = pg.replicas.with(index, { server, state });
-  const epoch = pg.epoch + 1;
-  const after = { ...pg, epoch, replicas };
-  return primaryOf(after) === primaryOf(pg) ? after : { ...after, interval: epoch };
 }
 
 function sameServer(a: ChunkServerInfo, b: ChunkServerInfo): boolean {

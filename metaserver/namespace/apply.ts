@@ -57,7 +57,7 @@ function applyBody(context: ApplyContext, body: CommandBody): CommandResult {
     case 'replicaDrop':
     case 'replicaInSync':
     case 'createPgs':
-      return success({ mapChanged: cluster.change(batch.txn, body) });
+      return success({ mapChanged: cluster.change(batch, body) });
     default:
       return unreachable(body);
   }

@@ -81,9 +81,11 @@ export class ClusterState {
   }
 
   /** True when the command changed the map. */
-  change(txn: KvTransaction, command: MapCommand): boolean {
+  change({ txn, counters }: Batch, command: MapCommand): boolean {
     const before = this.require();
-    const after = applyMapCommand(before, command);
+    // The root alone: no file's data can be missed, for a deleted one counts until its data is gone.
+    const nothingStored = counters.inodes === 1;
+    const after = applyMapCommand(before, command, { nothingStored });
     if (after === before) return false;
     this.put(txn, after);
     return true;

@@ -2,9 +2,10 @@ import type { Clock } from '../../common/clock.js';
 import type { Logger } from '../../common/logger.js';
 import type { InitCluster } from '../../proto/gen/meta.js';
 import type { RpcServices } from '../../proto/rpc.js';
-import { ChunkServerRegistry, primaryOf } from '../cluster/chunk-server-registry.js';
+import { ChunkServerRegistry } from '../cluster/chunk-server-registry.js';
 import { ClusterService } from '../cluster/cluster-service.js';
 import { LEADER_GRACE_MS } from '../cluster/liveness.js';
+import { primaryOf } from '../cluster/pg-change.js';
 import { AdminService } from './admin-service.js';
 import { type Capacity, ClientService } from './client-service.js';
 import type { ClientStream } from './client-stream.js';
@@ -67,7 +68,7 @@ export function createServices(options: ServicesOptions): Services {
     proposer,
     sessions,
     primary: (pg) => {
-      const server = primaryOf(cluster.map?.pgs[pg]?.replicas ?? []);
+      const server = primaryOf(cluster.map?.pgs[pg] ?? { replicas: [] });
       return server !== undefined && cluster.connected(server) ? server : undefined;
     },
     pgCount: () => cluster.map?.pgs.length ?? 0,

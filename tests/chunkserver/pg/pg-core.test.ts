@@ -157,6 +157,21 @@ describe('the primary of a group', () => {
     assert.deepEqual([synced(3), synced(1), synced(2)], [[], [], [undefined]]);
   });
 
+  it('takes no sync from a replica that was lost and is reached again, for its disk may be another one', () => {
+    const f = new CoreFixture().lead();
+    const [earlier] = only(f.request('sync'), 'sync');
+    f.step({ kind: 'linkDown', server: 2, side: 'out', reason: 'killed' });
+    f.step({ kind: 'linkUp', server: 2, side: 'out' });
+    const [later] = only(f.request('sync'), 'sync');
+    assert.deepEqual(later?.servers, [1, 3]);
+    for (const { barrier } of [earlier!, later!]) {
+      for (const server of [1, 2, 3])
+        assert.deepEqual(answers(f.step({ kind: 'synced', barrier, server, error: undefined })), []);
+    }
+    const dropped = f.map(pgMap(2, 1, [1, IN_SYNC], [2, RECOVERING], [3, IN_SYNC]));
+    assert.deepEqual(answers(dropped), [undefined, undefined]);
+  });
+
   it('deletes an inode of which it holds nothing by a sync alone', async () => {
     const f = new CoreFixture().lead();
     assert.deepEqual(

@@ -1,10 +1,6 @@
 import { silentLogger } from '../../../common/logger.js';
-import {
-  applyMapCommand,
-  createMap,
-  type MapCommand,
-  primaryOf,
-} from '../../../metaserver/cluster/map-commands.js';
+import { applyMapCommand, createMap, type MapCommand } from '../../../metaserver/cluster/map-commands.js';
+import { primaryOf } from '../../../metaserver/cluster/pg-change.js';
 import { type ErrorName, errorCode } from '../../../proto/errors.js';
 import {
   type ChunkServerEnvelope,

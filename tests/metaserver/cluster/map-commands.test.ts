@@ -1,14 +1,16 @@
 import assert from 'node:assert/strict';
 import fc from 'fast-check';
-import {
-  applyMapCommand,
-  createMap,
-  type MapCommand,
-  primaryOf,
-} from '../../../metaserver/cluster/map-commands.js';
+import { applyMapCommand, createMap, type MapCommand } from '../../../metaserver/cluster/map-commands.js';
+import { primaryOf } from '../../../metaserver/cluster/pg-change.js';
 import { placePgs } from '../../../metaserver/cluster/placement.js';
 import { HoldfastError } from '../../../proto/errors.js';
-import { type ChunkServerInfo, type ClusterMap, type Pg, ReplicaState } from '../../../proto/gen/cluster.js';
+import {
+  type ChunkServerInfo,
+  type ClusterMap,
+  type Pg,
+  type Replica,
+  ReplicaState,
+} from '../../../proto/gen/cluster.js';
 
 const { REPLICA_OUT, REPLICA_RECOVERING, REPLICA_IN_SYNC } = ReplicaState;
 const PG_COUNT = 6;
@@ -42,7 +44,7 @@ const caughtUp = (pg: number, epoch: number, server: number): MapCommand => ({
 const create = (pgs: Pg[]): MapCommand => ({ $case: 'createPgs', value: { pgs } });
 
 function run(map: ClusterMap, ...commands: MapCommand[]): ClusterMap {
-  return commands.reduce(applyMapCommand, map);
+  return commands.reduce((before, command) => applyMapCommand(before, command), map);
 }
 
 /** Three servers, PGs placed. */
@@ -51,13 +53,15 @@ function threeServers(): ClusterMap {
   return run(map, create(placePgs(map.servers, PG_COUNT, 3)));
 }
 
-/** A PG as text: "epoch/interval 1I 2R 3O". */
+/** A PG as text: "epoch/interval 1I 2R 3O=whole-disk". */
 function show(pg: Pg | undefined): string {
   const letters = { [REPLICA_OUT]: 'O', [REPLICA_RECOVERING]: 'R', [REPLICA_IN_SYNC]: 'I' } as Record<
     number,
     string
   >;
-  return `${pg?.epoch}/${pg?.interval} ${pg?.replicas.map(({ server, state }) => `${server}${letters[state]}`).join(' ')}`;
+  const one = ({ server, state, wholeDisk }: Replica): string =>
+    `${server}${letters[state]}${wholeDisk ? `=${wholeDisk}` : ''}`;
+  return `${pg?.epoch}/${pg?.interval} ${pg?.replicas.map(one).join(' ')}`;
 }
 
 /** The one PG whose replicas are listed as 1 2 3, to read the transitions easily. */
@@ -132,7 +136,7 @@ describe('cluster map commands', () => {
   it('takes a dead server out; the next in-sync replica becomes primary in a new interval', () => {
     assert.equal(shows(onePg(), down(1)), '2/2 1O 2I 3I');
     assert.equal(shows(onePg(), down(2)), '2/1 1I 2O 3I');
-    assert.equal(shows(onePg(), down(1), down(2)), '3/3 1O 2O 3I');
+    assert.equal(shows(onePg(), down(1), down(2)), '3/3 1O 2O=disk-2 3I');
     const map = run(onePg(), down(1));
     assert.deepEqual(
       map.servers.map(({ alive }) => alive),
@@ -143,10 +147,10 @@ describe('cluster map commands', () => {
 
   it('leaves the last in-sync replica in-sync, down or not', () => {
     const alone = [down(1), down(2)];
-    assert.equal(shows(onePg(), ...alone, down(3)), '3/3 1O 2O 3I');
+    assert.equal(shows(onePg(), ...alone, down(3)), '3/3 1O 2O=disk-2 3I');
     assert.equal(run(onePg(), ...alone, down(3)).servers[2]?.alive, false);
-    assert.equal(shows(onePg(), ...alone, drop(0, 3, 3)), '3/3 1O 2O 3I');
-    assert.equal(shows(onePg(), ...alone, down(3), put(3)), '3/3 1O 2O 3I');
+    assert.equal(shows(onePg(), ...alone, drop(0, 3, 3)), '3/3 1O 2O=disk-2 3I');
+    assert.equal(shows(onePg(), ...alone, down(3), put(3)), '3/3 1O 2O=disk-2 3I');
   });
 
   it('lets a returned server recover, and takes it back only at the present epoch', () => {
@@ -159,11 +163,48 @@ describe('cluster map commands', () => {
     assert.equal(shows(onePg(), ...returned, down(1)), '4/2 1O 2I 3I');
   });
 
-  it('makes a server with another disk recover, unless nobody else has the data', () => {
+  it('makes a server with another disk recover, whether its death was noticed or not', () => {
     const wiped = put(1, { diskUuid: 'new' });
     assert.equal(shows(onePg(), wiped), '2/2 1R 2I 3I');
     assert.equal(shows(onePg(), down(1), wiped), '3/2 1R 2I 3I');
-    assert.equal(shows(onePg(), down(2), down(3), wiped), '3/1 1I 2O 3O');
+    assert.equal(shows(onePg(), down(1), wiped, put(1, { diskUuid: 'newer' })), '3/2 1R 2I 3I');
+  });
+
+  it('remembers the disks that hold everything, until a write may be acknowledged without them', () => {
+    assert.equal(shows(onePg(), down(2)), '2/1 1I 2O 3I');
+    assert.equal(shows(onePg(), down(2), down(3)), '3/1 1I 2O 3O=disk-3');
+    const alone = [down(2), down(3), put(3), put(2)];
+    assert.equal(shows(onePg(), ...alone), '5/1 1I 2R 3R=disk-3');
+    assert.equal(shows(onePg(), ...alone, caughtUp(0, 5, 2)), '6/1 1I 2I 3R');
+  });
+
+  it('lets the disk that was in-sync before take over when the last in-sync one is replaced by an empty one', () => {
+    const wiped = put(1, { diskUuid: 'new' });
+    const alone = [down(2), down(3)];
+    assert.equal(shows(onePg(), ...alone, put(3), put(2), wiped), '6/6 1R=disk-1 2R 3I');
+    assert.equal(shows(onePg(), ...alone, put(2), wiped), '5/5 1R=disk-1 2R 3O=disk-3');
+    assert.equal(shows(onePg(), ...alone, put(2), wiped, put(3)), '6/6 1R=disk-1 2R 3I');
+    assert.equal(shows(onePg(), ...alone, put(2), wiped, put(3), caughtUp(0, 6, 2)), '7/7 1R 2I 3I');
+  });
+
+  it('leaves a PG without a primary when nobody has all of it, until that disk comes back', () => {
+    const gone = [down(2), down(3), put(3, { diskUuid: 'x' }), down(1), put(1, { diskUuid: 'y' }), put(2)];
+    const map = run(onePg(), ...gone);
+    assert.equal(show(map.pgs[0]), '6/5 1R=disk-1 2R 3R=disk-3');
+    assert.equal(primaryOf(map.pgs[0] as Pg), undefined);
+    assert.equal(shows(map, caughtUp(0, 5, 2)), show(map.pgs[0]));
+    assert.equal(shows(map, down(3), put(3)), '8/8 1R=disk-1 2R 3I');
+    assert.equal(shows(map, put(1)), '7/7 1I 2R 3R=disk-3');
+  });
+
+  it('takes an empty disk for whole while nothing is stored in the cluster', () => {
+    const map = run(onePg(), down(2), down(3));
+    const wiped = put(1, { diskUuid: 'new' });
+    assert.equal(show(applyMapCommand(map, wiped, { nothingStored: true }).pgs[0]), '4/4 1I 2O 3O=disk-3');
+    assert.equal(
+      show(applyMapCommand(map, wiped, { nothingStored: false }).pgs[0]),
+      '4/4 1R=disk-1 2O 3O=disk-3',
+    );
   });
 
   it('drops a replica of the named epoch: to recover if its server is alive, else out', () => {
@@ -238,20 +279,73 @@ function checkStep(before: ClusterMap, after: ClusterMap, command: MapCommand): 
   assert.equal(after === before, !changed);
   if (command.$case !== 'putChunkServer')
     assert.equal(applyMapCommand(after, command), after, 'a repeat changes nothing');
+  const disks = new Map(after.servers.map((info) => [info.id, info.diskUuid]));
   for (const pg of after.pgs) {
     const old = before.pgs[pg.id] as Pg;
     assert.deepEqual(
       pg.replicas.map((r) => r.server),
       old.replicas.map((r) => r.server),
     );
-    assert.ok(primaryOf(pg) !== undefined, 'somebody is in-sync');
+    if (primaryOf(pg) === undefined)
+      assert.ok(
+        pg.replicas.some(({ wholeDisk }) => wholeDisk),
+        'the disk that is missed is known',
+      );
     const same = JSON.stringify(pg.replicas) === JSON.stringify(old.replicas);
     assert.equal(pg.epoch - old.epoch, same ? 0 : 1);
     assert.equal(pg.interval, primaryOf(pg) === primaryOf(old) ? old.interval : pg.epoch);
     for (const [index, replica] of pg.replicas.entries()) {
       if (replica.state !== REPLICA_IN_SYNC || old.replicas[index]?.state === REPLICA_IN_SYNC) continue;
-      assert.equal(command.$case, 'replicaInSync');
-      assert.deepEqual(command.value, { pg: pg.id, epoch: old.epoch, server: replica.server });
+      if (command.$case === 'replicaInSync')
+        assert.deepEqual(command.value, { pg: pg.id, epoch: old.epoch, server: replica.server });
+      else assert.equal(old.replicas[index]?.wholeDisk, disks.get(replica.server));
     }
   }
 }
+
+/**
+ * A file system of one write after the other, each on all in-sync disks when at least two are: whoever is in-sync by the
+ * map, on whichever disk, must hold all of them.
+ */
+describe('in-sync replicas', () => {
+  const server = fc.integer({ min: 1, max: 3 });
+  const step = fc.oneof(
+    fc.record({ kind: fc.constant('down' as const), server }),
+    fc.record({ kind: fc.constant('put' as const), server, disk: fc.constantFrom('a', 'a', 'b') }),
+    fc.record({ kind: fc.constantFrom('drop' as const, 'caughtUp' as const, 'caughtUp' as const), server }),
+    fc.record({ kind: fc.constant('write' as const), server }),
+  );
+
+  it('hold every acknowledged write, whatever disks come and go', () => {
+    fc.assert(
+      fc.property(fc.array(step, { minLength: 5, maxLength: 60 }), (steps) => {
+        let map = onePg();
+        let acknowledged = 0;
+        const held = new Map<string, number>();
+        const disk = (id: number): string => map.servers[id - 1]?.diskUuid ?? '';
+        const inSync = (): number[] =>
+          (map.pgs[0] as Pg).replicas.filter((r) => r.state === REPLICA_IN_SYNC).map((r) => r.server);
+        for (const s of steps) {
+          const epoch = map.pgs[0]?.epoch ?? 0;
+          if (s.kind === 'down') map = run(map, down(s.server));
+          else if (s.kind === 'drop') map = run(map, drop(0, epoch, s.server));
+          else if (s.kind === 'put')
+            map = run(map, put(s.server, s.disk === 'a' ? {} : { diskUuid: `b-${s.server}` }));
+          else if (s.kind === 'write') {
+            if (inSync().length < 2) continue;
+            acknowledged++;
+            for (const id of inSync()) held.set(disk(id), acknowledged);
+          } else {
+            // A primary that is alive vouches for a copy that was made equal to its own.
+            const primary = map.servers.find(({ id }) => id === primaryOf(map.pgs[0] as Pg));
+            if (!primary?.alive || !map.servers[s.server - 1]?.alive) continue;
+            held.set(disk(s.server), held.get(primary.diskUuid) ?? 0);
+            map = run(map, caughtUp(0, epoch, s.server));
+          }
+          for (const id of inSync()) assert.equal(held.get(disk(id)) ?? 0, acknowledged);
+        }
+      }),
+      { numRuns: 1000, seed: 3 },
+    );
+  });
+});

@@ -1,9 +1,5 @@
-import {
-  applyMapCommand,
-  createMap,
-  type MapCommand,
-  primaryOf,
-} from '../../../../metaserver/cluster/map-commands.js';
+import { applyMapCommand, createMap, type MapCommand } from '../../../../metaserver/cluster/map-commands.js';
+import { primaryOf } from '../../../../metaserver/cluster/pg-change.js';
 import type { ClusterMap } from '../../../../proto/gen/cluster.js';
 import { LEASE_MS } from '../../../../proto/types.js';
 import type { SimServer } from './server.js';
