@@ -1,0 +1,322 @@
+import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
+import { closeSync, existsSync, mkdirSync, openSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { fileURLToPath } from 'node:url';
+import {
+  type ClusterFile,
+  clusterFilePath,
+  newCluster,
+  type ServerAddress,
+  writeClusterFile,
+} from '../../../cli/cluster-file.js';
+import type { ClusterStatus } from '../../../cli/cluster-status.js';
+import { PROCESS_FLAGS } from '../../../cli/process-flags.js';
+import { serverSpecs } from '../../../cli/up-plan.js';
+import {
+  type CommandResult,
+  eventually,
+  mountsBelow,
+  ROOT,
+  run,
+  temporaryDirectory,
+} from '../../cluster/support/cluster.js';
+import { monotonicMs } from './monotonic.js';
+import { TestNetwork } from './network.js';
+
+/**
+ * A cluster in which every server and every client has a machine of its own: a network namespace with an address.
+ * Nothing restarts by itself: who killed it starts it again.
+ */
+
+const MAIN = join(ROOT, 'dist', 'cli', 'main.js');
+const HERE = dirname(fileURLToPath(import.meta.url));
+const ADMIN = 'admin';
+const START_TIMEOUT_MS = 90_000;
+const END_TIMEOUT_MS = 30_000;
+const PORT = 7400;
+const ENVIRONMENT = { ...process.env, UV_THREADPOOL_SIZE: '16', LC_ALL: 'C.UTF-8' };
+
+export interface LabOptions {
+  metaservers?: number;
+  chunkservers?: number;
+  clients?: number;
+  /** Further flags of each chunkserver. */
+  chunkserverFlags?: string[];
+}
+
+interface Process {
+  child: ChildProcess;
+  ended: boolean;
+}
+
+export class Lab {
+  readonly root: string;
+  readonly data: string;
+  readonly network: TestNetwork;
+  readonly metaservers: string[];
+  readonly chunkservers: string[];
+  readonly clients: string[];
+  readonly #cluster: ClusterFile;
+  readonly #options: LabOptions;
+  readonly #processes = new Map<string, Process>();
+  readonly #paused = new Set<string>();
+  #watch: ChildProcess | undefined;
+  #status: { asked: number; status: ClusterStatus | undefined } | undefined;
+
+  constructor(name: string, options: LabOptions = {}) {
+    const names = (kind: string, count: number): string[] =>
+      Array.from({ length: count }, (_, n) => `${kind}-${n + 1}`);
+    this.#options = options;
+    this.metaservers = names('metaserver', options.metaservers ?? 3);
+    this.chunkservers = names('chunkserver', options.chunkservers ?? 3);
+    this.clients = names('client', options.clients ?? 1);
+    this.root = temporaryDirectory(name);
+    this.data = join(this.root, 'data');
+    this.network = new TestNetwork([...this.servers, ...this.clients, ADMIN]);
+    const addresses = (servers: string[]): ServerAddress[] =>
+      servers.map((server, n) => ({ id: n + 1, host: this.network.address(server), port: PORT }));
+    this.#cluster = newCluster({
+      metaservers: addresses(this.metaservers),
+      chunkservers: addresses(this.chunkservers),
+      replicas: Math.min(3, this.chunkservers.length),
+    });
+  }
+
+  get servers(): string[] {
+    return [...this.metaservers, ...this.chunkservers];
+  }
+
+  get clusterFile(): string {
+    return clusterFilePath(this.data);
+  }
+
+  /** Makes network, servers and mounts; everything is healthy then. */
+  async open(): Promise<void> {
+    this.network.open();
+    for (const dir of ['log', ...this.servers]) mkdirSync(join(this.data, dir), { recursive: true });
+    await writeClusterFile(this.clusterFile, this.#cluster);
+    this.#startWatch();
+    for (const server of this.servers) this.start(server);
+    await this.waitHealthy(START_TIMEOUT_MS);
+    for (const client of this.clients) await this.mount(client);
+  }
+
+  /** The directory of a client's mount. */
+  mountPoint(client: string): string {
+    return join(this.root, client);
+  }
+
+  dataDir(server: string): string {
+    return join(this.data, server);
+  }
+
+  /** Starts a server that does not run. */
+  start(server: string): void {
+    const spec = serverSpecs(this.#cluster, this.data).find((one) => one.name === server);
+    if (!spec) throw new Error(`no server ${server}`);
+    const extra = server.startsWith('chunkserver') ? (this.#options.chunkserverFlags ?? []) : [];
+    this.#spawn(server, server, [...spec.args, ...extra]);
+  }
+
+  /** Mounts on a client's host; returns when the mount stands. */
+  async mount(client: string): Promise<string> {
+    const dir = this.mountPoint(client);
+    mkdirSync(dir, { recursive: true });
+    this.#spawn(client, client, ['mount', dir, '--foreground', '--cluster', this.clusterFile]);
+    await eventually(
+      `${client} mounts`,
+      () => {
+        if (mountsBelow(dir).length > 0) return true;
+        if (!this.alive(client)) throw new Error(`the mount ended\n${this.logs()}`);
+        return false;
+      },
+      START_TIMEOUT_MS,
+    );
+    return dir;
+  }
+
+  /** Unmounts as a user would, and mounts again: every cache is cold. @throws Error when the unmount fails */
+  async remount(client: string): Promise<string> {
+    await this.unmount(client);
+    return this.mount(client);
+  }
+
+  async unmount(client: string): Promise<void> {
+    const dir = this.mountPoint(client);
+    const result = await run(process.execPath, [MAIN, 'umount', dir], { timeoutMs: 120_000 });
+    if (result.code !== 0) throw new Error(`umount of ${client}: ${result.stderr}${result.stdout}`);
+    await this.#ended(client);
+  }
+
+  alive(name: string): boolean {
+    return this.#processes.get(name)?.ended === false;
+  }
+
+  /** Names of all processes that run now. */
+  running(): string[] {
+    return [...this.#processes.keys()].filter((name) => this.alive(name));
+  }
+
+  pid(name: string): number {
+    const pid = this.#processes.get(name)?.child.pid;
+    if (pid === undefined || !this.alive(name)) throw new Error(`${name} does not run`);
+    return pid;
+  }
+
+  /** kill -9; resolves when it is gone. */
+  async kill(name: string): Promise<void> {
+    process.kill(this.pid(name), 'SIGKILL');
+    await this.#ended(name);
+    if (this.clients.includes(name)) spawnSync('umount', ['-l', this.mountPoint(name)]);
+  }
+
+  /** SIGSTOP. */
+  pause(name: string): void {
+    process.kill(this.pid(name), 'SIGSTOP');
+    this.#paused.add(name);
+  }
+
+  /** SIGCONT. */
+  resume(name: string): void {
+    if (this.#paused.delete(name) && this.alive(name)) process.kill(this.pid(name), 'SIGCONT');
+  }
+
+  /** Everything on a server's disk is gone; it must not run. */
+  wipe(server: string): void {
+    if (this.alive(server)) throw new Error(`${server} runs`);
+    for (const entry of readdirSync(this.dataDir(server)))
+      rmSync(join(this.dataDir(server), entry), { recursive: true, force: true });
+  }
+
+  /** What the metaservers said last, and no earlier than now. */
+  async status(): Promise<ClusterStatus | undefined> {
+    const from = monotonicMs();
+    const found = await eventually('a status', () =>
+      this.#status && this.#status.asked >= from ? this.#status : undefined,
+    );
+    return found.status;
+  }
+
+  /** The last status that was read, at once. */
+  get lastStatus(): ClusterStatus | undefined {
+    return this.#status?.status;
+  }
+
+  /** The server that leads the metaservers. */
+  async leader(): Promise<string> {
+    return eventually('a leader', async () => {
+      const leader = (await this.status())?.leader;
+      return leader ? `metaserver-${leader.id}` : undefined;
+    });
+  }
+
+  async waitHealthy(timeoutMs = 60_000): Promise<ClusterStatus> {
+    try {
+      return await eventually(
+        'the cluster is healthy',
+        async () => {
+          const status = await this.status();
+          return status?.healthy ? status : undefined;
+        },
+        timeoutMs,
+      );
+    } catch (error) {
+      const problems = this.lastStatus?.problems.join('; ') ?? 'no metaserver answers';
+      throw new Error(`${(error as Error).message}: ${problems}\n${this.logs()}`);
+    }
+  }
+
+  /** A holdfast command on the administrator's host. */
+  holdfast(args: string[], timeoutMs?: number): Promise<CommandResult> {
+    const [command, ...prefix] = this.network.enter(ADMIN) as [string, ...string[]];
+    const argv = [...prefix, process.execPath, MAIN, ...args];
+    return run(command, argv, timeoutMs === undefined ? {} : { timeoutMs });
+  }
+
+  /** Resident memory of every process that runs, bytes. */
+  memory(): Map<string, number> {
+    const memory = new Map<string, number>();
+    for (const name of this.running()) {
+      try {
+        const status = readFileSync(`/proc/${this.pid(name)}/status`, 'utf8');
+        memory.set(name, Number(/^VmRSS:\s+(\d+)/m.exec(status)?.[1] ?? 0) * 1024);
+      } catch {
+        // it ended meanwhile
+      }
+    }
+    return memory;
+  }
+
+  /** The last lines of every log, for a failure's message. */
+  logs(lines = 8): string {
+    const dir = join(this.data, 'log');
+    if (!existsSync(dir)) return '';
+    return readdirSync(dir)
+      .map(
+        (file) => `== ${file}\n${readFileSync(join(dir, file), 'utf8').split('\n').slice(-lines).join('\n')}`,
+      )
+      .join('\n');
+  }
+
+  /** Stops and removes everything, whatever state it is in. Never throws. */
+  async close(): Promise<void> {
+    for (const name of [...this.#paused]) this.resume(name);
+    this.#watch?.kill('SIGKILL');
+    for (const dir of this.clients.map((client) => this.mountPoint(client))) abortMounts(dir);
+    for (const name of this.running()) process.kill(this.pid(name), 'SIGKILL');
+    for (const name of this.#processes.keys()) await this.#ended(name).catch(() => undefined);
+    for (const mount of mountsBelow(this.root)) spawnSync('umount', ['-l', mount]);
+    this.network.close();
+    rmSync(this.root, { recursive: true, force: true });
+  }
+
+  #spawn(name: string, host: string, args: string[]): void {
+    if (this.alive(name)) throw new Error(`${name} runs already`);
+    const log = openSync(join(this.data, 'log', `${name}.log`), 'a');
+    const [command, ...prefix] = this.network.enter(host) as [string, ...string[]];
+    const child = spawn(command, [...prefix, process.execPath, ...PROCESS_FLAGS, MAIN, ...args], {
+      // The pipe ends when this process dies, however it died: the servers stop then.
+      stdio: ['pipe', log, log],
+      detached: true,
+      env: { ...ENVIRONMENT, HOLDFAST_SUPERVISED: '1' },
+    });
+    closeSync(log);
+    const entry = { child, ended: false };
+    child.on('exit', () => {
+      entry.ended = true;
+    });
+    child.on('error', () => {
+      entry.ended = true;
+    });
+    this.#processes.set(name, entry);
+  }
+
+  #ended(name: string): Promise<boolean> {
+    return eventually(`${name} ends`, () => !this.alive(name), END_TIMEOUT_MS);
+  }
+
+  #startWatch(): void {
+    const [command, ...prefix] = this.network.enter(ADMIN) as [string, ...string[]];
+    const watch = spawn(
+      command,
+      [...prefix, process.execPath, join(HERE, 'status-watch.js'), this.clusterFile],
+      {
+        stdio: ['pipe', 'pipe', 'inherit'],
+      },
+    );
+    createInterface({ input: watch.stdout }).on('line', (line) => {
+      const { asked, status } = JSON.parse(line) as { asked: number; status: ClusterStatus | null };
+      this.#status = { asked, status: status ?? undefined };
+    });
+    this.#watch = watch;
+  }
+}
+
+/** Ends a mount although its process is dead, stopped or waits for servers that will not come. */
+function abortMounts(dir: string): void {
+  for (const mount of mountsBelow(dir)) {
+    spawnSync('umount', ['-f', mount]);
+    spawnSync('umount', ['-l', mount]);
+  }
+}
