@@ -92,6 +92,8 @@ export class HoldfastError extends Error {
   readonly detail: string;
   /** host:port of the leader, with NOT_LEADER where it is known. */
   leaderHint?: string;
+  /** The message that carried the error, when its body says more. */
+  reply?: unknown;
 
   constructor(errorName: ErrorName, detail?: string) {
     const code = codeOf.get(errorName) as number;

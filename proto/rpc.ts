@@ -158,6 +158,7 @@ export class CallStream<Out extends RequestEnvelope, In extends ReplyEnvelope> {
     }
     const error = errorFromCode(message.error, message.errorText || undefined);
     if (message.leaderHint) error.leaderHint = message.leaderHint;
+    error.reply = message;
     call.deferred.reject(error);
   }
 }

@@ -34,6 +34,8 @@ export const LEASE_MS = 1500;
 export const SESSION_TIMEOUT_MS = 30_000;
 /** A client believes its leases for so long after the sending of the last request that was answered: less than the session lasts, as clocks differ. */
 export const CLIENT_LEASE_MS = SESSION_TIMEOUT_MS - 2000;
+/** Changes in one MutationBatch. */
+export const BATCH_MUTATIONS_MAX = 512;
 /** Pending truncates of one inode; a further one waits. */
 export const MAX_PENDING_TRUNCATES = 16;
 

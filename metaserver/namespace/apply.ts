@@ -1,13 +1,21 @@
 import { unreachable } from '../../common/assert.js';
 import { HoldfastError } from '../../proto/errors.js';
-import { Command, type CommandResult, type Mutation, type MutationReply } from '../../proto/gen/meta.js';
+import {
+  Command,
+  type CommandResult,
+  type Mutation,
+  type MutationBatch,
+  type MutationReply,
+} from '../../proto/gen/meta.js';
 import type { Batch } from './batch.js';
 import type { ClusterState } from './cluster-state.js';
-import { commitWrite, setAttr } from './files.js';
+import { checkTime, commitWrite, setAttr } from './files.js';
 import { reclaimDone } from './reclaim.js';
 import { rename } from './rename.js';
+import { okReply } from './replies.js';
+import { dropReserved, reserveInodes } from './reserved.js';
 import type { SessionTable } from './sessions.js';
-import { link, makeNode, okReply, rmdir, unlink } from './tree.js';
+import { link, makeNode, rmdir, unlink } from './tree.js';
 import { removeXattr, setXattr } from './xattr.js';
 
 /** What commands work on, beside the batch. */
@@ -38,11 +46,14 @@ function applyBody(context: ApplyContext, body: CommandBody): CommandResult {
   switch (body.$case) {
     case 'mutation':
       return applyMutation(context, body.value);
+    case 'batch':
+      return applyBatch(context, body.value);
     case 'openSession':
       cluster.require();
       return success({ session: sessions.open(batch.txn, batch.counters, body.value) });
     case 'expireSession':
       sessions.close(batch.txn, body.value.session);
+      dropReserved(batch.txn, body.value.session);
       return success();
     case 'reclaimDone':
       reclaimDone(batch, body.value);
@@ -63,23 +74,45 @@ function applyBody(context: ApplyContext, body: CommandBody): CommandResult {
   }
 }
 
+/** One after the other: a refusal of one does not keep the others from running. */
+function applyBatch(context: ApplyContext, { mutations }: MutationBatch): CommandResult {
+  const { batch } = context;
+  const { time } = batch;
+  const results = mutations.map((mutation) => {
+    batch.time = time;
+    return refusing(() => applyMutation(context, mutation));
+  });
+  return success({ batch: { results } });
+}
+
 function applyMutation(context: ApplyContext, mutation: Mutation): CommandResult {
   const { batch, sessions } = context;
   const { op } = mutation;
+  if (mutation.time) {
+    checkTime(mutation.time);
+    batch.time = mutation.time;
+  }
   if (!op) throw new HoldfastError('PROTOCOL', 'mutation without an operation');
   return sessions.once(batch.txn, mutation, () =>
     refusing(() => {
-      if (op.$case !== 'closeSession') return success({ mutation: mutate(batch, op) });
+      if (op.$case !== 'closeSession') return success({ mutation: mutate(batch, op, mutation.session) });
       sessions.close(batch.txn, mutation.session);
+      dropReserved(batch.txn, mutation.session);
       return success({ mutation: okReply() });
     }),
   );
 }
 
-function mutate(batch: Batch, op: Exclude<MutationOp, { $case: 'closeSession' }>): MutationReply {
+function mutate(
+  batch: Batch,
+  op: Exclude<MutationOp, { $case: 'closeSession' }>,
+  session: number,
+): MutationReply {
   switch (op.$case) {
     case 'makeNode':
-      return makeNode(batch, op.value);
+      return makeNode(batch, op.value, session);
+    case 'reserveInodes':
+      return reserveInodes(batch, session, op.value);
     case 'link':
       return link(batch, op.value);
     case 'unlink':
@@ -111,10 +144,22 @@ function refusing(run: () => CommandResult): CommandResult {
 }
 
 function success(result: Partial<CommandResult> = {}): CommandResult {
-  return { error: 0, errorText: '', mutation: undefined, session: 0, mapChanged: false, ...result };
+  return { ...outcome(0, ''), ...result };
 }
 
 /** The text is what the error says beyond its code. */
 function refusal(error: HoldfastError): CommandResult {
-  return { error: error.code, errorText: error.detail, mutation: undefined, session: 0, mapChanged: false };
+  return outcome(error.code, error.detail);
+}
+
+/** Every field is there, as in a decoded message. */
+function outcome(error: number, errorText: string): CommandResult {
+  const nothing = {
+    mutation: undefined,
+    session: 0,
+    mapChanged: false,
+    repeated: undefined,
+    batch: undefined,
+  };
+  return { error, errorText, ...nothing };
 }

@@ -11,7 +11,7 @@ import {
 import type { Batch } from './batch.js';
 import { type Inode, isDirectory, isRegular } from './inode-codec.js';
 import { addTruncate, checkTruncates, growOrphan } from './reclaim.js';
-import { attrReply } from './tree.js';
+import { attrReply } from './replies.js';
 import { dropCapability } from './xattr.js';
 
 const PERMISSION_BITS = 0o7777;
@@ -57,7 +57,8 @@ function checkSetAttr(inode: Inode, op: SetAttr): void {
   if (op.size < inode.size) checkTruncates(inode);
 }
 
-function checkTime(time: Time | undefined): void {
+/** @throws HoldfastError EINVAL */
+export function checkTime(time: Time | undefined): void {
   if (time && time.nsec >= NSEC_PER_SEC) throw new HoldfastError('EINVAL');
 }
 

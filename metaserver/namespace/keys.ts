@@ -12,6 +12,7 @@
  *   Z session              session -> uuid, host, mount point, window of results
  *   U uuid                 client uuid -> session
  *   R session seq          result of that mutation -> CommandResult
+ *   N session              inode numbers reserved for it -> ranges
  */
 export const FORMAT_VERSION = 1;
 
@@ -26,6 +27,7 @@ const TAG = {
   Z: 0x5a,
   U: 0x55,
   R: 0x52,
+  N: 0x4e,
 } as const;
 type Tag = keyof typeof TAG;
 
@@ -113,6 +115,10 @@ export function uuidKey(uuid: string): Buffer {
 
 export function resultKey(session: number, seq: number): Buffer {
   return twoNumbersKey('R', session, seq);
+}
+
+export function reservedKey(session: number): Buffer {
+  return numberKey('N', session);
 }
 
 /** Writes an integer of up to 53 bits as 8 bytes, big-endian. */

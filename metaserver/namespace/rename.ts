@@ -5,7 +5,8 @@ import type { Batch } from './batch.js';
 import { type Inode, isDirectory } from './inode-codec.js';
 import { checkName, checkSticky, dots } from './names.js';
 import type { Dentry } from './records.js';
-import { dropDirectory, dropLink, okReply, withParents } from './tree.js';
+import { okReply, withParents } from './replies.js';
+import { dropDirectory, dropLink } from './tree.js';
 
 /** One end of a rename: a name in a directory, and what it stands for. */
 interface End {

@@ -15,47 +15,19 @@ import {
   SYMLINK_MAX_BYTES,
 } from '../../proto/types.js';
 import type { Batch } from './batch.js';
-import { attrOf, DIRECTORY_SIZE_BYTES, type Inode, isDirectory, isRegular } from './inode-codec.js';
+import { DIRECTORY_SIZE_BYTES, type Inode, isDirectory, isRegular } from './inode-codec.js';
 import { symlinkKey } from './keys.js';
 import { checkName, checkSticky, dots } from './names.js';
 import { addOrphan } from './reclaim.js';
+import { attrReply, okReply, withParents } from './replies.js';
+import { claimReserved } from './reserved.js';
 
 const PERMISSION_BITS = 0o7777;
 const SYMLINK_MODE = S_IFLNK | 0o777;
 const KNOWN_TYPES = new Set([S_IFREG, S_IFDIR, S_IFIFO, S_IFSOCK, S_IFCHR, S_IFBLK, S_IFLNK]);
 
-/** The reply of an operation that answers with an inode. */
-export function attrReply(inode: Inode, created = false): MutationReply {
-  return {
-    result: { $case: 'attr', value: attrOf(inode) },
-    created,
-    unlinkedIno: 0,
-    unlinkedNlink: 0,
-    parents: [],
-    leases: [],
-  };
-}
-
-/** Adds the directories whose names changed: who made the change need not ask for them again. */
-export function withParents(reply: MutationReply, ...directories: Inode[]): MutationReply {
-  reply.parents = directories.map(attrOf);
-  return reply;
-}
-
-/** The reply of an operation that took a name off `unlinked`, or off nothing. */
-export function okReply(unlinked?: Inode): MutationReply {
-  return {
-    result: { $case: 'ok', value: {} },
-    created: false,
-    unlinkedIno: unlinked?.ino ?? 0,
-    unlinkedNlink: unlinked?.nlink ?? 0,
-    parents: [],
-    leases: [],
-  };
-}
-
 /** mknod(2), mkdir(2), symlink(2), open(2) with O_CREAT. */
-export function makeNode(batch: Batch, op: MakeNode): MutationReply {
+export function makeNode(batch: Batch, op: MakeNode, session: number): MutationReply {
   const type = op.mode & S_IFMT || S_IFREG;
   if (!KNOWN_TYPES.has(type)) throw new HoldfastError('EINVAL');
   const parent = batch.directory(op.parent);
@@ -71,7 +43,10 @@ export function makeNode(batch: Batch, op: MakeNode): MutationReply {
   if (type === S_IFDIR && parent.nlink >= LINK_MAX) throw new HoldfastError('EMLINK');
   if (batch.counters.nextIno > MAX_INO) throw new HoldfastError('ENOSPC');
 
+  const useNumber = op.ino ? claimReserved(batch, session, op.ino) : undefined;
+
   const inode = newInode(batch, parent, op, type);
+  useNumber?.();
   batch.add(inode);
   batch.putName(parent, op.name, inode.ino, inode.mode);
   if (type === S_IFLNK) batch.txn.put(symlinkKey(inode.ino), Buffer.from(op.target));
@@ -92,7 +67,7 @@ function newInode(batch: Batch, parent: Inode, op: MakeNode, type: number): Inod
   const inherits = (parent.mode & S_ISGID) !== 0;
   const permissions = (op.mode & PERMISSION_BITS) | (directory && inherits ? S_ISGID : 0);
   return {
-    ino: batch.counters.nextIno++,
+    ino: op.ino || batch.counters.nextIno++,
     generation: 1,
     mode: type === S_IFLNK ? SYMLINK_MODE : type | permissions,
     nlink: directory ? 2 : 1,

@@ -11,7 +11,7 @@ import type { KvReader } from '../store/kv.js';
 import type { Batch } from './batch.js';
 import { type Inode, isDirectory, isRegular } from './inode-codec.js';
 import { xattrKey, xattrNameOf, xattrRange } from './keys.js';
-import { okReply } from './tree.js';
+import { okReply } from './replies.js';
 
 const NAMESPACES = ['user.', 'trusted.', 'security.', 'system.'];
 const ACL_PREFIX = 'system.posix_acl_';

@@ -10,6 +10,7 @@ import {
   type HelloReply,
   MetaServiceDefinition,
   type Mutation,
+  type MutationBatch,
   type ReadReply,
   type ReadRequest,
 } from '../../proto/gen/meta.js';
@@ -156,6 +157,10 @@ export class ClientService implements LeaderDuty, ClientStreamHost {
 
   mutate(mutation: Mutation): Promise<CommandResult> {
     return this.#options.proposer.propose({ $case: 'mutation', value: mutation });
+  }
+
+  mutateBatch(batch: MutationBatch): Promise<CommandResult> {
+    return this.#options.proposer.propose({ $case: 'batch', value: batch });
   }
 
   applied(session: Session, mutation: Mutation, result: CommandResult): void {

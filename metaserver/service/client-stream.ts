@@ -6,11 +6,13 @@ import type {
   Hello,
   HelloReply,
   Mutation,
+  MutationBatch,
   ReadReply,
   ReadRequest,
   ServerEnvelope,
 } from '../../proto/gen/meta.js';
 import type { RpcStream } from '../../proto/rpc.js';
+import { BATCH_MUTATIONS_MAX } from '../../proto/types.js';
 import type { SessionEntry } from './session-table.js';
 
 /** Requests of one stream that may wait for the log or a read barrier; a further one gets OVERLOADED. */
@@ -31,6 +33,7 @@ export interface ClientStreamHost {
   /** Synchronous. @throws HoldfastError */
   read(session: Session, request: ReadRequest): ReadReply;
   mutate(mutation: Mutation): Promise<CommandResult>;
+  mutateBatch(batch: MutationBatch): Promise<CommandResult>;
   /** A mutation of the session was applied. */
   applied(session: Session, mutation: Mutation, result: CommandResult): void;
   openFiles(session: Session, opened: readonly number[], closed: readonly number[]): void;
@@ -124,6 +127,9 @@ export class ClientStream {
       case 'mutation':
         this.#mutate(id, session, body.value);
         break;
+      case 'batch':
+        this.#mutateBatch(id, session, body.value);
+        break;
       case 'keepAlive':
         this.#answer(id, { $case: 'ok', value: {} });
         break;
@@ -192,6 +198,33 @@ export class ClientStream {
         this.#inFlight--;
         if (result.error === 0) this.#host.applied(session, mutation, result);
         this.#settle(id, result);
+      },
+      (error: unknown) => {
+        this.#inFlight--;
+        this.#fail(id, toHoldfastError(error));
+      },
+    );
+  }
+
+  #mutateBatch(id: number, session: Session, batch: MutationBatch): void {
+    const { mutations } = batch;
+    const foreign = mutations.some((mutation) => mutation.session !== session.record.id);
+    if (foreign || mutations.length === 0 || mutations.length > BATCH_MUTATIONS_MAX) {
+      this.#fail(id, new HoldfastError('PROTOCOL', `a batch of ${mutations.length} mutations`));
+      return;
+    }
+    if (this.#inFlight >= REQUESTS_IN_FLIGHT_MAX) {
+      this.#fail(id, new HoldfastError('OVERLOADED'));
+      return;
+    }
+    this.#inFlight++;
+    this.#host.mutateBatch(batch).then(
+      ({ error, errorText, batch: answer }) => {
+        this.#inFlight--;
+        for (const [at, result] of (answer?.results ?? []).entries())
+          if (result.error === 0) this.#host.applied(session, mutations[at] as Mutation, result);
+        const body: ServerEnvelope['body'] = answer && { $case: 'batch', value: answer };
+        this.#rpc.send({ id, error, errorText, leaderHint: '', body });
       },
       (error: unknown) => {
         this.#inFlight--;

@@ -18,6 +18,7 @@ import {
   type ReadRequest,
   type Rename,
   SetAttr,
+  type Time,
 } from '../../../proto/gen/meta.js';
 import { ROOT_INO, S_IFDIR, S_IFLNK, S_IFREG } from '../../../proto/types.js';
 
@@ -104,6 +105,20 @@ export class Namespace {
       op,
     };
     return this.command({ $case: 'mutation', value: mutation });
+  }
+
+  /** Several changes as one command. */
+  mutateBatch(changes: readonly { op: Op; time?: Time }[]): CommandResult[] {
+    const mutations = changes.map(({ op, time }) => ({
+      ...Mutation.create({}),
+      session: this.session,
+      seq: ++this.seq,
+      ackedBelow: this.seq,
+      op,
+      time,
+    }));
+    for (const mutation of mutations) mutation.ackedBelow = (mutations[0] as Mutation).seq;
+    return this.command({ $case: 'batch', value: { mutations } }).batch?.results ?? [];
   }
 
   ok(op: Op): MutationReply {
