@@ -39,6 +39,11 @@ export class OpenFileCounts {
     return [...this.#counts.keys()];
   }
 
+  /** Those of `inos` that are open here. */
+  openAmong(inos: readonly number[]): number[] {
+    return inos.filter((ino) => this.#counts.has(ino));
+  }
+
   get closedPending(): number {
     return this.#closed.size;
   }

@@ -1,8 +1,9 @@
 import { assert } from '../../common/assert.js';
 import { type Deferred, deferred } from '../../common/deferred.js';
 import { HoldfastError } from '../../proto/errors.js';
-import type { MutationReply } from '../../proto/gen/meta.js';
-import type { MutationOp, ReadOp, ReadResult } from './api.js';
+import type { CommandResult, MutationReply } from '../../proto/gen/meta.js';
+import { BATCH_MUTATIONS_MAX } from '../../proto/types.js';
+import type { Change, MutationOp, ReadAnswer, ReadOp } from './api.js';
 
 /**
  * What a session has asked and not got answered. Pure: time and connection come in as calls, requests to send come out
@@ -35,7 +36,7 @@ interface Common {
 export interface PendingRead extends Common {
   readonly kind: 'read';
   readonly op: ReadOp;
-  readonly result: Deferred<ReadResult>;
+  readonly result: Deferred<ReadAnswer>;
 }
 
 export interface PendingMutation extends Common {
@@ -46,16 +47,26 @@ export interface PendingMutation extends Common {
   readonly result: Deferred<MutationReply>;
 }
 
-export type PendingRequest = PendingRead | PendingMutation;
+/** Changes made here already, in their order, that travel together: their numbers are `seq` and those behind it. */
+export interface PendingBatch extends Common {
+  readonly kind: 'batch';
+  readonly changes: readonly Change[];
+  /** Number of the first; 0: never sent. */
+  seq: number;
+  readonly result: Deferred<CommandResult[]>;
+}
+
+export type PendingChange = PendingMutation | PendingBatch;
+export type PendingRequest = PendingRead | PendingChange;
 
 export class RequestLedger {
-  #mutationQueue: PendingMutation[] = [];
+  #mutationQueue: PendingChange[] = [];
   #readQueue: PendingRead[] = [];
   /** Failed for now: each waits for its notBefore. */
   readonly #delayed = new Set<PendingRequest>();
   readonly #readsInFlight = new Set<PendingRead>();
   /** Numbered and unanswered, in the order of their numbers. */
-  readonly #unanswered = new Map<number, PendingMutation>();
+  readonly #unanswered = new Map<number, PendingChange>();
   readonly #softTimeoutMs: number;
   #nextSeq = 1;
   #mutationsInFlight = 0;
@@ -78,6 +89,21 @@ export class RequestLedger {
       op,
       seq: 0,
       ...this.#common(now),
+      result: deferred(),
+    };
+    this.#refuseFlood(this.#mutationQueue.length);
+    this.#mutationQueue.push(request);
+    return request;
+  }
+
+  addBatch(changes: readonly Change[], now: number): PendingBatch {
+    assert(changes.length > 0 && changes.length <= BATCH_MUTATIONS_MAX, 'a batch has a bounded size');
+    const request: PendingBatch = {
+      kind: 'batch',
+      changes,
+      seq: 0,
+      ...this.#common(now),
+      giveUpAt: Infinity, // nobody waits for it alone
       result: deferred(),
     };
     this.#refuseFlood(this.#mutationQueue.length);
@@ -108,7 +134,8 @@ export class RequestLedger {
       const mutation = this.#mutationQueue.shift();
       if (mutation) {
         if (mutation.seq === 0) {
-          mutation.seq = this.#nextSeq++;
+          mutation.seq = this.#nextSeq;
+          this.#nextSeq += mutation.kind === 'batch' ? mutation.changes.length : 1;
           this.#unanswered.set(mutation.seq, mutation);
         }
         this.#mutationsInFlight++;
@@ -122,7 +149,7 @@ export class RequestLedger {
     return started(read);
   }
 
-  answeredRead(request: PendingRead, result: ReadResult): void {
+  answeredRead(request: PendingRead, result: ReadAnswer): void {
     if (!this.#landed(request) || request.settled) return;
     request.settled = true;
     request.result.resolve(result);
@@ -138,6 +165,14 @@ export class RequestLedger {
     return true;
   }
 
+  answeredBatch(request: PendingBatch, results: CommandResult[]): void {
+    if (!this.#landed(request)) return;
+    this.#unanswered.delete(request.seq);
+    if (request.settled) return;
+    request.settled = true;
+    request.result.resolve(results);
+  }
+
   /** One attempt failed; a retriable error is repeated with the same number after a back-off. */
   failed(request: PendingRequest, error: HoldfastError, now: number): void {
     if (!this.#landed(request)) return;
@@ -147,7 +182,7 @@ export class RequestLedger {
       this.#delayed.add(request);
       return;
     }
-    if (request.kind === 'mutation') this.#unanswered.delete(request.seq);
+    if (request.kind !== 'read') this.#unanswered.delete(request.seq);
     this.#reject(request, error);
   }
 
@@ -171,11 +206,13 @@ export class RequestLedger {
    * The session is gone; numbers begin again. Mutations that were sent have an unknown outcome.
    * @returns those, rejected with EIO
    */
-  expired(): PendingMutation[] {
+  expired(): PendingChange[] {
     this.disconnected();
-    const unknown = [...this.#unanswered.values()];
+    // A batch speaks for leases that are gone, sent or not.
+    const batches = this.#mutationQueue.filter((one) => one.kind === 'batch' && one.seq === 0);
+    const unknown = [...this.#unanswered.values(), ...batches];
     this.#unanswered.clear();
-    this.#mutationQueue = this.#mutationQueue.filter((mutation) => mutation.seq === 0);
+    this.#mutationQueue = this.#mutationQueue.filter((one) => one.seq === 0 && one.kind !== 'batch');
     this.#nextSeq = 1;
     for (const mutation of unknown) {
       this.#reject(mutation, new HoldfastError('EIO', 'the session expired, the outcome is unknown'));
@@ -187,7 +224,7 @@ export class RequestLedger {
   abandon(request: PendingRequest, error: HoldfastError): void {
     if (request.settled) return;
     this.#reject(request, error);
-    if (request.kind === 'mutation') {
+    if (request.kind !== 'read') {
       if (request.seq === 0) this.#mutationQueue = this.#mutationQueue.filter((one) => one !== request);
     } else if (!request.inFlight) {
       this.#delayed.delete(request);
@@ -253,11 +290,11 @@ export class RequestLedger {
   }
 
   #wakeDelayed(now: number): void {
-    const mutations: PendingMutation[] = [];
+    const mutations: PendingChange[] = [];
     for (const request of this.#delayed) {
       if (request.notBefore > now) continue;
       this.#delayed.delete(request);
-      if (request.kind === 'mutation') mutations.push(request);
+      if (request.kind !== 'read') mutations.push(request);
       else this.#readQueue.unshift(request);
     }
     mutations.sort((a, b) => a.seq - b.seq);

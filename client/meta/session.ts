@@ -1,17 +1,25 @@
-import type { Clock, Timer } from '../../common/clock.js';
+import type { Timer } from '../../common/clock.js';
 import { type Deferred, deferred } from '../../common/deferred.js';
-import type { Logger } from '../../common/logger.js';
-import type { Prng } from '../../common/prng.js';
 import { errorFromCode, HoldfastError, toHoldfastError } from '../../proto/errors.js';
 import type { ClusterMap } from '../../proto/gen/cluster.js';
-import type { HelloReply, MutationReply, ServerEnvelope } from '../../proto/gen/meta.js';
+import {
+  type CommandResult,
+  type HelloReply,
+  type Lease,
+  LeaseMode,
+  type MutationReply,
+  type ServerEnvelope,
+} from '../../proto/gen/meta.js';
 import { PROTOCOL_VERSION } from '../../proto/types.js';
+import { LeaseTable } from '../leases/lease-table.js';
 import { throwIfInterrupted } from '../wait.js';
-import type { MetaApi, MutationOp, ReadOp, ReadResult } from './api.js';
-import type { MetaConnection, MetaDialer } from './dialer.js';
+import type { Change, LeaseEvents, MetaApi, MutationOp, ReadAnswer, ReadOp, ReadResult } from './api.js';
+import type { MetaConnection } from './dialer.js';
+import { bodyOf, randomUuid } from './envelopes.js';
 import { LeaderSearch } from './leader-search.js';
 import { CLOSED_BATCH_MAX, OpenFileCounts } from './open-files.js';
 import { type PendingMutation, type PendingRequest, RequestLedger } from './request-ledger.js';
+import type { SessionDeps, SessionOptions } from './session-options.js';
 
 /** A server that has not answered Hello by then is asked again. */
 const HELLO_DEADLINE_MS = 3_000;
@@ -26,24 +34,6 @@ const KEEP_ALIVE_DEADLINE_MS = 1_500;
 /** Last closes are gathered for so long, so that a file opened again at once costs no message. */
 const CLOSED_DELAY_MS = 20;
 
-export interface SessionOptions {
-  /** host:port of metaservers; those that the leader names are added. */
-  metaservers: readonly string[];
-  /** Empty: any cluster. */
-  clusterId: string;
-  hostname: string;
-  mountPoint: string;
-  /** Callers get ETIMEDOUT after so long; absent: they wait until the cluster answers. */
-  softTimeoutMs?: number;
-}
-
-export interface SessionDeps {
-  clock: Clock;
-  log: Logger;
-  prng: Prng;
-  dial: MetaDialer;
-}
-
 /**
  * The mount's session with the metadata service: finds the leader, numbers mutations, repeats what was not answered.
  * The decisions are LeaderSearch's and RequestLedger's; here are the streams and timers.
@@ -54,6 +44,9 @@ export class MetaSession implements MetaApi {
   readonly #search: LeaderSearch;
   readonly #ledger: RequestLedger;
   readonly #opens = new OpenFileCounts();
+  readonly leases = new LeaseTable();
+  #leaseEvents: LeaseEvents | undefined;
+  #leaseMs = 0;
   readonly #probes = new Map<string, MetaConnection>();
   readonly #failures = new Map<string, string>();
   readonly #mapListeners: ((map: ClusterMap) => void)[] = [];
@@ -127,6 +120,12 @@ export class MetaSession implements MetaApi {
   }
 
   async read(op: ReadOp, signal?: AbortSignal): Promise<ReadResult> {
+    const { result, error } = await this.ask(op, signal);
+    if (!result) throw error ?? new HoldfastError('PROTOCOL', 'an empty answer');
+    return result;
+  }
+
+  async ask(op: ReadOp, signal?: AbortSignal): Promise<ReadAnswer> {
     throwIfInterrupted(signal);
     this.#refuseClosed();
     const request = this.#ledger.addRead(op, this.#deps.clock.now());
@@ -140,6 +139,27 @@ export class MetaSession implements MetaApi {
     const request = this.#ledger.addMutation(op, this.#deps.clock.now());
     this.#pump();
     return this.#await(request, request.result.promise, signal);
+  }
+
+  mutateBatch(changes: readonly Change[]): Promise<CommandResult[]> {
+    this.#refuseClosed();
+    const request = this.#ledger.addBatch(changes, this.#deps.clock.now());
+    this.#pump();
+    return request.result.promise;
+  }
+
+  listenToLeases(events: LeaseEvents): void {
+    this.#leaseEvents = events;
+  }
+
+  returnLeases(leases: readonly Lease[]): void {
+    if (leases.length > 0)
+      this.#connection?.push({ $case: 'leaseReturn', value: { leases: leases as Lease[] } });
+  }
+
+  announceOpen(inos: readonly number[]): void {
+    const opened = this.#opens.openAmong(inos);
+    if (opened.length > 0) this.#connection?.push({ $case: 'openFiles', value: { opened, closed: [] } });
   }
 
   retainOpen(ino: number): void {
@@ -189,6 +209,7 @@ export class MetaSession implements MetaApi {
 
   async #greet(address: string, probe: MetaConnection): Promise<void> {
     const session = this.#session;
+    const sentAt = this.#deps.clock.now();
     const value = {
       protocol: PROTOCOL_VERSION,
       session,
@@ -197,14 +218,15 @@ export class MetaSession implements MetaApi {
       mountPoint: this.#options.mountPoint,
       openInodes: this.#opens.snapshot(),
       clusterId: this.#clusterId,
-      leases: [],
+      leases: this.leases.announce(),
+      wantsLeases: false,
       locks: [],
     };
     try {
       const reply = await probe.call({ $case: 'hello', value }, HELLO_DEADLINE_MS);
       if (reply.body?.$case !== 'hello') throw new HoldfastError('PROTOCOL', 'Hello was not answered');
       if (this.#probes.get(address) !== probe) return; // another one won
-      this.#adopt(address, probe, reply.body.value);
+      this.#adopt(address, probe, reply.body.value, sentAt);
     } catch (error) {
       if (this.#probes.get(address) !== probe) return;
       this.#probes.delete(address);
@@ -225,7 +247,7 @@ export class MetaSession implements MetaApi {
     this.#probe();
   }
 
-  #adopt(address: string, connection: MetaConnection, hello: HelloReply): void {
+  #adopt(address: string, connection: MetaConnection, hello: HelloReply, sentAt: number): void {
     const { clock, log } = this.#deps;
     this.#probes.delete(address);
     this.#connection = connection;
@@ -241,6 +263,9 @@ export class MetaSession implements MetaApi {
     this.#clusterId = hello.clusterId;
     this.#lastHeardAt = clock.now();
     this.#keepAliveSent = false;
+    this.#leaseMs = hello.leaseMs ?? 0;
+    this.leases.setLeaseMs(this.#leaseMs);
+    this.leases.answered(sentAt);
     log.info({ leader: address, session: hello.session, repeated: this.#ledger.pending }, 'connected');
     if (hello.map) for (const listener of this.#mapListeners) listener(hello.map);
     this.#started?.resolve(hello);
@@ -253,11 +278,17 @@ export class MetaSession implements MetaApi {
     const { log, prng } = this.#deps;
     const unknown = this.#ledger.expired();
     log.error(
-      { session: this.#session, unknown: unknown.map((mutation) => mutation.op.$case) },
+      {
+        session: this.#session,
+        unknown: unknown.map((one) =>
+          one.kind === 'batch' ? `batch of ${one.changes.length}` : one.op.$case,
+        ),
+      },
       'the session expired; changes with unknown outcome failed with EIO',
     );
     this.#session = 0;
     this.#clientUuid = randomUuid(prng);
+    this.#leaseEvents?.onSessionLost(this.leases.lost());
   }
 
   // ---- the connection
@@ -276,35 +307,58 @@ export class MetaSession implements MetaApi {
   }
 
   async #send(connection: MetaConnection, request: PendingRequest): Promise<void> {
-    const session = this.#session;
+    const sentAt = this.#deps.clock.now();
     try {
-      if (request.kind === 'read') {
-        const reply = await connection.call(
-          { $case: 'read', value: { op: request.op } },
-          ATTEMPT_DEADLINE_MS,
-        );
-        if (connection !== this.#connection) return;
-        this.#lastHeardAt = this.#deps.clock.now();
-        if (reply.body?.$case !== 'read' || !reply.body.value.result) throw new HoldfastError('PROTOCOL');
-        this.#ledger.answeredRead(request, reply.body.value.result);
-      } else {
-        const { seq, op } = request;
-        const value = { session, seq, ackedBelow: this.#ledger.ackedBelow, op };
-        const reply = await connection.call({ $case: 'mutation', value }, ATTEMPT_DEADLINE_MS);
-        if (connection !== this.#connection) return;
-        this.#lastHeardAt = this.#deps.clock.now();
-        if (reply.body?.$case !== 'mutation') throw new HoldfastError('PROTOCOL');
-        if (!this.#ledger.answeredMutation(request, reply.body.value))
-          this.#undoOpen(request, reply.body.value);
-      }
+      const reply = await connection.call(
+        bodyOf(request, this.#session, this.#ledger.ackedBelow),
+        ATTEMPT_DEADLINE_MS,
+      );
+      if (connection !== this.#connection) return;
+      this.#heard(sentAt);
+      this.#take(request, reply.body);
     } catch (error) {
-      if (connection === this.#connection) this.#attemptFailed(connection, request, toHoldfastError(error));
+      if (connection === this.#connection)
+        this.#attemptFailed(connection, request, toHoldfastError(error), sentAt);
     }
     this.#pump();
   }
 
-  #attemptFailed(connection: MetaConnection, request: PendingRequest, error: HoldfastError): void {
-    if (error.errorName === 'NOT_LEADER') {
+  #take(request: PendingRequest, body: ServerEnvelope['body']): void {
+    if (request.kind === 'read' && body?.$case === 'read' && body.value.result) {
+      this.#grant(body.value.leases);
+      const { result } = body.value;
+      this.#ledger.answeredRead(request, { result, error: undefined, asOf: this.leases.stamp() });
+    } else if (request.kind === 'mutation' && body?.$case === 'mutation') {
+      this.#grant(body.value.leases);
+      if (!this.#ledger.answeredMutation(request, body.value)) this.#undoOpen(request, body.value);
+    } else if (request.kind === 'batch' && body?.$case === 'batch') {
+      for (const { mutation } of body.value.results) this.#grant(mutation?.leases ?? []);
+      this.#ledger.answeredBatch(request, body.value.results);
+    } else throw new HoldfastError('PROTOCOL', `unexpected answer ${body?.$case}`);
+  }
+
+  /** @param sentAt of the request that was answered */
+  #heard(sentAt: number): void {
+    this.#lastHeardAt = this.#deps.clock.now();
+    this.leases.answered(sentAt);
+  }
+
+  #grant(leases: readonly Lease[]): void {
+    for (const lease of leases) this.leases.granted(lease);
+  }
+
+  #attemptFailed(
+    connection: MetaConnection,
+    request: PendingRequest,
+    error: HoldfastError,
+    sentAt: number,
+  ): void {
+    const reply = error.reply as ServerEnvelope | undefined;
+    if (reply) this.#heard(sentAt);
+    if (request.kind === 'read' && reply?.body?.$case === 'read' && error.errorName === 'ENOENT') {
+      this.#grant(reply.body.value.leases);
+      this.#ledger.answeredRead(request, { result: undefined, error, asOf: this.leases.stamp() });
+    } else if (error.errorName === 'NOT_LEADER') {
       this.#lose(connection, 'no longer the leader', error.leaderHint);
     } else if (error.errorName === 'SESSION_EXPIRED') {
       this.#expire();
@@ -329,6 +383,10 @@ export class MetaSession implements MetaApi {
       this.#lose(connection, error.message, push.leaderHint);
     } else if (push.body?.$case === 'map') {
       for (const listener of this.#mapListeners) listener(push.body.value);
+    } else if (push.body?.$case === 'recall') {
+      const orders = push.body.value.leases.map((lease) => this.leases.recalled(lease));
+      if (this.#leaseEvents) this.#leaseEvents.onRecall(orders);
+      else this.returnLeases(orders.map(({ ino, seq }) => ({ ino, mode: LeaseMode.LEASE_NONE, seq })));
     } else if (push.body?.$case === 'sessionExpired') {
       this.#expire();
       this.#lose(connection, 'session expired', undefined);
@@ -363,13 +421,15 @@ export class MetaSession implements MetaApi {
     const connection = this.#connection;
     if (!connection || this.#keepAliveSent) return;
     const silence = this.#ledger.inFlight > 0 ? SILENCE_BUSY_MS : SILENCE_IDLE_MS;
-    if (now - this.#lastHeardAt < silence) return;
+    // Pushes tell that the leader lives, but only an answer prolongs the leases.
+    const leasesAge = this.#leaseMs > 0 && this.leases.believedUntil - now < this.#leaseMs / 2;
+    if (now - this.#lastHeardAt < silence && !leasesAge) return;
     this.#keepAliveSent = true;
     connection.call({ $case: 'keepAlive', value: {} }, KEEP_ALIVE_DEADLINE_MS).then(
       () => {
         if (connection !== this.#connection) return;
         this.#keepAliveSent = false;
-        this.#lastHeardAt = this.#deps.clock.now();
+        this.#heard(now);
       },
       (error: unknown) => {
         this.#lose(connection, `no answer to keep-alive: ${toHoldfastError(error).message}`, undefined);
@@ -426,13 +486,4 @@ export class MetaSession implements MetaApi {
     for (const probe of [...this.#probes.values()]) probe.close(reason);
     this.#probes.clear();
   }
-}
-
-/** 128 bits of chance in the form of a UUID (RFC 9562, version 8). */
-function randomUuid(prng: Prng): string {
-  const bytes = Buffer.alloc(16);
-  for (let at = 0; at < 16; at += 2) bytes.writeUInt16BE(prng.int(0x10000), at);
-  bytes[6] = 0x80 | ((bytes[6] as number) & 0x0f);
-  bytes[8] = 0x80 | ((bytes[8] as number) & 0x3f);
-  return bytes.toString('hex').replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, '$1-$2-$3-$4-$5');
 }

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { attrOf, type MutationOp } from '../../../client/meta/api.js';
-import { MetaSession, type SessionOptions } from '../../../client/meta/session.js';
+import { MetaSession } from '../../../client/meta/session.js';
+import type { SessionOptions } from '../../../client/meta/session-options.js';
 import { silentLogger } from '../../../common/logger.js';
 import { createPrng } from '../../../common/prng.js';
 import { HoldfastError } from '../../../proto/errors.js';

@@ -1,7 +1,16 @@
-import type { MetaApi, MutationOp, ReadOp, ReadResult } from '../../../client/meta/api.js';
+import { LeaseTable } from '../../../client/leases/lease-table.js';
+import type {
+  Change,
+  LeaseEvents,
+  MetaApi,
+  MutationOp,
+  ReadAnswer,
+  ReadOp,
+  ReadResult,
+} from '../../../client/meta/api.js';
 import { type Deferred, deferred } from '../../../common/deferred.js';
 import { errorFromCode, HoldfastError } from '../../../proto/errors.js';
-import type { MutationReply } from '../../../proto/gen/meta.js';
+import type { CommandResult, Lease, MutationReply } from '../../../proto/gen/meta.js';
 import { Namespace } from '../../metaserver/namespace/harness.js';
 
 /** The metadata service in memory: the real state machine, asked without a network. */
@@ -10,6 +19,14 @@ export class MemoryMeta implements MetaApi {
   /** Kinds of the requests so far, in order. */
   readonly calls: string[] = [];
   readonly opens = new Map<number, number>();
+  readonly leases = new LeaseTable();
+  leaseEvents: LeaseEvents | undefined;
+  /** Leases given back, inodes announced as open, kinds of the changes in each batch; in order. */
+  readonly returned: Lease[] = [];
+  readonly announced: number[] = [];
+  readonly batches: string[][] = [];
+  /** What an answer grants; nothing by default. */
+  grants: (op: ReadOp | MutationOp, result: ReadResult | MutationReply | undefined) => Lease[] = () => [];
   failMutation: ((op: MutationOp) => HoldfastError | undefined) | undefined;
   #gate: Deferred<void> | undefined;
 
@@ -34,9 +51,46 @@ export class MemoryMeta implements MetaApi {
   }
 
   async read(op: ReadOp, signal?: AbortSignal): Promise<ReadResult> {
+    const { result, error } = await this.ask(op, signal);
+    if (!result) throw error;
+    return result;
+  }
+
+  async ask(op: ReadOp, signal?: AbortSignal): Promise<ReadAnswer> {
     this.calls.push(op.$case);
     await this.#pass(signal);
-    return this.namespace.machine.read({ op }).result as ReadResult;
+    let result: ReadResult | undefined;
+    let error: HoldfastError | undefined;
+    try {
+      result = this.namespace.machine.read({ op }).result as ReadResult;
+    } catch (refusal) {
+      if (!(refusal instanceof HoldfastError && refusal.errorName === 'ENOENT' && op.$case === 'lookup'))
+        throw refusal;
+      error = refusal;
+    }
+    for (const lease of this.grants(op, result)) this.leases.granted(lease);
+    return { result, error, asOf: this.leases.stamp() };
+  }
+
+  async mutateBatch(changes: readonly Change[]): Promise<CommandResult[]> {
+    this.batches.push(changes.map(({ op }) => op.$case));
+    await this.#pass();
+    const results = this.namespace.mutateBatch(changes);
+    for (const { mutation } of results)
+      for (const lease of mutation?.leases ?? []) this.leases.granted(lease);
+    return results;
+  }
+
+  listenToLeases(events: LeaseEvents): void {
+    this.leaseEvents = events;
+  }
+
+  returnLeases(leases: readonly Lease[]): void {
+    this.returned.push(...leases);
+  }
+
+  announceOpen(inos: readonly number[]): void {
+    this.announced.push(...inos.filter((ino) => this.opens.has(ino)));
   }
 
   async mutate(op: MutationOp, signal?: AbortSignal): Promise<MutationReply> {
@@ -46,7 +100,9 @@ export class MemoryMeta implements MetaApi {
     if (failure) throw failure;
     const result = this.namespace.mutate(op);
     if (result.error !== 0) throw errorFromCode(result.error, result.errorText);
-    return result.mutation as MutationReply;
+    const reply = result.mutation as MutationReply;
+    for (const lease of this.grants(op, reply)) this.leases.granted(lease);
+    return reply;
   }
 
   retainOpen(ino: number): void {

@@ -1,0 +1,28 @@
+import type { Prng } from '../../common/prng.js';
+import type { ClientBody } from './dialer.js';
+import type { PendingRequest } from './request-ledger.js';
+
+/** The message of a request, as it is at this attempt. @param ackedBelow every mutation with a smaller number is answered */
+export function bodyOf(request: PendingRequest, session: number, ackedBelow: number): ClientBody {
+  if (request.kind === 'read') return { $case: 'read', value: { op: request.op } };
+  const { seq } = request;
+  if (request.kind === 'mutation')
+    return { $case: 'mutation', value: { session, seq, ackedBelow, op: request.op } };
+  const mutations = request.changes.map(({ op, time }, at) => ({
+    session,
+    seq: seq + at,
+    ackedBelow,
+    op,
+    time,
+  }));
+  return { $case: 'batch', value: { mutations } };
+}
+
+/** 128 bits of chance in the form of a UUID (RFC 9562, version 8). */
+export function randomUuid(prng: Prng): string {
+  const bytes = Buffer.alloc(16);
+  for (let at = 0; at < 16; at += 2) bytes.writeUInt16BE(prng.int(0x10000), at);
+  bytes[6] = 0x80 | ((bytes[6] as number) & 0x0f);
+  bytes[8] = 0x80 | ((bytes[8] as number) & 0x3f);
+  return bytes.toString('hex').replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, '$1-$2-$3-$4-$5');
+}
