@@ -24,6 +24,11 @@ export interface KvTransaction extends KvReader {
   delete(key: Buffer): void;
 }
 
+/** A consistent state of the store that later transactions do not change. Reads throw UNAVAILABLE once it, or the store, is closed. */
+export interface KvView extends KvReader {
+  close(): void;
+}
+
 export interface Kv extends KvReader {
   /**
    * Runs `fn` in one atomic transaction, synchronously; a throw rolls everything back and is thrown on. Does not wait
@@ -36,6 +41,11 @@ export interface Kv extends KvReader {
   flushed(): Promise<void>;
   /** Set while the disk does not keep up: await it before the next transaction. */
   behind(): Promise<void> | undefined;
+  /**
+   * A state between two transactions, with everything that was committed before the call. It is to be closed soon: what is
+   * overwritten meanwhile takes space.
+   */
+  view(): Promise<KvView>;
   /** Writes a consistent copy of the whole store, synced, into the new file `path`; writers are not blocked. */
   backup(path: string): Promise<void>;
   /** Flushes and closes. */

@@ -1,9 +1,9 @@
 import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
 import { access, open as openFile } from 'node:fs/promises';
-import { type Database, open, type RootDatabase } from 'lmdb';
+import { type Database, open, type RootDatabase, type Transaction } from 'lmdb';
 import { assert } from '../../common/assert.js';
 import { HoldfastError } from '../../proto/errors.js';
-import type { Kv, KvEntry, KvTransaction } from './kv.js';
+import type { Kv, KvEntry, KvTransaction, KvView } from './kv.js';
 import {
   createOverlay,
   mergeRanges,
@@ -52,6 +52,8 @@ export class LmdbKv implements Kv {
   private running = false;
   private closed = false;
   private readonly flushAtBytes: number;
+  /** Read transactions that hold their pages: a closed environment must have none. */
+  private readonly views = new Set<Transaction>();
 
   private constructor(
     private readonly path: string,
@@ -150,6 +152,38 @@ export class LmdbKv implements Kv {
     return this.unflushedBytes() >= BEHIND_AT_BYTES ? this.flushed() : undefined;
   }
 
+  async view(): Promise<KvView> {
+    assert(!this.closed, 'the store is closed');
+    await this.flushed();
+    if (this.closed) throw new HoldfastError('UNAVAILABLE', 'the store is closed');
+    this.data.resetReadTxn();
+    const transaction = this.data.useReadTransaction();
+    this.views.add(transaction);
+    const alive = (): void => {
+      if (!this.views.has(transaction)) throw new HoldfastError('UNAVAILABLE', 'the view is closed');
+    };
+    return {
+      get: (key) => {
+        alive();
+        return this.data.get(key, { transaction });
+      },
+      range: (start, end, options = {}) => {
+        alive();
+        if (Buffer.compare(start, end) >= 0) return [];
+        const { limit, reverse } = options;
+        const bounds = reverse
+          ? { start: end, end: start, reverse, exclusiveStart: true, inclusiveEnd: true }
+          : { start, end };
+        return this.data.getRange({ ...bounds, limit, transaction });
+      },
+      close: () => this.endView(transaction),
+    };
+  }
+
+  private endView(transaction: Transaction): void {
+    if (this.views.delete(transaction)) transaction.done();
+  }
+
   async backup(path: string): Promise<void> {
     assert(!this.closed, 'the store is closed');
     const exists = await access(path).then(
@@ -173,6 +207,7 @@ export class LmdbKv implements Kv {
       await this.flushed();
     } finally {
       this.closed = true;
+      for (const transaction of [...this.views]) this.endView(transaction);
       await this.root.close();
     }
   }

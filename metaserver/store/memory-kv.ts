@@ -1,7 +1,7 @@
 import { writeFile } from 'node:fs/promises';
 import { assert } from '../../common/assert.js';
 import { HoldfastError } from '../../proto/errors.js';
-import type { Kv, KvEntry, KvTransaction } from './kv.js';
+import type { Kv, KvEntry, KvTransaction, KvView } from './kv.js';
 import {
   createOverlay,
   mergeRanges,
@@ -58,6 +58,26 @@ export class MemoryKv implements Kv {
 
   behind(): undefined {
     return undefined;
+  }
+
+  async view(): Promise<KvView> {
+    const copy = new MemoryKv(this.image());
+    const alive = (): void => {
+      if (!copy.open || !this.open) throw new HoldfastError('UNAVAILABLE', 'the view is closed');
+    };
+    return {
+      get: (key) => {
+        alive();
+        return copy.get(key);
+      },
+      range: (start, end, options) => {
+        alive();
+        return copy.range(start, end, options);
+      },
+      close: () => {
+        copy.open = false;
+      },
+    };
   }
 
   async backup(path: string): Promise<void> {

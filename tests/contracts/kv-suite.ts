@@ -198,6 +198,36 @@ export function kvContract(name: string, harness: KvHarness): void {
       assert.deepEqual(dump(kv), ['a=9', 'b=2', 'c=3']);
     });
 
+    it('shows in a view one moment, whatever is committed, flushed and read meanwhile', async () => {
+      fill('a1', 'b2');
+      await kv.flushed();
+      fill('c3');
+      const view = await kv.view();
+      fill('a9', 'd4');
+      kv.transaction((txn) => txn.delete(b('b')));
+      await kv.flushed();
+      assert.deepEqual(dump(kv), ['a=9', 'c=3', 'd=4']);
+      const seen = (options?: { limit?: number; reverse?: boolean }): string[] =>
+        [...view.range(FIRST, LAST, options)].map(({ key, value }) => `${key}=${value}`);
+      assert.deepEqual(seen(), ['a=1', 'b=2', 'c=3']);
+      assert.deepEqual(seen({ limit: 2, reverse: true }), ['c=3', 'b=2']);
+      assert.deepEqual([...view.range(b('b'), b('b'))], []);
+      assert.equal(view.get(b('a'))?.toString(), '1');
+      assert.equal(view.get(b('d')), undefined);
+      view.close();
+      view.close();
+      assert.throws(() => view.get(b('a')), /the view is closed/);
+    });
+
+    it('ends its views when it is closed', async () => {
+      fill('a1');
+      const view = await kv.view();
+      await kv.close();
+      assert.throws(() => view.get(b('a')), /the view is closed/);
+      assert.throws(() => view.range(FIRST, LAST), /the view is closed/);
+      kv = await harness.open(join(directory, 'again'));
+    });
+
     it('equals a naive sorted model under random operations, flushes and crash-free restarts', async () => {
       const key = fc
         .uint8Array({ minLength: 1, maxLength: 3 })
