@@ -1,6 +1,7 @@
 import { Command, CommanderError } from 'commander';
 import { MountError } from '../client/fuse/mount-point.js';
 import { chunkserverCommand } from './chunkserver.js';
+import { fsckCommand } from './fsck.js';
 import { metaserverCommand } from './metaserver.js';
 import { mountCommand } from './mount.js';
 import { CliError, EXIT_FAILED, EXIT_USAGE, oneLine } from './output.js';
@@ -17,6 +18,7 @@ function buildProgram(): Command {
     .version(VERSION)
     .addCommand(upCommand())
     .addCommand(statusCommand())
+    .addCommand(fsckCommand())
     .addCommand(mountCommand())
     .addCommand(umountCommand())
     .addCommand(startCommand())

@@ -12,6 +12,7 @@ import type { ClusterState } from './cluster-state.js';
 import { checkTime, commitWrite, setAttr } from './files.js';
 import { reclaimDone } from './reclaim.js';
 import { rename } from './rename.js';
+import { repairRecords } from './repair.js';
 import { okReply } from './replies.js';
 import { dropReserved, reserveInodes } from './reserved.js';
 import type { SessionTable } from './sessions.js';
@@ -57,6 +58,9 @@ function applyBody(context: ApplyContext, body: CommandBody): CommandResult {
       return success();
     case 'reclaimDone':
       reclaimDone(batch, body.value);
+      return success();
+    case 'repairRecords':
+      repairRecords(batch, body.value);
       return success();
     case 'sessionFenced':
     case 'noop':

@@ -117,6 +117,12 @@ export class Batch {
     inode.allocated = allocated;
   }
 
+  /** Writes the inodes that were touched and forgets all: what is read from now on is what the store holds. */
+  settle(): void {
+    this.flush();
+    this.inodes.clear();
+  }
+
   /** Writes the inodes that were touched. */
   flush(): void {
     for (const ino of this.dirty) {

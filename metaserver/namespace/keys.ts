@@ -29,7 +29,8 @@ const TAG = {
   R: 0x52,
   N: 0x4e,
 } as const;
-type Tag = keyof typeof TAG;
+/** The letter of a table. */
+export type Tag = keyof typeof TAG;
 
 const U64_BYTES = 8;
 const U32_RANGE = 0x1_0000_0000;
@@ -43,6 +44,42 @@ export const MAP_KEY = Buffer.from('Smap');
 export interface KeyRange {
   start: Buffer;
   end: Buffer;
+}
+
+/** The table that a key belongs to; undefined: none that is known. */
+export function tagOfKey(key: Buffer): Tag | undefined {
+  const letter = String.fromCharCode(key[0] ?? 0);
+  return letter in TAG ? (letter as Tag) : undefined;
+}
+
+/** All records of a table. */
+export function tableRange(tag: Tag): KeyRange {
+  return { start: Buffer.from([TAG[tag]]), end: Buffer.from([TAG[tag] + 1]) };
+}
+
+/** Records of a table of which the first number of the key is `from` or above. */
+export function tableFrom(tag: Tag, from: number): KeyRange {
+  return { start: numberKey(tag, from), end: tableRange(tag).end };
+}
+
+/** The number that the key of any table but S and U begins with: of an inode, a directory, a session. */
+export function firstNumberOf(key: Buffer): number {
+  return readU64(key, 1);
+}
+
+/** Of a C or R key: cookie, mutation. */
+export function secondNumberOf(key: Buffer): number {
+  return readU64(key, 1 + U64_BYTES);
+}
+
+/** Of a D key: the entry's name; of an X key: the attribute's. */
+export function nameOfKey(key: Buffer): Buffer {
+  return key.subarray(1 + U64_BYTES);
+}
+
+/** Entries of a directory by name. */
+export function dentryRange(parent: number): KeyRange {
+  return { start: numberKey('D', parent), end: numberKey('D', parent + 1) };
 }
 
 export function inodeKey(ino: number): Buffer {
@@ -72,11 +109,6 @@ export function xattrKey(ino: number, name: Buffer): Buffer {
 
 export function xattrRange(ino: number): KeyRange {
   return { start: numberKey('X', ino), end: numberKey('X', ino + 1) };
-}
-
-/** Name of the attribute that a key of xattrRange stands for. */
-export function xattrNameOf(key: Buffer): Buffer {
-  return key.subarray(1 + U64_BYTES);
 }
 
 export function reclaimKey(ino: number, truncateSeq: number): Buffer {

@@ -63,7 +63,11 @@ export function checkTruncates(inode: Inode): void {
 export function reclaimDone(batch: Batch, op: ReclaimDone): void {
   const key = reclaimKey(op.ino, op.truncateSeq);
   if (!batch.txn.get(key)) return;
-  const inode = batch.inode(op.ino);
+  const inode = batch.find(op.ino);
+  if (!inode) {
+    batch.txn.delete(key);
+    return;
+  }
   if (op.truncateSeq !== WHOLE_INODE) {
     batch.txn.delete(key);
     inode.truncates = inode.truncates.filter(({ seq }) => seq !== op.truncateSeq);

@@ -10,7 +10,7 @@ import {
 import type { KvReader } from '../store/kv.js';
 import type { Batch } from './batch.js';
 import { type Inode, isDirectory, isRegular } from './inode-codec.js';
-import { xattrKey, xattrNameOf, xattrRange } from './keys.js';
+import { nameOfKey, xattrKey, xattrRange } from './keys.js';
 import { okReply } from './replies.js';
 
 const NAMESPACES = ['user.', 'trusted.', 'security.', 'system.'];
@@ -72,7 +72,7 @@ export function getXattr(kv: KvReader, inode: Inode, name: Buffer): Buffer {
 export function listXattr(kv: KvReader, inode: Inode): Buffer[] {
   if (inode.xattrBytes === 0) return [];
   const { start, end } = xattrRange(inode.ino);
-  return [...kv.range(start, end)].map(({ key }) => Buffer.from(xattrNameOf(key)));
+  return [...kv.range(start, end)].map(({ key }) => Buffer.from(nameOfKey(key)));
 }
 
 /**

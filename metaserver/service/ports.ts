@@ -1,5 +1,6 @@
 import type { ClusterMap } from '../../proto/gen/cluster.js';
 import type { CommandResult, InitCluster, ReadReply, ReadRequest } from '../../proto/gen/meta.js';
+import type { KvView } from '../store/kv.js';
 
 /**
  * What the leader's services need of the parts beneath them: the Raft replica and the state machine. They are named
@@ -89,6 +90,8 @@ export interface MetaState {
   sessions(): SessionRecord[];
   /** Waiting deletes and truncates behind `after`, ordered by (ino, truncateSeq), at most `limit`. */
   reclaims(after: ReclaimKey | undefined, limit: number): ReclaimItem[];
+  /** The whole store at one moment, with all that was applied before the call; to be closed soon. */
+  view(): Promise<KvView>;
   /** Inodes in use, and orphans among them. */
   usage(): { inodes: number; orphans: number };
 }

@@ -5,6 +5,7 @@ import type { ClusterMap } from '../../proto/gen/cluster.js';
 import type { CommandResult, InitCluster, ReadReply, ReadRequest } from '../../proto/gen/meta.js';
 import { MetaStateMachine } from '../namespace/state-machine.js';
 import type { Command, StateMachine } from '../replica/state-machine.js';
+import type { KvView } from '../store/kv.js';
 import { LmdbKv } from '../store/lmdb-kv.js';
 import type { MetaState, ReclaimItem, ReclaimKey, SessionRecord } from './ports.js';
 
@@ -111,6 +112,10 @@ export class ReplicatedState implements StateMachine<CommandResult>, MetaState {
 
   reclaims(after: ReclaimKey | undefined, limit: number): ReclaimItem[] {
     return this.#machine.reclaims(after, limit);
+  }
+
+  view(): Promise<KvView> {
+    return this.#kv.view();
   }
 
   usage(): { inodes: number; orphans: number } {

@@ -6,6 +6,7 @@ import { ChunkServerRegistry } from '../cluster/chunk-server-registry.js';
 import { ClusterService } from '../cluster/cluster-service.js';
 import { LEADER_GRACE_MS } from '../cluster/liveness.js';
 import { primaryOf } from '../cluster/pg-change.js';
+import { CheckService } from '../fsck/check-service.js';
 import { AdminService } from './admin-service.js';
 import { type Capacity, ClientService } from './client-service.js';
 import type { ClientStream } from './client-stream.js';
@@ -100,6 +101,8 @@ export function createServices(options: ServicesOptions): Services {
     rssBytes,
   });
 
+  const check = new CheckService({ replica, state, proposer, leadership, clock, log });
+
   let mapVersion = 0;
   leadership.add({
     begin: () => {
@@ -121,7 +124,7 @@ export function createServices(options: ServicesOptions): Services {
   });
   return {
     attach: (server) => {
-      for (const service of [clients, cluster, admin]) service.attach(server);
+      for (const service of [clients, cluster, admin, check]) service.attach(server);
     },
     start: () => leadership.start(),
     close: () => leadership.close(),

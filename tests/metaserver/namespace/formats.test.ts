@@ -8,6 +8,7 @@ import {
   FORMAT_KEY,
   inodeKey,
   MAP_KEY,
+  nameOfKey,
   parseReclaimKey,
   reclaimKey,
   resultKey,
@@ -15,7 +16,6 @@ import {
   symlinkKey,
   uuidKey,
   xattrKey,
-  xattrNameOf,
 } from '../../../metaserver/namespace/keys.js';
 import {
   decodeCookieEntry,
@@ -66,7 +66,7 @@ describe('namespace: durable formats', () => {
       assert.equal(Buffer.compare(resultKey(low, high), resultKey(high, low)), -1);
     }
     assert.deepEqual(parseReclaimKey(reclaimKey(INO, 0xffff_ffff)), { ino: INO, truncateSeq: 0xffff_ffff });
-    assert.equal(String(xattrNameOf(xattrKey(2, b('user.a')))), 'user.a');
+    assert.equal(String(nameOfKey(xattrKey(2, b('user.a')))), 'user.a');
   });
 
   it('pins the small records', () => {

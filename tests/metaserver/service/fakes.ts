@@ -110,6 +110,9 @@ export class FakeState implements MetaState {
     pgs: [],
   };
 
+  view(): Promise<never> {
+    return Promise.reject(new HoldfastError('UNAVAILABLE', 'no store'));
+  }
   cluster(): InitCluster | undefined {
     return this.#init;
   }

@@ -1,0 +1,92 @@
+import { delay, systemClock } from '../common/clock.js';
+import { errorFromCode, HoldfastError } from '../proto/errors.js';
+import { AdminServiceDefinition } from '../proto/gen/admin.js';
+import { type MethodInfo, RpcClient, type RpcStream } from '../proto/rpc.js';
+import { CliError } from './output.js';
+
+/** How long the leader is looked for. */
+const SEARCH_TIMEOUT_MS = 20_000;
+const SEARCH_RETRY_MS = 200;
+
+/** What every answer of a long call to the leader has. */
+export interface LeaderReply {
+  error: number;
+  errorText: string;
+  leaderHint: string;
+}
+
+/**
+ * A long call to the leader, whichever metaserver that is: sends `request` and hands every answer over, until the leader
+ * ends the stream. Before the first answer a server that does not lead is left for another one.
+ * @param onReply may send more on the stream
+ * @throws CliError when no leader is found; HoldfastError what the leader answered, CONNECTION_LOST when it went away
+ */
+export async function callLeader<Req, Res extends LeaderReply>(
+  addresses: readonly string[],
+  method: MethodInfo<Req, Res>,
+  request: Req,
+  onReply: (reply: Res, stream: RpcStream<Req, Res>) => void,
+): Promise<void> {
+  const until = systemClock.now() + SEARCH_TIMEOUT_MS;
+  let order = [...addresses];
+  for (let turn = 0; ; turn++) {
+    const address = order[turn % order.length] as string;
+    const outcome = await callOne(address, method, request, onReply);
+    if (!outcome.error) return;
+    if (outcome.answered || !worthAnother(outcome.error)) throw outcome.error;
+    if (systemClock.now() > until) {
+      throw new CliError(
+        `no metaserver leads (${addresses.join(', ')}; ${outcome.error.message}): is the cluster running?`,
+      );
+    }
+    const hint = outcome.error.leaderHint;
+    if (hint && addresses.includes(hint)) order = [...order, hint];
+    if (turn % order.length === order.length - 1) await delay(systemClock, SEARCH_RETRY_MS);
+  }
+}
+
+function worthAnother({ errorName }: HoldfastError): boolean {
+  return errorName === 'NOT_LEADER' || errorName === 'UNAVAILABLE' || errorName === 'CONNECTION_LOST';
+}
+
+async function callOne<Req, Res extends LeaderReply>(
+  address: string,
+  method: MethodInfo<Req, Res>,
+  request: Req,
+  onReply: (reply: Res, stream: RpcStream<Req, Res>) => void,
+): Promise<{ error: HoldfastError | undefined; answered: boolean }> {
+  const client = new RpcClient(address);
+  let answered = false;
+  let ended = false;
+  try {
+    const error = await new Promise<HoldfastError | undefined>((resolve, reject) => {
+      const stream = client.openStream(AdminServiceDefinition.fullName, method);
+      stream.onMessage((reply) => {
+        ended = reply.error !== 0;
+        if (ended) {
+          const failure = errorFromCode(reply.error, reply.errorText || undefined);
+          if (reply.leaderHint) failure.leaderHint = reply.leaderHint;
+          resolve(failure);
+          return;
+        }
+        answered = true;
+        try {
+          onReply(reply, stream);
+        } catch (cause) {
+          reject(cause);
+        }
+      });
+      stream.onEnd((reason) =>
+        resolve(
+          reason === 'ended by the peer' && answered
+            ? undefined
+            : new HoldfastError('CONNECTION_LOST', `${address}: ${reason}`),
+        ),
+      );
+      stream.send(request);
+    });
+    return { error, answered };
+  } finally {
+    client.close();
+  }
+}
