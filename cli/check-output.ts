@@ -26,7 +26,7 @@ export async function runCheck(
   const screen = new ProgressLine();
   const findings: CheckFinding[] = [];
   let summary: CheckSummary | undefined;
-  const take = ({ body }: CheckReply): void => {
+  const take = ({ body }: CheckReply): boolean => {
     switch (body?.$case) {
       case 'progress':
         screen.show(body.value);
@@ -40,6 +40,7 @@ export async function runCheck(
         summary = body.value;
         break;
     }
+    return summary !== undefined;
   };
   try {
     await callLeader(addresses, AdminServiceDefinition.methods.check, request, take);

@@ -16,16 +16,16 @@ export interface LeaderReply {
 }
 
 /**
- * A long call to the leader, whichever metaserver that is: sends `request` and hands every answer over, until the leader
- * ends the stream. Before the first answer a server that does not lead is left for another one.
- * @param onReply may send more on the stream
+ * A long call to the leader, whichever metaserver that is: sends `request` and hands every answer over, until one is
+ * the last. Before the first answer a server that does not lead is left for another one.
+ * @param onReply returns true for the last answer; may send more on the stream
  * @throws CliError when no leader is found; HoldfastError what the leader answered, CONNECTION_LOST when it went away
  */
 export async function callLeader<Req, Res extends LeaderReply>(
   addresses: readonly string[],
   method: MethodInfo<Req, Res>,
   request: Req,
-  onReply: (reply: Res, stream: RpcStream<Req, Res>) => void,
+  onReply: (reply: Res, stream: RpcStream<Req, Res>) => boolean,
 ): Promise<void> {
   const until = systemClock.now() + SEARCH_TIMEOUT_MS;
   let order = [...addresses];
@@ -53,17 +53,15 @@ async function callOne<Req, Res extends LeaderReply>(
   address: string,
   method: MethodInfo<Req, Res>,
   request: Req,
-  onReply: (reply: Res, stream: RpcStream<Req, Res>) => void,
+  onReply: (reply: Res, stream: RpcStream<Req, Res>) => boolean,
 ): Promise<{ error: HoldfastError | undefined; answered: boolean }> {
   const client = new RpcClient(address);
   let answered = false;
-  let ended = false;
   try {
     const error = await new Promise<HoldfastError | undefined>((resolve, reject) => {
       const stream = client.openStream(AdminServiceDefinition.fullName, method);
       stream.onMessage((reply) => {
-        ended = reply.error !== 0;
-        if (ended) {
+        if (reply.error !== 0) {
           const failure = errorFromCode(reply.error, reply.errorText || undefined);
           if (reply.leaderHint) failure.leaderHint = reply.leaderHint;
           resolve(failure);
@@ -71,18 +69,14 @@ async function callOne<Req, Res extends LeaderReply>(
         }
         answered = true;
         try {
-          onReply(reply, stream);
+          if (!onReply(reply, stream)) return;
+          stream.end();
+          resolve(undefined);
         } catch (cause) {
           reject(cause);
         }
       });
-      stream.onEnd((reason) =>
-        resolve(
-          reason === 'ended by the peer' && answered
-            ? undefined
-            : new HoldfastError('CONNECTION_LOST', `${address}: ${reason}`),
-        ),
-      );
+      stream.onEnd((reason) => resolve(new HoldfastError('CONNECTION_LOST', `${address}: ${reason}`)));
       stream.send(request);
     });
     return { error, answered };

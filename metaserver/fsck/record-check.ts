@@ -81,5 +81,16 @@ export async function checkSessions(view: KvReader, pace: Pace, findings: Findin
       repair: change(key, value, undefined),
     });
   });
-  return Math.max(0, ...sessions.keys());
+  await scan(view, tableRange('N'), pace, (key, value) => {
+    if (sessions.has(firstNumberOf(key))) return;
+    findings.add({
+      kind: 'session',
+      ino: 0,
+      text: `inode numbers are reserved for session ${firstNumberOf(key)}, which has ended`,
+      repair: change(key, value, undefined),
+    });
+  });
+  let highest = 0;
+  for (const id of sessions.keys()) highest = Math.max(highest, id);
+  return highest;
 }

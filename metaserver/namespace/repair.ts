@@ -4,7 +4,7 @@ import type { Batch } from './batch.js';
 import { type Tag, tagOfKey } from './keys.js';
 
 /** Tables whose records exist in the store alone: nothing in memory has to follow a repair. */
-const REPAIRABLE: ReadonlySet<Tag | undefined> = new Set<Tag>(['I', 'D', 'C', 'L', 'X', 'P', 'U', 'R']);
+const REPAIRABLE: ReadonlySet<Tag | undefined> = new Set<Tag>(['I', 'D', 'C', 'L', 'X', 'P', 'U', 'R', 'N']);
 
 /**
  * Sets records right, as a check found that they ought to be: all, or none when one of those that it saw has changed since.

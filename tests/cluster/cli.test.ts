@@ -24,7 +24,17 @@ describe('the holdfast command', function () {
   it('explains itself', async () => {
     const all = await holdfast(['--help']);
     assert.equal(all.code, 0);
-    for (const name of ['up', 'status', 'mount', 'umount', 'start', 'stop', 'metaserver', 'chunkserver']) {
+    for (const name of [
+      'up',
+      'status',
+      'fsck',
+      'mount',
+      'umount',
+      'start',
+      'stop',
+      'metaserver',
+      'chunkserver',
+    ]) {
       assert.match(all.stdout, new RegExp(`^ +${name}\\b`, 'm'));
       const one = await holdfast([name, '--help']);
       assert.equal(one.code, 0);

@@ -8,6 +8,7 @@ import {
   dentryKey,
   inodeKey,
   reclaimKey,
+  reservedKey,
   resultKey,
   symlinkKey,
   uuidKey,
@@ -177,6 +178,12 @@ const DAMAGES: [string, string, boolean, Damage][] = [
   ['an inode that cannot be read', 'inode', false, (ns, put) => put(inodeKey(ns.f), b('\x09nonsense'))],
   ['a uuid of no session', 'session', true, (_, put) => put(uuidKey('ghost'), Buffer.alloc(8, 1))],
   ['a session without its uuid', 'session', true, (_, put) => put(uuidKey('client-1'), undefined)],
+  [
+    'inode numbers reserved for no session',
+    'session',
+    true,
+    (_, put) => put(reservedKey(77), Buffer.alloc(16)),
+  ],
   ['a result of no session', 'session', true, (_, put) => put(resultKey(77, 1), b(''))],
 ];
 
