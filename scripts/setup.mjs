@@ -16,14 +16,12 @@ const RUNTIME_PACKAGES = [
   { name: 'libfuse2', has: () => libraryExists('libfuse.so.2') },
 ];
 const TEST_PACKAGES = [
-  ...['fio', 'git', 'rsync', 'sqlite3', 'gcc', 'make', 'tar', 'strace', 'openssl'].map((name) => ({
+  ...['fio', 'git', 'rsync', 'sqlite3', 'gcc', 'make', 'tar', 'strace', 'openssl', 'python3'].map((name) => ({
     name,
     has: () => onPath(name),
   })),
   { name: 'procps', has: () => onPath('ps') },
   { name: 'attr', has: () => onPath('setfattr') },
-  { name: 'iproute2', has: () => onPath('ip') },
-  { name: 'e2fsprogs', has: () => onPath('mkfs.ext4') },
   { name: 'util-linux', has: () => onPath('setpriv') },
 ];
 

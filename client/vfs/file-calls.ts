@@ -240,8 +240,9 @@ function wireChange(change: SetAttrRequest): Partial<SetAttr> {
   if (change.mtime === 'now') wire.mtimeNow = true;
   else if (change.mtime) wire.mtime = change.mtime;
   if (change.ctime) wire.ctime = change.ctime;
-  // A new owner clears the bits whoever gave it (chown(2)).
-  wire.killPriv = change.killPriv === true || change.uid !== undefined || change.gid !== undefined;
+  // A new owner clears the bits whoever gave it (chown(2)). chown(-1, -1) arrives as a change of nothing.
+  const nothing = Object.keys(wire).length === 0;
+  wire.killPriv = change.killPriv === true || change.uid !== undefined || change.gid !== undefined || nothing;
   return wire;
 }
 

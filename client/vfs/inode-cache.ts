@@ -63,6 +63,11 @@ export class InodeCache {
     return ttlMs > 0 ? { attr: inode.attr, ttlMs } : undefined;
   }
 
+  /** Attributes as they were known last, however old; undefined: never, or forgotten. */
+  last(ino: number): Attr | undefined {
+    return this.#inodes.get(ino)?.attr;
+  }
+
   /** A name, link count or the like was changed here: attributes asked for before may be out of date. */
   namespaceChanged(): void {
     this.#epoch++;

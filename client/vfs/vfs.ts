@@ -1,5 +1,6 @@
 import type { Clock } from '../../common/clock.js';
 import type { Logger } from '../../common/logger.js';
+import { HoldfastError } from '../../proto/errors.js';
 import { NAME_MAX_BYTES } from '../../proto/types.js';
 import type { ChunkApi, CommitApi } from '../data/api.js';
 import { BlockCache } from '../data/block-cache.js';
@@ -114,9 +115,15 @@ export class HoldfastFs implements FileSystem {
   async getattr(caller: Caller, ino: number, _handle?: number): Promise<AttrReply> {
     const known = this.#context.inodes.fresh(ino);
     if (known) return this.#context.attrReply(known.attr, known.ttlMs);
-    return this.#context.attrReply(
-      await this.#context.readAttr({ $case: 'getAttr', value: { ino } }, caller.signal),
-    );
+    try {
+      const attr = await this.#context.readAttr({ $case: 'getAttr', value: { ino } }, caller.signal);
+      return this.#context.attrReply(attr);
+    } catch (error) {
+      // Removed, and still in use here: a present directory, an open fifo. What it was remains visible, without links.
+      const last = this.#context.inodes.last(ino);
+      if (!last || !(error instanceof HoldfastError) || error.errorName !== 'ESTALE') throw error;
+      return this.#context.attrReply({ ...last, nlink: 0 });
+    }
   }
 
   async setattr(caller: Caller, ino: number, change: SetAttrRequest): Promise<AttrReply> {

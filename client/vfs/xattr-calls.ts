@@ -5,6 +5,7 @@ import { resultOf } from '../meta/api.js';
 import { staleIfGone, type VfsContext } from './context.js';
 
 const CAPABILITY = Buffer.from('security.capability');
+const TRUSTED_PREFIX = Buffer.from('trusted.');
 const SYSTEM_PREFIX = Buffer.from('system.');
 
 /** Extended attributes. Those of `system.` have a meaning to the kernel (ACLs) that is not kept here. */
@@ -42,7 +43,9 @@ export class XattrCalls {
   async list(caller: Caller, ino: number): Promise<Buffer[]> {
     const { meta } = this.#context;
     const result = await staleIfGone(meta.read({ $case: 'listXattr', value: { ino } }, caller.signal));
-    return resultOf(result, 'names').names;
+    const { names } = resultOf(result, 'names');
+    // xattr(7): they exist for those with CAP_SYS_ADMIN alone. The kernel checks the other calls.
+    return caller.uid === 0 ? names : names.filter((name) => !startsWith(name, TRUSTED_PREFIX));
   }
 
   async remove(caller: Caller, ino: number, name: Buffer): Promise<void> {
@@ -55,5 +58,9 @@ export class XattrCalls {
 
 function checkXattrName(name: Buffer): void {
   if (name.length > XATTR_NAME_MAX_BYTES) throw new HoldfastError('ERANGE');
-  if (name.subarray(0, SYSTEM_PREFIX.length).equals(SYSTEM_PREFIX)) throw new HoldfastError('EOPNOTSUPP');
+  if (startsWith(name, SYSTEM_PREFIX)) throw new HoldfastError('EOPNOTSUPP');
+}
+
+function startsWith(name: Buffer, prefix: Buffer): boolean {
+  return name.subarray(0, prefix.length).equals(prefix);
 }

@@ -42,6 +42,8 @@ export function setAttr(batch: Batch, op: SetAttr): MutationReply {
     inode.mtime = mtime ?? inode.mtime;
   }
   if (op.ctime) inode.ctime = op.ctime;
+  // chown(2) with neither owner nor group: a new ctime is all of it.
+  if (op.killPriv && inode.change === before) batch.touch(inode);
   // One command is one change, whatever it was made of.
   if (inode.change > before) inode.change = before + 1;
   return attrReply(inode);

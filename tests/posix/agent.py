@@ -1,0 +1,268 @@
+"""Makes system calls for tests, as one user: one JSON request a line in, one JSON answer a line out.
+
+A request is [call, argument...]; the answer is {"value": ...} or {"errno": "ENOENT"}. Strings stand for bytes
+(Latin-1). Descriptors are this process's own numbers. Started as: agent.py UID GID GROUPS DIRECTORY
+"""
+import ctypes
+import errno
+import fcntl
+import json
+import mmap
+import os
+import socket
+import stat as st
+import sys
+import time
+
+AT_FDCWD = -100
+AT_SYMLINK_FOLLOW = 0x400
+AT_EMPTY_PATH = 0x1000
+UTIME_NOW = (1 << 30) - 1
+UTIME_OMIT = (1 << 30) - 2
+O_TMPFILE = 0o20000000 | os.O_DIRECTORY
+libc = ctypes.CDLL(None, use_errno=True)
+libc.mmap.restype = ctypes.c_void_p
+maps = {}
+
+
+class Timespec(ctypes.Structure):
+    _fields_ = [("sec", ctypes.c_int64), ("nsec", ctypes.c_int64)]
+
+
+def raw(text):
+    return text.encode("latin-1")
+
+
+def text(data):
+    return data.decode("latin-1")
+
+
+def reset(directory):
+    """Gives back all that earlier calls have opened and mapped, and starts anew in a directory."""
+    maps.clear()
+    os.closerange(3, 1024)
+    os.umask(0)
+    os.chdir(raw(directory))
+
+
+def checked(result):
+    if result == -1:
+        raise OSError(ctypes.get_errno(), "call")
+    return result
+
+
+def flags_of(names):
+    value = 0
+    for name in names.split("|"):
+        value |= O_TMPFILE if name == "O_TMPFILE" else getattr(os, name)
+    return value
+
+
+def attributes(s):
+    return {
+        "type": {st.S_IFREG: "file", st.S_IFDIR: "dir", st.S_IFLNK: "symlink", st.S_IFIFO: "fifo",
+                 st.S_IFSOCK: "socket", st.S_IFCHR: "char", st.S_IFBLK: "block"}[st.S_IFMT(s.st_mode)],
+        "mode": st.S_IMODE(s.st_mode), "nlink": s.st_nlink, "uid": s.st_uid, "gid": s.st_gid,
+        "size": s.st_size, "ino": s.st_ino, "rdev": s.st_rdev, "blocks": s.st_blocks, "dev": s.st_dev,
+        # Strings: nanoseconds do not fit a JavaScript number.
+        "atime": str(s.st_atime_ns), "mtime": str(s.st_mtime_ns), "ctime": str(s.st_ctime_ns),
+    }
+
+
+def timespec(value):
+    if value == "now":
+        return Timespec(0, UTIME_NOW)
+    if value == "omit":
+        return Timespec(0, UTIME_OMIT)
+    if isinstance(value, list):
+        return Timespec(value[0], value[1])
+    ns = int(value)
+    return Timespec(ns // 10**9, ns % 10**9)
+
+
+def utimens(fd, path, atime, mtime, flags):
+    times = (Timespec * 2)(timespec(atime), timespec(mtime))
+    checked(libc.futimens(fd, times) if path is None else libc.utimensat(fd, path, times, flags))
+
+
+def renameat2(source, target, flags):
+    # The dynamic library of old systems lacks the wrapper.
+    number = {"x86_64": 316, "aarch64": 276}[os.uname().machine]
+    checked(libc.syscall(ctypes.c_long(number), AT_FDCWD, raw(source), AT_FDCWD, raw(target), ctypes.c_uint(flags)))
+
+
+def link(source, path, follow=False):
+    checked(libc.linkat(AT_FDCWD, raw(source), AT_FDCWD, raw(path), AT_SYMLINK_FOLLOW if follow else 0))
+
+
+def linkat_fd(fd, path):
+    checked(libc.linkat(AT_FDCWD, raw("/proc/self/fd/%d" % fd), AT_FDCWD, raw(path), AT_SYMLINK_FOLLOW))
+
+
+def fallocate(fd, mode, offset, length):
+    checked(libc.fallocate(fd, mode, ctypes.c_int64(offset), ctypes.c_int64(length)))
+
+
+def copy_file_range(source, target, count, source_at=None, target_at=None):
+    return os.copy_file_range(source, target, count, source_at, target_at)
+
+
+def listing(path):
+    return sorted(text(name) for name in os.listdir(raw(path)))
+
+
+def map_file(fd, length, protection, sharing):
+    prot = {"r": mmap.PROT_READ, "rw": mmap.PROT_READ | mmap.PROT_WRITE}[protection]
+    kind = {"shared": mmap.MAP_SHARED, "private": mmap.MAP_PRIVATE}[sharing]
+    key = len(maps) + 1
+    maps[key] = mmap.mmap(fd, length, kind, prot)
+    return key
+
+
+def map_store(key, at, data):
+    maps[key][at:at + len(data)] = raw(data)
+
+
+def bind_socket(path):
+    made = socket.socket(socket.AF_UNIX)
+    try:
+        made.bind(raw(path))
+    finally:
+        made.close()
+
+
+def tick():
+    """Ends when the clock that file times are taken from has moved on, twice."""
+    for _ in range(2):
+        start = time.clock_gettime_ns(time.CLOCK_REALTIME_COARSE if hasattr(time, "CLOCK_REALTIME_COARSE") else 5)
+        while time.clock_gettime_ns(5) == start:
+            time.sleep(0.001)
+
+
+def lock(fd, kind, start, length, wait):
+    """An fcntl lock of this process."""
+    command = {"r": fcntl.LOCK_SH, "w": fcntl.LOCK_EX, "u": fcntl.LOCK_UN}[kind]
+    fcntl.lockf(fd, command if wait or kind == "u" else command | fcntl.LOCK_NB, length, start)
+
+
+def write_all(path, data, mode=0o644):
+    fd = os.open(raw(path), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+    try:
+        return os.write(fd, raw(data))
+    finally:
+        os.close(fd)
+
+
+def read_all(path):
+    fd = os.open(raw(path), os.O_RDONLY)
+    try:
+        parts = []
+        while True:
+            part = os.read(fd, 1 << 20)
+            if not part:
+                return text(b"".join(parts))
+            parts.append(part)
+    finally:
+        os.close(fd)
+
+
+def statvfs(path):
+    s = os.statvfs(raw(path))
+    return {"blocks": s.f_blocks, "free": s.f_bfree, "files": s.f_files, "filesFree": s.f_ffree,
+            "nameMax": s.f_namemax, "fragment": s.f_frsize, "flags": s.f_flag}
+
+
+def xattr_names(names):
+    # A kernel with a security module adds its own label to every file.
+    return sorted(text(os.fsencode(name)) for name in names if not name.startswith("security.selinux"))
+
+
+CALLS = {
+    "open": lambda p, f, m=0o666: os.open(raw(p), flags_of(f), m),
+    "close": lambda fd: os.close(fd),
+    "dup": lambda fd: os.dup(fd),
+    "read": lambda fd, n: text(os.read(fd, n)),
+    "pread": lambda fd, n, at: text(os.pread(fd, n, at)),
+    "write": lambda fd, d: os.write(fd, raw(d)),
+    "pwrite": lambda fd, d, at: os.pwrite(fd, raw(d), at),
+    "lseek": lambda fd, at, whence: os.lseek(fd, at, getattr(os, whence)),
+    "ftruncate": lambda fd, n: os.ftruncate(fd, n),
+    "fsync": lambda fd: os.fsync(fd),
+    "fdatasync": lambda fd: os.fdatasync(fd),
+    "fstat": lambda fd: attributes(os.fstat(fd)),
+    "fchmod": lambda fd, m: os.fchmod(fd, m),
+    "fchown": lambda fd, u, g: os.fchown(fd, u, g),
+    "fallocate": fallocate,
+    "posix_fallocate": lambda fd, at, n: os.posix_fallocate(fd, at, n),
+    "copy_file_range": copy_file_range,
+    "mkdir": lambda p, m=0o777: os.mkdir(raw(p), m),
+    "rmdir": lambda p: os.rmdir(raw(p)),
+    "unlink": lambda p: os.unlink(raw(p)),
+    "link": link,
+    "linkat_fd": linkat_fd,
+    "symlink": lambda target, p: os.symlink(raw(target), raw(p)),
+    "readlink": lambda p: text(os.readlink(raw(p))),
+    "rename": lambda a, b: os.rename(raw(a), raw(b)),
+    "renameat2": renameat2,
+    "mkfifo": lambda p, m=0o666: os.mkfifo(raw(p), m),
+    "mknod": lambda p, mode, dev=0: os.mknod(raw(p), mode, dev),
+    "bind": bind_socket,
+    "chmod": lambda p, m: os.chmod(raw(p), m),
+    "chown": lambda p, u, g: os.chown(raw(p), u, g),
+    "lchown": lambda p, u, g: os.lchown(raw(p), u, g),
+    "truncate": lambda p, n: os.truncate(raw(p), n),
+    "utimensat": lambda p, a, m, nofollow=False: utimens(AT_FDCWD, raw(p), a, m, 0x100 if nofollow else 0),
+    "futimens": lambda fd, a, m: utimens(fd, None, a, m, 0),
+    "stat": lambda p: attributes(os.stat(raw(p))),
+    "lstat": lambda p: attributes(os.lstat(raw(p))),
+    "access": lambda p, m: checked(libc.access(raw(p), m)),
+    "statvfs": statvfs,
+    "list": listing,
+    "chdir": lambda p: os.chdir(raw(p)),
+    "umask": lambda m: os.umask(m),
+    "setxattr": lambda p, n, v, flags=0: os.setxattr(raw(p), raw(n), raw(v), flags),
+    "getxattr": lambda p, n: text(os.getxattr(raw(p), raw(n))),
+    "listxattr": lambda p: xattr_names(os.listxattr(raw(p))),
+    "removexattr": lambda p, n: os.removexattr(raw(p), raw(n)),
+    "lsetxattr": lambda p, n, v, flags=0: os.setxattr(raw(p), raw(n), raw(v), flags, follow_symlinks=False),
+    "lgetxattr": lambda p, n: text(os.getxattr(raw(p), raw(n), follow_symlinks=False)),
+    "llistxattr": lambda p: xattr_names(os.listxattr(raw(p), follow_symlinks=False)),
+    "fsetxattr": lambda fd, n, v, flags=0: os.setxattr(fd, raw(n), raw(v), flags),
+    "fgetxattr": lambda fd, n: text(os.getxattr(fd, raw(n))),
+    "mmap": map_file,
+    "mstore": map_store,
+    "mload": lambda key, at, n: text(maps[key][at:at + n]),
+    "msync": lambda key: maps[key].flush(),
+    "munmap": lambda key: maps.pop(key).close(),
+    "lock": lock,
+    "tick": tick,
+    "reset": reset,
+    "writeAll": write_all,
+    "readAll": read_all,
+    "fdFlags": lambda fd: fcntl.fcntl(fd, fcntl.F_GETFL),
+}
+
+
+def answer(request):
+    call, *arguments = request
+    try:
+        return {"value": CALLS[call](*arguments)}
+    except OSError as error:
+        return {"errno": errno.errorcode.get(error.errno, str(error.errno))}
+
+
+def main():
+    uid, gid = int(sys.argv[1]), int(sys.argv[2])
+    groups = [int(group) for group in sys.argv[3].split(",") if group]
+    if os.geteuid() == 0:
+        os.setgroups(groups)
+        os.setresgid(gid, gid, gid)
+        os.setresuid(uid, uid, uid)
+    os.umask(0)
+    os.chdir(sys.argv[4])
+    for line in sys.stdin:
+        sys.stdout.write(json.dumps(answer(json.loads(line))) + "\n")
+        sys.stdout.flush()
+
+
+main()
