@@ -1,5 +1,6 @@
 import { Command, CommanderError } from 'commander';
 import { MountError } from '../client/fuse/mount-point.js';
+import { benchCommand } from './bench.js';
 import { chunkserverCommand } from './chunkserver.js';
 import { fsckCommand } from './fsck.js';
 import { metaserverCommand } from './metaserver.js';
@@ -24,7 +25,8 @@ function buildProgram(): Command {
     .addCommand(startCommand())
     .addCommand(stopCommand())
     .addCommand(metaserverCommand())
-    .addCommand(chunkserverCommand());
+    .addCommand(chunkserverCommand())
+    .addCommand(benchCommand());
   for (const command of [program, ...program.commands]) {
     command.exitOverride();
     // One line for a person; commander's own prefix and usage dump add nothing.

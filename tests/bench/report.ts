@@ -1,13 +1,21 @@
-import type { Figure } from './rows.js';
+import type { Figure } from '../../cli/bench/workloads.js';
 
-/** Figures of several passes, on the mount and on the local disk. */
+/** Figures of one pass over one system. */
+export interface Pass {
+  system: string;
+  figures: Figure[];
+  skipped: { workload: string; reason: string }[];
+}
+
+/** Everything a run measured. */
 export interface BenchRun {
   machine: string;
   command: string;
-  mount: Figure[][];
-  local: Figure[][];
-  /** Resident memory of each process before and after, bytes. */
+  passes: Pass[];
+  /** Resident memory of each process of the cluster before and after, bytes. */
   memory: { name: string; before: number; after: number }[];
+  /** Peers that were asked for and are not installed. */
+  absent: string[];
 }
 
 export function median(values: number[]): number {
@@ -18,49 +26,95 @@ export function median(values: number[]): number {
     : ((sorted[middle - 1] as number) + (sorted[middle] as number)) / 2;
 }
 
+/** One system's median over the passes. */
+export interface Cell {
+  median: number;
+  /** (max - min) / median. */
+  spread: number;
+  passes: number;
+}
+
 export interface Row {
   workload: string;
   unit: string;
-  mount: number;
-  local: number;
-  /** Of the mount's figures over the passes: (max - min) / median. */
-  spread: number;
-  /** Mount in relation to local; above 1 is faster than the local disk. */
-  ratio: number;
+  higherIsBetter: boolean;
+  cells: Record<string, Cell>;
+}
+
+/** Systems in the order in which they were measured first. */
+export function systemsOf(run: BenchRun): string[] {
+  return [...new Set(run.passes.map((pass) => pass.system))];
 }
 
 /** Medians over the passes, a row a workload. */
-export function rows(run: BenchRun): Row[] {
-  return (run.mount[0] ?? []).map(({ workload, unit, higherIsBetter }) => {
-    const values = (passes: Figure[][]): number[] =>
-      passes.flatMap((pass) => pass.filter((one) => one.workload === workload).map((one) => one.value));
-    const mounted = values(run.mount);
-    const mount = median(mounted);
-    const local = median(values(run.local));
-    const spread = (Math.max(...mounted) - Math.min(...mounted)) / mount;
-    return { workload, unit, mount, local, spread, ratio: higherIsBetter ? mount / local : local / mount };
-  });
+export function rowsOf(run: BenchRun): Row[] {
+  const rows = new Map<string, Row>();
+  const values = new Map<string, number[]>();
+  for (const { system, figures } of run.passes) {
+    for (const { workload, value, unit, higherIsBetter } of figures) {
+      if (!rows.has(workload)) rows.set(workload, { workload, unit, higherIsBetter, cells: {} });
+      const key = `${workload}\0${system}`;
+      values.set(key, [...(values.get(key) ?? []), value]);
+    }
+  }
+  for (const row of rows.values()) {
+    for (const system of systemsOf(run)) {
+      const measured = values.get(`${row.workload}\0${system}`);
+      if (!measured) continue;
+      const middle = median(measured);
+      const spread = (Math.max(...measured) - Math.min(...measured)) / middle;
+      row.cells[system] = { median: middle, spread, passes: measured.length };
+    }
+  }
+  return [...rows.values()];
 }
 
-const figure = (value: number): string =>
-  value >= 100
-    ? Math.round(value).toLocaleString('en-US')
-    : value >= 10
-      ? value.toFixed(1)
-      : value.toFixed(2);
+/** How many times better `system` is than `other`; above 1 is better, whatever the unit. */
+export function ratio(row: Row, system: string, other: string): number | undefined {
+  const a = row.cells[system]?.median;
+  const b = row.cells[other]?.median;
+  if (a === undefined || b === undefined) return undefined;
+  return row.higherIsBetter ? a / b : b / a;
+}
+
+export function formatFigure(value: number): string {
+  if (value >= 100) return Math.round(value).toLocaleString('en-US');
+  return value >= 10 ? value.toFixed(1) : value.toFixed(2);
+}
 
 /** docs/benchmarks.md. */
 export function markdown(run: BenchRun): string {
+  const systems = systemsOf(run);
+  const [first = '', ...others] = systems;
   const mib = (bytes: number): string => `${Math.round(bytes / 1024 / 1024)} MiB`;
+  const passes = Math.max(...systems.map((name) => run.passes.filter((pass) => pass.system === name).length));
+  const cell = (row: Row, system: string): string => {
+    const one = row.cells[system];
+    if (!one) return '-';
+    const percent = one.passes > 1 ? ` ±${Math.round(one.spread * 50)} %` : '';
+    return `${formatFigure(one.median)}${percent}`;
+  };
+  const ratioCell = (row: Row, other: string): string => ratio(row, first, other)?.toFixed(2) ?? '-';
+  const table = rowsOf(run).map((row) => {
+    const cells = [`${row.workload}, ${row.unit}`, ...systems.map((name) => cell(row, name))];
+    return `| ${[...cells, ...others.map((name) => ratioCell(row, name))].join(' | ')} |`;
+  });
+  const skipped = new Set(
+    run.passes.flatMap(({ system, skipped }) =>
+      skipped.map(({ workload, reason }) => `- ${system}: ${workload}: ${reason}`),
+    ),
+  );
   return [
     '# Benchmarks',
     '',
-    'Three metaservers, three chunkservers, three copies of everything, one mount by the kernel binding: all on one machine',
-    'and one disk, beside the same workload on that disk in the same run. What counts is the ratio; absolute figures are',
-    'those of a small shared machine. Every fsync reaches the disks of all in-sync replicas and of a metaserver majority.',
+    'Three metaservers, three chunkservers, three copies of everything, one mount by the kernel binding, beside other file',
+    'systems with the same workloads in the same run: all on one machine and one disk. What counts is the ratio; absolute',
+    'figures are those of a small shared machine. Every fsync of Holdfast reaches the disks of all in-sync replicas and of a',
+    'metaserver majority. Cold: mounted anew, page cache dropped.',
     '',
-    `Machine: ${run.machine}. Medians of ${run.mount.length} interleaved passes; spread is (max - min) / median of the mount.`,
-    'Cold: mounted anew, page cache dropped.',
+    `Machine: ${run.machine}. Medians of ${passes} interleaved passes, ± half of (max - min).`,
+    'The last columns are Holdfast over the other, above 1 is better for rates and times alike.',
+    ...run.absent.map((line) => `Not measured: ${line}.`),
     '',
     'Reproduce:',
     '',
@@ -68,16 +122,14 @@ export function markdown(run: BenchRun): string {
     run.command,
     '```',
     '',
-    '| workload | Holdfast | local disk | Holdfast / local | spread |',
-    '|---|---|---|---|---|',
-    ...rows(run).map(
-      (row) =>
-        `| ${row.workload} | ${figure(row.mount)} ${row.unit} | ${figure(row.local)} ${row.unit} | ${row.ratio.toFixed(3)} | ${Math.round(row.spread * 100)} % |`,
-    ),
+    `| workload | ${[...systems, ...others.map((name) => `/ ${name}`)].join(' | ')} |`,
+    `|${'---|'.repeat(1 + systems.length + others.length)}`,
+    ...table,
     '',
+    ...(skipped.size > 0 ? ['## Not measured', '', ...skipped, ''] : []),
     '## Memory',
     '',
-    'Resident memory of each process, before the first and after the last workload of the run.',
+    "Resident memory of each of the cluster's processes, before the first and after the last workload of a pass.",
     '',
     '| process | before | after |',
     '|---|---|---|',

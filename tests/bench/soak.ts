@@ -20,7 +20,7 @@ const ROUND = `
 /** Runs about `operations` operations on one mount and prints the memory of every process along the way. */
 export async function soak(
   operations: number,
-  residentMemory: (cluster: TestCluster) => Map<string, number>,
+  residentMemory: (pids: ReadonlyMap<string, number>) => Map<string, number>,
 ): Promise<void> {
   const cluster = new TestCluster('soak');
   try {
@@ -28,7 +28,7 @@ export async function soak(
     await cluster.waitHealthy();
     const rounds = Math.ceil(operations / (FILES_PER_ROUND * OPERATIONS_PER_FILE));
     const report = (done: number): void => {
-      const memory = [...residentMemory(cluster)].map(
+      const memory = [...residentMemory(cluster.pids())].map(
         ([name, bytes]) => `${name} ${Math.round(bytes / 2 ** 20)}`,
       );
       console.log(`${done * FILES_PER_ROUND * OPERATIONS_PER_FILE} operations; MiB: ${memory.join(', ')}`);

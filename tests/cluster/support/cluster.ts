@@ -1,12 +1,20 @@
-import { type ChildProcess, execFile, spawn, spawnSync } from 'node:child_process';
+import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import {
+  type CommandResult,
+  type RunOptions,
+  run as runChild,
+  sh as runShell,
+} from '../../../cli/bench/child.js';
 import type { ClusterStatus } from '../../../cli/cluster-status.js';
 import { systemClock } from '../../../common/clock.js';
 
 /** A real cluster in real processes, and child processes that use its mount. */
+
+export type { CommandResult };
 
 /** Built to dist/tests/cluster/support/. */
 export const ROOT = join(dirname(fileURLToPath(import.meta.url)), '..', '..', '..', '..');
@@ -16,51 +24,23 @@ const STOP_TIMEOUT_MS = 60_000;
 const COMMAND_TIMEOUT_MS = 280_000;
 const POLL_MS = 50;
 
-export interface CommandResult {
-  code: number;
-  stdout: string;
-  stderr: string;
-}
+type ChildOptions = Partial<RunOptions>;
 
-const ENVIRONMENT = { ...process.env, UV_THREADPOOL_SIZE: '16', LC_ALL: 'C.UTF-8' };
+const withDefaults = (options: ChildOptions): RunOptions => ({
+  cwd: ROOT,
+  timeoutMs: COMMAND_TIMEOUT_MS,
+  ...options,
+  env: { UV_THREADPOOL_SIZE: '16', ...options.env },
+});
 
 /** Runs a command; never throws for its exit code. A command that outlives the time is killed and reported as such. */
-export function run(
-  command: string,
-  args: string[],
-  options: { cwd?: string; timeoutMs?: number; env?: NodeJS.ProcessEnv } = {},
-): Promise<CommandResult> {
-  return new Promise((resolve) => {
-    const child = execFile(
-      command,
-      args,
-      {
-        cwd: options.cwd ?? ROOT,
-        timeout: options.timeoutMs ?? COMMAND_TIMEOUT_MS,
-        killSignal: 'SIGKILL',
-        maxBuffer: 64 * 1024 * 1024,
-        env: { ...ENVIRONMENT, ...options.env },
-      },
-      (error, stdout, stderr) => {
-        const killed = child.killed ? `\n(killed after ${options.timeoutMs ?? COMMAND_TIMEOUT_MS} ms)` : '';
-        resolve({ code: error ? (child.exitCode ?? 255) : 0, stdout, stderr: `${stderr}${killed}` });
-      },
-    );
-  });
+export function run(command: string, args: string[], options: ChildOptions = {}): Promise<CommandResult> {
+  return runChild(command, args, withDefaults(options));
 }
 
 /** Runs a shell script with `set -e`. @throws Error with its output when it fails */
-export async function sh(
-  script: string,
-  options: { cwd?: string; timeoutMs?: number; env?: NodeJS.ProcessEnv } = {},
-): Promise<string> {
-  const result = await run('bash', ['-c', `set -eo pipefail\n${script}`], options);
-  if (result.code !== 0) {
-    throw new Error(
-      `shell failed with ${result.code}:\n${script}\n--- stdout\n${result.stdout.slice(-2000)}\n--- stderr\n${result.stderr.slice(-2000)}`,
-    );
-  }
-  return result.stdout;
+export function sh(script: string, options: ChildOptions = {}): Promise<string> {
+  return runShell(script, withDefaults(options));
 }
 
 /** Runs JavaScript in a child process: `fs` and `path` are there, `args` are its arguments. */
@@ -118,16 +98,23 @@ export class TestCluster {
   readonly dir: string;
   readonly data: string;
   readonly #flags: string[];
+  readonly #main: string;
   #up: ChildProcess | undefined;
   #output = '';
   readonly #mounts: string[] = [];
 
-  constructor(name: string, flags: string[] = []) {
+  /** @param main the command of another build, to compare with */
+  constructor(name: string, flags: string[] = [], main = MAIN) {
+    this.#main = main;
     this.root = temporaryDirectory(name);
     this.dir = join(this.root, 'mnt');
     this.data = join(this.root, 'data');
     this.#flags = flags;
     mkdirSync(this.dir);
+  }
+
+  #holdfast(args: string[], options: { timeoutMs?: number } = {}): Promise<CommandResult> {
+    return run(process.execPath, [this.#main, ...args], options);
   }
 
   /** Everything `up` printed. */
@@ -140,8 +127,11 @@ export class TestCluster {
     this.#output = '';
     const child = spawn(
       process.execPath,
-      [MAIN, 'up', this.dir, '--data', this.data, ...this.#flags, ...extra],
-      { stdio: ['ignore', 'pipe', 'pipe'], env: ENVIRONMENT },
+      [this.#main, 'up', this.dir, '--data', this.data, ...this.#flags, ...extra],
+      {
+        stdio: ['ignore', 'pipe', 'pipe'],
+        env: { ...process.env, UV_THREADPOOL_SIZE: '16', LC_ALL: 'C.UTF-8' },
+      },
     );
     this.#up = child;
     for (const stream of [child.stdout, child.stderr]) {
@@ -210,7 +200,7 @@ export class TestCluster {
   }
 
   async status(): Promise<ClusterStatus> {
-    const result = await holdfast(['status', '--data', this.data, '--json']);
+    const result = await this.#holdfast(['status', '--data', this.data, '--json']);
     return JSON.parse(result.stdout) as ClusterStatus;
   }
 
@@ -229,7 +219,7 @@ export class TestCluster {
   async mount(name: string, flags: string[] = []): Promise<string> {
     const dir = join(this.root, name);
     mkdirSync(dir, { recursive: true });
-    const result = await holdfast(['mount', dir, '--data', this.data, ...flags]);
+    const result = await this.#holdfast(['mount', dir, '--data', this.data, ...flags]);
     if (result.code !== 0) throw new Error(`mount failed: ${result.stderr}${result.stdout}`);
     this.#mounts.push(dir);
     return dir;
@@ -237,7 +227,7 @@ export class TestCluster {
 
   async umount(dir: string): Promise<CommandResult> {
     this.#mounts.splice(this.#mounts.indexOf(dir), 1);
-    return holdfast(['umount', dir]);
+    return this.#holdfast(['umount', dir]);
   }
 
   /** The last lines of every log, for a failure's message. */

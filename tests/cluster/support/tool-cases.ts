@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
+import { writeSourceTree } from '../../../cli/bench/source-tree.js';
 import { nodeScript, sh } from './cluster.js';
-import { writeSourceTree } from './source-tree.js';
 
 /**
  * Standard programs on a mounted directory, all from child processes. Run against a plain local directory they pass

@@ -1,6 +1,6 @@
 import { mkdirSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { createPrng } from '../../../common/prng.js';
+import { createPrng } from '../../common/prng.js';
 
 /** Regular files of the tree, unless fewer are asked for. */
 export const SOURCE_TREE_FILES = 2_100;

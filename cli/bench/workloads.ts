@@ -1,0 +1,60 @@
+/** One figure of one workload on one directory. */
+export interface Figure {
+  workload: string;
+  value: number;
+  unit: string;
+  higherIsBetter: boolean;
+}
+
+/** A workload that could not be run, and why. */
+export interface Skipped {
+  workload: string;
+  reason: string;
+}
+
+export const GROUPS = ['sequential', 'random', 'commit', 'files', 'shell'] as const;
+export type Group = (typeof GROUPS)[number];
+
+export interface BenchSizes {
+  /** Of the file for sequential rows, MiB. */
+  sequentialMib: number;
+  /** Of each random and each commit row, seconds. */
+  seconds: number;
+  /** Files of the metadata rows. */
+  files: number;
+}
+
+/** The directory that is measured. */
+export interface BenchTarget {
+  /** Empty or not; everything happens in a subdirectory. It may change with cold(). */
+  dir(): string;
+  /** Drops caches: the client's by mounting anew where that can be done, the kernel's by drop_caches. */
+  cold(): Promise<void>;
+}
+
+/** Collects what a run measures, and tells of each figure as it comes. */
+export class Recorder {
+  readonly figures: Figure[] = [];
+  readonly skipped: Skipped[] = [];
+  readonly #onFigure: (figure: Figure) => void;
+
+  constructor(onFigure: (figure: Figure) => void = () => {}) {
+    this.#onFigure = onFigure;
+  }
+
+  add(workload: string, value: number, unit: string, higherIsBetter = true): void {
+    const figure = { workload, value, unit, higherIsBetter };
+    this.figures.push(figure);
+    this.#onFigure(figure);
+  }
+
+  /** Runs a workload; one that fails is recorded with its reason and the others go on. */
+  async attempt(workload: string, work: () => Promise<void>): Promise<void> {
+    try {
+      await work();
+    } catch (error) {
+      const reason = error instanceof Error ? error.message : String(error);
+      this.skipped.push({ workload, reason: reason.replaceAll(/\s+/g, ' ').slice(0, 300) });
+    }
+  }
+}
