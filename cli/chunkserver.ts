@@ -5,9 +5,11 @@ import { SERVERS_MAX } from './cluster-file.js';
 import {
   addClusterOptions,
   type ClusterSelection,
+  DEFAULT_RECOVERY_MBPS,
   parseAddress,
   parseChoice,
   parseInteger,
+  recoveryOption,
   selectCluster,
 } from './cluster-options.js';
 import { processDeps, serveUntilStopped, startError } from './serve.js';
@@ -18,7 +20,7 @@ interface ChunkserverFlags extends ClusterSelection {
   dataDir: string;
   domain?: string;
   capacity?: number;
-  recoveryMbps: number;
+  recoveryMbps?: number;
   logLevel: LogLevel;
 }
 
@@ -37,12 +39,7 @@ export function chunkserverCommand(): Command {
     .requiredOption('--data-dir <dir>', 'directory for this server alone; made when missing')
     .option('--domain <name>', 'failure domain; copies are spread over different ones (default: its own)')
     .option('--capacity <MiB>', 'use at most this much of the disk', parseInteger('--capacity', 16, 2 ** 40))
-    .option(
-      '--recovery-mbps <n>',
-      'bandwidth for copying to a returned server, MB/s',
-      parseInteger('--recovery-mbps', 1, 100_000),
-      200,
-    )
+    .addOption(recoveryOption())
     .option(
       '--log-level <level>',
       LOG_LEVELS.join(', '),
@@ -61,7 +58,7 @@ export function chunkserverCommand(): Command {
         port,
         dataDir: resolve(flags.dataDir),
         metaservers: addresses,
-        recoveryMbps: flags.recoveryMbps,
+        recoveryMbps: flags.recoveryMbps ?? DEFAULT_RECOVERY_MBPS,
         ...(file && { clusterId: file.clusterId }),
         ...(flags.domain !== undefined && { domain: flags.domain }),
         ...(flags.capacity !== undefined && { capacityLimitBytes: flags.capacity * MIB }),

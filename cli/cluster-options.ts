@@ -1,5 +1,5 @@
 import { resolve } from 'node:path';
-import type { Command } from 'commander';
+import { type Command, Option } from 'commander';
 import { type ClusterFile, clusterFilePath, metaAddresses, readClusterFile } from './cluster-file.js';
 import { CliError } from './output.js';
 
@@ -12,6 +12,18 @@ export interface ClusterSelection {
 
 /** What --binding takes. */
 export const BINDINGS = ['auto', 'kernel', 'fuse-native'] as const;
+
+/** What copying to one returned server may take, MB/s: 512 MiB in well under 10 s, and most of a disk left to others. */
+export const DEFAULT_RECOVERY_MBPS = 120;
+const RECOVERY_MBPS_MAX = 100_000;
+
+/** The option --recovery-mbps, without a default. */
+export function recoveryOption(): Option {
+  return new Option(
+    '--recovery-mbps <n>',
+    `bandwidth for copying to a server that returned or was added, MB/s (default: ${DEFAULT_RECOVERY_MBPS})`,
+  ).argParser(parseInteger('--recovery-mbps', 1, RECOVERY_MBPS_MAX));
+}
 
 export const DEFAULT_DATA_DIR = './.holdfast';
 

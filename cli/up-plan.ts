@@ -19,6 +19,8 @@ export interface UpRequest {
   chunkservers?: number;
   replicas?: number;
   port?: number;
+  /** Of every chunkserver. */
+  recoveryMbps?: number;
 }
 
 const HOST = '127.0.0.1';
@@ -51,7 +53,10 @@ export async function planCluster(request: UpRequest): Promise<ClusterFile> {
 }
 
 /** The servers' command lines, in the order in which they start. */
-export function serverSpecs(cluster: ClusterFile, dataDir: string): ProcessSpec[] {
+export function serverSpecs(
+  cluster: ClusterFile,
+  { dataDir, recoveryMbps }: Pick<UpRequest, 'dataDir' | 'recoveryMbps'>,
+): ProcessSpec[] {
   const clusterFile = clusterFilePath(dataDir);
   const peers = cluster.metaservers.map((one) => `${one.id}=${one.host}:${one.port}`).join(',');
   const metaservers = cluster.metaservers.map((one) => ({
@@ -66,7 +71,12 @@ export function serverSpecs(cluster: ClusterFile, dataDir: string): ProcessSpec[
   }));
   const chunkservers = cluster.chunkservers.map((one) => ({
     name: `chunkserver-${one.id}`,
-    args: ['chunkserver', ...serverFlags(one, dataDir, `chunkserver-${one.id}`), '--cluster', clusterFile],
+    args: [
+      'chunkserver',
+      ...serverFlags(one, dataDir, `chunkserver-${one.id}`),
+      ...['--cluster', clusterFile],
+      ...(recoveryMbps === undefined ? [] : ['--recovery-mbps', String(recoveryMbps)]),
+    ],
   }));
   return [...metaservers, ...chunkservers];
 }

@@ -77,7 +77,7 @@ class Up {
       restart: options.restart,
       events: { event: (name, line) => this.#screen.event(name, line) },
     });
-    for (const spec of serverSpecs(cluster, options.dataDir)) this.#supervisor.add(spec);
+    for (const spec of serverSpecs(cluster, options)) this.#supervisor.add(spec);
     this.#supervisor.add({
       name: MOUNT,
       args: [

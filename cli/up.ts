@@ -3,7 +3,7 @@ import { Command } from 'commander';
 import type { BindingChoice } from '../client/fuse/choose.js';
 import { canonicalMountPoint } from '../client/fuse/mount-point.js';
 import { SERVERS_MAX } from './cluster-file.js';
-import { BINDINGS, DEFAULT_DATA_DIR, parseChoice, parseInteger } from './cluster-options.js';
+import { BINDINGS, DEFAULT_DATA_DIR, parseChoice, parseInteger, recoveryOption } from './cluster-options.js';
 import { CliError } from './output.js';
 
 const DEFAULT_MOUNT_POINT = './mnt';
@@ -14,6 +14,7 @@ interface UpFlags {
   chunkservers?: number;
   replicas?: number;
   port?: number;
+  recoveryMbps?: number;
   binding: BindingChoice;
   restart: boolean;
   json?: boolean;
@@ -45,6 +46,7 @@ export function upCommand(): Command {
       'first port; one for each server from there on (default: a free range from 7400)',
       parseInteger('--port', 1024, 65_535),
     )
+    .addOption(recoveryOption())
     .option(
       '--binding <name>',
       BINDINGS.join(', '),

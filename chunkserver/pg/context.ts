@@ -1,6 +1,6 @@
 import { type Pg, ReplicaState } from '../../proto/gen/cluster.js';
-import type { Version } from '../store/chunk-store.js';
-import { type Effect, type PgEnv, REPORT_INTERVAL_MS } from './types.js';
+import type { ChunkKey, Version } from '../store/chunk-store.js';
+import { type Effect, type Op, type PgEnv, REPORT_INTERVAL_MS, SUSPECTS_MAX } from './types.js';
 
 /** What the roles of one placement group share: its map entry, its place in the order, the effects of this step. */
 export class PgContext {
@@ -16,6 +16,8 @@ export class PgContext {
   recoveringPeers: number[] = [];
   #out: Effect[] = [];
   readonly #lost = new Map<number, { reason: string; reportedAt: number }>();
+  /** "inode/chunk" of writes that the store refused, "inode" of truncates and deletes. */
+  readonly #suspects = new Set<string>();
 
   constructor(id: number, env: PgEnv, last: Version, clean: boolean) {
     this.id = id;
@@ -75,6 +77,28 @@ export class PgContext {
     this.last = last;
     this.clean = clean;
     this.emit({ kind: 'setState', state: { last, clean }, sync: false });
+  }
+
+  /**
+   * The store refused an operation (its disk is full) and may have taken later ones: what it touches is not the content
+   * of its version, and has to be copied as a whole before this copy counts as complete.
+   */
+  refused(op: Op): void {
+    if (this.#suspects.size < SUSPECTS_MAX)
+      this.#suspects.add(op.kind === 'write' ? `${op.ino}/${op.chunk}` : `${op.ino}`);
+    if (this.clean) this.setState(this.last, false);
+  }
+
+  /** Whether the chunk's version says nothing of its content. */
+  isSuspect({ ino, chunk }: ChunkKey): boolean {
+    const { size } = this.#suspects;
+    if (size === 0) return false;
+    return size >= SUSPECTS_MAX || this.#suspects.has(`${ino}/${chunk}`) || this.#suspects.has(`${ino}`);
+  }
+
+  /** Everything was compared and copied since the last refusal. */
+  trustAll(): void {
+    this.#suspects.clear();
   }
 
   isLost(server: number): boolean {

@@ -163,6 +163,8 @@ export class Peering {
     this.#phase = 'resyncing';
     const { map } = this.#ctx;
     const agreed = this.#jump ? { epoch: map?.epoch ?? 0, seq: last.seq + SEQ_JUMP } : last;
+    // Nobody has more than this copy now.
+    this.#ctx.trustAll();
     this.#ctx.setState(agreed, true);
     for (const peer of this.#peers) {
       const identical = trusted && peer.clean && sameVersion(peer.last, last);

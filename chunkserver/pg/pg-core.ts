@@ -10,6 +10,7 @@ import {
   ACTIVE_WAIT_MS,
   type Effect,
   MAP_WAIT_MS,
+  type Op,
   PARKED_BYTES_MAX,
   PARKED_CALLS_MAX,
   PARKED_REQUESTS_MAX,
@@ -118,8 +119,9 @@ export class PgCore {
         this.#call(event.call);
         break;
       case 'applied':
+        if (event.error) this.#ctx.refused(event.op);
         event.op.owner.applied(event.op, event.error, event.allocatedDelta, now);
-        if (event.error && event.op.owner === this.#primary && this.#active) this.#ownStoreRefused();
+        if (event.error) this.#storeRefused(event.op);
         break;
       case 'acked':
         this.#primary.acked(event.op, event.server, event.error, now);
@@ -222,10 +224,17 @@ export class PgCore {
     this.#peering.start(this.#now);
   }
 
-  /** The disk is full beyond what was foreseen: replicas may have what this server lacks. */
-  #ownStoreRefused(): void {
+  /** The disk is full beyond what was foreseen: this server lacks what replicas may have. */
+  #storeRefused(op: Op): void {
+    this.#replica.refusedByStore(this.#now);
+    this.#peering?.pull?.refusedByStore(this.#now);
+    if (op.owner !== this.#primary || !this.#active) return;
     this.#active = false;
     this.#primary.stop();
+    // Another replica is to lead; when there is none, the map stays, and what was refused has never been.
+    const { map, env } = this.#ctx;
+    const reason = 'the disk of the primary is full';
+    this.#ctx.emit({ kind: 'reportFailed', server: env.self, epoch: map?.epoch ?? 0, reason });
     this.#repeerAt = this.#now + REPEER_DELAY_MS;
   }
 

@@ -20,6 +20,7 @@ export interface PageDifference {
  * Compares a part of the source's list, behind `after`, with the local one. The page ends early when enough has to be
  * fetched: the rest is listed again, for forwarded operations behind a page are not applied.
  * @param complete the list reaches the end of the group
+ * @param isSuspect chunks that are fetched although their versions are the same
  */
 export function comparePage(
   env: PgEnv,
@@ -27,6 +28,7 @@ export function comparePage(
   after: ChunkKey,
   source: readonly ChunkInfo[],
   complete: boolean,
+  isSuspect: (key: ChunkKey) => boolean = () => false,
 ): PageDifference {
   const local = localChunks(env, pg, after);
   const fetch: ChunkInfo[] = [];
@@ -41,7 +43,7 @@ export function comparePage(
     }
     bytes += theirs.bytes;
     if (mine && compareKeys(mine, theirs) === 0) {
-      if (!sameVersion(mine.version, theirs.version)) {
+      if (!sameVersion(mine.version, theirs.version) || isSuspect(theirs)) {
         fetch.push(theirs);
         fetchBytes += theirs.bytes;
       }

@@ -9,11 +9,14 @@ import {
   type Ask,
   type AskReply,
   compareKeys,
+  FULL_RETRY_MAX_MS,
+  FULL_RETRY_MS,
   LIST_CHUNKS,
   LIST_TRUNCATE_SEQS,
   type LinkSide,
   type Op,
   type OpOwner,
+  PULL_RETRY_MAX_MS,
   PULL_RETRY_MS,
 } from './types.js';
 
@@ -49,6 +52,8 @@ export class Pull implements OpOwner {
   #page: Page | undefined;
   #ask: Ask | undefined;
   #retryAt = 0;
+  /** Attempts without progress. */
+  #failures = 0;
   #queue: Op[] = [];
   #queueBytes = 0;
   /** Of the last truncate or delete that was applied, and of each inode since the present question was asked. */
@@ -105,6 +110,18 @@ export class Pull implements OpOwner {
     if (this.#state === 'retry' && now >= this.#retryAt) this.#continue();
   }
 
+  /** The store refused an operation: what it missed is found by comparing everything again. */
+  refusedByStore(now: number): void {
+    if (this.#state === 'cancelled') return;
+    if (this.#ask) this.#ask.cancelled = true;
+    this.#cursor = START_OF_KEYS;
+    this.#seqCursor = 0;
+    this.#seqsDone = false;
+    this.#announced = false;
+    this.#settledBytes = 0;
+    this.#retryLater(now, true);
+  }
+
   /**
    * A forwarded operation; recovery only.
    * @returns 'apply': the caller applies it and answers then; 'taken': answer now; 'gap': it does not follow the last one
@@ -122,7 +139,7 @@ export class Pull implements OpOwner {
   }
 
   applied(): void {
-    // Forwarded operations were answered when they came; a failing disk ends the process.
+    // Forwarded operations were answered when they came; one that the store refused begins the copy anew.
   }
 
   #route(op: Op): void {
@@ -206,10 +223,11 @@ export class Pull implements OpOwner {
     return ask;
   }
 
-  #retryLater(now: number): void {
+  #retryLater(now: number, full = false): void {
     this.#dropPage();
     this.#state = 'retry';
-    this.#retryAt = now + PULL_RETRY_MS;
+    const [first, most] = full ? [FULL_RETRY_MS, FULL_RETRY_MAX_MS] : [PULL_RETRY_MS, PULL_RETRY_MAX_MS];
+    this.#retryAt = now + Math.min(most, first * 2 ** this.#failures++);
   }
 
   /** The first reply fixes where in the source's order this copy stands. @returns false: begun anew */
@@ -294,8 +312,11 @@ export class Pull implements OpOwner {
       return;
     }
     if (this.#cursor === START_OF_KEYS) this.#totalBytes = header.aux;
+    const { env, id } = this.#ctx;
     const complete = (header.flags & FRAME_FLAG_END) !== 0;
-    const difference = comparePage(this.#ctx.env, this.#ctx.id, this.#cursor, unpackList(payload), complete);
+    const difference = comparePage(env, id, this.#cursor, unpackList(payload), complete, (key) =>
+      this.#ctx.isSuspect(key),
+    );
     const { end, fetch, remove, bytes } = difference;
     const fetchBytes = fetch.reduce((sum, info) => sum + info.bytes, 0);
     const page = new Page(end, header.versionSeq, fetch.length, bytes - fetchBytes);
@@ -321,7 +342,7 @@ export class Pull implements OpOwner {
         content,
         done: (failure, at) => {
           if (page !== this.#page) return;
-          if (failure) this.#retryLater(at);
+          if (failure) this.#retryLater(at, failure.errorName === 'ENOSPC');
           else this.#installed(page, info.bytes);
         },
       });
@@ -336,6 +357,7 @@ export class Pull implements OpOwner {
 
   #finishPage(page: Page): void {
     this.#page = undefined;
+    this.#failures = 0;
     this.#settledBytes += page.doneBytes;
     const waiting = this.#queue;
     this.#queue = [];
@@ -347,6 +369,7 @@ export class Pull implements OpOwner {
 
   #finish(): void {
     this.#state = 'finishing';
+    this.#ctx.trustAll();
     const recovering = this.#mode === 'recover';
     assert(recovering || this.#target !== undefined, 'a copy at rest has a version to reach');
     if (this.#target) this.#ctx.last = this.#target;

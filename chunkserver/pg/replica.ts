@@ -104,6 +104,12 @@ export class Replica implements OpOwner {
     this.#answer(call, error?.errorName, error?.message);
   }
 
+  /** The store refused an operation, whoever's it was. */
+  refusedByStore(now: number): void {
+    if (this.#pull) this.#pull.refusedByStore(now);
+    else this.#behind = true;
+  }
+
   #op(call: PeerCall, kind: OpKind): ReplicaOp {
     const { header, payload } = call;
     return {

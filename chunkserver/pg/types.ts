@@ -197,11 +197,18 @@ export const ACTIVE_WAIT_MS = 2000;
 export const PEERING_CONNECT_TIMEOUT_MS = LEASE_MS + 500;
 /** A failure that the map does not show yet is reported again after so long. */
 export const REPORT_INTERVAL_MS = 500;
-/** What could not be copied is tried again after so long. */
+/** What could not be copied is tried again after so long, twice as long each time without progress .. */
 export const PULL_RETRY_MS = 200;
+/** .. up to so long. */
+export const PULL_RETRY_MAX_MS = 3200;
+/** The same when this server's disk is full: only deletes, or the operator, can help. */
+export const FULL_RETRY_MS = 1000;
+export const FULL_RETRY_MAX_MS = 32_000;
 
 /** Operations of one group that are not acknowledged yet. */
 export const PENDING_OPS_MAX = 8192;
+/** Chunks remembered that the store refused an operation of; beyond it every chunk of the group is copied. */
+export const SUSPECTS_MAX = 8192;
 /** Requests of one group that wait for a map, a lease, or replicas. */
 export const PARKED_REQUESTS_MAX = 4096;
 export const PARKED_BYTES_MAX = 64 * 1024 * 1024;

@@ -72,8 +72,11 @@ export class PgHost {
         (error: unknown) => this.#fatal('sync', error),
       );
     });
-    this.#fetches = new FetchQueue(clock, deps.recoveryBytesPerSecond, (ask, done) =>
-      this.#sendAsk(ask, done),
+    this.#fetches = new FetchQueue(
+      clock,
+      deps.recoveryBytesPerSecond,
+      (ask, done) => this.#sendAsk(ask, done),
+      () => this.sync(),
     );
     this.#env = {
       self: deps.self,
@@ -170,11 +173,13 @@ export class PgHost {
 
   /** @throws HoldfastError EINVAL, UNAVAILABLE */
   request(pg: number, call: ClientCall): void {
+    this.#fetches.foreground();
     this.#dispatch(this.#known(pg), { kind: 'request', request: call });
   }
 
   /** @throws HoldfastError EINVAL, UNAVAILABLE */
   call(pg: number, call: IncomingCall): void {
+    if (call.type === FrameType.REPLICATE_WRITE) this.#fetches.foreground();
     this.#dispatch(this.#known(pg), { kind: 'call', call });
   }
 
@@ -297,9 +302,13 @@ export class PgHost {
   #keep(core: PgCore, effect: Effect): void {
     const { store, reports } = this.#deps;
     switch (effect.kind) {
-      case 'install':
-        this.#stored(core, store.install(core.id, effect.key, effect.content), effect.done);
+      case 'install': {
+        const { key, content, done } = effect;
+        const bytes = content?.extents.reduce((sum, { data }) => sum + data.length, 0) ?? 0;
+        const installed = store.install(core.id, key, content).then(() => this.#fetches.copied(bytes));
+        this.#stored(core, installed, done);
         break;
+      }
       case 'setTruncateSeq':
         this.#stored(core, store.setTruncateSeq(core.id, effect.ino, effect.truncateSeq), undefined);
         break;

@@ -167,7 +167,10 @@ export class ClusterService implements LeaderDuty, LinkHost {
     return mayServe && this.#options.replica.canReadNow() ? LEASE_MS : 0;
   }
 
-  /** Drops the failed server from all PGs which the reporter leads, for none of them can acknowledge a write. */
+  /**
+   * Drops the failed server from all PGs which the reporter leads, for none of them can acknowledge a write; from the one
+   * PG alone when the reporter means itself: it cannot lead that one any more, and does not try to.
+   */
   async replicaFailed(link: ChunkServerLink, report: ReplicaFailed): Promise<void> {
     const reporter = link.info?.id;
     const pg = this.#map?.pgs[report.pg];
@@ -178,7 +181,8 @@ export class ClusterService implements LeaderDuty, LinkHost {
       throw new HoldfastError('NOT_PRIMARY', `chunkserver ${reporter} does not lead PG ${report.pg}`);
     }
     const { server, reason } = report;
-    const led = (this.#map?.pgs ?? []).filter((other) => primaryOf(other) === reporter);
+    const led =
+      server === reporter ? [pg] : (this.#map?.pgs ?? []).filter((other) => primaryOf(other) === reporter);
     const affected = led.filter((other) => receivesWrites(other, server));
     const fresh = affected.filter((other) => !this.#drops.has(dropKey(other, server)));
     if (fresh.length > 0) {

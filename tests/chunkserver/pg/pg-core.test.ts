@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict';
 import { packList } from '../../../chunkserver/pg/pack.js';
 import {
+  FULL_RETRY_MS,
+  LIST_CHUNKS,
   MAP_WAIT_MS,
   PEERING_CONNECT_TIMEOUT_MS,
   REPORT_INTERVAL_MS,
@@ -367,6 +369,81 @@ describe('a replica of a group', () => {
     assert.ok(copying?.cancelled);
     assert.equal(only(effects, 'answerCall')[0]?.error, 'STALE_EPOCH');
     assert.equal(asksOf(effects, FrameType.LIST).length, 1);
+  });
+
+  describe('whose disk is full', () => {
+    const FULL = new HoldfastError('ENOSPC');
+    const list = (versionSeq: number) => {
+      const chunk = { ino: 1, chunk: 0, version: { epoch: 2, seq: versionSeq }, bytes: 4 };
+      return [{ flags: FRAME_FLAG_END, versionSeq }, packList([chunk])] as const;
+    };
+    const whole = { flags: FRAME_FLAG_END, versionEpoch: 2, versionSeq: 6 };
+    /** Recovering, up to date but for a write that the store refuses although it took the next one of that chunk. */
+    const refusing = async (): Promise<{ f: CoreFixture; asks: ReturnType<typeof asksOf> }> => {
+      const f = new CoreFixture({ last: { epoch: 2, seq: 6 }, clean: true });
+      f.link('in2');
+      const [seqs] = asksOf(f.map(pgMap(2, 2, [2, IN_SYNC], [1, RECOVERING])), FrameType.LIST);
+      await f.store.write(0, { ino: 1, chunk: 0 }, 0, Buffer.from('late'), { epoch: 2, seq: 8 });
+      const [chunks] = asksOf(f.reply(seqs!, whole), FrameType.LIST);
+      const [state] = only(f.reply(chunks!, ...list(8)), 'setState');
+      assert.ok(state?.done, 'nothing differs');
+      const announced = asksOf(f.step({ kind: 'stored', done: state.done, error: undefined }));
+      const { op } = only(write(f, 7), 'apply')[0]!;
+      write(f, 8);
+      const effects = f.step({ kind: 'applied', op, error: FULL, allocatedDelta: 0 });
+      assert.equal(only(effects, 'answerCall')[0]?.error, 'ENOSPC');
+      return { f, asks: announced };
+    };
+
+    it('copies anew what the refused write touched, whatever its version says, and not at once', async () => {
+      const { f, asks } = await refusing();
+      assert.ok(asks[0]?.cancelled, 'it is not complete any more');
+      f.now += FULL_RETRY_MS - 1;
+      assert.deepEqual(asksOf(f.step({ kind: 'tick' })), []);
+      f.now += 1;
+      const [seqs] = asksOf(f.step({ kind: 'tick' }), FrameType.LIST);
+      const [chunks] = asksOf(f.reply(seqs!, { ...whole, versionSeq: 8 }), FrameType.LIST);
+      const [fetch] = asksOf(f.reply(chunks!, ...list(8)), FrameType.FETCH);
+      assert.equal(fetch?.fields.ino, 1);
+      const [install] = only(f.reply(fetch!, { aux: 0, versionSeq: 8 }), 'install');
+      const [state] = only(f.step({ kind: 'stored', done: install!.done!, error: undefined }), 'setState');
+      assert.ok(state?.done, 'complete now');
+    });
+
+    it('waits longer each time that a copy finds no room', async () => {
+      const { f } = await refusing();
+      const waits: number[] = [];
+      for (let wait = 0; waits.length < 4; wait += 100, f.now += 100) {
+        const [seqs] = asksOf(f.step({ kind: 'tick' }), FrameType.LIST);
+        if (!seqs) continue;
+        waits.push(wait);
+        wait = 0;
+        const chunks =
+          seqs.fields.aux === LIST_CHUNKS ? seqs : asksOf(f.reply(seqs, { ...whole, versionSeq: 8 }))[0]!;
+        const [fetch] = asksOf(f.reply(chunks, ...list(8)), FrameType.FETCH);
+        const [install] = only(f.reply(fetch!, { aux: 0, versionSeq: 8 }), 'install');
+        f.step({ kind: 'stored', done: install!.done!, error: FULL });
+      }
+      assert.ok(
+        waits.every((wait, i) => i === 0 || wait >= 1.9 * (waits[i - 1] as number)),
+        waits.join(),
+      );
+    });
+
+    it('gives up the lead of a group of which its store refused a write, and copies it from another', () => {
+      const f = new CoreFixture({ last: { epoch: 1, seq: 0 }, clean: true }).lead();
+      const { op } = only(f.request('write', { ino: 1 }), 'apply')[0]!;
+      const effects = f.step({ kind: 'applied', op, error: FULL, allocatedDelta: 0 });
+      assert.deepEqual(
+        only(effects, 'reportFailed').map(({ server, epoch }) => ({ server, epoch })),
+        [{ server: 1, epoch: 1 }],
+      );
+      assert.equal(f.core.active, false);
+      f.link('in2');
+      const recovering = f.map(pgMap(2, 2, [1, RECOVERING], [2, IN_SYNC], [3, IN_SYNC]));
+      const [seqs] = asksOf(recovering, FrameType.LIST);
+      assert.equal(seqs?.to, 2);
+    });
   });
 
   it('never answers a client', () => {

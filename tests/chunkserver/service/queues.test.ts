@@ -1,6 +1,12 @@
 import assert from 'node:assert/strict';
 import type { Ask } from '../../../chunkserver/pg/types.js';
-import { FETCHES_MAX, FetchQueue } from '../../../chunkserver/service/fetch-queue.js';
+import {
+  FETCHES_MAX,
+  FetchQueue,
+  FOREGROUND_MS,
+  SYNC_BYTES,
+  UNSYNCED_BYTES_MAX,
+} from '../../../chunkserver/service/fetch-queue.js';
 import { SyncGroup } from '../../../chunkserver/service/sync-group.js';
 import { FrameType } from '../../../proto/frame-header.js';
 import { VirtualClock } from '../pg/sim/virtual-clock.js';
@@ -26,6 +32,8 @@ describe('a group of syncs', () => {
   });
 });
 
+const NEVER = (): Promise<void> => new Promise(() => {});
+
 describe('the queue of fetches', () => {
   const ask = (chunk: number): Ask => ({
     to: 1,
@@ -38,7 +46,8 @@ describe('the queue of fetches', () => {
 
   it('takes groups with the fewest copies first, and leaves cancelled ones out', () => {
     const sent: { ask: Ask; done: () => void }[] = [];
-    const queue = new FetchQueue(new VirtualClock(), 1e9, (each, done) => sent.push({ ask: each, done }));
+    const send = (each: Ask, done: () => void) => sent.push({ ask: each, done });
+    const queue = new FetchQueue(new VirtualClock(), 1e9, send, NEVER);
     for (let i = 0; i < FETCHES_MAX; i++) queue.add(ask(i), { bytes: 1, copies: 2 });
     const cancelled = ask(100);
     queue.add(cancelled, { bytes: 1, copies: 1 });
@@ -54,18 +63,65 @@ describe('the queue of fetches', () => {
     );
   });
 
+  it('goes no faster than the disk takes what was copied', async () => {
+    const syncs: (() => void)[] = [];
+    let sent = 0;
+    const send = (_each: Ask, done: () => void): void => {
+      sent++;
+      done();
+    };
+    const sync = () => new Promise<void>((resolve) => syncs.push(resolve));
+    const queue = new FetchQueue(new VirtualClock(), 1e12, send, sync);
+    const half = SYNC_BYTES / 2;
+    const step = async (): Promise<void> => {
+      queue.add(ask(sent), { bytes: 1, copies: 1 });
+      if (sent > before) queue.copied(half);
+      await Promise.resolve();
+    };
+    let before = 0;
+    for (let i = 0; i < 20; i++) {
+      before = sent;
+      await step();
+    }
+    assert.equal(sent * half, UNSYNCED_BYTES_MAX);
+    assert.equal(syncs.length, 1, 'one at a time');
+    syncs[0]!();
+    await new Promise<void>((resolve) => setImmediate(resolve));
+    // What came after the sync began is not covered by it.
+    assert.equal(syncs.length, 2);
+    assert.equal(sent, 20);
+  });
+
+  it('fetches one chunk at a time while clients are active, and leaves them as much time as it took', async () => {
+    const clock = new VirtualClock();
+    const start = clock.now();
+    const sentAt: number[] = [];
+    const send = (_each: Ask, done: () => void): void => {
+      sentAt.push(clock.now() - start);
+      clock.after(30, done);
+    };
+    const queue = new FetchQueue(clock, 1e12, send, NEVER);
+    queue.foreground();
+    for (let i = 0; i < 20; i++) queue.add(ask(i), { bytes: 1, copies: 1 });
+    await clock.run(start + FOREGROUND_MS + 100);
+    assert.deepEqual(sentAt.slice(0, 5), [0, 60, 120, 180, 240]);
+    assert.equal(sentAt.length, 20, 'the rest at once when they are not');
+    queue.close();
+  });
+
   it('keeps to its bandwidth', async () => {
     const clock = new VirtualClock();
     const start = clock.now();
     let sent = 0;
-    const queue = new FetchQueue(clock, 1_000_000, (_each, done) => {
+    const send = (_each: Ask, done: () => void): void => {
       sent++;
       done();
-    });
+    };
+    const queue = new FetchQueue(clock, 1_000_000, send, NEVER);
     for (let i = 0; i < 40; i++) queue.add(ask(i), { bytes: 1_000_000, copies: 1 });
     await clock.run(start + 10_000);
-    // 8 MiB at once, then 1 MB each second.
-    assert.equal(sent, 9 + 10);
+    // 4 MiB at once, then 1 MB each second.
+    assert.equal(sent, 5 + 10);
     queue.close();
   });
 });
