@@ -2,6 +2,17 @@ import { AdminServiceDefinition, type StatusReply } from '../proto/gen/admin.js'
 import { type ClusterMap, ReplicaState } from '../proto/gen/cluster.js';
 import { RpcClient } from '../proto/rpc.js';
 
+/** How far replicas are that copy what they lack. */
+export interface RecoveryStatus {
+  /** PGs with a replica that copies, or waits to. */
+  pgs: number;
+  doneBytes: number;
+  leftBytes: number;
+  bytesPerSecond: number;
+  /** Null while nothing is copied. */
+  etaSeconds: number | null;
+}
+
 /** The state of a cluster as its metaservers tell it, in the shape that `holdfast status --json` prints. */
 export interface ClusterStatus {
   /** A leader is known, all configured servers are alive, and every PG has all its replicas in-sync. */
@@ -33,7 +44,10 @@ export interface ClusterStatus {
     pgsRecovering: number;
     pgsPrimary: number;
     recoveryLeftBytes: number;
+    recovery: RecoveryStatus;
   }[];
+  /** Of all servers together. */
+  recovery: RecoveryStatus;
   pgs: { total: number; inSync: number; recovering: number; degraded: number; unavailable: number };
   capacity: { totalBytes: number; freeBytes: number; usedBytes: number; inodesUsed: number; orphans: number };
   mounts: {
@@ -88,10 +102,12 @@ export function mergeStatus(
     .filter((reply) => reply.role === 'leader' && reply.map !== undefined)
     .sort((a, b) => b.term - a.term)[0];
   const metaservers = mergeMetaservers(answers);
-  const chunkservers = (leader?.chunkservers ?? []).map((one) => ({
-    ...one,
-    name: `chunkserver-${one.id}`,
-  }));
+  const chunkservers = (leader?.chunkservers ?? []).map((one) => {
+    const { recoveryDoneBytes = 0, recoveryBytesPerSecond = 0, ...rest } = one;
+    const { pgsRecovering, recoveryLeftBytes } = one;
+    const recovery = recoveryOf(pgsRecovering, recoveryDoneBytes, recoveryLeftBytes, recoveryBytesPerSecond);
+    return { ...rest, name: `chunkserver-${one.id}`, recovery };
+  });
   const expected = expectedChunkservers || leader?.configuredChunkservers || 0;
   const pgs = countPgs(leader?.map);
   const problems: string[] = [];
@@ -112,6 +128,7 @@ export function mergeStatus(
     term: Math.max(...replies.map((reply) => reply.term)),
     metaservers,
     chunkservers,
+    recovery: totalRecovery(chunkservers, pgs.recovering),
     pgs,
     capacity: {
       totalBytes: leader?.totalBytes ?? 0,
@@ -122,6 +139,28 @@ export function mergeStatus(
     },
     mounts: (leader?.sessions ?? []).map(({ id, ...rest }) => ({ session: id, ...rest })),
   };
+}
+
+function recoveryOf(
+  pgs: number,
+  doneBytes: number,
+  leftBytes: number,
+  bytesPerSecond: number,
+): RecoveryStatus {
+  const etaSeconds = bytesPerSecond > 0 ? Math.ceil(leftBytes / bytesPerSecond) : null;
+  return { pgs, doneBytes, leftBytes, bytesPerSecond, etaSeconds };
+}
+
+/** Servers copy at the same time: the last one to be ready decides. */
+function totalRecovery(servers: ClusterStatus['chunkservers'], pgs: number): RecoveryStatus {
+  const total = { pgs, doneBytes: 0, leftBytes: 0, bytesPerSecond: 0, etaSeconds: null as number | null };
+  for (const { recovery } of servers) {
+    total.doneBytes += recovery.doneBytes;
+    total.leftBytes += recovery.leftBytes;
+    total.bytesPerSecond += recovery.bytesPerSecond;
+    if (recovery.etaSeconds !== null) total.etaSeconds = Math.max(total.etaSeconds ?? 0, recovery.etaSeconds);
+  }
+  return total;
 }
 
 function mergeMetaservers(

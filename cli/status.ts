@@ -1,7 +1,9 @@
 import { Command } from 'commander';
 import { addClusterOptions, type ClusterSelection, parseInteger, selectCluster } from './cluster-options.js';
-import type { ClusterStatus } from './cluster-status.js';
+import type { ClusterStatus, RecoveryStatus } from './cluster-status.js';
 import { CliError, EXIT_FAILED, formatBytes, formatTable, printJson, printLine } from './output.js';
+
+const BYTES_PER_MB = 1_000_000;
 
 interface StatusFlags extends ClusterSelection {
   json?: boolean;
@@ -43,6 +45,18 @@ export function statusCommand(): Command {
   });
 }
 
+/** "12 PGs, 340 MiB done, 172 MiB left, 95.0 MB/s, about 2 s to go" */
+export function renderRecovery(recovery: RecoveryStatus): string {
+  const { pgs, doneBytes, leftBytes, bytesPerSecond, etaSeconds } = recovery;
+  return [
+    `${pgs} PGs`,
+    `${formatBytes(doneBytes)} done`,
+    `${formatBytes(leftBytes)} left`,
+    `${(bytesPerSecond / BYTES_PER_MB).toFixed(1)} MB/s`,
+    ...(etaSeconds === null ? [] : [`about ${etaSeconds} s to go`]),
+  ].join(', ');
+}
+
 function renderStatus(status: ClusterStatus): string {
   const { leader, pgs, capacity } = status;
   const lines = [
@@ -50,6 +64,7 @@ function renderStatus(status: ClusterStatus): string {
     `health    ${status.healthy ? 'healthy' : status.problems.join('; ')}`,
     `leader    ${leader ? `metaserver-${leader.id} (${leader.address}), term ${status.term}` : 'unknown'}`,
     `PGs       ${pgs.inSync} of ${pgs.total} fully in-sync, ${pgs.recovering} recovering, ${pgs.unavailable} unavailable`,
+    ...(status.recovery.pgs > 0 ? [`recovery  ${renderRecovery(status.recovery)}`] : []),
     `capacity  ${formatBytes(capacity.usedBytes)} used of ${formatBytes(capacity.totalBytes)}, ${capacity.inodesUsed} inodes`,
     '',
     formatTable([
@@ -64,8 +79,9 @@ function renderStatus(status: ClusterStatus): string {
         one.name,
         one.address,
         one.alive ? 'alive' : 'down',
-        `${one.pgsInSync} PGs in-sync (${one.pgsPrimary} primary), ${one.pgsRecovering} recovering, ` +
-          `${formatBytes(one.usedBytes)} used, ${formatBytes(one.freeBytes)} free`,
+        `${one.pgsInSync} PGs in-sync (${one.pgsPrimary} primary), ` +
+          `${formatBytes(one.usedBytes)} used, ${formatBytes(one.freeBytes)} free` +
+          (one.recovery.pgs > 0 ? `; recovering: ${renderRecovery(one.recovery)}` : ''),
       ]),
     ]),
   ];

@@ -19,6 +19,7 @@ import type { ChunkStore } from '../store/chunk-store.js';
 import { HeartbeatClient } from './heartbeat.js';
 import { Peers } from './peers.js';
 import { PgHost } from './pg-host.js';
+import { RecoveryMeter } from './recovery-meter.js';
 import { routeFrame } from './route.js';
 
 export interface ChunkServiceOptions {
@@ -57,6 +58,7 @@ export class ChunkService {
   readonly #peers: Peers;
   readonly #heartbeat: HeartbeatClient;
   readonly #ticker: Timer;
+  readonly #meter = new RecoveryMeter();
   readonly host: PgHost;
   #port = 0;
   #stopped = false;
@@ -155,11 +157,17 @@ export class ChunkService {
   #status() {
     const { liveBytes, capacityBytes, freeBytes } = this.#deps.store.usage();
     const bytes = (value: number) => Math.max(0, Math.floor(value));
+    const pgs = this.host.progress();
+    const { doneBytes, leftBytes, bytesPerSecond } = this.#meter.sample(pgs, this.#deps.clock.now());
     return {
       capacityBytes: bytes(capacityBytes),
       usedBytes: bytes(liveBytes),
       freeBytes: bytes(freeBytes),
-      pgs: this.host.progress(),
+      pgs,
+      recoveryDoneBytes: bytes(doneBytes),
+      recoveryLeftBytes: bytes(leftBytes),
+      recoveryBytesPerSecond: bytesPerSecond,
+      mapVersion: this.host.map?.version ?? 0,
     };
   }
 

@@ -10,6 +10,10 @@ interface Report {
   usedBytes: number;
   freeBytes: number;
   pgs: PgStatus[];
+  recoveryDoneBytes: number;
+  recoveryBytesPerSecond: number;
+  /** Of the map that it acts by. */
+  mapVersion: number;
 }
 
 /** Bytes as a user sees them: already divided by the replication. */
@@ -30,13 +34,22 @@ export class ChunkServerRegistry {
 
   heartbeat(server: number, heartbeat: Heartbeat): void {
     const { capacityBytes, usedBytes, freeBytes, pgs } = heartbeat;
-    this.#reports.set(server, { capacityBytes, usedBytes, freeBytes, pgs: pgs.slice(0, PG_REPORTS_MAX) });
+    const { recoveryDoneBytes = 0, recoveryBytesPerSecond = 0, mapVersion = 0 } = heartbeat;
+    this.#reports.set(server, {
+      ...{ capacityBytes, usedBytes, freeBytes, pgs: pgs.slice(0, PG_REPORTS_MAX) },
+      ...{ recoveryDoneBytes, recoveryBytesPerSecond, mapVersion },
+    });
   }
 
   /** Whether every server that is alive in the map has reported, and there is one. */
   complete(map: ClusterMap): boolean {
     const alive = map.servers.filter((server) => server.alive);
     return alive.length > 0 && alive.every((server) => this.#reports.has(server.id));
+  }
+
+  /** The version of the map that a server acts by; 0: it has not said. */
+  mapVersion(server: number): number {
+    return this.#reports.get(server)?.mapVersion ?? 0;
   }
 
   /** Of all servers of the map that have reported; a server that is down counts as it last reported. */
@@ -66,6 +79,8 @@ export class ChunkServerRegistry {
     const pgsOf = countPgs(map);
     return map.servers.map(({ id, host, port, alive }) => {
       const report = this.#reports.get(id);
+      // What a dead server said of its progress is over.
+      const recovery = alive ? report : undefined;
       const pgs = pgsOf.get(id);
       return {
         id,
@@ -77,7 +92,9 @@ export class ChunkServerRegistry {
         pgsInSync: pgs?.inSync ?? 0,
         pgsRecovering: pgs?.recovering ?? 0,
         pgsPrimary: pgs?.primary ?? 0,
-        recoveryLeftBytes: report?.pgs.reduce((sum, pg) => sum + pg.recoveryLeftBytes, 0) ?? 0,
+        recoveryLeftBytes: recovery?.pgs.reduce((sum, pg) => sum + pg.recoveryLeftBytes, 0) ?? 0,
+        recoveryDoneBytes: recovery?.recoveryDoneBytes ?? 0,
+        recoveryBytesPerSecond: recovery?.recoveryBytesPerSecond ?? 0,
       };
     });
   }
