@@ -65,19 +65,22 @@ export function decodeReclaim(bytes: Buffer): ReclaimRecord {
   return { from: readU64(bytes, 0), size: readU64(bytes, 8), chunkSize: bytes.readUInt32BE(16) };
 }
 
+const WANTS_LEASES = 1;
+
 /** A client's session, and the window of mutations whose results are kept. */
 export interface Session {
   id: number;
   clientUuid: string;
   hostname: string;
   mountPoint: string;
+  wantsLeases: boolean;
   /** Results of all mutations below are forgotten; those of [forgottenBelow, maxSeq] are stored, if they ran. */
   forgottenBelow: number;
   /** Highest mutation that ran. */
   maxSeq: number;
 }
 
-/** u64 forgotten below, u64 max seq, then uuid, hostname and mount point, each u16 bytes and UTF-8. */
+/** u64 forgotten below, u64 max seq, then uuid, hostname and mount point, each u16 bytes and UTF-8, u8 flags (absent: 0). */
 export function encodeSession(session: Session): Buffer {
   const numbers = Buffer.allocUnsafe(16);
   writeU64(numbers, 0, session.forgottenBelow);
@@ -89,6 +92,7 @@ export function encodeSession(session: Session): Buffer {
     length.writeUInt16BE(bytes.length);
     parts.push(length, bytes);
   }
+  parts.push(Buffer.from([session.wantsLeases ? WANTS_LEASES : 0]));
   return Buffer.concat(parts);
 }
 
@@ -100,11 +104,14 @@ export function decodeSession(id: number, bytes: Buffer): Session {
     at = end;
     return value;
   };
+  const [clientUuid, hostname, mountPoint] = [text(), text(), text()];
+  const flags = bytes[at] ?? 0;
   return {
     id,
-    clientUuid: text(),
-    hostname: text(),
-    mountPoint: text(),
+    clientUuid,
+    hostname,
+    mountPoint,
+    wantsLeases: (flags & WANTS_LEASES) !== 0,
     forgottenBelow: readU64(bytes, 0),
     maxSeq: readU64(bytes, 8),
   };

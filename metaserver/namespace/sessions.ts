@@ -48,7 +48,8 @@ export class SessionTable {
     if (this.sessions.size >= MAX_SESSIONS) throw new HoldfastError('OVERLOADED', 'too many sessions');
     const id = counters.nextSession++;
     const { clientUuid, hostname, mountPoint } = op;
-    const session = { id, clientUuid, hostname, mountPoint, forgottenBelow: 1, maxSeq: 0 };
+    const wantsLeases = op.wantsLeases ?? false;
+    const session = { id, clientUuid, hostname, mountPoint, wantsLeases, forgottenBelow: 1, maxSeq: 0 };
     this.sessions.set(id, session);
     this.dirty.add(session);
     const value = Buffer.alloc(8);
@@ -87,7 +88,7 @@ export class SessionTable {
     }
     const key = resultKey(session.id, seq);
     const kept = seq <= session.maxSeq ? txn.get(key) : undefined;
-    if (kept) return CommandResult.decode(kept);
+    if (kept) return { ...CommandResult.decode(kept), repeated: true };
     if (seq - session.forgottenBelow >= MAX_UNACKED_MUTATIONS) {
       throw new HoldfastError('OVERLOADED', 'too many results are not acknowledged');
     }

@@ -8,6 +8,8 @@ import {
   type CommandResult,
   type Hello,
   type HelloReply,
+  type Lease,
+  type LeaseReturn,
   MetaServiceDefinition,
   type Mutation,
   type MutationBatch,
@@ -18,8 +20,9 @@ import type { RpcServices } from '../../proto/rpc.js';
 import { CLIENT_LEASE_MS, PROTOCOL_VERSION, SESSION_TIMEOUT_MS } from '../../proto/types.js';
 import { ClientStream, type ClientStreamHost, DIR_PAGE_ENTRIES_MAX, type Session } from './client-stream.js';
 import type { LeaderDuty, Leadership } from './leadership.js';
+import { LeaseGate } from './lease-gate.js';
 import { GREETING_TIMEOUT_MS, type MetaReplica, type MetaState, type SessionRecord } from './ports.js';
-import type { Proposer } from './proposer.js';
+import type { CommandBody, Proposer } from './proposer.js';
 import { ReadGate } from './read-gate.js';
 import { SESSIONS_MAX, type SessionTable } from './session-table.js';
 
@@ -58,6 +61,7 @@ export interface ClientServiceOptions {
 export class ClientService implements LeaderDuty, ClientStreamHost {
   readonly #options: ClientServiceOptions;
   readonly #gate: ReadGate;
+  readonly #leases: LeaseGate;
   readonly #streams = new Set<ClientStream>();
   /** Sessions whose ExpireSession is in the log. */
   readonly #expiring = new Set<number>();
@@ -67,6 +71,13 @@ export class ClientService implements LeaderDuty, ClientStreamHost {
   constructor(options: ClientServiceOptions) {
     this.#options = options;
     this.#gate = new ReadGate(options.replica);
+    const { state, clock, sessions } = options;
+    this.#leases = new LeaseGate({
+      state,
+      clock,
+      isOpenElsewhere: (session, ino) => sessions.isOpenElsewhere(sessions.get(session), ino),
+      recall: (session, leases) => sessions.get(session)?.stream?.recall(leases),
+    });
   }
 
   attach(server: RpcServices): void {
@@ -85,7 +96,9 @@ export class ClientService implements LeaderDuty, ClientStreamHost {
   begin(): void {
     const { clock, sessions, state } = this.#options;
     this.#checkedAt = clock.now();
-    sessions.reset(state.sessions(), this.#checkedAt);
+    const records = state.sessions();
+    sessions.reset(records, this.#checkedAt);
+    this.#leases.begin(records, []);
     this.#timer = clock.every(SESSION_CHECK_INTERVAL_MS, () => this.#checkSessions(), { weak: true });
   }
 
@@ -94,6 +107,7 @@ export class ClientService implements LeaderDuty, ClientStreamHost {
     this.#timer?.cancel();
     this.#timer = undefined;
     this.#expiring.clear();
+    this.#leases.end();
     const error = this.#options.leadership.notLeader();
     for (const stream of [...this.#streams]) stream.refuse(0, error);
     this.#options.sessions.reset([], 0);
@@ -124,7 +138,7 @@ export class ClientService implements LeaderDuty, ClientStreamHost {
     const record = hello.session === 0 ? await this.#openSession(hello) : this.#resume(hello);
     if (!leadership.ready) throw leadership.notLeader();
     if (stream.ended) throw new HoldfastError('CONNECTION_LOST');
-    this.#bind(stream, record, hello.openInodes);
+    this.#bind(stream, record, hello);
     const { id, hostname, mountPoint } = record;
     log.info({ session: id, hostname, mountPoint, resumed: hello.session !== 0 }, 'client connected');
     const sessionTimeoutMs = SESSION_TIMEOUT_MS;
@@ -140,40 +154,116 @@ export class ClientService implements LeaderDuty, ClientStreamHost {
     return this.#gate.pass(run, fail);
   }
 
-  read(session: Session, request: ReadRequest): ReadReply {
-    const { state } = this.#options;
-    switch (request.op?.$case) {
+  read(session: Session, request: ReadRequest, again: () => void): ReadReply | undefined {
+    const { op } = request;
+    if (!op) throw new HoldfastError('PROTOCOL', 'read without an operation');
+    return this.#leases.read(session.record.id, op, () => this.#answer(session, request, op), again);
+  }
+
+  leasesOfRefusal(session: Session, { op }: ReadRequest, error: HoldfastError): Lease[] {
+    return op ? this.#leases.leasesOfRefusal(session.record.id, op, error) : [];
+  }
+
+  leaseReturn(session: Session, { leases }: LeaseReturn): void {
+    this.#leases.returned(session.record.id, leases);
+  }
+
+  mutate(
+    session: Session,
+    mutation: Mutation,
+    done: (result: CommandResult) => void,
+    fail: (error: HoldfastError) => void,
+  ): void {
+    const { op } = mutation;
+    if (!op) {
+      fail(new HoldfastError('PROTOCOL', 'mutation without an operation'));
+      return;
+    }
+    this.#leases.change(session.record.id, [op], (ended) => {
+      const body: CommandBody = { $case: 'mutation', value: mutation };
+      this.#propose(body, ended, fail, (result) => {
+        this.#applied(session, op, result);
+        return done(result);
+      });
+    });
+  }
+
+  mutateBatch(
+    session: Session,
+    batch: MutationBatch,
+    done: (result: CommandResult) => void,
+    fail: (error: HoldfastError) => void,
+  ): void {
+    const ops: NonNullable<Mutation['op']>[] = [];
+    for (const { op } of batch.mutations) if (op) ops.push(op);
+    this.#leases.change(session.record.id, ops, (ended) =>
+      this.#propose({ $case: 'batch', value: batch }, ended, fail, (result) => {
+        for (const [at, each] of (result.batch?.results ?? []).entries()) {
+          const op = batch.mutations[at]?.op;
+          if (op) this.#applied(session, op, each);
+        }
+        done(result);
+      }),
+    );
+  }
+
+  /** @param ended to be called behind `done` or `fail`, of which exactly one is called */
+  #propose(
+    body: CommandBody,
+    ended: () => void,
+    fail: (error: HoldfastError) => void,
+    done: (result: CommandResult) => void,
+  ): void {
+    this.#options.proposer.propose(body).then(
+      (result) => {
+        done(result);
+        ended();
+      },
+      (error: unknown) => {
+        fail(toHoldfastError(error));
+        // An outcome can be unknown only when the leadership is lost, and every lease with it.
+        ended();
+      },
+    );
+  }
+
+  #answer(session: Session, request: ReadRequest, op: NonNullable<ReadRequest['op']>): ReadReply {
+    switch (op.$case) {
       case 'statFs':
         return this.#statFs(request);
       case 'open':
-        return this.#open(session, request.op.value.ino, request);
+        return this.#open(session, op.value.ino, request);
       case 'readDir':
-        request.op.value.maxEntries = Math.min(request.op.value.maxEntries || 1, DIR_PAGE_ENTRIES_MAX);
-        return state.read(request);
+        op.value.maxEntries = Math.min(op.value.maxEntries || 1, DIR_PAGE_ENTRIES_MAX);
+        return this.#options.state.read(request);
       default:
-        return state.read(request);
+        return this.#options.state.read(request);
     }
   }
 
-  mutate(mutation: Mutation): Promise<CommandResult> {
-    return this.#options.proposer.propose({ $case: 'mutation', value: mutation });
-  }
-
-  mutateBatch(batch: MutationBatch): Promise<CommandResult> {
-    return this.#options.proposer.propose({ $case: 'batch', value: batch });
-  }
-
-  applied(session: Session, mutation: Mutation, result: CommandResult): void {
+  /** Behind a mutation's application: what its answer carries, and what it means for the session. */
+  #applied(
+    session: Session,
+    op: NonNullable<Mutation['op']>,
+    { error, mutation, repeated }: CommandResult,
+  ): void {
+    if (error !== 0) return;
     const { sessions } = this.#options;
-    if (mutation.op?.$case === 'closeSession') {
-      sessions.remove(session.record.id);
+    const { id } = session.record;
+    if (op.$case === 'closeSession') {
+      sessions.remove(id);
+      this.#leases.over(id);
       return;
     }
-    if (mutation.op?.$case !== 'makeNode' || !mutation.op.value.open) return;
-    const made = result.mutation?.result;
-    if (made?.$case === 'attr' && sessions.get(session.record.id) === session) {
+    if (!mutation || sessions.get(id) !== session) return;
+    const made = mutation.result;
+    if (op.$case === 'makeNode' && op.value.open && made?.$case === 'attr') {
       sessions.open(session, made.value.ino);
     }
+    if (!session.record.wantsLeases) return;
+    // What an answer of long ago says of the directories may be past.
+    if (repeated) mutation.parents = [];
+    else this.#leases.grantAfter(id, op, mutation);
   }
 
   openFiles(session: Session, opened: readonly number[], closed: readonly number[]): void {
@@ -196,14 +286,12 @@ export class ClientService implements LeaderDuty, ClientStreamHost {
     if (sessions.size >= SESSIONS_MAX)
       throw new HoldfastError('OVERLOADED', `more than ${SESSIONS_MAX} sessions`);
     if (hello.clientUuid === '') throw new HoldfastError('PROTOCOL', 'Hello without a client uuid');
-    const { clientUuid, hostname, mountPoint } = hello;
-    const result = await proposer.propose({
-      $case: 'openSession',
-      value: { clientUuid, hostname, mountPoint },
-    });
+    const { clientUuid, hostname, mountPoint, wantsLeases = false } = hello;
+    const value = { clientUuid, hostname, mountPoint, wantsLeases };
+    const result = await proposer.propose({ $case: 'openSession', value });
     if (result.error !== 0) throw errorFromCode(result.error, result.errorText);
     assert(result.session > 0, 'an opened session has a number');
-    return { id: result.session, clientUuid, hostname, mountPoint };
+    return this.#options.state.session(result.session) ?? { id: result.session, ...value };
   }
 
   #resume(hello: Hello): SessionRecord {
@@ -213,7 +301,7 @@ export class ClientService implements LeaderDuty, ClientStreamHost {
   }
 
   /** Makes `stream` the session's only one. */
-  #bind(stream: ClientStream, record: SessionRecord, openInodes: readonly number[]): void {
+  #bind(stream: ClientStream, record: SessionRecord, { openInodes, leases }: Hello): void {
     const { sessions, clock } = this.#options;
     const session = sessions.add(record, clock.now());
     const former = session.stream;
@@ -221,7 +309,9 @@ export class ClientService implements LeaderDuty, ClientStreamHost {
     stream.bind(session);
     session.heardAt = clock.now();
     if (former && former !== stream) former.end('the session was taken up on another stream');
+    const fresh = !session.announced;
     if (!sessions.announce(session, openInodes)) throw new HoldfastError('ENOMEM', 'too many open inodes');
+    this.#leases.announced(record, leases, fresh);
   }
 
   #open(session: Session, ino: number, request: ReadRequest): ReadReply {
@@ -248,9 +338,13 @@ export class ClientService implements LeaderDuty, ClientStreamHost {
     const now = clock.now();
     const late = now - this.#checkedAt;
     this.#checkedAt = now;
-    if (late > SESSION_CHECK_LATE_MS) sessions.forgive(late);
-    for (const entry of sessions.silent(now, SESSION_TIMEOUT_MS)) {
-      if (!this.#expiring.has(entry.record.id)) void this.#expire(entry.record.id);
+    if (late > SESSION_CHECK_LATE_MS) {
+      sessions.forgive(late);
+      this.#leases.forgive(late);
+    }
+    const silent = sessions.silent(now, SESSION_TIMEOUT_MS).map((entry) => entry.record.id);
+    for (const id of [...silent, ...this.#leases.overdue()]) {
+      if (!this.#expiring.has(id)) void this.#expire(id);
     }
   }
 
@@ -262,6 +356,7 @@ export class ClientService implements LeaderDuty, ClientStreamHost {
       await proposer.propose({ $case: 'expireSession', value: { session: id } });
       const stream = sessions.remove(id)?.stream;
       stream?.expire();
+      this.#leases.over(id);
       log.warn({ session: id }, 'session expired');
     } catch (error) {
       log.debug({ session: id, error: toHoldfastError(error).errorName }, 'session not expired');

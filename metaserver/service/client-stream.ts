@@ -5,6 +5,8 @@ import type {
   CommandResult,
   Hello,
   HelloReply,
+  Lease,
+  LeaseReturn,
   Mutation,
   MutationBatch,
   ReadReply,
@@ -30,12 +32,24 @@ export interface ClientStreamHost {
   map(): ClusterMap;
   /** Calls exactly one of the two, `run` as soon as a read is linearizable. @returns true when `run` was called already */
   passRead(run: () => void, fail: (error: HoldfastError) => void): boolean;
-  /** Synchronous. @throws HoldfastError */
-  read(session: Session, request: ReadRequest): ReadReply;
-  mutate(mutation: Mutation): Promise<CommandResult>;
-  mutateBatch(batch: MutationBatch): Promise<CommandResult>;
-  /** A mutation of the session was applied. */
-  applied(session: Session, mutation: Mutation, result: CommandResult): void;
+  /** @returns undefined when it waits for leases: then `again` is called when it is to be tried again. @throws HoldfastError */
+  read(session: Session, request: ReadRequest, again: () => void): ReadReply | undefined;
+  /** Leases that come with the refusal of a read. */
+  leasesOfRefusal(session: Session, request: ReadRequest, error: HoldfastError): Lease[];
+  /** Calls exactly one of the two. */
+  mutate(
+    session: Session,
+    mutation: Mutation,
+    done: (result: CommandResult) => void,
+    fail: (error: HoldfastError) => void,
+  ): void;
+  mutateBatch(
+    session: Session,
+    batch: MutationBatch,
+    done: (result: CommandResult) => void,
+    fail: (error: HoldfastError) => void,
+  ): void;
+  leaseReturn(session: Session, returned: LeaseReturn): void;
   openFiles(session: Session, opened: readonly number[], closed: readonly number[]): void;
   ended(stream: ClientStream, reason: string): void;
 }
@@ -54,6 +68,8 @@ export class ClientStream {
   /** Nothing is taken any more; what was sent before still goes out. */
   #closed = false;
   #inFlight = 0;
+  /** Recalls that wait for the answer to Hello. */
+  #recalls: Lease[] = [];
 
   constructor(rpc: RpcStream<ServerEnvelope, ClientEnvelope>, host: ClientStreamHost) {
     this.#rpc = rpc;
@@ -82,6 +98,13 @@ export class ClientStream {
 
   pushMap(map: ClusterMap): void {
     if (this.#welcome) this.#answer(0, { $case: 'map', value: map });
+  }
+
+  /** Asks the client to give leases back; they are asked for again on the session's next stream. */
+  recall(leases: Lease[]): void {
+    if (this.ended) return;
+    if (this.#welcome) this.#answer(0, { $case: 'recall', value: { leases } });
+    else this.#recalls.push(...leases);
   }
 
   /** Tells the client that its session is gone, and ends the stream. */
@@ -137,6 +160,13 @@ export class ClientStream {
         this.#host.openFiles(session, body.value.opened, body.value.closed);
         if (id !== 0) this.#answer(id, { $case: 'ok', value: {} });
         break;
+      case 'leaseReturn':
+        this.#host.leaseReturn(session, body.value);
+        break;
+      case 'lock':
+      case 'cancelLock':
+        this.#fail(id, new HoldfastError('ENOSYS'));
+        break;
       case 'hello':
         this.#fail(id, new HoldfastError('PROTOCOL', 'a second Hello'));
         break;
@@ -149,6 +179,8 @@ export class ClientStream {
       this.#welcome = true;
       // The map of this very moment: every later one is pushed.
       this.#answer(id, { $case: 'hello', value: { ...value, map: this.#host.map() } });
+      const recalls = this.#recalls.splice(0);
+      if (recalls.length > 0) this.recall(recalls);
     } catch (error) {
       this.refuse(id, toHoldfastError(error));
     }
@@ -162,25 +194,40 @@ export class ClientStream {
     let waited = false;
     const receivedAt = session.heardAt;
     const isLate = (): boolean => waited && deadlineMs > 0 && this.#host.now() - receivedAt > deadlineMs;
-    const passed = this.#host.passRead(
-      () => {
-        if (waited) this.#inFlight--;
-        try {
-          if (isLate()) throw new HoldfastError('DEADLINE_EXCEEDED');
-          this.#answer(id, { $case: 'read', value: this.#host.read(session, request) });
-        } catch (error) {
-          this.#fail(id, toHoldfastError(error));
-        }
-      },
-      (error) => {
-        if (waited) this.#inFlight--;
-        this.#fail(id, error);
-      },
-    );
-    if (!passed) {
+    const settled = (): void => {
+      if (waited) this.#inFlight--;
+    };
+    const waits = (): void => {
+      if (waited) return;
       waited = true;
       this.#inFlight++;
-    }
+    };
+    const fail = (error: HoldfastError): void => {
+      settled();
+      const leases = this.#host.leasesOfRefusal(session, request, error);
+      const body: ServerEnvelope['body'] =
+        leases.length > 0 ? { $case: 'read', value: { result: undefined, leases } } : undefined;
+      this.#fail(id, error, body);
+    };
+    const run = (): void => {
+      try {
+        if (isLate()) throw new HoldfastError('DEADLINE_EXCEEDED');
+        const value = this.#host.read(session, request, again);
+        if (!value) {
+          waits();
+          return;
+        }
+        settled();
+        this.#answer(id, { $case: 'read', value });
+      } catch (error) {
+        fail(toHoldfastError(error));
+      }
+    };
+    // Leases were waited for: whether a read is linearizable is asked anew.
+    const again = (): void => {
+      if (!this.#host.passRead(run, fail)) waits();
+    };
+    again();
   }
 
   #mutate(id: number, session: Session, mutation: Mutation): void {
@@ -193,17 +240,15 @@ export class ClientStream {
       return;
     }
     this.#inFlight++;
-    this.#host.mutate(mutation).then(
-      (result) => {
-        this.#inFlight--;
-        if (result.error === 0) this.#host.applied(session, mutation, result);
-        this.#settle(id, result);
-      },
-      (error: unknown) => {
-        this.#inFlight--;
-        this.#fail(id, toHoldfastError(error));
-      },
-    );
+    const done = (result: CommandResult): void => {
+      this.#inFlight--;
+      this.#settle(id, result);
+    };
+    const fail = (error: HoldfastError): void => {
+      this.#inFlight--;
+      this.#fail(id, error);
+    };
+    this.#host.mutate(session, mutation, done, fail);
   }
 
   #mutateBatch(id: number, session: Session, batch: MutationBatch): void {
@@ -218,19 +263,16 @@ export class ClientStream {
       return;
     }
     this.#inFlight++;
-    this.#host.mutateBatch(batch).then(
-      ({ error, errorText, batch: answer }) => {
-        this.#inFlight--;
-        for (const [at, result] of (answer?.results ?? []).entries())
-          if (result.error === 0) this.#host.applied(session, mutations[at] as Mutation, result);
-        const body: ServerEnvelope['body'] = answer && { $case: 'batch', value: answer };
-        this.#rpc.send({ id, error, errorText, leaderHint: '', body });
-      },
-      (error: unknown) => {
-        this.#inFlight--;
-        this.#fail(id, toHoldfastError(error));
-      },
-    );
+    const done = ({ error, errorText, batch: answer }: CommandResult): void => {
+      this.#inFlight--;
+      const body: ServerEnvelope['body'] = answer && { $case: 'batch', value: answer };
+      this.#rpc.send({ id, error, errorText, leaderHint: '', body });
+    };
+    const fail = (error: HoldfastError): void => {
+      this.#inFlight--;
+      this.#fail(id, error);
+    };
+    this.#host.mutateBatch(session, batch, done, fail);
   }
 
   #settle(id: number, result: CommandResult): void {
@@ -242,8 +284,8 @@ export class ClientStream {
     this.#rpc.send({ id, error: 0, errorText: '', leaderHint: '', body });
   }
 
-  #fail(id: number, error: HoldfastError): void {
+  #fail(id: number, error: HoldfastError, body?: ServerEnvelope['body']): void {
     const { code, message, leaderHint = '' } = error;
-    this.#rpc.send({ id, error: code, errorText: message, leaderHint, body: undefined });
+    this.#rpc.send({ id, error: code, errorText: message, leaderHint, body });
   }
 }

@@ -62,6 +62,8 @@ export interface SessionRecord {
   clientUuid: string;
   hostname: string;
   mountPoint: string;
+  /** It is granted leases, and so has to be asked before others may change what it knows. */
+  wantsLeases: boolean;
 }
 
 /** Chunks of an inode that wait to be removed from the chunkservers. */

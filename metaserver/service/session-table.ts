@@ -78,6 +78,11 @@ export class SessionTable<S> {
     return this.#openers.has(ino);
   }
 
+  /** Whether a session other than `entry` has the inode open. */
+  isOpenElsewhere(entry: SessionEntry<S> | undefined, ino: number): boolean {
+    return (this.#openers.get(ino) ?? 0) > (entry?.open.has(ino) ? 1 : 0);
+  }
+
   /** Registers the session as an opener. @returns false when it holds too many inodes open */
   open(entry: SessionEntry<S>, ino: number): boolean {
     if (entry.open.has(ino)) return true;

@@ -97,14 +97,17 @@ describe('namespace: durable formats', () => {
       clientUuid: 'u',
       hostname: 'hö',
       mountPoint: '/m',
+      wantsLeases: true,
       forgottenBelow: 3,
       maxSeq: 5,
     };
     assert.equal(
       hex(encodeSession(session)),
-      '000000000000000300000000000000050001750003 68c3b600022f6d'.replace(' ', ''),
+      '000000000000000300000000000000050001750003 68c3b600022f6d01'.replace(' ', ''),
     );
     assert.deepEqual(decodeSession(9, encodeSession(session)), session);
+    const withoutFlags = encodeSession(session).subarray(0, -1);
+    assert.deepEqual(decodeSession(9, withoutFlags), { ...session, wantsLeases: false });
   });
 
   const time = { sec: -1, nsec: 5 };

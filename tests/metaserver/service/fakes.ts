@@ -17,6 +17,7 @@ import {
   type InitCluster,
   type Mutation,
   MutationReply,
+  type OpenSession,
   type ReadReply,
   type ReadRequest,
 } from '../../../proto/gen/meta.js';
@@ -168,7 +169,7 @@ export class FakeState implements MetaState {
         this.#map.replicas = body.value.replicas;
         return this.#mapChanged();
       case 'openSession':
-        return this.#openSession(body.value.clientUuid, body.value.hostname, body.value.mountPoint);
+        return this.#openSession(body.value);
       case 'expireSession':
         this.sessionRecords.delete(body.value.session);
         return CommandResult.create({});
@@ -197,10 +198,10 @@ export class FakeState implements MetaState {
     this.rows.set(`${row.ino}/${row.truncateSeq}`, row);
   }
 
-  #openSession(clientUuid: string, hostname: string, mountPoint: string): CommandResult {
+  #openSession({ clientUuid, hostname, mountPoint, wantsLeases = false }: OpenSession): CommandResult {
     const present = this.sessions().find((session) => session.clientUuid === clientUuid);
     const id = present?.id ?? 100 + this.sessionRecords.size;
-    this.sessionRecords.set(id, { id, clientUuid, hostname, mountPoint });
+    this.sessionRecords.set(id, { id, clientUuid, hostname, mountPoint, wantsLeases });
     return CommandResult.create({ session: id });
   }
 

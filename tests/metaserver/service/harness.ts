@@ -14,6 +14,7 @@ import {
   type ClientEnvelope,
   Hello,
   type HelloReply,
+  type LeaseMode,
   MetaServiceDefinition,
   Mutation,
   type MutationReply,
@@ -109,6 +110,18 @@ export class TestClient {
 
   push(body: ClientEnvelope['body']): void {
     this.calls.push((id) => ({ id, deadlineMs: 0, body }));
+  }
+
+  /** The leases of the next recall, as [inode, mode, number]. */
+  async recalled(): Promise<number[][]> {
+    const { body } = await this.pushes.take((push) => push.body?.$case === 'recall');
+    if (body?.$case !== 'recall') throw new Error('unreachable');
+    return body.value.leases.map(({ ino, mode, seq }) => [ino, mode, seq]);
+  }
+
+  giveBack(...leases: [ino: number, mode: LeaseMode, seq: number][]): void {
+    const value = { leases: leases.map(([ino, mode, seq]) => ({ ino, mode, seq })) };
+    this.push({ $case: 'leaseReturn', value });
   }
 
   close(): void {

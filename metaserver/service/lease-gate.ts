@@ -1,0 +1,271 @@
+import type { Clock } from '../../common/clock.js';
+import { HoldfastError } from '../../proto/errors.js';
+import {
+  type Lease,
+  LeaseMode,
+  type Mutation,
+  type MutationReply,
+  type ReadReply,
+  type ReadRequest,
+} from '../../proto/gen/meta.js';
+import { S_IFDIR, S_IFMT, S_IFREG, SESSION_TIMEOUT_MS } from '../../proto/types.js';
+import { type Footprint, footprintOf, nameKey, subjectOf, toldBy } from '../leases/footprint.js';
+import { LeaseCore, type RecallSink } from '../leases/lease-core.js';
+import { NameOrder } from '../leases/name-order.js';
+import type { MetaState, SessionRecord } from './ports.js';
+
+export interface LeaseGateOptions {
+  state: MetaState;
+  clock: Clock;
+  /** Whether another session than this one has the inode open. */
+  isOpenElsewhere(session: number, ino: number): boolean;
+  recall: RecallSink;
+}
+
+type ReadOp = NonNullable<ReadRequest['op']>;
+
+/**
+ * Holds reads and mutations back while what they touch is leased to others, and adds leases to the answers.
+ *
+ * A new leader knows of no lease: it lets nothing pass before every session that may hold one has announced itself or
+ * is over. Everything is volatile; who waits when the leadership ends is not called any more, its stream ends.
+ */
+export class LeaseGate {
+  readonly #core: LeaseCore;
+  readonly #options: LeaseGateOptions;
+  readonly #names = new NameOrder();
+  /** Sessions whose leases this leader has to hear of, or that have to be fenced. */
+  readonly #awaited = new Set<number>();
+  #held: (() => void)[] = [];
+  /** Counts the leaderships: what was begun under a former one is void. */
+  #term = 0;
+
+  constructor(options: LeaseGateOptions) {
+    this.#options = options;
+    this.#core = new LeaseCore(options.recall);
+  }
+
+  /** @param fencing sessions that are over, but not yet shut out everywhere */
+  begin(sessions: readonly SessionRecord[], fencing: readonly number[]): void {
+    for (const { id, wantsLeases } of sessions) {
+      this.#core.add(id, wantsLeases);
+      if (wantsLeases) this.#awaited.add(id);
+    }
+    for (const id of fencing) this.#awaited.add(id);
+  }
+
+  end(): void {
+    this.#term++;
+    this.#awaited.clear();
+    this.#held = [];
+    this.#names.clear();
+    this.#core.clear();
+  }
+
+  /** Whether every lease that anybody may hold is known. */
+  get open(): boolean {
+    return this.#awaited.size === 0;
+  }
+
+  /** A session has said which leases it holds. @param fresh this leader had not heard of it before */
+  announced({ id, wantsLeases }: SessionRecord, leases: readonly Lease[], fresh: boolean): void {
+    this.#core.add(id, wantsLeases);
+    this.#core.announce(id, leases, fresh, this.#options.clock.now());
+    this.#arrived(id);
+  }
+
+  /** The session is over, and fenced where that was needed. */
+  over(session: number): void {
+    this.#core.remove(session, this.#options.clock.now());
+    this.#arrived(session);
+  }
+
+  returned(session: number, leases: readonly Lease[]): void {
+    this.#core.returned(session, leases, this.#options.clock.now());
+  }
+
+  /** Sessions that have not answered a recall in time. */
+  overdue(): number[] {
+    return this.#core.overdue(this.#options.clock.now(), SESSION_TIMEOUT_MS);
+  }
+
+  /** Counts `ms` as time in which nobody could answer. */
+  forgive(ms: number): void {
+    this.#core.forgive(ms);
+  }
+
+  /**
+   * Answers a read, leases included.
+   * @param read gives the answer; called once others have nothing that it does not show
+   * @returns undefined when it has to wait: then `again` is called once it is to be tried again
+   * @throws HoldfastError as `read`
+   */
+  read(session: number, op: ReadOp, read: () => ReadReply, again: () => void): ReadReply | undefined {
+    if (op.$case === 'statFs') return read();
+    if (!this.#core.knows(session)) throw new HoldfastError('SESSION_EXPIRED');
+    if (!this.open) {
+      this.#held.push(again);
+      return undefined;
+    }
+    const subject = subjectOf(op);
+    const now = this.#options.clock.now();
+    if (!this.#core.readable(session, subject)) {
+      this.#core.whenReadable(session, [subject], now, again);
+      return undefined;
+    }
+    const wanted = wantedMode(op);
+    if (wanted === LeaseMode.LEASE_EXCLUSIVE && this.#couldBeSole(session, subject)) {
+      this.#core.whenSole(session, subject, now, again);
+      return undefined;
+    }
+    const reply = read();
+    const told = toldBy(reply, subject);
+    const hidden = told.filter((ino) => !this.#core.readable(session, ino));
+    if (hidden.length > 0) {
+      this.#core.whenReadable(session, hidden, now, again);
+      return undefined;
+    }
+    this.#grant(reply.leases, session, subject, wanted);
+    if (op.$case !== 'readDir' || this.#core.roomy(session)) {
+      for (const ino of told) this.#grant(reply.leases, session, ino, LeaseMode.LEASE_SHARED);
+    }
+    return reply;
+  }
+
+  /** Leases that come with a refusal: that a name does not exist may be believed too. */
+  leasesOfRefusal(session: number, op: ReadOp, error: HoldfastError): Lease[] {
+    const leases: Lease[] = [];
+    if (op.$case === 'lookup' && error.errorName === 'ENOENT') {
+      this.#grant(leases, session, op.value.parent, LeaseMode.LEASE_SHARED);
+    }
+    return leases;
+  }
+
+  /**
+   * Calls `go` when the mutations may go into the log, together: nobody else believes anything that they change. `go` is
+   * given what is to be called when they were applied, or were not.
+   */
+  change(session: number, ops: readonly NonNullable<Mutation['op']>[], go: (done: () => void) => void): void {
+    const footprint = footprintOf(ops);
+    if (!footprint) {
+      go(() => {});
+      return;
+    }
+    if (!this.open) {
+      this.#held.push(() => this.change(session, ops, go));
+      return;
+    }
+    // Whoever opens a session from now on does so behind this mutation in the log.
+    if (this.#core.alone(session)) go(() => {});
+    else if (footprint.existingOk) this.#openOrMake(session, footprint, go);
+    else this.#change(session, footprint, go);
+  }
+
+  /** Adds to a mutation's answer what may be believed of it. */
+  grantAfter(session: number, op: NonNullable<Mutation['op']>, reply: MutationReply): void {
+    const attr = reply.result?.$case === 'attr' ? reply.result.value : undefined;
+    reply.leases = [];
+    if (attr) {
+      const type = attr.mode & S_IFMT;
+      const ownable = type === S_IFREG || type === S_IFDIR;
+      const exclusive = op.$case === 'makeNode' && reply.created && ownable;
+      this.#grantMissing(reply, session, attr.ino, exclusive);
+    }
+    for (const { ino } of reply.parents) this.#grantMissing(reply, session, ino, false);
+  }
+
+  #couldBeSole(session: number, ino: number): boolean {
+    return this.#core.heldByOthers(session, ino) && !this.#options.isOpenElsewhere(session, ino);
+  }
+
+  #grant(leases: Lease[], session: number, ino: number, mode: LeaseMode): void {
+    const { clock, isOpenElsewhere } = this.#options;
+    const possible =
+      mode === LeaseMode.LEASE_EXCLUSIVE && isOpenElsewhere(session, ino) ? LeaseMode.LEASE_SHARED : mode;
+    const lease = this.#core.grant(session, ino, possible, clock.now());
+    if (lease) leases.push(lease);
+  }
+
+  /** What is held already stays as it is, and is not said again. */
+  #grantMissing(reply: MutationReply, session: number, ino: number, exclusive: boolean): void {
+    if (this.#core.holds(session, ino)) return;
+    this.#grant(reply.leases, session, ino, exclusive ? LeaseMode.LEASE_EXCLUSIVE : LeaseMode.LEASE_SHARED);
+  }
+
+  /**
+   * First the inodes that the request names, then the names themselves, then what the names stand for: who waits with a
+   * name entered waits only for leases on inodes whose return takes no change of a name.
+   */
+  #change(session: number, { inos, places }: Footprint, go: (done: () => void) => void): void {
+    const { clock } = this.#options;
+    const term = this.#term;
+    const names = places.map(nameKey);
+    this.#core.beginChange(session, inos, clock.now(), () =>
+      this.#names.enter(names, () => {
+        const children = this.#resolve(places, inos);
+        this.#core.beginChange(session, children, clock.now(), () =>
+          go(() => {
+            if (term !== this.#term) return;
+            this.#core.endChange(session, inos);
+            this.#core.endChange(session, children);
+            this.#names.leave(names);
+          }),
+        );
+      }),
+    );
+  }
+
+  /** O_CREAT without O_EXCL: a mere open where the file exists, and nothing in its directory changes. */
+  #openOrMake(session: number, footprint: Footprint, go: (done: () => void) => void): void {
+    const { clock } = this.#options;
+    const term = this.#term;
+    const { inos, places } = footprint;
+    const names = places.map(nameKey);
+    this.#core.whenReadable(session, inos, clock.now(), () =>
+      this.#names.enter(names, () => {
+        const existing = this.#resolve(places, inos);
+        if (existing.length === 0) {
+          this.#names.leave(names);
+          this.#change(session, footprint, go);
+          return;
+        }
+        this.#core.whenReadable(session, existing, clock.now(), () =>
+          go(() => {
+            if (term === this.#term) this.#names.leave(names);
+          }),
+        );
+      }),
+    );
+  }
+
+  /** Inodes that the places stand for now, without those in `known`. */
+  #resolve(places: Footprint['places'], known: readonly number[]): number[] {
+    const found: number[] = [];
+    for (const { parent, name } of places) {
+      const ino = this.#lookup(parent, name);
+      if (ino !== 0 && !known.includes(ino) && !found.includes(ino)) found.push(ino);
+    }
+    return found;
+  }
+
+  #lookup(parent: number, name: Buffer): number {
+    try {
+      const { result } = this.#options.state.read({ op: { $case: 'lookup', value: { parent, name } } });
+      return result?.$case === 'attr' ? result.value.ino : 0;
+    } catch (error) {
+      if (error instanceof HoldfastError) return 0; // the mutation fails for the same reason
+      throw error;
+    }
+  }
+
+  #arrived(session: number): void {
+    if (!this.#awaited.delete(session) || !this.open) return;
+    for (const again of this.#held.splice(0)) again();
+  }
+}
+
+function wantedMode(op: ReadOp): LeaseMode {
+  if (op.$case === 'open' && op.value.write) return LeaseMode.LEASE_EXCLUSIVE;
+  if (op.$case === 'getAttr' && op.value.want === LeaseMode.LEASE_EXCLUSIVE) return LeaseMode.LEASE_EXCLUSIVE;
+  return LeaseMode.LEASE_SHARED;
+}

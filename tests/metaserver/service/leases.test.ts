@@ -1,0 +1,269 @@
+import assert from 'node:assert/strict';
+import type { HoldfastError } from '../../../proto/errors.js';
+import { type Lease, LeaseMode, type MutationReply, type ReadReply } from '../../../proto/gen/meta.js';
+import { SESSION_TIMEOUT_MS } from '../../../proto/types.js';
+import { type Harness, type TestClient, withHarness } from './harness.js';
+
+const { LEASE_NONE: NONE, LEASE_SHARED: SHARED, LEASE_EXCLUSIVE: EXCLUSIVE } = LeaseMode;
+const ROOT = 1;
+
+const lookup = (name: string) => ({
+  $case: 'lookup' as const,
+  value: { parent: ROOT, name: Buffer.from(name) },
+});
+const getAttr = (ino: number, want?: LeaseMode) => ({ $case: 'getAttr' as const, value: { ino, want } });
+const open = (ino: number, write = false) => ({ $case: 'open' as const, value: { ino, write } });
+const unlink = (name: string) => ({
+  $case: 'unlink' as const,
+  value: { parent: ROOT, name: Buffer.from(name), uid: 0 },
+});
+
+/** [inode, mode] of each lease. */
+function modes({ leases }: { leases: Lease[] }): number[][] {
+  return leases.map(({ ino, mode }) => [ino, mode]);
+}
+
+function inoOf(reply: MutationReply | ReadReply): number {
+  assert.ok(reply.result?.$case === 'attr');
+  return reply.result.value.ino;
+}
+
+async function pair(harness: Harness): Promise<[TestClient, TestClient]> {
+  const one = await harness.connect({ clientUuid: 'one', wantsLeases: true });
+  return [one, await harness.connect({ clientUuid: 'two', wantsLeases: true })];
+}
+
+/** Whether the promise is settled, when all that is due has happened. */
+async function isSettled(harness: Harness, promise: Promise<unknown>): Promise<boolean> {
+  let settled = false;
+  const done = (): void => {
+    settled = true;
+  };
+  promise.then(done, done);
+  for (let i = 0; i < 20; i++) await harness.settle();
+  return settled;
+}
+
+describe('leases of the client service', () => {
+  it('come with what was read and made', () =>
+    withHarness(async (harness) => {
+      const [one, two] = await pair(harness);
+      const made = await one.create('f');
+      const f = inoOf(made);
+      assert.deepEqual(modes(made), [[f, EXCLUSIVE]]);
+      one.giveBack([f, SHARED, made.leases[0]?.seq ?? 0]);
+      assert.deepEqual(modes(await one.read(lookup('f'))), [
+        [ROOT, SHARED],
+        [f, SHARED],
+      ]);
+      assert.deepEqual(modes(await two.read(getAttr(f))), [[f, SHARED]]);
+    }));
+
+  it('come with the answer that a name does not exist', () =>
+    withHarness(async (harness) => {
+      const [one] = await pair(harness);
+      const op = lookup('nothing');
+      await one.calls
+        .call((id) => ({ id, deadlineMs: 5000, body: { $case: 'read', value: { op } } }), 5000)
+        .catch((error: HoldfastError) => assert.equal(error.errorName, 'ENOENT'));
+      const two = await harness.connect({ clientUuid: 'two' });
+      const made = two.create('nothing');
+      assert.deepEqual(await one.recalled(), [[ROOT, NONE, 1]]);
+      one.giveBack([ROOT, NONE, 1]);
+      await made;
+    }));
+
+  it('are not granted to who did not ask for any', () =>
+    withHarness(async (harness) => {
+      const old = await harness.connect({ clientUuid: 'old' });
+      assert.deepEqual(modes(await old.create('f')), []);
+      assert.deepEqual(modes(await old.read(lookup('f'))), []);
+    }));
+
+  it('hold a reader back until the exclusive holder has flushed, which its own changes do not wait for', () =>
+    withHarness(async (harness) => {
+      const [one, two] = await pair(harness);
+      const made = await one.create('f');
+      const f = inoOf(made);
+      const read = two.read(lookup('f'));
+      const recall = await one.recalled();
+      assert.deepEqual(recall, [[f, SHARED, made.leases[0]?.seq]]);
+      assert.equal(await isSettled(harness, read), false);
+      await one.mutate({
+        $case: 'commitWrite',
+        value: {
+          ino: f,
+          newSize: 5,
+          allocatedDelta: 0,
+          killPriv: false,
+          truncateSeq: 0,
+          mtime: undefined,
+          ctime: undefined,
+        },
+      });
+      one.giveBack([f, SHARED, recall[0]?.[2] ?? 0]);
+      assert.deepEqual(modes(await read), [
+        [ROOT, SHARED],
+        [f, SHARED],
+      ]);
+    }));
+
+  it('hold a change back until everybody has given back what it changes, and what it unlinks', () =>
+    withHarness(async (harness) => {
+      const [one, two] = await pair(harness);
+      const f = inoOf(await one.create('f'));
+      const { leases } = await one.read(lookup('f'));
+      const gone = two.mutate(unlink('f'));
+      assert.deepEqual(await one.recalled(), [[ROOT, NONE, leases[0]?.seq]]);
+      one.giveBack([ROOT, NONE, leases[0]?.seq ?? 0]);
+      assert.deepEqual(await one.recalled(), [[f, NONE, leases[1]?.seq]]);
+      assert.equal(await isSettled(harness, gone), false);
+      assert.equal(harness.state.names.has('f'), true);
+      one.giveBack([f, NONE, leases[1]?.seq ?? 0]);
+      await gone;
+      assert.equal(harness.state.names.has('f'), false);
+    }));
+
+  it('are not granted on what is being changed', () =>
+    withHarness(async (harness) => {
+      const [one, two] = await pair(harness);
+      const f = inoOf(await one.create('f'));
+      one.giveBack([f, NONE, 1]);
+      harness.replica.hold = true;
+      const gone = one.mutate(unlink('f'));
+      while (harness.replica.held.length === 0) await harness.settle();
+      assert.deepEqual(modes(await two.read(lookup('f'))), []);
+      harness.replica.release();
+      await gone;
+    }));
+
+  it('let changes of one name go one after the other', () =>
+    withHarness(async (harness) => {
+      const [one, two] = await pair(harness);
+      const first = inoOf(await one.create('f'));
+      one.giveBack([first, NONE, 1]);
+      harness.replica.hold = true;
+      const gone = one.mutate(unlink('f'));
+      while (harness.replica.held.length === 0) await harness.settle();
+      const made = two.create('f');
+      assert.equal(await isSettled(harness, made), false);
+      assert.equal(harness.replica.held.length, 1);
+      harness.replica.release();
+      await gone;
+      assert.notEqual(inoOf(await made), first);
+    }));
+
+  it('are exclusive for who opens a file for writing, unless somebody else has it open', () =>
+    withHarness(async (harness) => {
+      const [one, two] = await pair(harness);
+      const f = inoOf(await one.create('f'));
+      const opened = two.read(open(f, true));
+      assert.deepEqual(await one.recalled(), [[f, SHARED, 1]]);
+      one.giveBack([f, SHARED, 1]);
+      assert.deepEqual(await one.recalled(), [[f, NONE, 1]]);
+      one.giveBack([f, NONE, 1]);
+      const reply = await opened;
+      assert.deepEqual(modes(reply), [[f, EXCLUSIVE]]);
+      const read = one.read(open(f));
+      assert.deepEqual(await two.recalled(), [[f, SHARED, reply.leases[0]?.seq]]);
+      two.giveBack([f, SHARED, reply.leases[0]?.seq ?? 0]);
+      assert.deepEqual(modes(await read), [[f, SHARED]]);
+      assert.deepEqual(modes(await two.read(getAttr(f, EXCLUSIVE))), [[f, SHARED]]);
+      assert.deepEqual(one.pushes.all, []);
+    }));
+
+  it('are asked for again on the next stream of a session', () =>
+    withHarness(async (harness) => {
+      const [one, two] = await pair(harness);
+      const { leases } = await one.create('f');
+      const f = leases[0]?.ino as number;
+      one.close();
+      const read = two.read(getAttr(f));
+      const again = harness.client();
+      const hello = { session: one.session, clientUuid: 'one', wantsLeases: true };
+      await again.hello({ ...hello, leases });
+      assert.deepEqual(await again.recalled(), [[f, SHARED, leases[0]?.seq]]);
+      again.giveBack([f, SHARED, leases[0]?.seq ?? 0]);
+      assert.equal(inoOf(await read), f);
+    }));
+
+  it('keep everybody waiting under a new leader until all who may hold some have announced themselves', () =>
+    withHarness(async (harness) => {
+      const [one, two] = await pair(harness);
+      const { leases } = await one.create('f');
+      const f = leases[0]?.ino as number;
+      harness.replica.lead(false);
+      harness.replica.lead(true);
+      await Promise.all([one.pushes.ended, two.pushes.ended]);
+      const reader = harness.client();
+      await reader.hello({ session: two.session, clientUuid: 'two', wantsLeases: true });
+      const read = reader.read(getAttr(f));
+      const made = reader.create('g');
+      assert.equal(await isSettled(harness, Promise.race([read, made])), false);
+      const holder = harness.client();
+      await holder.hello({ session: one.session, clientUuid: 'one', wantsLeases: true, leases });
+      await made;
+      assert.deepEqual(await holder.recalled(), [[f, SHARED, leases[0]?.seq]]);
+      holder.giveBack([f, SHARED, leases[0]?.seq ?? 0]);
+      assert.equal(inoOf(await read), f);
+    }));
+
+  it('do not keep who ends its session waiting for others', () =>
+    withHarness(async (harness) => {
+      const [one, two] = await pair(harness);
+      harness.replica.lead(false);
+      harness.replica.lead(true);
+      await Promise.all([one.pushes.ended, two.pushes.ended]);
+      const leaver = harness.client();
+      await leaver.hello({ session: two.session, clientUuid: 'two', wantsLeases: true });
+      await leaver.mutate({ $case: 'closeSession', value: {} });
+    }));
+
+  it('go to others when a session ends', () =>
+    withHarness(async (harness) => {
+      const [one, two] = await pair(harness);
+      const f = inoOf(await one.create('f'));
+      const read = two.read(getAttr(f));
+      await one.recalled();
+      await one.mutate({ $case: 'closeSession', value: {} });
+      assert.equal(inoOf(await read), f);
+    }));
+
+  it('are taken from a session that is heard but answers no recall within its time-out', () =>
+    withHarness(async (harness) => {
+      const [one, two] = await pair(harness);
+      const f = inoOf(await one.create('f'));
+      const refused = two.read(getAttr(f)).catch((error: HoldfastError) => error.errorName);
+      await one.recalled();
+      for (let waited = 0; waited <= SESSION_TIMEOUT_MS + 1000; waited += 1000) {
+        await harness.clock.advance(1000);
+        for (const client of [one, two]) await client.call({ $case: 'keepAlive', value: {} }).catch(() => {});
+      }
+      await one.pushes.take((push) => push.body?.$case === 'sessionExpired');
+      assert.equal(await refused, 'DEADLINE_EXCEEDED');
+      assert.equal(inoOf(await two.read(getAttr(f))), f);
+    }));
+
+  it('are not believed of an answer that is repeated', () =>
+    withHarness(async (harness) => {
+      const [one] = await pair(harness);
+      await one.mutate(makeF, 1);
+      const { leases, parents } = await one.mutate(makeF, 1);
+      assert.deepEqual([leases, parents], [[], []]);
+    }));
+});
+
+const makeF = {
+  $case: 'makeNode' as const,
+  value: {
+    parent: ROOT,
+    name: Buffer.from('f'),
+    mode: 0o644,
+    uid: 0,
+    gid: 0,
+    rdev: 0,
+    target: Buffer.alloc(0),
+    existingOk: false,
+    open: false,
+  },
+};
