@@ -9,7 +9,7 @@ import type { Prng } from '../common/prng.js';
 import { toHoldfastError } from '../proto/errors.js';
 import type { CommandResult, InitCluster } from '../proto/gen/meta.js';
 import { RpcServer } from '../proto/rpc.js';
-import { readFormat, writeFormat } from './replica/format.js';
+import { newDiskUuid, readFormat, writeFormat } from './replica/format.js';
 import { Replica } from './replica/replica.js';
 import { replicaPort } from './service/replica-port.js';
 import { ReplicatedState } from './service/replicated-state.js';
@@ -26,6 +26,11 @@ export interface MetaserverOptions {
   clusterId: string;
   /** All metaservers, this one included; host:port. */
   peers: { id: number; address: string }[];
+  /**
+   * The cluster exists: a server without data waits to be taken in, and never helps to found a new cluster in the place of one
+   * whose disks were all lost. Default false: the servers found one when all of them are without data.
+   */
+  existing?: boolean;
   /** Settings of a new cluster; an existing one keeps its own. */
   init: InitCluster;
 }
@@ -73,6 +78,7 @@ export async function runMetaserver(
       clusterId,
       serverId: id,
       peers,
+      address: peers.find((peer) => peer.id === id)?.address,
       stateMachine: state,
       clock,
       prng,
@@ -87,7 +93,6 @@ export async function runMetaserver(
       clock,
       log,
       serverId: id,
-      metaservers: peers.map((peer) => peer.address),
       init,
       rssBytes: () => process.memoryUsage.rss(),
     });
@@ -101,7 +106,7 @@ export async function runMetaserver(
     opened.push(services);
     log.info({ host, port: bound, dataDir, applied: state.appliedIndex() }, 'metaserver started');
     const close = async (): Promise<void> => {
-      if (meta.status().role === 'leader' && peers.length > 1) {
+      if (meta.status().role === 'leader' && meta.status().members.length > 1) {
         const handedOver = await meta.transferLeader(0).catch((error: unknown) => toHoldfastError(error));
         if (handedOver) log.debug({ error: handedOver.message }, 'leadership not handed over');
       }
@@ -136,7 +141,7 @@ function checkPort(host: string, port: number): Promise<void> {
 }
 
 /** Formats an empty directory for this server; what a formatted one is for, is checked when the replica opens. */
-async function format(disk: Disk, { id, dataDir, clusterId, peers }: MetaserverOptions): Promise<void> {
+async function format(disk: Disk, { id, dataDir, clusterId, existing }: MetaserverOptions): Promise<void> {
   if (await readFormat(disk, dataDir)) return;
   // A format that was interrupted leaves its temporary file; a disk of its own has a lost+found.
   const names = await disk.list(dataDir);
@@ -146,7 +151,9 @@ async function format(disk: Disk, { id, dataDir, clusterId, peers }: MetaserverO
   await writeFormat(disk, dataDir, {
     clusterId,
     serverId: id,
-    diskUuid: randomUUID(),
-    conf: { voters: peers.map((peer) => peer.id), votersOutgoing: [], learners: [] },
+    diskUuid: newDiskUuid(randomUUID),
+    conf: null,
+    mayFound: !existing,
+    begun: false,
   });
 }

@@ -1,5 +1,5 @@
 import { assert } from '../../common/assert.js';
-import { RaftConfState, type RaftEntry, RaftEntryType } from '../../proto/gen/raft.js';
+import { RaftConfState, type RaftEntry, RaftEntryType, type RaftMember } from '../../proto/gen/raft.js';
 
 /**
  * A configuration takes effect as soon as it stands in the log, committed or not (Ongaro's thesis, section
@@ -18,14 +18,28 @@ function sortedUnique(ids: readonly number[]): number[] {
   return [...new Set(ids)].sort((a, b) => a - b);
 }
 
-/** The same configuration with ids sorted and unique, so that equal ones are equal as values. */
+/**
+ * The same configuration with ids sorted and unique, and a roster of exactly these ids as far as they are described, so that
+ * equal ones are equal as values. Of several descriptions of one id the last one counts.
+ */
 export function normalizeConf(conf: RaftConfState): RaftConfState {
+  const described = new Map(conf.roster.map((member) => [member.id, member]));
+  const roster = members(conf).flatMap((id) => described.get(id) ?? []);
   return {
     voters: sortedUnique(conf.voters),
     votersOutgoing: sortedUnique(conf.votersOutgoing),
     learners: sortedUnique(conf.learners),
+    roster,
   };
 }
+
+/** Nobody: what a server knows that was never told of a cluster. */
+export const EMPTY_CONF: RaftConfState = Object.freeze({
+  voters: [],
+  votersOutgoing: [],
+  learners: [],
+  roster: [],
+});
 
 /** Why a configuration is not acceptable, or undefined. */
 export function confProblem(conf: RaftConfState): string | undefined {
@@ -56,12 +70,22 @@ function sameIds(a: readonly number[], b: readonly number[]): boolean {
   return a.length === b.length && a.every((id, i) => id === b[i]);
 }
 
+function sameRoster(a: readonly RaftMember[], b: readonly RaftMember[]): boolean {
+  const same = (one: RaftMember, other: RaftMember | undefined): boolean =>
+    one.id === other?.id &&
+    one.server === other.server &&
+    one.diskUuid === other.diskUuid &&
+    one.address === other.address;
+  return a.length === b.length && a.every((member, i) => same(member, b[i]));
+}
+
 /** True when both are the same; both normalized. */
 export function equalConf(a: RaftConfState, b: RaftConfState): boolean {
   return (
     sameIds(a.voters, b.voters) &&
     sameIds(a.votersOutgoing, b.votersOutgoing) &&
-    sameIds(a.learners, b.learners)
+    sameIds(a.learners, b.learners) &&
+    sameRoster(a.roster, b.roster)
   );
 }
 
@@ -78,14 +102,16 @@ export function enterConf(current: RaftConfState, target: RaftConfState): RaftCo
   );
   const next = normalizeConf(target);
   assert(confProblem(next) === undefined, 'a valid configuration');
-  if (!sameIds(current.voters, next.voters)) next.votersOutgoing = current.voters;
-  return next;
+  if (sameIds(current.voters, next.voters)) return next;
+  // Who leaves is described until it has left.
+  const roster = [...current.roster, ...next.roster];
+  return normalizeConf({ ...next, votersOutgoing: current.voters, roster });
 }
 
 /** The second step: out of the joint configuration. */
 export function leaveConf(current: RaftConfState): RaftConfState {
   assert(isJoint(current), 'only joint consensus can be left');
-  return { voters: current.voters, votersOutgoing: [], learners: current.learners };
+  return normalizeConf({ ...current, votersOutgoing: [] });
 }
 
 /** The data of an ENTRY_CONF_CHANGE. */

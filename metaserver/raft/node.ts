@@ -122,6 +122,20 @@ export class RaftNode {
     return this.#raft.leader;
   }
 
+  /** The configuration in effect; the same object as long as it does not change. */
+  get conf(): RaftConfState {
+    return this.#raft.conf;
+  }
+
+  /**
+   * Takes the first configuration of a cluster, the one before its first entry, on a server that knew none so far. All founders
+   * must take the same one, and it must name this server.
+   */
+  found(conf: RaftConfState, nowMs: number): void {
+    this.#raft.advanceTo(nowMs);
+    this.#raft.found(conf);
+  }
+
   /** Does what is due: election, heartbeats, check-quorum, end of a transfer. Harmless when nothing is. */
   tick(nowMs: number): void {
     this.#raft.advanceTo(nowMs);

@@ -1,7 +1,7 @@
 import { assert } from '../../common/assert.js';
 import type { Prng } from '../../common/prng.js';
 import { RaftEntryType, type RaftMessage, RaftMessageType } from '../../proto/gen/raft.js';
-import { ConfHistory, isVoter, members } from './confchange.js';
+import { ConfHistory, confProblem, isJoint, isVoter, members } from './confchange.js';
 import { campaign, handleTimeoutNow, handleVoteRequest, handleVoteResponse } from './election.js';
 import { handleFromLeader } from './follower.js';
 import { RaftLog } from './log.js';
@@ -118,6 +118,13 @@ export class Raft {
    */
   get promotable(): boolean {
     return this.confs.mayLead(this.id);
+  }
+
+  /** See RaftNode.found. */
+  found(conf: RaftConfState): void {
+    assert(this.confs.activeIndex === 0 && members(this.conf).length === 0, 'a cluster is founded once');
+    assert(confProblem(conf) === undefined && !isJoint(conf), 'a valid first configuration');
+    this.confs.restore(0, conf);
   }
 
   /** Takes notice of the time. The first call is the start of this server. */

@@ -2,9 +2,10 @@ import { assert } from '../../common/assert.js';
 import type { Disk } from '../../common/disk.js';
 import { SegmentLog } from '../../common/segment-log.js';
 import { RaftConfState, RaftEntryType } from '../../proto/gen/raft.js';
+import { EMPTY_CONF, members } from '../raft/confchange.js';
 import type { HardState, LogReader, RaftEntry, RaftSnapshotMeta } from '../raft/types.js';
 import { EntryWindow } from './entry-window.js';
-import { logDirectory, REPLICA_FORMAT_VERSION, type ReplicaFormat, ReplicaFormatError } from './format.js';
+import { logDirectory, REPLICA_FORMAT_VERSION, ReplicaDamagedError, type ReplicaFormat } from './format.js';
 import {
   decodeBase,
   decodeEntries,
@@ -59,10 +60,10 @@ export class LogStorage implements LogReader {
 
   /**
    * Opens or makes the log and replays it.
-   * @throws LogCorruptError, LogFormatError (damaged, of another version or disk), ReplicaFormatError, or the disk's error
+   * @throws LogCorruptError, ReplicaDamagedError (damaged), LogFormatError (of another version or disk), or the disk's error
    */
   static async open(options: LogStorageOptions): Promise<LogStorage> {
-    const storage = new LogStorage({ index: 0, term: 0, conf: options.format.conf });
+    const storage = new LogStorage({ index: 0, term: 0, conf: options.format.conf ?? EMPTY_CONF });
     const dir = logDirectory(options.dir);
     storage.#log = await SegmentLog.open({
       disk: options.disk,
@@ -76,11 +77,13 @@ export class LogStorage implements LogReader {
           storage.#replay(position.segment, type, payload);
         } catch (error) {
           const what = error instanceof Error ? error.message : String(error);
-          throw new ReplicaFormatError(`${dir}: segment ${position.segment} at ${position.offset}: ${what}`);
+          throw new ReplicaDamagedError(`${dir}: segment ${position.segment} at ${position.offset}: ${what}`);
         }
       },
     });
-    if (storage.#baseUnknown) throw new ReplicaFormatError(`${dir}: segments of the log are missing`);
+    if (storage.#baseUnknown) throw new ReplicaDamagedError(`${dir}: segments of the log are missing`);
+    const isEmpty = storage.lastIndex() === 0 && storage.#hardState.term === 0;
+    if (options.format.begun && isEmpty) throw new ReplicaDamagedError(`${dir}: the log is missing`);
     return storage;
   }
 
@@ -130,7 +133,7 @@ export class LogStorage implements LogReader {
   /**
    * Settles what a crash left between log and state machine; call once, before anything else.
    * @param applied the state machine's applied index
-   * @throws ReplicaFormatError when the two do not belong together
+   * @throws ReplicaDamagedError when the two do not belong together
    */
   async recover(applied: number): Promise<void> {
     const intent = this.#intent;
@@ -141,12 +144,12 @@ export class LogStorage implements LogReader {
       else await this.#writeBase(RecordType.CUT, this.#base);
     }
     if (applied < this.#base.index) {
-      throw new ReplicaFormatError(
+      throw new ReplicaDamagedError(
         `the state machine is at ${applied}, the log starts after ${this.#base.index}: the store was replaced or lost data`,
       );
     }
     if (applied > this.lastIndex()) {
-      throw new ReplicaFormatError(
+      throw new ReplicaDamagedError(
         `the state machine is at ${applied}, the log ends at ${this.lastIndex()}: the log was replaced or lost data`,
       );
     }
@@ -189,6 +192,13 @@ export class LogStorage implements LogReader {
     const held = this.#confs.findLast((each) => each.index <= index) ?? this.#confs[0];
     assert(held, 'the base always names the members');
     return held.conf;
+  }
+
+  /** Takes the members before the first entry, which no record has named yet; the format file keeps them. */
+  found(conf: RaftConfState): void {
+    assert(this.#base.index === 0 && members(this.#base.conf).length === 0, 'a cluster is founded once');
+    this.#base = { ...this.#base, conf };
+    this.#confs = [{ index: 0, conf }, ...this.#confs.slice(1)];
   }
 
   /** Bytes of entries in memory. */

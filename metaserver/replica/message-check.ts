@@ -5,8 +5,8 @@ import { RaftEntryType, type RaftMessage, RaftMessageType } from '../../proto/ge
  * content is true is what Raft trusts the members of its cluster for.
  */
 export function messageProblem(message: RaftMessage, from: number, to: number): string | undefined {
-  if (message.from !== from) return `message of server ${message.from} on the stream of ${from}`;
-  if (message.to !== to) return `message to server ${message.to}`;
+  if (message.from !== from) return `message of member ${message.from} on the stream of ${from}`;
+  if (message.to !== to) return `message to member ${message.to}`;
   if (!(message.type in RaftMessageType) || message.type === RaftMessageType.UNRECOGNIZED) {
     return `message of unknown type ${message.type}`;
   }

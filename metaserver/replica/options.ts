@@ -20,8 +20,10 @@ export interface ReplicaOptions<Result> {
   dir: string;
   clusterId: string;
   serverId: number;
-  /** All servers, this one too. */
+  /** All servers as configured, this one too: they found a new cluster; an existing one knows its members itself. */
   peers: readonly Peer[];
+  /** host:port where the others shall look for this server from now on; default: where they found it. */
+  address?: string;
   stateMachine: StateMachine<Result>;
   clock: Clock;
   prng: Prng;
@@ -42,26 +44,40 @@ export interface ReplicaOptions<Result> {
   dial?: RpcDialer;
 }
 
-export interface PeerState {
-  id: number;
+/** One metaserver as this server sees it. */
+export interface ServerStatus {
+  server: number;
+  /** host:port; empty: unknown. */
   address: string;
   connected: boolean;
+  /** The disk with which it is a member; empty when it is none. */
+  diskUuid: string;
+  /** stranger: not, or not yet, a member of the configuration. */
+  membership: 'voter' | 'learner' | 'stranger';
+  /** Known to be in its log, and when it was last heard (ms); undefined unless this server leads. */
+  progress?: { match: number; lastActiveMs: number };
 }
 
 export interface ReplicaStatus extends RaftStatus {
+  /** Numbers of metaservers, where RaftStatus has members' ids; leader 0: unknown. */
+  server: number;
+  leaderServer: number;
   /** host:port; undefined when no leader is known. */
   leaderAddress: string | undefined;
-  members: PeerState[];
+  servers: ServerStatus[];
   /** This server leads and has applied everything acknowledged before its term. */
   serving: boolean;
+  /** What keeps this server from taking part, a line each. */
+  problems: string[];
 }
 
 /** The core's settings. */
 export function raftConfig(
-  options: Pick<ReplicaOptions<never>, 'serverId' | 'electionMs' | 'heartbeatMs'>,
+  member: number,
+  options: Pick<ReplicaOptions<never>, 'electionMs' | 'heartbeatMs'>,
 ): RaftConfig {
   return {
-    id: options.serverId,
+    id: member,
     electionMs: options.electionMs ?? DEFAULT_ELECTION_MS,
     heartbeatMs: options.heartbeatMs ?? DEFAULT_HEARTBEAT_MS,
     maxAppendBytes: MAX_APPEND_BYTES,

@@ -8,7 +8,8 @@ import { type RaftMessage, RaftMessageType } from '../../proto/gen/raft.js';
 const EMPTY_APPEND_DELAY_MS = 5;
 
 export interface OutboxOptions {
-  serverId: number;
+  /** This server's member. */
+  self: number;
   clock: Clock;
   /** Over the network. What is dropped there, Raft finds out by its heartbeats and sends again. */
   toPeer(message: RaftMessage): void;
@@ -30,7 +31,7 @@ export class Outbox {
 
   send(messages: readonly RaftMessage[]): void {
     for (const message of messages) {
-      if (message.to === this.#options.serverId) this.#options.toSelf(message);
+      if (message.to === this.#options.self) this.#options.toSelf(message);
       else if (message.type === RaftMessageType.RAFT_SNAPSHOT) this.#options.toSnapshots(message);
       else if (message.type === RaftMessageType.RAFT_APPEND) this.#append(message);
       else this.#options.toPeer(message);

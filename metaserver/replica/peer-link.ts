@@ -1,9 +1,10 @@
 import type { Clock, Timer } from '../../common/clock.js';
 import type { Logger } from '../../common/logger.js';
 import type { Prng } from '../../common/prng.js';
-import type { RaftEnvelope, RaftHello, RaftMessage } from '../../proto/gen/raft.js';
+import type { RaftAccepted, RaftEnvelope, RaftHello, RaftMessage } from '../../proto/gen/raft.js';
 import { RaftServiceDefinition } from '../../proto/gen/raft.js';
 import type { RpcChannel, RpcDialer, RpcStream } from '../../proto/rpc.js';
+import { isDiskUuid } from './format.js';
 
 export type PeerStream = RpcStream<RaftEnvelope, RaftEnvelope>;
 
@@ -25,13 +26,15 @@ const STALL_MAX_MS = 3_000;
 const UNANSWERED_MAX_MS = 3_000;
 
 export interface PeerLinkOptions {
-  address: string;
+  /** Where the peer may listen, likeliest first, at least one; after a failure the next one is tried. */
+  addresses(): string[];
   hello: RaftHello;
   clock: Clock;
   prng: Prng;
   log: Logger;
   dial: RpcDialer;
-  onUp(): void;
+  /** Messages can be sent: to the member that the answer names. */
+  onUp(answer: RaftAccepted): void;
   /** The connection broke, or an attempt to make one failed. */
   onDown(): void;
 }
@@ -49,6 +52,9 @@ export class PeerLink {
   /** The first message sent since the peer was last heard. */
   #unansweredSinceMs: number | undefined;
   #lastReason = '';
+  #address = '';
+  /** Which of the addresses is tried. */
+  #attempt = 0;
   /** Messages dropped because the queue was full. */
   dropped = 0;
 
@@ -58,6 +64,11 @@ export class PeerLink {
 
   get connected(): boolean {
     return this.#connected;
+  }
+
+  /** Where it was dialled last. */
+  get address(): string {
+    return this.#address;
   }
 
   start(): void {
@@ -109,7 +120,9 @@ export class PeerLink {
   #dial(): void {
     // A new channel each time: an old one would wait for its own back-off first.
     this.#channel?.close();
-    const channel = this.#options.dial(this.#options.address);
+    const addresses = this.#options.addresses();
+    this.#address = addresses[this.#attempt % addresses.length] as string;
+    const channel = this.#options.dial(this.#address);
     const stream = this.#open(channel);
     this.#channel = channel;
     this.#stream = stream;
@@ -121,7 +134,7 @@ export class PeerLink {
     let refused = false;
     stream.onMessage(({ body }) => {
       if (this.#stream !== stream) return;
-      if (body?.$case === 'accepted') this.#up();
+      if (body?.$case === 'accepted' && isDiskUuid(body.value.diskUuid)) this.#up(body.value);
       else if (body?.$case === 'refused') {
         refused = true;
         stream.destroy(`refused: ${body.value.reason}`);
@@ -133,23 +146,26 @@ export class PeerLink {
     stream.send({ body: { $case: 'hello', value: this.#options.hello } });
   }
 
-  #up(): void {
+  #up(answer: RaftAccepted): void {
     if (this.#connected) return;
     this.#timer?.cancel();
     this.#connected = true;
     this.#failures = 0;
     this.#lastReason = '';
-    this.#options.log.info({ address: this.#options.address }, 'connected to peer');
-    this.#options.onUp();
+    this.#options.log.info({ address: this.#address, disk: answer.diskUuid }, 'connected to peer');
+    this.#options.onUp(answer);
   }
 
   #down(reason: string, refused: boolean): void {
     this.#timer?.cancel();
     this.#stream = undefined;
+    // An address that worked is tried again first.
+    if (!this.#connected) this.#attempt++;
     this.#connected = false;
     if (this.#closed) return;
     // Once for each reason, not for each attempt.
-    const { log, address, prng, clock } = this.#options;
+    const { log, prng, clock } = this.#options;
+    const address = this.#address;
     if (reason !== this.#lastReason) {
       if (refused) log.error({ address, reason }, 'peer refused the connection');
       else log.info({ address, reason }, 'no connection to peer');

@@ -26,6 +26,15 @@ interface Proposed<Result> {
 /** What the core says to a batch: the place of its first command, or why not. */
 export type Placed = { index: number; term: number } | HoldfastError;
 
+/** What the callers are told when the leader's core takes no proposals for the moment. */
+export function refusedProposal(refusal: 'overloaded' | 'transferring'): HoldfastError {
+  const isFull = refusal === 'overloaded';
+  return new HoldfastError(
+    'OVERLOADED',
+    isFull ? 'too much is not yet committed' : 'the leadership is being handed over',
+  );
+}
+
 /**
  * The commands of this server's callers from propose() to their result: first they wait for the next batch, then, in order of
  * their index, for their application.

@@ -1,27 +1,47 @@
 import { assert } from '../../common/assert.js';
-import type { Clock, Timer } from '../../common/clock.js';
+import type { Clock } from '../../common/clock.js';
 import type { Logger } from '../../common/logger.js';
 import { HoldfastError } from '../../proto/errors.js';
 import { type RaftMessage, RaftMessageType } from '../../proto/gen/raft.js';
 import type { RpcServices } from '../../proto/rpc.js';
 import { makeMessage } from '../raft/messages.js';
 import { RaftNode } from '../raft/node.js';
-import type { HardState, RaftEntry, Ready, SoftState } from '../raft/types.js';
+import type {
+  HardState,
+  RaftConfState,
+  RaftEntry,
+  RaftSnapshotMeta,
+  Ready,
+  SoftState,
+} from '../raft/types.js';
+import { Alarm } from './alarm.js';
 import { Applier } from './applier.js';
-import { checkIdentity, type ReplicaFormat, ReplicaFormatError, readFormat } from './format.js';
+import {
+  checkIdentity,
+  FormatFile,
+  memberIdOf,
+  type ReplicaFormat,
+  ReplicaFormatError,
+  readFormat,
+} from './format.js';
+import { Installer } from './installer.js';
 import { Leadership, type LeadershipWatcher } from './leadership.js';
 import { DEFAULT_KEEP_BYTES, DEFAULT_KEEP_ENTRIES, LogCutter } from './log-cutter.js';
 import type { LogBase } from './log-records.js';
 import { LogStorage } from './log-storage.js';
+import { heirOf } from './membership.js';
 import { DEFAULT_ELECTION_MS, type ReplicaOptions, type ReplicaStatus, raftConfig } from './options.js';
 import { Outbox } from './outbox.js';
 import { Peers } from './peers.js';
-import { type Placed, Proposals } from './proposals.js';
+import { Persister } from './persister.js';
+import { type Placed, Proposals, refusedProposal } from './proposals.js';
 import { Reads } from './reads.js';
 import { Snapshots } from './snapshots.js';
 import type { Command } from './state-machine.js';
+import { replicaStatus } from './status.js';
+import { Steward } from './steward.js';
 
-export type { PeerState, ReplicaOptions, ReplicaStatus } from './options.js';
+export type { ReplicaOptions, ReplicaStatus } from './options.js';
 
 /**
  * One server of the replicated state machine: drives the consensus core with a real log, network and clock.
@@ -39,12 +59,19 @@ export class Replica<Result> {
   readonly #peers: Peers;
   readonly #outbox: Outbox;
   readonly #snapshots: Snapshots;
+  readonly #installer: Installer;
+  readonly #persister: Persister;
   readonly #cutter: LogCutter;
+  readonly #steward: Steward;
+  readonly #format: FormatFile;
+  /** This server's member. */
+  readonly #self: number;
   readonly #applier: Applier<Result>;
   readonly #proposals = new Proposals<Result>();
   readonly #reads = new Reads();
   readonly #schedule: (fn: () => void) => void;
   readonly #leadership = new Leadership();
+  readonly #alarm: Alarm;
   readonly #appliedWatchers: ((commands: readonly Command[], results: readonly Result[]) => void)[] = [];
   readonly #restoredWatchers: (() => void)[] = [];
 
@@ -53,18 +80,12 @@ export class Replica<Result> {
   /** Takes no more events: it was closed, or failed. */
   #closed = false;
   #closing: Promise<void> | undefined;
-  #timer: { at: number; timer: Timer } | undefined;
-  /** Syncs that were asked for and did not end; the last one's promise. */
-  #syncs = 0;
-  #lastSync: Promise<void> = Promise.resolve();
   #appliedIndex: number;
   #appliedTerm: number;
-  #offered: { meta: LogBase; path: string } | undefined;
-  #installing: Promise<void> | undefined;
 
   /**
    * Opens the log, settles it with the state machine, and gets ready; start() joins the cluster.
-   * @throws ReplicaFormatError, LogFormatError, LogCorruptError: one line for the operator
+   * @throws ReplicaFormatError, LogFormatError (not its own), ReplicaDamagedError, LogCorruptError: one line for the operator
    */
   static async open<Result>(options: ReplicaOptions<Result>): Promise<Replica<Result>> {
     const { disk, dir } = options;
@@ -87,7 +108,10 @@ export class Replica<Result> {
     this.#schedule = options.schedule ?? ((fn) => void setImmediate(fn));
     this.#appliedIndex = stateMachine.appliedIndex();
     this.#appliedTerm = storage.term(this.#appliedIndex) ?? 0;
-    this.#node = new RaftNode(raftConfig(options), storage, prng, {
+    this.#alarm = new Alarm(clock, () => this.#turn());
+    this.#format = new FormatFile(disk, dir, format);
+    this.#self = memberIdOf(format.diskUuid);
+    this.#node = new RaftNode(raftConfig(this.#self, options), storage, prng, {
       hardState: storage.hardState,
       conf: storage.confAt(this.#appliedIndex),
       applied: this.#appliedIndex,
@@ -95,6 +119,7 @@ export class Replica<Result> {
     this.#peers = new Peers({
       identity: format,
       peers: options.peers,
+      present: () => this.#steward.present(),
       clock,
       prng,
       log,
@@ -106,8 +131,25 @@ export class Replica<Result> {
         onSnapshot: (from, stream) => this.#snapshots.receive(from, stream),
       },
     });
+    this.#steward = new Steward({
+      format: this.#format,
+      founders: options.peers,
+      address: options.address ?? '',
+      node: this.#node,
+      peers: this.#peers,
+      clock,
+      log,
+      silenceMs: 2 * (options.electionMs ?? DEFAULT_ELECTION_MS),
+      notLeader: () => this.#notLeader(),
+      serving: () => this.#leadership.servingTerm !== 0,
+      untouched: () => storage.lastIndex() === 0 && this.#node.term === 0,
+      feed: (event) => this.#feed(event),
+      found: (conf) => this.#found(conf),
+      onFailure: (error) => this.#fail(error),
+    });
+    this.#steward.noticeConf();
     this.#outbox = new Outbox({
-      serverId: format.serverId,
+      self: this.#self,
       clock,
       toPeer: (message) => this.#peers.send(message),
       toSelf: (message) => this.#feed(() => this.#node.step(message, clock.now())),
@@ -119,11 +161,23 @@ export class Replica<Result> {
       stateMachine,
       clock,
       log,
-      hello: (to) => this.#peers.hello(to),
       openStream: (to) => this.#peers.openStream(to),
       metaAt: (index) => storage.metaAt(index),
       report: (to, ok) => this.#feed(() => this.#node.reportSnapshot(to, ok)),
       install: (meta, term, from, path) => this.#offer(meta, term, from, path),
+    });
+    this.#persister = new Persister({
+      storage,
+      format: this.#format,
+      send: (messages) => this.#outbox.send(messages),
+      durable: ({ index, term }) => this.#node.persisted(index, term),
+      feed: (event) => this.#feed(event),
+      onFailure: (error) => this.#fail(error),
+    });
+    this.#installer = new Installer({
+      storage,
+      stateMachine,
+      quiet: () => Promise.all([this.#persister.begin(), this.#cutter.idle(), this.#snapshots.abortSends()]),
     });
     this.#cutter = new LogCutter({
       storage,
@@ -131,7 +185,7 @@ export class Replica<Result> {
       keepEntries: options.keepEntries ?? DEFAULT_KEEP_ENTRIES,
       keepBytes: options.keepBytes ?? DEFAULT_KEEP_BYTES,
       limit: () => this.#snapshots.pinned(),
-      allowed: () => !this.#closed && !this.#installing,
+      allowed: () => !this.#closed && !this.#installer.running,
       onFailure: (error) => this.#fail(error),
     });
     this.#applier = new Applier({
@@ -152,9 +206,10 @@ export class Replica<Result> {
     assert(!this.#started, 'start is called once');
     this.#started = true;
     this.#peers.start();
+    this.#steward.start();
     this.#feed(() => {
       this.#node.tick(this.#clock.now());
-      this.#campaignIfNew();
+      this.#steward.campaignIfNew();
     });
   }
 
@@ -187,7 +242,7 @@ export class Replica<Result> {
    * @throws HoldfastError NOT_LEADER with leaderHint, OVERLOADED, UNAVAILABLE
    */
   readBarrier(): Promise<void> {
-    if (this.canReadNow()) return RESOLVED;
+    if (this.canReadNow()) return Promise.resolve();
     if (this.#closed) return Promise.reject(new HoldfastError('UNAVAILABLE', 'server stops'));
     if (this.#node.role !== 'leader') return Promise.reject(this.#notLeader());
     const done = this.#reads.add();
@@ -214,32 +269,35 @@ export class Replica<Result> {
   }
 
   status(): ReplicaStatus {
-    const status = this.#node.status();
-    const { serverId, peers } = this.#options;
-    const members = peers.map(({ id, address }) => ({
-      id,
-      address,
-      connected: id === serverId || this.#peers.connected(id),
-    }));
-    const leaderAddress = this.#peers.address(status.leader);
-    return { ...status, leaderAddress, members, serving: this.#leadership.servingTerm !== 0 };
+    return replicaStatus({
+      raft: this.#node.status(),
+      self: { server: this.#options.serverId, member: this.#self },
+      peers: this.#peers,
+      configured: this.#options.peers,
+      serving: this.#leadership.servingTerm !== 0,
+      problems: this.#steward.problems(),
+    });
+  }
+
+  /** Who belongs to the cluster, and how to change that. */
+  get membership(): Pick<Steward, 'add' | 'remove'> {
+    return this.#steward;
   }
 
   /**
    * Hands the leadership to another server.
-   * @param to 0: the one that is furthest
+   * @param to number of a metaserver; 0: the one that is furthest
    * @throws HoldfastError NOT_LEADER, EINVAL (no such voter), UNAVAILABLE (not within the election time-out)
    */
   async transferLeader(to: number): Promise<void> {
     if (this.#node.role !== 'leader') throw this.#notLeader();
-    const { conf, peers, id } = this.#node.status();
-    const others = peers.filter((peer) => peer.id !== id && conf.voters.includes(peer.id));
-    const target = to || others.sort((a, b) => b.match - a.match)[0]?.id || 0;
+    const target = heirOf(this.#node.status(), to);
     let accepted = false;
     this.#feed(() => {
       accepted = this.#node.transferLeader(target, this.#clock.now());
     });
-    if (!accepted) throw new HoldfastError('EINVAL', `no other voter ${target}`);
+    if (!accepted)
+      throw new HoldfastError('EINVAL', to === 0 ? 'no other voter' : `metaserver ${to} is no other voter`);
     const electionMs = this.#options.electionMs ?? DEFAULT_ELECTION_MS;
     await this.#leadership.handedOver(this.#clock, electionMs * 2);
   }
@@ -254,7 +312,7 @@ export class Replica<Result> {
   async #release(): Promise<void> {
     await this.#snapshots.close();
     await this.#cutter.idle();
-    await this.#installing;
+    await this.#installer.running;
     // Nothing that was promised depends on it: whatever was acknowledged is durable already.
     await this.#storage
       .close()
@@ -263,8 +321,9 @@ export class Replica<Result> {
 
   #stop(error: HoldfastError): void {
     this.#closed = true;
-    this.#timer?.timer.cancel();
+    this.#alarm.cancel();
     this.#applier.stop();
+    this.#steward.close();
     this.#outbox.close();
     this.#peers.close();
     this.#proposals.rejectAll(error);
@@ -281,27 +340,22 @@ export class Replica<Result> {
 
   #notLeader(): HoldfastError {
     const error = new HoldfastError('NOT_LEADER');
-    const leader = this.#node.leader;
-    if (leader !== this.#options.serverId) error.leaderHint = this.#peers.address(leader);
+    const leader = this.#node.conf.roster.find(({ id }) => id === this.#node.leader);
+    if (leader && leader.id !== this.#self) error.leaderHint = this.#peers.addressOf(leader.server);
     return error;
   }
 
-  #onUp(id: number): void {
-    this.#node.peerReachable(id, this.#clock.now());
-    this.#campaignIfNew();
+  #onUp(member: number): void {
+    this.#node.peerReachable(member, this.#clock.now());
+    this.#steward.campaignIfNew();
+    this.#steward.check();
   }
 
-  /**
-   * In a cluster that never had a leader the server with the lowest number need not wait for the election time-out: there is
-   * nobody to whom it could have promised anything.
-   */
-  #campaignIfNew(): void {
-    if (this.#node.term !== 0 || this.#node.leader !== 0) return;
-    const { serverId } = this.#options;
-    const { voters } = this.#storage.confAt(0);
-    const reachable = voters.filter((id) => id === serverId || this.#peers.connected(id));
-    if (Math.min(...voters) !== serverId || reachable.length * 2 <= voters.length) return;
-    this.#node.campaign(this.#clock.now());
+  /** The first configuration of the cluster, now that the format file has it. */
+  #found(conf: RaftConfState): void {
+    this.#storage.found(conf);
+    this.#node.found(conf, this.#clock.now());
+    this.#steward.campaignIfNew();
   }
 
   /** Hands an event to the core. What it throws is a broken invariant: going on could break more. */
@@ -332,8 +386,10 @@ export class Replica<Result> {
       this.#node.tick(this.#clock.now());
       this.#proposals.place((batch) => this.#place(batch));
       this.#reads.ask((context) => this.#node.readIndex(context, this.#clock.now()));
-      while (!this.#installing && !this.#closed && this.#node.hasReady()) this.#handle(this.#node.ready());
-      this.#armTimer();
+      while (!this.#installer.running && !this.#closed && this.#node.hasReady())
+        this.#handle(this.#node.ready());
+      this.#steward.noticeConf();
+      if (!this.#closed) this.#alarm.setAt(this.#node.nextDeadlineMs());
     } catch (error) {
       this.#fail(error);
     }
@@ -342,64 +398,25 @@ export class Replica<Result> {
   #place(batch: Buffer[]): Placed {
     const placed = this.#node.propose(batch, this.#clock.now());
     if (placed === 'not-leader') return this.#notLeader();
-    if (placed === 'overloaded') return new HoldfastError('OVERLOADED', 'too much is not yet committed');
-    if (placed === 'transferring')
-      return new HoldfastError('OVERLOADED', 'the leadership is being handed over');
+    if (typeof placed === 'string') return refusedProposal(placed);
     return placed;
-  }
-
-  #armTimer(): void {
-    if (this.#closed) return;
-    const at = this.#node.nextDeadlineMs();
-    // A timer that fires early finds nothing to do and is armed again; deadlines mostly move away.
-    if (this.#timer && this.#timer.at <= at) return;
-    this.#timer?.timer.cancel();
-    const delayMs = Math.max(1, at - this.#clock.now());
-    const timer = this.#clock.after(delayMs, () => {
-      this.#timer = undefined;
-      this.#turn();
-    });
-    this.#timer = { at, timer };
   }
 
   #handle(ready: Ready): void {
     const hardState = ready.hardState ?? this.#storage.hardState;
     if (ready.snapshot) {
       assert(ready.entries.length === 0 && ready.committed.length === 0, 'a snapshot comes alone');
-      this.#install(ready, hardState);
+      this.#install(ready.snapshot, ready, hardState);
       return;
     }
     this.#outbox.send(ready.messages);
-    this.#persist(ready, hardState);
+    this.#persister.persist(ready, hardState);
     if (ready.softState) this.#onSoftState(ready.softState, hardState.commit);
     if (ready.committed.length > 0) this.#applier.push(ready.committed);
     if (ready.readStates.length > 0) {
       this.#reads.confirmed(ready.readStates, () => this.#notLeader());
       this.#reads.applied(this.#appliedIndex);
     }
-  }
-
-  #persist({ entries, mustSync, messagesAfterPersist }: Ready, hardState: HardState): void {
-    if (entries.length > 0 || mustSync) {
-      this.#storage.append(entries, hardState);
-      this.#syncs++;
-      const last = entries.at(-1);
-      this.#lastSync = this.#storage.sync().then(
-        () => this.#feed(() => this.#onDurable(last, messagesAfterPersist)),
-        (error: unknown) => this.#fail(error),
-      );
-      return;
-    }
-    this.#storage.noteHardState(hardState);
-    if (messagesAfterPersist.length === 0) return;
-    if (this.#syncs === 0) this.#outbox.send(messagesAfterPersist);
-    else void this.#lastSync.then(() => this.#feed(() => this.#outbox.send(messagesAfterPersist)));
-  }
-
-  #onDurable(last: RaftEntry | undefined, messages: readonly RaftMessage[]): void {
-    this.#syncs--;
-    this.#outbox.send(messages);
-    if (last) this.#node.persisted(last.index, last.term);
   }
 
   #onSoftState({ role, term, leader }: SoftState, commit: number): void {
@@ -435,43 +452,27 @@ export class Replica<Result> {
   /** Offers a received snapshot to the core, which may know better. Resolves with the reason when it is not taken. */
   async #offer(meta: LogBase, term: number, from: number, path: string): Promise<string | undefined> {
     if (this.#closed) return 'server stops';
-    if (this.#offered || this.#installing) return 'another snapshot is being installed';
-    this.#offered = { meta, path };
-    const message = makeMessage(RaftMessageType.RAFT_SNAPSHOT, from, this.#options.serverId, term);
+    const message = makeMessage(RaftMessageType.RAFT_SNAPSHOT, from, this.#self, term);
     message.snapshot = meta;
-    this.#feed(() => this.#node.step(message, this.#clock.now()));
-    this.#turn();
-    this.#offered = undefined;
-    if (!this.#installing) return 'the snapshot is not needed';
-    await this.#installing;
+    const refused = this.#installer.offer(meta, path, () => {
+      this.#feed(() => this.#node.step(message, this.#clock.now()));
+      this.#turn();
+    });
+    if (refused !== undefined) return refused;
+    if (!this.#installer.running) return 'the snapshot is not needed';
+    await this.#installer.running;
     return this.#closed ? 'server stops' : undefined;
   }
 
-  #install(ready: Ready, hardState: HardState): void {
-    const { offered, meta } = { offered: this.#offered, meta: ready.snapshot };
-    assert(offered && meta?.index === offered.meta.index, 'the core takes the snapshot that was offered');
+  #install(taken: RaftSnapshotMeta, ready: Ready, hardState: HardState): void {
     this.#outbox.send(ready.messages);
     if (ready.softState) this.#onSoftState(ready.softState, 0);
     this.#applier.clear();
-    const durable = this.#storage.beginSnapshot(offered.meta, hardState);
-    this.#installing = this.#replaceState(offered, durable)
-      .then(() => this.#onInstalled(offered.meta, ready.messagesAfterPersist))
-      .catch((error: unknown) => this.#fail(error))
-      .finally(() => {
-        this.#installing = undefined;
-        this.#wake();
-      });
-  }
-
-  async #replaceState(
-    { meta, path }: { meta: LogBase; path: string },
-    durable: Promise<void>,
-  ): Promise<void> {
-    await Promise.all([durable, this.#cutter.idle(), this.#snapshots.abortSends()]);
-    await this.#options.stateMachine.restore(path);
-    const applied = this.#options.stateMachine.appliedIndex();
-    assert(applied === meta.index, `the snapshot of index ${meta.index} holds ${applied}`);
-    await this.#storage.finishSnapshot(meta);
+    this.#installer.install(taken, hardState, (meta, error) => {
+      if (error !== undefined) this.#fail(error);
+      else this.#onInstalled(meta, ready.messagesAfterPersist);
+      this.#wake();
+    });
   }
 
   #onInstalled(meta: LogBase, messages: readonly RaftMessage[]): void {
@@ -485,5 +486,3 @@ export class Replica<Result> {
     for (const watcher of this.#restoredWatchers) watcher();
   }
 }
-
-const RESOLVED = Promise.resolve();

@@ -1,7 +1,7 @@
 import { crc32c } from '../../common/crc32c.js';
 import { type Disk, type DiskFile, diskErrorCode } from '../../common/disk.js';
 import type { Logger } from '../../common/logger.js';
-import type { SnapshotChunk } from '../../proto/gen/raft.js';
+import { RaftAccepted, type SnapshotChunk } from '../../proto/gen/raft.js';
 import type { LogBase } from './log-records.js';
 import type { PeerStream } from './peer-link.js';
 import { SNAPSHOT_WINDOW_CHUNKS } from './snapshot-sender.js';
@@ -75,7 +75,7 @@ export class SnapshotReceiver {
     this.#written += chunk.data.length;
     this.#waiting--;
     if (chunk.last) await this.#finish(this.#file, this.#meta);
-    else this.#options.stream.send({ body: { $case: 'accepted', value: {} } });
+    else this.#options.stream.send({ body: { $case: 'accepted', value: RaftAccepted.create() } });
   }
 
   async #check(chunk: SnapshotChunk): Promise<void> {
@@ -105,7 +105,7 @@ export class SnapshotReceiver {
     this.#ended = true;
     const refused = await install(meta, this.#term, from, path);
     if (refused !== undefined) this.#refuse(refused);
-    else stream.send({ body: { $case: 'accepted', value: {} } });
+    else stream.send({ body: { $case: 'accepted', value: RaftAccepted.create() } });
     await this.#discard();
   }
 

@@ -21,8 +21,8 @@ export interface SnapshotsOptions {
   stateMachine: Pick<StateMachine<unknown>, 'appliedIndex' | 'backup'>;
   clock: Clock;
   log: Logger;
-  hello(to: number): RaftHello;
-  openStream(to: number): PeerStream | undefined;
+  /** A stream to a member, and what it begins with; undefined when the member is not connected. */
+  openStream(to: number): { stream: PeerStream; hello: RaftHello } | undefined;
   /** Term and members at an index of the log. */
   metaAt(index: number): LogBase | undefined;
   /** A send has ended, well or not. */
@@ -125,14 +125,15 @@ export class Snapshots {
     to: number,
     term: number,
   ): Promise<{ index: number; bytes: number }> {
-    const { disk, clock, stateMachine, hello, openStream, metaAt, log } = this.#options;
+    const { disk, clock, stateMachine, openStream, metaAt, log } = this.#options;
     log.info({ peer: to }, 'snapshot for a peer that is far behind');
     const index = await stateMachine.backup(file);
     const meta = metaAt(index);
-    const stream = sending.aborted ? undefined : openStream(to);
-    if (!stream || !meta) throw new HoldfastError('UNAVAILABLE', 'peer not connected, or leadership lost');
+    const opened = sending.aborted ? undefined : openStream(to);
+    if (!opened || !meta) throw new HoldfastError('UNAVAILABLE', 'peer not connected, or leadership lost');
+    const { stream, hello } = opened;
     sending.stream = stream;
-    const bytes = await sendSnapshot({ disk, path: file, meta, term, hello: hello(to), stream, clock });
+    const bytes = await sendSnapshot({ disk, path: file, meta, term, hello, stream, clock });
     return { index, bytes };
   }
 

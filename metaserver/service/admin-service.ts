@@ -1,16 +1,23 @@
 import type { Clock } from '../../common/clock.js';
 import { HoldfastError } from '../../proto/errors.js';
-import { AdminServiceDefinition, type SessionStatus, type StatusReply } from '../../proto/gen/admin.js';
+import {
+  AdminServiceDefinition,
+  type MembershipReply,
+  type SessionStatus,
+  type StatusReply,
+} from '../../proto/gen/admin.js';
 import type { Empty } from '../../proto/gen/cluster.js';
 import type { RpcServices } from '../../proto/rpc.js';
 import type { ChunkServerRegistry } from '../cluster/chunk-server-registry.js';
 import type { ClientStream } from './client-stream.js';
 import type { Leadership } from './leadership.js';
-import type { MetaReplica, MetaState } from './ports.js';
+import type { MembershipProgress, MetaReplica, MetaState } from './ports.js';
 import type { SessionTable } from './session-table.js';
 
 /** Sessions that one status answer lists: keeps it within the message limit. */
 export const STATUS_SESSIONS_MAX = 4096;
+/** Numbers of metaservers go up to it. */
+const METASERVER_ID_MAX = 64;
 
 export interface AdminServiceOptions {
   replica: MetaReplica;
@@ -37,6 +44,8 @@ export class AdminService {
     const { fullName, methods } = AdminServiceDefinition;
     server.addUnary(fullName, methods.status, async () => this.status());
     server.addUnary(fullName, methods.transferLeader, ({ to }) => this.#transfer(to));
+    server.addUnary(fullName, methods.addMetaserver, async ({ id, address }) => this.#add(id, address));
+    server.addUnary(fullName, methods.removeMetaserver, async ({ id }) => this.#remove(id));
   }
 
   status(): StatusReply {
@@ -65,6 +74,7 @@ export class AdminService {
       totalBytes: 0,
       freeBytes: 0,
       configuredChunkservers: 0,
+      problems: raft.problems,
     };
     if (!leadership.ready) return own;
     const map = state.map();
@@ -96,6 +106,20 @@ export class AdminService {
     }));
   }
 
+  #add(id: number, address: string): MembershipReply {
+    if (!Number.isInteger(id) || id < 1 || id > METASERVER_ID_MAX || address === '') {
+      throw new HoldfastError(
+        'EINVAL',
+        `a metaserver has a number from 1 to ${METASERVER_ID_MAX} and an address`,
+      );
+    }
+    return membershipReply(this.#options.replica.addServer(id, address));
+  }
+
+  #remove(id: number): MembershipReply {
+    return membershipReply(this.#options.replica.removeServer(id));
+  }
+
   async #transfer(to: number): Promise<Empty> {
     const { replica, leadership } = this.#options;
     const status = replica.status();
@@ -106,4 +130,8 @@ export class AdminService {
     await replica.transferLeader(to);
     return {};
   }
+}
+
+function membershipReply({ stage, match, commit, voters }: MembershipProgress): MembershipReply {
+  return { done: stage === 'done', stage, matchIndex: match, commitIndex: commit, voters };
 }

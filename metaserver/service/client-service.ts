@@ -50,7 +50,7 @@ export interface ClientServiceOptions {
   log: Logger;
   serverId: number;
   /** host:port of every metaserver. */
-  metaservers: string[];
+  metaservers(): string[];
   /** Undefined while too few chunkservers have reported to this leader. */
   capacity(): Capacity | undefined;
   /** Whether the data of this inode is being deleted: it cannot be opened any more. */
@@ -143,7 +143,15 @@ export class ClientService implements LeaderDuty, ClientStreamHost {
     log.info({ session: id, hostname, mountPoint, resumed: hello.session !== 0 }, 'client connected');
     const sessionTimeoutMs = SESSION_TIMEOUT_MS;
     const leaseMs = CLIENT_LEASE_MS;
-    return { session: id, sessionTimeoutMs, leaseMs, clusterId, map: undefined, metaservers, serverId };
+    return {
+      session: id,
+      sessionTimeoutMs,
+      leaseMs,
+      clusterId,
+      map: undefined,
+      metaservers: metaservers(),
+      serverId,
+    };
   }
 
   map(): ClusterMap {

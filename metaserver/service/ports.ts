@@ -17,9 +17,11 @@ export interface MemberStatus {
   address: string;
   /** Whether it is connected, or this server itself. */
   alive: boolean;
-  role: 'leader' | 'follower' | 'candidate' | 'learner' | 'unknown';
+  role: 'leader' | 'follower' | 'candidate' | 'learner' | 'stranger' | 'unknown';
   /** Highest index known to be in its log; only a leader knows it, else 0. */
   matchIndex: number;
+  /** Of the disk with which it is a member; empty when it is none. */
+  diskUuid: string;
 }
 
 export interface ReplicaStatus {
@@ -34,6 +36,17 @@ export interface ReplicaStatus {
   appliedIndex: number;
   firstIndex: number;
   members: MemberStatus[];
+  /** What keeps this server from taking part, a line each. */
+  problems: string[];
+}
+
+/** How far a change of the membership is. */
+export interface MembershipProgress {
+  stage: 'waiting' | 'learning' | 'voting' | 'transferring' | 'leaving' | 'done';
+  /** Learning: what the joining server has of the commit index. */
+  match: number;
+  commit: number;
+  voters: number;
 }
 
 /** The replicated log, as its driver offers it. */
@@ -54,6 +67,9 @@ export interface MetaReplica {
   onApplied(listener: () => void): void;
   /** Hands the leadership to `to`; 0: to the best follower. @throws HoldfastError NOT_LEADER, UNAVAILABLE */
   transferLeader(to: number): Promise<void>;
+  /** Both are repeated until they are done. @throws HoldfastError NOT_LEADER, EINVAL, EBUSY, OVERLOADED */
+  addServer(server: number, address: string): MembershipProgress;
+  removeServer(server: number): MembershipProgress;
 }
 
 /** A session in the state machine. */

@@ -22,8 +22,6 @@ export interface ServicesOptions {
   clock: Clock;
   log: Logger;
   serverId: number;
-  /** host:port of every metaserver. */
-  metaservers: string[];
   /** Settings of a cluster that has none yet. */
   init: InitCluster;
   /** Resident memory of this process, bytes. */
@@ -41,7 +39,9 @@ export interface Services {
 
 /** Puts the leader's services together over a replica and its state machine. */
 export function createServices(options: ServicesOptions): Services {
-  const { replica, state, clock, log, serverId, metaservers, init, rssBytes } = options;
+  const { replica, state, clock, log, serverId, init, rssBytes } = options;
+  const metaservers = (): string[] =>
+    replica.status().members.flatMap(({ address }) => (address === '' ? [] : [address]));
   const proposer = new Proposer(replica, clock);
   const leadership = new Leadership({ replica, state, proposer, clock, log, init });
   const registry = new ChunkServerRegistry();

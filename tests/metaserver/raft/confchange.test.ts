@@ -22,7 +22,7 @@ const confs = fc
   .filter((roles) => roles.includes('voter'))
   .map((roles): RaftConfState => {
     const having = (role: string) => roles.flatMap((r, i) => (r === role ? [i + 1] : []));
-    return { voters: having('voter'), votersOutgoing: [], learners: having('learner') };
+    return { voters: having('voter'), votersOutgoing: [], learners: having('learner'), roster: [] };
   });
 
 function confEntry(index: number, conf: RaftConfState): RaftEntry {
@@ -66,24 +66,29 @@ describe('changes of membership', () => {
   });
 
   it('keep old voters in the old half until the change is left, also when they become learners', () => {
-    const current = { voters: [1, 2, 3], votersOutgoing: [], learners: [] };
-    const joint = enterConf(current, { voters: [4, 1, 2], votersOutgoing: [], learners: [3] });
-    assert.deepEqual(joint, { voters: [1, 2, 4], votersOutgoing: [1, 2, 3], learners: [3] });
+    const current = { voters: [1, 2, 3], votersOutgoing: [], learners: [], roster: [] };
+    const joint = enterConf(current, { voters: [4, 1, 2], votersOutgoing: [], learners: [3], roster: [] });
+    assert.deepEqual(joint, { voters: [1, 2, 4], votersOutgoing: [1, 2, 3], learners: [3], roster: [] });
     assert.deepEqual(members(joint), [1, 2, 3, 4]);
     assert.equal(majorityVote(joint.votersOutgoing, votesFor([3, 1])), 'won');
-    assert.deepEqual(leaveConf(joint), { voters: [1, 2, 4], votersOutgoing: [], learners: [3] });
+    assert.deepEqual(leaveConf(joint), { voters: [1, 2, 4], votersOutgoing: [], learners: [3], roster: [] });
   });
 
   it('take one step when only learners change', () => {
     const next = enterConf(
-      { voters: [1, 2], votersOutgoing: [], learners: [3] },
-      { voters: [2, 1], votersOutgoing: [], learners: [5, 4] },
+      { voters: [1, 2], votersOutgoing: [], learners: [3], roster: [] },
+      { voters: [2, 1], votersOutgoing: [], learners: [5, 4], roster: [] },
     );
-    assert.deepEqual(next, { voters: [1, 2], votersOutgoing: [], learners: [4, 5] });
+    assert.deepEqual(next, { voters: [1, 2], votersOutgoing: [], learners: [4, 5], roster: [] });
   });
 
   it('refuse what cannot work', () => {
-    const conf = (voters: number[], learners: number[]) => ({ voters, votersOutgoing: [], learners });
+    const conf = (voters: number[], learners: number[]) => ({
+      voters,
+      votersOutgoing: [],
+      learners,
+      roster: [],
+    });
     assert.equal(confProblem(conf([], [1])), 'no voters');
     assert.equal(confProblem(conf([1, 2], [2])), 'a voter cannot be a learner');
     assert.equal(confProblem(conf([0], [])), 'ids are integers from 1');
@@ -101,7 +106,7 @@ describe('changes of membership', () => {
     );
     assert.equal(
       confOfEntry({
-        ...confEntry(9, normalizeConf({ voters: [1], votersOutgoing: [], learners: [] })),
+        ...confEntry(9, normalizeConf({ voters: [1], votersOutgoing: [], learners: [], roster: [] })),
         type: RaftEntryType.ENTRY_COMMAND,
       }),
       undefined,
@@ -110,9 +115,9 @@ describe('changes of membership', () => {
 });
 
 describe('the history of configurations', () => {
-  const one = { voters: [1], votersOutgoing: [], learners: [] };
-  const two = { voters: [1, 2], votersOutgoing: [1], learners: [] };
-  const three = { voters: [1, 2], votersOutgoing: [], learners: [] };
+  const one = { voters: [1], votersOutgoing: [], learners: [], roster: [] };
+  const two = { voters: [1, 2], votersOutgoing: [1], learners: [], roster: [] };
+  const three = { voters: [1, 2], votersOutgoing: [], learners: [], roster: [] };
 
   it('takes effect on append and is undone by truncation', () => {
     const history = new ConfHistory(0, one);
@@ -134,8 +139,8 @@ describe('the history of configurations', () => {
 
   it('lets a removed voter lead until the removal is committed', () => {
     const history = new ConfHistory(0, three);
-    history.append([confEntry(3, { voters: [2], votersOutgoing: [1, 2], learners: [] })]);
-    history.append([confEntry(5, { voters: [2], votersOutgoing: [], learners: [1] })]);
+    history.append([confEntry(3, { voters: [2], votersOutgoing: [1, 2], learners: [], roster: [] })]);
+    history.append([confEntry(5, { voters: [2], votersOutgoing: [], learners: [1], roster: [] })]);
     history.commit(4);
     assert.equal(history.mayLead(1), true);
     history.commit(5);

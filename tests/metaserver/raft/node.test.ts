@@ -6,7 +6,7 @@ import { RaftMessageType } from '../../../proto/gen/raft.js';
 import { MemoryLog } from './memory-log.js';
 
 const ELECTION_MS = 1000;
-const conf: RaftConfState = { voters: [1, 2, 3], votersOutgoing: [], learners: [] };
+const conf: RaftConfState = { voters: [1, 2, 3], votersOutgoing: [], learners: [], roster: [] };
 
 function createNode(log = new MemoryLog(conf), applied = 0, term = 0): RaftNode {
   const config = {

@@ -54,7 +54,7 @@ describe('quorums', () => {
   it('ask both halves of a joint configuration', () => {
     fc.assert(
       fc.property(voters, voters, indices, ballots, (incoming, outgoing, table, ballot) => {
-        const conf = { voters: incoming, votersOutgoing: outgoing, learners: [] };
+        const conf = { voters: incoming, votersOutgoing: outgoing, learners: [], roster: [] };
         const indexOf = (id: number) => table[id] ?? 0;
         const both = Math.min(naiveMajority(incoming, indexOf), naiveMajority(outgoing, indexOf));
         assert.equal(quorumValue(conf, indexOf), both);

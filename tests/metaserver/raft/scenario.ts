@@ -109,7 +109,7 @@ export class Scenario {
               .map(Number)
           : [];
       };
-      const conf = { voters: ids('voters'), votersOutgoing: [], learners: ids('learners') };
+      const conf = { voters: ids('voters'), votersOutgoing: [], learners: ids('learners'), roster: [] };
       this.#result(this.#server(id).node.proposeConfChange(conf, this.#nowMs));
     },
     status: (ids) => {
@@ -146,7 +146,7 @@ export class Scenario {
   }
 
   #add(id: number, voters: number[]): void {
-    const conf = { voters, votersOutgoing: [], learners: [] };
+    const conf = { voters, votersOutgoing: [], learners: [], roster: [] };
     const send = (message: RaftMessage) => void this.#network.push(message);
     const server = new ScenarioServer(id, this.#config, conf, send, (kind, text) => {
       if (kind === 'role' || this.#show !== 'roles') this.#print(text);

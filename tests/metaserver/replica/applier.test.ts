@@ -42,7 +42,7 @@ function harness(stateMachine: StateMachine<number>) {
 describe('Applier', () => {
   it('hands only commands to the state machine, and reports all entries', () => {
     const { applier, applied } = harness(machine());
-    const conf = encodeConf({ voters: [1], votersOutgoing: [], learners: [] });
+    const conf = encodeConf({ voters: [1], votersOutgoing: [], learners: [], roster: [] });
     applier.push([
       entry(1, Buffer.alloc(0)),
       entry(2, Buffer.from('a')),

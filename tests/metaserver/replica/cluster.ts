@@ -31,6 +31,12 @@ export interface ClusterSettings {
   diskOf?: (id: number) => Disk;
   /** Overrides for each replica. */
   options?: (id: number) => Partial<ReplicaOptions<number>>;
+  /** The disks (of these servers) belong to no cluster yet. */
+  unfounded?: boolean | number[];
+  /** Whether they may found one; default true. */
+  mayFound?: boolean;
+  /** Servers that are not started. */
+  down?: number[];
   /** Connections go through links that can be silenced. */
   links?: boolean;
 }
@@ -41,10 +47,13 @@ interface Member {
   machine: TestMachine;
   port: number;
   fatal: unknown[];
+  /** How often its disk was formatted. */
+  life: number;
 }
 
-function diskUuid(id: number): string {
-  return `d15c0000-0000-4000-8000-${String(id).padStart(12, '0')}`;
+/** Uuid of the disk that a server has in its n-th life, from 1; the first one's member id is the server's number. */
+function diskUuid(id: number, life = 1): string {
+  return `${((life - 1) * 16 + id).toString(16).padStart(8, '0')}-d15c-4000-8000-000000000000`;
 }
 
 let nextPort = 20_000 + ((process.pid * 16) % 8_000);
@@ -83,23 +92,56 @@ export class Cluster {
     const cluster = new Cluster(root, settings);
     const ids = Array.from({ length: settings.servers ?? 3 }, (_, i) => i + 1);
     for (const id of ids) {
+      await cluster.#prepare(id);
       const identity = { clusterId: CLUSTER_ID, serverId: id, diskUuid: diskUuid(id) };
-      const conf = { voters: ids, votersOutgoing: [], learners: [] };
-      await writeFormat(cluster.#disk(id), cluster.dir(id), { ...identity, conf });
-      const port = await freePort();
-      const machine = new TestMachine(cluster.#disk(id));
-      cluster.members.set(id, { replica: undefined, server: undefined, machine, port, fatal: [] });
+      const roster = ids.map((server) => ({ id: server, server, diskUuid: diskUuid(server), address: '' }));
+      const { unfounded } = settings;
+      const isNew = Array.isArray(unfounded) ? unfounded.includes(id) : unfounded === true;
+      const conf = isNew ? null : { voters: ids, votersOutgoing: [], learners: [], roster };
+      await writeFormat(cluster.#disk(id), cluster.dir(id), {
+        ...identity,
+        conf,
+        mayFound: settings.mayFound ?? true,
+        begun: false,
+      });
     }
     for (const from of settings.links ? ids : []) {
       for (const to of ids) cluster.#links.set(`${from}-${to}`, await Link.open(cluster.member(to).port));
     }
     // The first one campaigns as soon as it sees the others.
-    for (const id of ids.toReversed()) await cluster.up(id);
+    for (const id of ids.toReversed()) if (!settings.down?.includes(id)) await cluster.up(id);
     return cluster;
   }
 
+  async #prepare(id: number): Promise<void> {
+    const machine = new TestMachine(this.#disk(id));
+    const port = this.members.get(id)?.port ?? (await freePort());
+    const life = (this.members.get(id)?.life ?? 0) + 1;
+    this.members.set(id, { replica: undefined, server: undefined, machine, port, fatal: [], life });
+  }
+
+  /** A new, empty disk for a server that is down, or for one more server. */
+  async wipe(id: number, mayFound = true): Promise<void> {
+    await this.#prepare(id);
+    const uuid = diskUuid(id, this.member(id).life);
+    const format = {
+      clusterId: CLUSTER_ID,
+      serverId: id,
+      diskUuid: uuid,
+      conf: null,
+      mayFound,
+      begun: false,
+    };
+    await writeFormat(this.#disk(id), this.dir(id), format);
+  }
+
   dir(id: number): string {
-    return `${this.#root}/metaserver-${id}`;
+    const life = this.members.get(id)?.life ?? 1;
+    return `${this.#root}/metaserver-${id}${life > 1 ? `-${life}` : ''}`;
+  }
+
+  diskUuid(id: number): string {
+    return diskUuid(id, this.member(id).life);
   }
 
   get ids(): number[] {
@@ -219,11 +261,15 @@ export class Cluster {
   }
 
   /** Waits until all running servers have applied the same. */
-  async settle(): Promise<void> {
+  settle(): Promise<void> {
+    return this.settleAmong(this.running);
+  }
+
+  async settleAmong(ids: readonly number[]): Promise<void> {
     await until(() => {
-      const first = this.machine(this.running[0] as number).state;
-      const commit = Math.max(...this.running.map((id) => this.replica(id).status().commit));
-      return this.running.every(
+      const first = this.machine(ids[0] as number).state;
+      const commit = Math.max(...ids.map((id) => this.replica(id).status().commit));
+      return ids.every(
         (id) =>
           this.replica(id).status().applied === commit && this.machine(id).state.applied === first.applied,
       );

@@ -5,16 +5,18 @@ import { createPrng } from '../../../common/prng.js';
 import { LogCorruptError, LogFormatError } from '../../../common/segment-log.js';
 import { encodeConf } from '../../../metaserver/raft/confchange.js';
 import type { HardState, RaftEntry } from '../../../metaserver/raft/types.js';
-import { type ReplicaFormat, ReplicaFormatError } from '../../../metaserver/replica/format.js';
+import { ReplicaDamagedError, type ReplicaFormat } from '../../../metaserver/replica/format.js';
 import { LogStorage } from '../../../metaserver/replica/log-storage.js';
-import { RaftEntryType } from '../../../proto/gen/raft.js';
+import { type RaftConfState, RaftEntryType } from '../../../proto/gen/raft.js';
 
 const SEGMENT_BYTES = 2048;
-const FORMAT: ReplicaFormat = {
+const FORMAT: ReplicaFormat & { conf: RaftConfState } = {
   clusterId: 'cluster',
   serverId: 1,
   diskUuid: 'd15c0000-0000-4000-8000-000000000001',
-  conf: { voters: [1, 2, 3], votersOutgoing: [], learners: [] },
+  conf: { voters: [1, 2, 3], votersOutgoing: [], learners: [], roster: [] },
+  mayFound: true,
+  begun: false,
 };
 
 function open(disk: MemoryDisk, format = FORMAT): Promise<LogStorage> {
@@ -172,7 +174,7 @@ describe('LogStorage', () => {
       index,
       term,
       type: RaftEntryType.ENTRY_CONF_CHANGE,
-      data: encodeConf({ voters, votersOutgoing: [], learners: [] }),
+      data: encodeConf({ voters, votersOutgoing: [], learners: [], roster: [] }),
     });
     const storage = await open(disk);
     storage.append([entry(1, 1), change(2, 1, [1, 2]), entry(3, 1), change(4, 1, [1])], state(1));
@@ -191,7 +193,11 @@ describe('LogStorage', () => {
   });
 
   describe('snapshots', () => {
-    const base = { index: 50, term: 3, conf: { voters: [1, 2], votersOutgoing: [], learners: [3] } };
+    const base = {
+      index: 50,
+      term: 3,
+      conf: { voters: [1, 2], votersOutgoing: [], learners: [3], roster: [] },
+    };
 
     async function interrupted(finish: boolean): Promise<LogStorage> {
       const storage = await open(disk);
@@ -249,7 +255,7 @@ describe('LogStorage', () => {
       await storage.close();
       await assert.rejects(
         open(disk).then((again) => again.recover(6)),
-        { name: 'ReplicaFormatError', message: /the state machine is at 6, the log starts after 7/ },
+        { name: 'ReplicaDamagedError', message: /the state machine is at 6, the log starts after 7/ },
       );
     });
 
@@ -286,7 +292,7 @@ describe('LogStorage', () => {
       for (let i = 1; i <= 60; i++) storage.append([entry(i, 1, 'z'.repeat(100))], state(1, i));
       await storage.close();
       await disk.unlink(segmentFile(1));
-      await assert.rejects(open(disk), ReplicaFormatError);
+      await assert.rejects(open(disk), ReplicaDamagedError);
     });
   });
 

@@ -38,7 +38,7 @@ describe('Outbox', () => {
       },
     };
     outbox = new Outbox({
-      serverId: 1,
+      self: 1,
       clock,
       toPeer: note('peer'),
       toSelf: note('self'),

@@ -6,6 +6,7 @@ import { makeMessage } from '../../../metaserver/raft/messages.js';
 import { PEER_QUEUE_MAX, type PeerStream } from '../../../metaserver/replica/peer-link.js';
 import { Peers } from '../../../metaserver/replica/peers.js';
 import {
+  RaftAccepted,
   type RaftEntryType,
   type RaftEnvelope,
   type RaftHello,
@@ -25,7 +26,16 @@ interface Node {
   events: string[];
 }
 
-const HELLO: RaftHello = { protocol: PROTOCOL_VERSION, clusterId: 'cluster', from: 2, to: 1, diskUuid: '' };
+/** Members' ids are the servers' numbers. */
+const uuid = (id: number): string => `0000000${id}-d15c-4000-8000-000000000000`;
+
+const HELLO: RaftHello = {
+  protocol: PROTOCOL_VERSION,
+  clusterId: 'cluster',
+  from: 2,
+  to: 1,
+  diskUuid: uuid(2),
+};
 
 function heartbeat(from: number, to: number, term = 1): RaftMessage {
   return makeMessage(RaftMessageType.RAFT_HEARTBEAT, from, to, term);
@@ -46,11 +56,13 @@ describe('Peers', () => {
     ports: Record<number, number>,
     port = 0,
     clusterId = 'cluster',
+    disk = uuid(id),
   ): Promise<Node> {
     const messages: RaftMessage[] = [];
     const events: string[] = [];
     const peers = new Peers({
-      identity: { clusterId, serverId: id, diskUuid: '' },
+      identity: { clusterId, serverId: id, diskUuid: disk },
+      present: () => RaftAccepted.create({ diskUuid: disk }),
       peers: Object.entries(ports).map(([peer, at]) => ({ id: Number(peer), address: `127.0.0.1:${at}` })),
       clock: { ...systemClock, now: () => systemClock.now() + skewMs },
       prng: createPrng(id),
@@ -140,7 +152,7 @@ describe('Peers', () => {
     second.peers.start();
     await until(() => second.peers.connected(1), 'the connection stands');
     const answer = dial(second.port);
-    answer.stream.send({ body: { $case: 'hello', value: { ...HELLO, from: 1, to: 2 } } });
+    answer.stream.send({ body: { $case: 'hello', value: { ...HELLO, from: 1, to: 2, diskUuid: uuid(1) } } });
     for (let term = 1; term <= 3; term++) {
       second.peers.send(heartbeat(2, 1));
       skewMs += 2_000;
@@ -188,6 +200,7 @@ describe('Peers', () => {
   it('are not connected where they were refused', async () => {
     const first = await node(1, { 2: 0 });
     const second = await node(2, { 1: first.port }, 0, 'other');
+    second.peers.setRoster([{ id: 1, server: 1, diskUuid: uuid(1), address: '' }]);
     second.peers.start();
     await until(() => second.events.length > 0, 'the refusal is noticed');
     assert.deepEqual(second.events, ['down 1']);

@@ -12,6 +12,7 @@ import {
   sendSnapshot,
 } from '../../../metaserver/replica/snapshot-sender.js';
 import {
+  RaftAccepted,
   type RaftEnvelope,
   type RaftHello,
   RaftServiceDefinition,
@@ -20,7 +21,7 @@ import {
 import { RpcClient, RpcServer } from '../../../proto/rpc.js';
 import { until } from './cluster.js';
 
-const META = { index: 9, term: 2, conf: { voters: [1, 2], votersOutgoing: [], learners: [] } };
+const META = { index: 9, term: 2, conf: { voters: [1, 2], votersOutgoing: [], learners: [], roster: [] } };
 const HELLO: RaftHello = { protocol: 1, clusterId: 'c', from: 1, to: 2, diskUuid: '' };
 const TERM = 3;
 
@@ -84,7 +85,8 @@ describe('snapshot transfer', () => {
         },
       });
       stream.onMessage(({ body }: RaftEnvelope) => {
-        if (body?.$case === 'hello') stream.send({ body: { $case: 'accepted', value: {} } });
+        if (body?.$case === 'hello')
+          stream.send({ body: { $case: 'accepted', value: RaftAccepted.create() } });
         else if (body?.$case === 'chunk') receiver?.chunk(change(body.value));
       });
     };
@@ -112,7 +114,7 @@ describe('snapshot transfer', () => {
     let outstanding = 0;
     let most = 0;
     onStream = (stream) => {
-      const accept = () => stream.send({ body: { $case: 'accepted', value: {} } });
+      const accept = () => stream.send({ body: { $case: 'accepted', value: RaftAccepted.create() } });
       stream.onMessage(({ body }) => {
         if (body?.$case !== 'chunk') return accept();
         most = Math.max(most, ++outstanding);

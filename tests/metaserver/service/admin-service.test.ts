@@ -32,7 +32,7 @@ describe('admin service', () => {
       const reply = await status(harness);
       assert.deepEqual([reply.role, reply.serverId, reply.clusterId, reply.term], ['leader', 1, 'c1', 3]);
       assert.deepEqual(reply.metaservers, [
-        { id: 1, address: 'a:1', alive: true, role: 'unknown', matchIndex: 5, rssBytes: 4242 },
+        { id: 1, address: 'a:1', alive: true, role: 'unknown', diskUuid: 'd', matchIndex: 5, rssBytes: 4242 },
       ]);
       assert.deepEqual(reply.sessions, [
         { id: 100, hostname: 'h', mountPoint: '/mnt', connected: true, idleMs: 70, openFiles: 1 },

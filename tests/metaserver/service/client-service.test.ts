@@ -28,7 +28,7 @@ describe('client service', () => {
           sessionTimeoutMs: SESSION_TIMEOUT_MS,
           clusterId: 'c1',
           map: harness.state.mapVersion(),
-          metaservers: ['a:1', 'b:2'],
+          metaservers: ['a:1'],
           serverId: 1,
           leaseMs: CLIENT_LEASE_MS,
         },

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import type { Clock, Timer } from '../../../common/clock.js';
 import type {
+  MembershipProgress,
   MetaReplica,
   MetaState,
   ReclaimItem,
@@ -323,7 +324,14 @@ export class FakeReplica implements MetaReplica {
   }
 
   status(): ReplicaStatus {
-    const member = { id: 1, address: 'a:1', alive: true, role: 'unknown' as const, matchIndex: 5 };
+    const member = {
+      id: 1,
+      address: 'a:1',
+      alive: true,
+      role: 'unknown' as const,
+      matchIndex: 5,
+      diskUuid: 'd',
+    };
     return {
       id: 1,
       role: this.#leads ? 'leader' : 'follower',
@@ -334,6 +342,7 @@ export class FakeReplica implements MetaReplica {
       appliedIndex: 8,
       firstIndex: 1,
       members: [member],
+      problems: [],
     };
   }
 
@@ -344,6 +353,25 @@ export class FakeReplica implements MetaReplica {
 
   onApplied(listener: () => void): void {
     this.#applied.push(listener);
+  }
+
+  /** What addServer() and removeServer() were asked for, and what they answer or throw. */
+  readonly membershipCalls: string[] = [];
+  membership: MembershipProgress | HoldfastError = { stage: 'waiting', match: 0, commit: 9, voters: 3 };
+
+  addServer(server: number, address: string): MembershipProgress {
+    return this.#change(`add ${server} ${address}`);
+  }
+
+  removeServer(server: number): MembershipProgress {
+    return this.#change(`remove ${server}`);
+  }
+
+  #change(call: string): MembershipProgress {
+    if (!this.#leads) throw new HoldfastError('NOT_LEADER');
+    this.membershipCalls.push(call);
+    if (this.membership instanceof HoldfastError) throw this.membership;
+    return this.membership;
   }
 
   transferred: number[] = [];

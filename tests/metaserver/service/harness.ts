@@ -237,7 +237,6 @@ export class Harness {
       clock: this.clock,
       log: silentLogger,
       serverId: 1,
-      metaservers: ['a:1', 'b:2'],
       init: INIT,
       rssBytes: () => 4242,
     });

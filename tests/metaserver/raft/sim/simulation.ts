@@ -70,7 +70,12 @@ export class Simulation {
     this.#maxDelayMs = delayMs;
     const voters = Array.from({ length: options.voters }, (_, i) => i + 1);
     for (let id = 1; id <= options.servers; id++) {
-      const conf = { voters: id <= options.voters ? voters : [], votersOutgoing: [], learners: [] };
+      const conf = {
+        voters: id <= options.voters ? voters : [],
+        votersOutgoing: [],
+        learners: [],
+        roster: [],
+      };
       const send = (message: RaftMessage) => this.#send(message);
       const diskMs = prng.float() < SLOW_DISK_CHANCE ? persistMs * SLOW_DISK_FACTOR : persistMs;
       this.#servers.push(new SimServer(id, CONFIG, diskMs, conf, this.#queue, prng, this.#checker, send));
@@ -303,7 +308,7 @@ export class Simulation {
       if (dice < 0.6) voters.push(id);
       else if (dice < 0.8) learners.push(id);
     }
-    return { voters, votersOutgoing: [], learners };
+    return { voters, votersOutgoing: [], learners, roster: [] };
   }
 
   // The end: all faults cease, and the cluster must work again.
