@@ -221,6 +221,7 @@ export class MetaSession implements MetaApi {
       leases: this.leases.announce(),
       wantsLeases: false,
       locks: [],
+      writingInodes: [],
     };
     try {
       const reply = await probe.call({ $case: 'hello', value }, HELLO_DEADLINE_MS);

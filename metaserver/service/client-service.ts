@@ -13,6 +13,7 @@ import {
   MetaServiceDefinition,
   type Mutation,
   type MutationBatch,
+  type Open,
   type ReadReply,
   type ReadRequest,
 } from '../../proto/gen/meta.js';
@@ -76,6 +77,7 @@ export class ClientService implements LeaderDuty, ClientStreamHost {
       state,
       clock,
       isOpenElsewhere: (session, ino) => sessions.isOpenElsewhere(sessions.get(session), ino),
+      isContested: (ino) => sessions.isContested(ino),
       recall: (session, leases) => sessions.get(session)?.stream?.recall(leases),
     });
   }
@@ -240,7 +242,7 @@ export class ClientService implements LeaderDuty, ClientStreamHost {
       case 'statFs':
         return this.#statFs(request);
       case 'open':
-        return this.#open(session, op.value.ino, request);
+        return this.#open(session, op.value, request);
       case 'readDir':
         op.value.maxEntries = Math.min(op.value.maxEntries || 1, DIR_PAGE_ENTRIES_MAX);
         return this.#options.state.read(request);
@@ -309,7 +311,7 @@ export class ClientService implements LeaderDuty, ClientStreamHost {
   }
 
   /** Makes `stream` the session's only one. */
-  #bind(stream: ClientStream, record: SessionRecord, { openInodes, leases }: Hello): void {
+  #bind(stream: ClientStream, record: SessionRecord, hello: Hello): void {
     const { sessions, clock } = this.#options;
     const session = sessions.add(record, clock.now());
     const former = session.stream;
@@ -318,17 +320,20 @@ export class ClientService implements LeaderDuty, ClientStreamHost {
     session.heardAt = clock.now();
     if (former && former !== stream) former.end('the session was taken up on another stream');
     const fresh = !session.announced;
-    if (!sessions.announce(session, openInodes)) throw new HoldfastError('ENOMEM', 'too many open inodes');
+    const { openInodes, writingInodes, leases } = hello;
+    if (!sessions.announce(session, openInodes, writingInodes))
+      throw new HoldfastError('ENOMEM', 'too many open inodes');
     this.#leases.announced(record, leases, fresh);
   }
 
-  #open(session: Session, ino: number, request: ReadRequest): ReadReply {
+  #open(session: Session, { ino, write }: Open, request: ReadRequest): ReadReply {
     const { state, sessions, isReclaiming } = this.#options;
     const reply = state.read(request);
     const attr: Attr | undefined = reply.result?.$case === 'attr' ? reply.result.value : undefined;
     // An inode without a name can be opened again only while somebody holds it: else its data may be going already.
     if (isReclaiming(ino) || (attr?.nlink === 0 && !sessions.isOpen(ino))) throw new HoldfastError('ESTALE');
     if (!sessions.open(session, ino)) throw new HoldfastError('ENOMEM', 'too many open inodes');
+    if (write) sessions.write(session, ino);
     return reply;
   }
 

@@ -19,6 +19,8 @@ export interface LeaseGateOptions {
   clock: Clock;
   /** Whether another session than this one has the inode open. */
   isOpenElsewhere(session: number, ino: number): boolean;
+  /** Whether one session writes the inode while another one has it open. */
+  isContested(ino: number): boolean;
   recall: RecallSink;
 }
 
@@ -114,7 +116,7 @@ export class LeaseGate {
       return undefined;
     }
     const wanted = wantedMode(op);
-    if (wanted === LeaseMode.LEASE_EXCLUSIVE && this.#couldBeSole(session, subject)) {
+    if (wanted === LeaseMode.LEASE_EXCLUSIVE && this.#mustBeSole(session, op, subject)) {
       this.#core.whenSole(session, subject, now, again);
       return undefined;
     }
@@ -174,12 +176,15 @@ export class LeaseGate {
     for (const { ino } of reply.parents) this.#grantMissing(reply, session, ino, false);
   }
 
-  #couldBeSole(session: number, ino: number): boolean {
-    return this.#core.heldByOthers(session, ino) && !this.#options.isOpenElsewhere(session, ino);
+  /** A writer that others may watch begins when they have given back what they believe; else it is worth it only if an exclusive lease comes of it. */
+  #mustBeSole(session: number, op: ReadOp, ino: number): boolean {
+    if (!this.#core.heldByOthers(session, ino)) return false;
+    return op.$case === 'open' || !this.#options.isOpenElsewhere(session, ino);
   }
 
   #grant(leases: Lease[], session: number, ino: number, mode: LeaseMode): void {
-    const { clock, isOpenElsewhere } = this.#options;
+    const { clock, isOpenElsewhere, isContested } = this.#options;
+    if (isContested(ino)) return;
     const possible =
       mode === LeaseMode.LEASE_EXCLUSIVE && isOpenElsewhere(session, ino) ? LeaseMode.LEASE_SHARED : mode;
     const lease = this.#core.grant(session, ino, possible, clock.now());

@@ -15,6 +15,8 @@ export interface SessionEntry<S> {
   /** Told this leader which inodes it holds open: before that, any orphan may be open in it. */
   announced: boolean;
   readonly open: Set<number>;
+  /** Those of `open` that it may write to. */
+  readonly writing: Set<number>;
 }
 
 /**
@@ -25,6 +27,8 @@ export interface SessionEntry<S> {
 export class SessionTable<S> {
   readonly #sessions = new Map<number, SessionEntry<S>>();
   readonly #openers = new Map<number, number>();
+  /** Likewise of `writing`. */
+  readonly #writers = new Map<number, number>();
   readonly #onReleased: (inos: readonly number[]) => void;
   #unannounced = 0;
 
@@ -37,6 +41,7 @@ export class SessionTable<S> {
   reset(records: readonly SessionRecord[], now: number): void {
     this.#sessions.clear();
     this.#openers.clear();
+    this.#writers.clear();
     this.#unannounced = 0;
     for (const record of records) this.add(record, now);
   }
@@ -51,6 +56,7 @@ export class SessionTable<S> {
       heardAt: now,
       announced: false,
       open: new Set(),
+      writing: new Set(),
     };
     this.#sessions.set(record.id, entry);
     this.#unannounced++;
@@ -83,6 +89,18 @@ export class SessionTable<S> {
     return (this.#openers.get(ino) ?? 0) > (entry?.open.has(ino) ? 1 : 0);
   }
 
+  /** Whether a session writes the inode and another one has it open: nobody can believe anything about it. */
+  isContested(ino: number): boolean {
+    return this.#writers.has(ino) && (this.#openers.get(ino) ?? 0) > 1;
+  }
+
+  /** The session, which has the inode open, may write to it. */
+  write(entry: SessionEntry<S>, ino: number): void {
+    if (entry.writing.has(ino) || !entry.open.has(ino)) return;
+    entry.writing.add(ino);
+    this.#writers.set(ino, (this.#writers.get(ino) ?? 0) + 1);
+  }
+
   /** Registers the session as an opener. @returns false when it holds too many inodes open */
   open(entry: SessionEntry<S>, ino: number): boolean {
     if (entry.open.has(ino)) return true;
@@ -96,19 +114,14 @@ export class SessionTable<S> {
     const released: number[] = [];
     for (const ino of inos) {
       if (!entry.open.delete(ino)) continue;
-      const count = this.#openers.get(ino);
-      assert(count !== undefined, 'an open inode is counted');
-      if (count > 1) this.#openers.set(ino, count - 1);
-      else {
-        this.#openers.delete(ino);
-        released.push(ino);
-      }
+      if (entry.writing.delete(ino)) countDown(this.#writers, ino);
+      if (countDown(this.#openers, ino)) released.push(ino);
     }
     if (released.length > 0) this.#onReleased(released);
   }
 
   /** The session says what it holds open: replaces what was known. @returns false when that is too much */
-  announce(entry: SessionEntry<S>, inos: readonly number[]): boolean {
+  announce(entry: SessionEntry<S>, inos: readonly number[], writing: readonly number[] = []): boolean {
     if (inos.length > OPEN_INODES_PER_SESSION_MAX) return false;
     const held = new Set(inos);
     this.close(
@@ -116,6 +129,7 @@ export class SessionTable<S> {
       [...entry.open].filter((ino) => !held.has(ino)),
     );
     for (const ino of held) this.open(entry, ino);
+    for (const ino of writing) this.write(entry, ino);
     if (!entry.announced) {
       entry.announced = true;
       this.#unannounced--;
@@ -142,4 +156,13 @@ export class SessionTable<S> {
   forgive(ms: number): void {
     for (const entry of this.#sessions.values()) entry.heardAt += ms;
   }
+}
+
+/** @returns whether that was the last one */
+function countDown(counts: Map<number, number>, ino: number): boolean {
+  const count = counts.get(ino);
+  assert(count !== undefined, 'an open inode is counted');
+  if (count > 1) counts.set(ino, count - 1);
+  else counts.delete(ino);
+  return count === 1;
 }

@@ -167,9 +167,26 @@ describe('leases of the client service', () => {
       const read = one.read(open(f));
       assert.deepEqual(await two.recalled(), [[f, SHARED, reply.leases[0]?.seq]]);
       two.giveBack([f, SHARED, reply.leases[0]?.seq ?? 0]);
-      assert.deepEqual(modes(await read), [[f, SHARED]]);
-      assert.deepEqual(modes(await two.read(getAttr(f, EXCLUSIVE))), [[f, SHARED]]);
+      assert.equal(inoOf(await read), f);
       assert.deepEqual(one.pushes.all, []);
+    }));
+
+  it('are granted to nobody while one session writes what another has open', () =>
+    withHarness(async (harness) => {
+      const [one, two] = await pair(harness);
+      const f = inoOf(await one.create('f'));
+      one.giveBack([f, NONE, 1]);
+      await one.read(open(f, true));
+      one.giveBack([f, NONE, 2]);
+      assert.deepEqual(modes(await two.read(open(f))), []);
+      assert.deepEqual(modes(await one.read(getAttr(f, EXCLUSIVE))), []);
+      one.push({ $case: 'openFiles', value: { opened: [], closed: [f] } });
+      await one.call({ $case: 'keepAlive', value: {} });
+      assert.deepEqual(modes(await two.read(getAttr(f))), [[f, SHARED]]);
+      const write = one.read(open(f, true));
+      assert.deepEqual(await two.recalled(), [[f, NONE, 3]]);
+      two.giveBack([f, NONE, 3]);
+      assert.deepEqual(modes(await write), []);
     }));
 
   it('are asked for again on the next stream of a session', () =>
