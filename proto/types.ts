@@ -53,6 +53,13 @@ export const S_ISVTX = 0o1000;
 
 export const RENAME_NOREPLACE = 1;
 export const RENAME_EXCHANGE = 2;
+export const ACL_ACCESS_NAME = 'system.posix_acl_access';
+export const ACL_DEFAULT_NAME = 'system.posix_acl_default';
+export const CAPABILITY_NAME = 'security.capability';
+/** Attr.xattr_kinds. */
+export const HAS_ACCESS_ACL = 1;
+export const HAS_DEFAULT_ACL = 2;
+export const HAS_CAPABILITY = 4;
 export const XATTR_CREATE = 1;
 export const XATTR_REPLACE = 2;
 

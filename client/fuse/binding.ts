@@ -196,7 +196,15 @@ export interface FileSystem {
   fsyncdir(caller: Caller, ino: number, handle: number, dataOnly: boolean): Promise<void>;
   statfs(caller: Caller, ino: number): Promise<StatFs>;
   getxattr(caller: Caller, ino: number, name: Buffer): Promise<Buffer>;
-  setxattr(caller: Caller, ino: number, name: Buffer, value: Buffer, flags: number): Promise<void>;
+  /** `killSgid` (of an access ACL): the caller may not keep the setgid bit. */
+  setxattr(
+    caller: Caller,
+    ino: number,
+    name: Buffer,
+    value: Buffer,
+    flags: number,
+    killSgid?: boolean,
+  ): Promise<void>;
   listxattr(caller: Caller, ino: number): Promise<Buffer[]>;
   removexattr(caller: Caller, ino: number, name: Buffer): Promise<void>;
   access?(caller: Caller, ino: number, mask: number): Promise<void>;

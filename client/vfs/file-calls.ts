@@ -73,7 +73,14 @@ export class FileCalls {
   ): Promise<CreateReply> {
     const { meta, files, inodes } = this.#context;
     const existingOk = (flags & O_EXCL) === 0;
-    const node = { parent, name, mode: S_IFREG | (masked(mode, umask) & 0o7777), existingOk, open: true };
+    const node = {
+      parent,
+      name,
+      mode: S_IFREG | (masked(mode, umask) & 0o7777),
+      existingOk,
+      open: true,
+      askedMode: mode & 0o7777,
+    };
     const reply = await makeNode(this.#context, caller, node);
     let attr = attrOf(reply.result);
     meta.retainOpen(attr.ino);

@@ -45,11 +45,22 @@ export class NameCalls {
     umask: number,
   ): Promise<Entry> {
     const type = mode & S_IFMT || S_IFREG;
-    return this.#make(caller, { parent, name, mode: type | (masked(mode, umask) & 0o7777), rdev });
+    return this.#make(caller, {
+      parent,
+      name,
+      mode: type | (masked(mode, umask) & 0o7777),
+      askedMode: mode & 0o7777,
+      rdev,
+    });
   }
 
   mkdir(caller: Caller, parent: number, name: Buffer, mode: number, umask: number): Promise<Entry> {
-    return this.#make(caller, { parent, name, mode: S_IFDIR | (masked(mode, umask) & 0o7777) });
+    return this.#make(caller, {
+      parent,
+      name,
+      mode: S_IFDIR | (masked(mode, umask) & 0o7777),
+      askedMode: mode & 0o7777,
+    });
   }
 
   async unlink(caller: Caller, parent: number, name: Buffer): Promise<void> {

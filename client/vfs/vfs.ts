@@ -261,8 +261,15 @@ export class HoldfastFs implements FileSystem {
     return this.#xattrs.get(caller, ino, name);
   }
 
-  setxattr(caller: Caller, ino: number, name: Buffer, value: Buffer, flags: number): Promise<void> {
-    return this.#xattrs.set(caller, ino, name, value, flags);
+  setxattr(
+    caller: Caller,
+    ino: number,
+    name: Buffer,
+    value: Buffer,
+    flags: number,
+    killSgid = false,
+  ): Promise<void> {
+    return this.#xattrs.set(caller, ino, name, value, flags, killSgid);
   }
 
   listxattr(caller: Caller, ino: number): Promise<Buffer[]> {

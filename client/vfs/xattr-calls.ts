@@ -1,14 +1,29 @@
 import { HoldfastError } from '../../proto/errors.js';
-import { XATTR_NAME_MAX_BYTES, XATTR_VALUE_MAX_BYTES } from '../../proto/types.js';
+import {
+  ACL_ACCESS_NAME,
+  ACL_DEFAULT_NAME,
+  CAPABILITY_NAME,
+  HAS_ACCESS_ACL,
+  HAS_CAPABILITY,
+  HAS_DEFAULT_ACL,
+  XATTR_NAME_MAX_BYTES,
+  XATTR_VALUE_MAX_BYTES,
+} from '../../proto/types.js';
 import type { Caller } from '../fuse/binding.js';
 import { resultOf } from '../meta/api.js';
 import { staleIfGone, type VfsContext } from './context.js';
 
-const CAPABILITY = Buffer.from('security.capability');
+const CAPABILITY = Buffer.from(CAPABILITY_NAME);
 const TRUSTED_PREFIX = Buffer.from('trusted.');
 const SYSTEM_PREFIX = Buffer.from('system.');
+/** Attributes that the kernel asks for by itself, again and again: their absence is among what is known of an inode. */
+const KINDS: ReadonlyMap<string, number> = new Map([
+  [ACL_ACCESS_NAME, HAS_ACCESS_ACL],
+  [ACL_DEFAULT_NAME, HAS_DEFAULT_ACL],
+  [CAPABILITY_NAME, HAS_CAPABILITY],
+]);
 
-/** Extended attributes. Those of `system.` have a meaning to the kernel (ACLs) that is not kept here. */
+/** Extended attributes. Of `system.` there are access control lists, which the kernel checks. */
 export class XattrCalls {
   readonly #context: VfsContext;
 
@@ -20,6 +35,9 @@ export class XattrCalls {
     checkXattrName(name);
     const { meta, inodes } = this.#context;
     const isCapability = name.equals(CAPABILITY);
+    const kind = KINDS.get(name.toString('latin1')) ?? 0;
+    const known = kind ? inodes.fresh(ino) : undefined;
+    if (known && ((known.attr.xattrKinds ?? 0) & kind) === 0) throw new HoldfastError('ENODATA');
     if (isCapability && inodes.hasNoCapability(ino)) throw new HoldfastError('ENODATA');
     try {
       const op = { $case: 'getXattr' as const, value: { ino, name } };
@@ -32,11 +50,18 @@ export class XattrCalls {
     }
   }
 
-  async set(caller: Caller, ino: number, name: Buffer, value: Buffer, flags: number): Promise<void> {
+  async set(
+    caller: Caller,
+    ino: number,
+    name: Buffer,
+    value: Buffer,
+    flags: number,
+    killSgid: boolean,
+  ): Promise<void> {
     checkXattrName(name);
     if (value.length > XATTR_VALUE_MAX_BYTES) throw new HoldfastError('E2BIG');
     this.#context.inodes.capabilityChanged(ino);
-    const op = { $case: 'setXattr' as const, value: { ino, name, value, flags } };
+    const op = { $case: 'setXattr' as const, value: { ino, name, value, flags, killSgid } };
     await staleIfGone(this.#context.mutateNames(op, caller.signal));
   }
 
@@ -58,7 +83,8 @@ export class XattrCalls {
 
 function checkXattrName(name: Buffer): void {
   if (name.length > XATTR_NAME_MAX_BYTES) throw new HoldfastError('ERANGE');
-  if (startsWith(name, SYSTEM_PREFIX)) throw new HoldfastError('EOPNOTSUPP');
+  if (startsWith(name, SYSTEM_PREFIX) && !KINDS.has(name.toString('latin1')))
+    throw new HoldfastError('EOPNOTSUPP');
 }
 
 function startsWith(name: Buffer, prefix: Buffer): boolean {

@@ -12,6 +12,7 @@ import {
   xattrRange,
 } from '../namespace/keys.js';
 import { decodeDentry, encodeReclaim } from '../namespace/records.js';
+import { kindOf } from '../namespace/xattr.js';
 import type { KvReader } from '../store/kv.js';
 import { change, type Findings, type RecordRepair, together } from './findings.js';
 import { keyText, type Names, readable } from './name-check.js';
@@ -249,9 +250,15 @@ export class InodeCheck {
   #xattrs({ inode, right, wrong }: Verdict): void {
     const { start, end } = xattrRange(inode.ino);
     right.xattrBytes = 0;
-    for (const { key } of this.#options.view.range(start, end)) right.xattrBytes += nameOfKey(key).length + 1;
-    if (inode.xattrBytes === right.xattrBytes) return;
-    wrong.push(`counts ${inode.xattrBytes} bytes of attribute names for ${right.xattrBytes}`);
+    right.xattrKinds = 0;
+    for (const { key } of this.#options.view.range(start, end)) {
+      const name = nameOfKey(key);
+      right.xattrBytes += name.length + 1;
+      right.xattrKinds |= kindOf(name);
+    }
+    if (inode.xattrBytes !== right.xattrBytes)
+      wrong.push(`counts ${inode.xattrBytes} bytes of attribute names for ${right.xattrBytes}`);
+    if (inode.xattrKinds !== right.xattrKinds) wrong.push('is marked wrongly for what its attributes mean');
   }
 
   #found(kind: string, ino: number, text: string, repair?: RecordRepair): void {

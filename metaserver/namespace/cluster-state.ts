@@ -76,6 +76,7 @@ export class ClusterState {
       parent: ROOT_INO,
       entries: 0,
       xattrBytes: 0,
+      xattrKinds: 0,
     });
     return true;
   }

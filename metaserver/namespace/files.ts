@@ -12,7 +12,7 @@ import type { Batch } from './batch.js';
 import { type Inode, isDirectory, isRegular } from './inode-codec.js';
 import { addTruncate, checkTruncates, growOrphan } from './reclaim.js';
 import { attrReply } from './replies.js';
-import { dropCapability } from './xattr.js';
+import { chmodAccessAcl, dropCapability } from './xattr.js';
 
 const PERMISSION_BITS = 0o7777;
 const GROUP_EXECUTE = 0o010;
@@ -27,6 +27,7 @@ export function setAttr(batch: Batch, op: SetAttr): MutationReply {
   if (op.size !== undefined) resize(batch, inode, op.size);
   if (op.mode !== undefined) {
     inode.mode = (inode.mode & S_IFMT) | (op.mode & PERMISSION_BITS);
+    chmodAccessAcl(batch, inode);
     batch.touch(inode);
   }
   if (op.uid !== undefined || op.gid !== undefined) {

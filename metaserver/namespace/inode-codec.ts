@@ -27,6 +27,8 @@ export interface Inode {
   entries: number;
   /** Bytes of extended attribute names, each with the NUL that listxattr puts behind it; 0: there are none. */
   xattrBytes: number;
+  /** Bits HAS_ACCESS_ACL, HAS_DEFAULT_ACL, HAS_CAPABILITY. */
+  xattrKinds: number;
 }
 
 export function isDirectory(inode: Inode): boolean {
@@ -59,6 +61,7 @@ export function attrOf(inode: Inode): Attr {
     truncateSeq: inode.truncateSeq,
     truncates: inode.truncates as Truncate[],
     change: inode.change,
+    xattrKinds: inode.xattrKinds,
   };
 }
 
@@ -68,7 +71,7 @@ export function attrOf(inode: Inode): Attr {
 //   DIRECTORY  u64 parent, u32 entries
 //   CONTENT    u64 size, u64 allocated, u32 chunk size, u32 truncate seq
 //   DEVICE     u32 rdev
-//   XATTRS     u32 bytes of names
+//   XATTRS     u8 kinds, u24 bytes of names
 //   TRUNCATES  u8 count, count times (u32 seq, u64 from)
 // A time is i64 sec, u32 nsec.
 const INODE_VERSION = 1;
@@ -78,6 +81,7 @@ const HAS_CONTENT = 4;
 const HAS_DEVICE = 8;
 const HAS_XATTRS = 16;
 const HAS_TRUNCATES = 32;
+const XATTR_KINDS_SHIFT = 24;
 const FIXED_BYTES = 40;
 const TIME_BYTES = 12;
 const TRUNCATE_BYTES = 12;
@@ -114,7 +118,8 @@ export function encodeInode(inode: Inode): Buffer {
     at = bytes.writeUInt32BE(inode.truncateSeq, at + 20);
   }
   if (inode.rdev) at = bytes.writeUInt32BE(inode.rdev, at);
-  if (inode.xattrBytes) at = bytes.writeUInt32BE(inode.xattrBytes, at);
+  if (inode.xattrBytes)
+    at = bytes.writeUInt32BE((inode.xattrKinds << XATTR_KINDS_SHIFT) | inode.xattrBytes, at);
   if (inode.truncates.length) {
     at = bytes.writeUInt8(inode.truncates.length, at);
     for (const { seq, from } of inode.truncates) {
@@ -153,6 +158,7 @@ export function decodeInode(ino: number, bytes: Buffer): Inode {
     parent: 0,
     entries: 0,
     xattrBytes: 0,
+    xattrKinds: 0,
   };
   let at = FIXED_BYTES;
   if (flags & HAS_TIMES) {
@@ -182,7 +188,8 @@ function decodeRare(inode: Inode, bytes: Buffer, flags: number, start: number): 
     at += 4;
   }
   if (flags & HAS_XATTRS) {
-    inode.xattrBytes = bytes.readUInt32BE(at);
+    inode.xattrKinds = bytes.readUInt8(at);
+    inode.xattrBytes = bytes.readUIntBE(at + 1, 3);
     at += 4;
   }
   if (flags & HAS_TRUNCATES) {

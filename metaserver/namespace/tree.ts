@@ -21,6 +21,7 @@ import { checkName, checkSticky, dots } from './names.js';
 import { addOrphan } from './reclaim.js';
 import { attrReply, okReply, withParents } from './replies.js';
 import { claimReserved } from './reserved.js';
+import { inheritAcls } from './xattr.js';
 
 const PERMISSION_BITS = 0o7777;
 const SYMLINK_MODE = S_IFLNK | 0o777;
@@ -48,6 +49,7 @@ export function makeNode(batch: Batch, op: MakeNode, session: number): MutationR
   const inode = newInode(batch, parent, op, type);
   useNumber?.();
   batch.add(inode);
+  inheritAcls(batch, parent, inode, op.askedMode ?? op.mode);
   batch.putName(parent, op.name, inode.ino, inode.mode);
   if (type === S_IFLNK) batch.txn.put(symlinkKey(inode.ino), Buffer.from(op.target));
   parent.entries++;
@@ -86,6 +88,7 @@ function newInode(batch: Batch, parent: Inode, op: MakeNode, type: number): Inod
     parent: directory ? parent.ino : 0,
     entries: 0,
     xattrBytes: 0,
+    xattrKinds: 0,
   };
 }
 

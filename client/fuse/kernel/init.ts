@@ -35,7 +35,7 @@ export interface ProtocolOptions {
 /** Defaults for a file system that keeps locks, or does not. */
 export function defaultProtocolOptions(keepsLocks: boolean): ProtocolOptions {
   return {
-    posixAcl: false,
+    posixAcl: true,
     writebackCache: false,
     posixLocks: keepsLocks,
     flockLocks: keepsLocks,

@@ -305,8 +305,8 @@ const OTHERS: ReadonlyArray<readonly [number, Operation]> = [
   [
     Opcode.SETXATTR,
     operation(({ fs, setxattrExt }, call, request) => {
-      const { name, value, flags } = readSetxattr(request, setxattrExt);
-      return fs.setxattr(call, call.ino, name, value, flags);
+      const { name, value, flags, killSgid } = readSetxattr(request, setxattrExt);
+      return fs.setxattr(call, call.ino, name, value, flags, killSgid);
     }, nothing),
   ],
   [

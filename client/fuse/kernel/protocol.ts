@@ -129,6 +129,7 @@ export const RELEASE_FLUSH = 1 << 0;
 export const RELEASE_FLOCK_UNLOCK = 1 << 1;
 export const FSYNC_FDATASYNC = 1 << 0;
 export const LK_FLOCK = 1 << 0;
+export const SETXATTR_ACL_KILL_SGID = 1 << 0;
 
 export const NotifyCode = {
   INVAL_INODE: 2,

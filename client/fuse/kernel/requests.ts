@@ -5,6 +5,7 @@ import {
   F_UNLCK,
   F_WRLCK,
   LK_FLOCK,
+  SETXATTR_ACL_KILL_SGID,
   SetattrValid,
   WRITE_CACHE,
   WRITE_IN_BYTES,
@@ -102,6 +103,8 @@ export interface XattrRequest {
   name: Buffer;
   value: Buffer;
   flags: number;
+  /** FUSE_SETXATTR_ACL_KILL_SGID. */
+  killSgid: boolean;
 }
 
 /** struct fuse_setxattr_in in its long form (FUSE_SETXATTR_EXT, 16 bytes) or its short one (8 bytes). */
@@ -109,7 +112,8 @@ export function readSetxattr({ buf, end }: RequestBuffer, extended: boolean): Xa
   const size = buf.readUInt32LE(ARGS_AT);
   const { name, next } = readName(buf, ARGS_AT + (extended ? 16 : 8), end);
   if (next + size > end) throw new RangeError('a value with fewer bytes than it says');
-  return { name, value: copyOf(buf, next, next + size), flags: buf.readUInt32LE(ARGS_AT + 4) };
+  const killSgid = extended && (buf.readUInt32LE(ARGS_AT + 8) & SETXATTR_ACL_KILL_SGID) !== 0;
+  return { name, value: copyOf(buf, next, next + size), flags: buf.readUInt32LE(ARGS_AT + 4), killSgid };
 }
 
 /** struct fuse_batch_forget_in: calls `forget` for each inode and its count. */

@@ -131,6 +131,7 @@ describe('namespace: durable formats', () => {
     parent: 0,
     entries: 0,
     xattrBytes: 0,
+    xattrKinds: 0,
   };
 
   it('pins the plain inode', () => {
@@ -158,6 +159,7 @@ describe('namespace: durable formats', () => {
       { mode: S_IFCHR | 0o600, rdev: 0xffff_ffff, size: 0, allocated: 0, chunkSize: 0 },
       {
         xattrBytes: 65_536,
+        xattrKinds: 7,
         truncateSeq: 9,
         truncates: [
           { seq: 8, from: 1 },

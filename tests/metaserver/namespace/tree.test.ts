@@ -53,6 +53,7 @@ describe('namespace: making nodes', () => {
       truncateSeq: 0,
       truncates: [],
       change: 1,
+      xattrKinds: 0,
     });
   });
 
