@@ -1,4 +1,5 @@
 import type { Position } from '../../common/segment-log-format.js';
+import { HoldfastError } from '../../proto/errors.js';
 import type { ChunkInfo, ChunkKey, PgState, Version } from './chunk-store.js';
 import { compareVersions } from './chunk-store.js';
 import {
@@ -8,12 +9,18 @@ import {
   decodeChunkState,
   type Extent,
   encodeChunkState,
+  isLost,
+  LOST_CHUNK,
+  LOST_SEGMENT,
   type OnLive,
   replaceRange,
 } from './extents.js';
 import { chunkOfKey, type IndexDb, indexKey, inoOfKey, pgOfKey, Table } from './index-db.js';
 import { compareKeys, Overlay, type OverlayKey } from './overlay.js';
-import { STORE_FORMAT_VERSION } from './records.js';
+import { DAMAGED, SealedIndexDb } from './sealed-index-db.js';
+
+/** Raised with every change of the index. */
+const INDEX_FORMAT_VERSION = 2;
 
 const UINT32_MAX = 0xffff_ffff;
 const INO_MAX = 2 ** 48 - 1;
@@ -56,21 +63,52 @@ export class ChunkIndex {
   private readonly pgStates = new Map<number, PgState>();
   private readonly live = new Map<number, number>();
   private liveTotal = 0;
+  private readonly db: SealedIndexDb;
+  /** Entries that were found damaged since the start. */
+  damaged = 0;
+  /** What lost chunks took is counted anew by the next start. */
+  private recount = false;
 
-  /** @throws Error when the index is of another disk or format */
+  /** @throws Error when the index is of another disk or format, or its first entry is damaged */
   constructor(
-    private readonly db: IndexDb,
+    db: IndexDb,
     private readonly uuid: string,
   ) {
+    this.db = new SealedIndexDb(db);
     this.replayFrom = this.readMeta();
-    for (const { key, value } of db.range(indexKey(Table.PG_STATE, 0), indexKey(Table.SEGMENT, 0))) {
+    for (const { key, value } of this.db.range(indexKey(Table.PG_STATE, 0), indexKey(Table.SEGMENT, 0))) {
+      if (value === DAMAGED) {
+        // As if it were here for the first time: what it holds is compared with the others'.
+        this.damaged++;
+        this.pgStates.set(pgOfKey(key), { last: NEVER, clean: false });
+        continue;
+      }
       const last = { epoch: value.readDoubleLE(0), seq: value.readDoubleLE(8) };
       this.pgStates.set(pgOfKey(key), { last, clean: value[16] === 1 });
     }
-    for (const { key, value } of db.range(indexKey(Table.SEGMENT, 0), indexKey(Table.META, 0))) {
-      this.live.set(pgOfKey(key), value.readDoubleLE(0));
-      this.liveTotal += value.readDoubleLE(0);
+    this.readLive();
+  }
+
+  private readLive(): void {
+    for (const { key, value } of this.db.range(indexKey(Table.SEGMENT, 0), indexKey(Table.META, 0))) {
+      if (value === DAMAGED) {
+        this.damaged++;
+        this.recount = true;
+      } else this.live.set(pgOfKey(key), value.readDoubleLE(0));
     }
+    if (this.recount) {
+      this.recount = false;
+      for (const segment of this.live.keys()) this.current.segments.add(segment);
+      this.live.clear();
+      for (const { value } of this.db.range(indexKey(Table.CHUNK, 0), indexKey(Table.TRUNCATE_SEQ, 0))) {
+        if (value === DAMAGED) continue; // found, and reported, when it is read
+        for (const extent of decodeChunkState(value).extents) {
+          if (!isLost(extent)) this.onLive(extent.segment, extent.end - extent.start);
+        }
+      }
+      return;
+    }
+    for (const bytes of this.live.values()) this.liveTotal += bytes;
   }
 
   /** Bytes that extents cover. */
@@ -92,9 +130,19 @@ export class ChunkIndex {
     if (cached) return cached;
     const value = this.db.get(indexKey(Table.CHUNK, pg, ino, chunk));
     if (!value) return undefined;
+    if (value === DAMAGED) return this.lose(pg, ino, chunk);
     const state = decodeChunkState(value);
     this.remember(cacheKey, state);
     return state;
+  }
+
+  /** The stored entry is damaged: what memory still has of it is kept, else everything is lost until it is repaired. */
+  private lose(pg: number, ino: number, chunk: number): ChunkState {
+    this.damaged++;
+    const kept = this.cache.get(`${pg}/${ino}/${chunk}`);
+    if (!kept) this.recount = true;
+    this.set(pg, ino, chunk, kept ?? LOST_CHUNK);
+    return kept ?? LOST_CHUNK;
   }
 
   private remember(cacheKey: string, state: ChunkState): void {
@@ -123,6 +171,7 @@ export class ChunkIndex {
   }
 
   private readonly onLive: OnLive = (segment, bytes) => {
+    if (segment === LOST_SEGMENT) return;
     this.live.set(segment, (this.live.get(segment) ?? 0) + bytes);
     this.liveTotal += bytes;
     this.current.segments.add(segment);
@@ -175,7 +224,9 @@ export class ChunkIndex {
   truncateSeq(pg: number, ino: number): number {
     const change = this.current.truncates.get(pg, ino, 0) ?? this.flushing?.truncates.get(pg, ino, 0);
     if (change) return change.value ?? 0;
-    return this.db.get(indexKey(Table.TRUNCATE_SEQ, pg, ino))?.readDoubleLE(0) ?? 0;
+    const value = this.db.get(indexKey(Table.TRUNCATE_SEQ, pg, ino));
+    if (value !== DAMAGED) return value?.readDoubleLE(0) ?? 0;
+    throw new HoldfastError('CORRUPT', `pg ${pg} inode ${ino}: the index has lost its truncate number`);
   }
 
   /** 0 forgets the number. */
@@ -200,9 +251,10 @@ export class ChunkIndex {
   listTruncateSeqs(pg: number, afterIno: number, limit: number): { ino: number; truncateSeq: number }[] {
     const found: { ino: number; truncateSeq: number }[] = [];
     const from = { ino: afterIno + 1, sub: 0 };
-    for (const { ino } of this.merged(Table.TRUNCATE_SEQ, 'truncates', pg, from, END)) {
+    for (const { ino, head } of this.merged(Table.TRUNCATE_SEQ, 'truncates', pg, from, END)) {
       if (found.length >= limit) break;
-      found.push({ ino, truncateSeq: this.truncateSeq(pg, ino) });
+      // A lost number differs from everybody's: whoever recovers takes over the right one.
+      found.push({ ino, truncateSeq: head === DAMAGED ? 0 : this.truncateSeq(pg, ino) });
     }
     return found;
   }
@@ -244,7 +296,8 @@ export class ChunkIndex {
     const found: ChunkInfo[] = [];
     for (const { ino, sub, head } of this.merged(Table.CHUNK, 'chunks', pg, from, END)) {
       if (found.length >= limit) break;
-      const stored = head ? decodeChunkHead(head) : this.get(pg, ino, sub);
+      if (head === DAMAGED) this.lose(pg, ino, sub);
+      const stored = head && head !== DAMAGED ? decodeChunkHead(head) : this.get(pg, ino, sub);
       if (stored) found.push({ ino, chunk: sub, version: stored.version, bytes: stored.bytes });
     }
     return found;
@@ -344,19 +397,26 @@ export class ChunkIndex {
   }
 
   private metaEntry(position: Position): { key: Buffer; value: Buffer } {
-    const meta = { format: STORE_FORMAT_VERSION, uuid: this.uuid, ...position };
+    const { uuid, recount } = this;
+    const meta = { format: INDEX_FORMAT_VERSION, uuid, recount, ...position };
     return { key: indexKey(Table.META, 0), value: Buffer.from(JSON.stringify(meta)) };
   }
 
   private readMeta(): Position | undefined {
     const value = this.db.get(indexKey(Table.META, 0));
     if (!value) return undefined;
-    const meta = JSON.parse(value.toString()) as { format: number; uuid: string } & Position;
-    if (meta.format !== STORE_FORMAT_VERSION) {
-      throw new Error(`index format version ${meta.format}; this program knows ${STORE_FORMAT_VERSION}`);
+    if (value === DAMAGED) throw new HoldfastError('CORRUPT', 'the index is damaged, or of an older format');
+    const meta = JSON.parse(value.toString()) as Position & {
+      format: number;
+      uuid: string;
+      recount: boolean;
+    };
+    if (meta.format !== INDEX_FORMAT_VERSION) {
+      throw new Error(`index format version ${meta.format}; this program knows ${INDEX_FORMAT_VERSION}`);
     }
     if (meta.uuid !== this.uuid)
       throw new Error(`the index belongs to disk ${meta.uuid}, not to ${this.uuid}`);
+    this.recount = meta.recount;
     return { segment: meta.segment, offset: meta.offset };
   }
 }

@@ -2,7 +2,7 @@ import type { SegmentLog } from '../../common/segment-log.js';
 import { HoldfastError } from '../../proto/errors.js';
 import { firstBadBlock } from './block-crc.js';
 import type { ChunkKey } from './chunk-store.js';
-import { type Extent, findExtent, sliceExtent } from './extents.js';
+import { type Extent, findExtent, isLost, sliceExtent } from './extents.js';
 
 /** Places in the log that lie closer together are read in one go. */
 const COALESCE_GAP_BYTES = 16 * 1024;
@@ -57,6 +57,13 @@ export class ExtentReader {
     end: number,
   ): Promise<ExtentData[]> {
     const runs = planRuns(extents, start, end);
+    const lost = runs.flatMap((run) => run.pieces).find(isLost);
+    if (lost) {
+      throw new HoldfastError(
+        'CORRUPT',
+        `pg ${pg} inode ${key.ino} chunk ${key.chunk}: the index has lost it`,
+      );
+    }
     for (const run of runs) this.pin(run.segment);
     try {
       if (runs.length === 1) return await this.readRun(pg, key, runs[0] as Run);

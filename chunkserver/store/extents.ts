@@ -19,6 +19,14 @@ export interface Extent {
   crcs: Uint32Array;
 }
 
+/** No segment has this number: bytes that lie there were lost with their place in the index, and any read of them fails. */
+export const LOST_SEGMENT = 0;
+const UINT32_MAX = 0xffff_ffff;
+
+export function isLost(extent: Extent): boolean {
+  return extent.segment === LOST_SEGMENT;
+}
+
 /** One chunk in the index. Immutable; extents ascend and do not overlap. */
 export interface ChunkState {
   version: Version;
@@ -26,6 +34,26 @@ export interface ChunkState {
   /** Sum of the extents' live bytes. */
   bytes: number;
 }
+
+/**
+ * A chunk of which the index has lost everything. Whatever it held, reads fail until another replica's copy is installed;
+ * writes put sound bytes over the lost ones. Its version is older than any, until an operation touches it.
+ */
+export const LOST_CHUNK: ChunkState = {
+  version: { epoch: 0, seq: 0 },
+  extents: [
+    {
+      start: 0,
+      end: UINT32_MAX,
+      blockStart: 0,
+      blockEnd: 0,
+      segment: LOST_SEGMENT,
+      place: 0,
+      crcs: new Uint32Array(0),
+    },
+  ],
+  bytes: 0,
+};
 
 /** The extent of freshly logged data. */
 export function newExtent(
@@ -111,10 +139,10 @@ export function replaceRange(
   return [...extents.slice(0, first), ...middle, ...extents.slice(last)];
 }
 
-/** Sum of live bytes. */
+/** Sum of live bytes, lost ones left off. */
 export function coveredBytes(extents: readonly Extent[]): number {
   let bytes = 0;
-  for (const extent of extents) bytes += extent.end - extent.start;
+  for (const extent of extents) if (!isLost(extent)) bytes += extent.end - extent.start;
   return bytes;
 }
 
