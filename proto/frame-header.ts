@@ -33,6 +33,11 @@ export enum FrameType {
   /** Recovering replica to primary: everything is copied. */
   CAUGHT_UP = 24,
 
+  /** Primary to in-sync replica: its chunks behind (ino, chunk) up to the payload's; offset 1: with checksums of contents. */
+  CHECK = 60,
+  /** Primary to in-sync replica: take my copy of a chunk; payload: what is wrong there and right here (service/audit). */
+  REPAIR = 61,
+
   REPLY = 128,
 }
 

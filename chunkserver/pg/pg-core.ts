@@ -374,7 +374,10 @@ export class PgCore {
     const { recoveringPeers, inSyncPeers, last, primary, selfState } = this.#ctx;
     const recovers = recoveringPeers.includes(call.from);
     if (this.#ctx.isPrimary) {
-      const allowed = recovers ? this.#active : this.#peering?.serves && inSyncPeers.includes(call.from);
+      const inSync = inSyncPeers.includes(call.from);
+      // In-sync replicas copy all while the group is at rest; single chunks, which they found damaged, at any time.
+      const single = this.#active && call.type === FrameType.FETCH;
+      const allowed = recovers ? this.#active : inSync && (this.#peering?.serves || single);
       if (!allowed) {
         this.#refuseCall(call, 'UNAVAILABLE');
         return;

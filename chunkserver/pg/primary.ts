@@ -4,6 +4,7 @@ import type { PgContext } from './context.js';
 import {
   type Op,
   type OpOwner,
+  opKind,
   PENDING_OPS_MAX,
   type PeerCall,
   type PgRequest,
@@ -293,7 +294,7 @@ export class Primary implements OpOwner {
     const version = { epoch: ctx.map?.epoch ?? 0, seq: ctx.last.seq + 1 };
     ctx.last = version;
     const op: PendingOp = {
-      kind: request.kind === 'truncate' ? 'truncate' : request.kind === 'delete' ? 'delete' : 'write',
+      kind: opKind(request.kind),
       version,
       ino: request.ino,
       chunk: request.chunk,

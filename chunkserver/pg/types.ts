@@ -13,6 +13,12 @@ import type { ChunkContent, ChunkInfo, ChunkKey, PgState, Version } from '../sto
 /** Kinds of operations that change a placement group's content. */
 export type OpKind = 'write' | 'truncate' | 'delete';
 
+/** What a request that changes something becomes in the group's order. */
+export function opKind(kind: PgRequest['kind']): OpKind {
+  if (kind === 'delete') return 'delete';
+  return kind === 'truncate' || kind === 'discard' ? 'truncate' : 'write';
+}
+
 /** Who is told when an operation is with the OS (durable when it asked for that). */
 export interface OpOwner {
   applied(op: Op, error: HoldfastError | undefined, allocatedDelta: number, now: number): void;
@@ -38,7 +44,8 @@ export interface Op {
 
 /** A client's request, or the metaserver's purge. The shell extends it with what it needs to answer. */
 export interface PgRequest {
-  readonly kind: 'read' | 'write' | 'sync' | 'truncate' | 'delete';
+  /** `discard` cuts off data that nobody reaches: a truncate that has no number, and is ordered like any operation. */
+  readonly kind: 'read' | 'write' | 'sync' | 'truncate' | 'delete' | 'discard';
   readonly epoch: number;
   readonly ino: number;
   readonly chunk: number;

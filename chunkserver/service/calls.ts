@@ -62,6 +62,35 @@ export function clientCall(
   };
 }
 
+const EMPTY = Buffer.alloc(0);
+
+/** A change that the metaserver asks for: durable when it is answered, and refused at once where it would have to wait. */
+export function orderedCall(
+  kind: 'truncate' | 'delete' | 'discard',
+  target: { ino: number; from: number; truncateSeq: number; chunkSize: number },
+  now: number,
+  answer: (error: HoldfastError | undefined) => void,
+): ClientCall {
+  return {
+    kind,
+    epoch: 0,
+    ino: target.ino,
+    chunk: 0,
+    offset: target.from,
+    length: 0,
+    truncateSeq: target.truncateSeq,
+    chunkSize: target.chunkSize,
+    payload: EMPTY,
+    payloadCrc: 0,
+    // The metaserver forgets it then: a power cut must not bring the data back.
+    sync: true,
+    deadline: now + DEFAULT_DEADLINE_MS,
+    patient: false,
+    result: undefined,
+    answer,
+  };
+}
+
 function check(kind: PgRequest['kind'], header: FrameHeader, payloadBytes: number): void {
   const bytes = kind === 'write' ? payloadBytes : kind === 'read' ? header.length : 1;
   const inode = kind === 'sync' || header.ino > 0;

@@ -8,6 +8,7 @@ import {
   ClusterServiceDefinition,
   type Heartbeat,
   type MetaToChunkServer,
+  type PgTask,
   type Purge,
   type RegisterChunkServer,
   type Registered,
@@ -46,6 +47,7 @@ export interface HeartbeatDeps {
   /** @param until local milliseconds */
   onLease(until: number): void;
   onPurge(purge: Purge): void;
+  onTask(task: PgTask): void;
   /** The stream that was registered has ended: the lease with it. */
   onDown(reason: string): void;
   /** The cluster refuses this server for good. */
@@ -257,6 +259,7 @@ export class HeartbeatClient {
     if (stream !== this.#stream || !body) return;
     if (body.$case === 'map') this.#deps.onMap(body.value);
     else if (body.$case === 'purge') this.#deps.onPurge(body.value);
+    else if (body.$case === 'task') this.#deps.onTask(body.value);
   }
 
   #ended(stream: Stream, reason: string): void {

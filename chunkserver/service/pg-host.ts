@@ -16,6 +16,7 @@ import {
   type SyncBarrier,
 } from '../pg/types.js';
 import type { ChunkStore, Version } from '../store/chunk-store.js';
+import { Audit } from './audit.js';
 import { type ClientCall, type IncomingCall, needTruncate, replicateFields } from './calls.js';
 import { serveFetch, serveList } from './copy-server.js';
 import { FetchQueue } from './fetch-queue.js';
@@ -53,6 +54,7 @@ export class PgHost {
   readonly #localSync: SyncGroup;
   readonly #purges = new Purges();
   readonly repair: Repair;
+  readonly audit: Audit;
   #map: ClusterMap | undefined;
   #leaseUntil = 0;
   #leased = false;
@@ -66,6 +68,14 @@ export class PgHost {
     this.#deps = deps;
     const { store, clock, log } = deps;
     this.repair = new Repair(store, this.#links, log);
+    this.audit = new Audit({
+      self: deps.self,
+      store,
+      log,
+      group: (pg) => this.#cores.get(pg),
+      link: (server, side) => this.#links.get(server, side),
+      repair: this.repair,
+    });
     this.#localSync = new SyncGroup((done) => {
       store.sync().then(
         () => done(),

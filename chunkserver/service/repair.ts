@@ -3,24 +3,41 @@ import { HoldfastError, toHoldfastError } from '../../proto/errors.js';
 import { FrameType } from '../../proto/frame-header.js';
 import type { Frame } from '../../proto/frames.js';
 import { unpackContent } from '../pg/pack.js';
-import { sameVersion } from '../pg/types.js';
-import type { ChunkKey, ChunkStore } from '../store/chunk-store.js';
+import { type LinkSide, sameVersion } from '../pg/types.js';
+import type { ChunkContent, ChunkKey, ChunkStore, Version } from '../store/chunk-store.js';
 import type { LinkTable } from './links.js';
 
 /** A chunk that is written to while it is repaired is fetched again, so often. */
 const ATTEMPTS_MAX = 8;
 const FETCH_TIMEOUT_MS = 5_000;
 
+/** Where a sound copy is. */
+export interface RepairSource {
+  pg: number;
+  epoch: number;
+  /** In-sync replicas to ask, by turns. */
+  from: readonly number[];
+  /** Primaries ask over the links that they dialed. */
+  side: LinkSide;
+}
+
+/** What a check saw here, and what is right; undefined: no such chunk. */
+export interface Correction {
+  observed: Version | undefined;
+  right: Version | undefined;
+}
+
 /**
- * Replaces chunks whose checksum failed by another in-sync replica's copy. The copy is installed only when it has the
- * version that this server has at that moment: a write that came in between must not be undone.
+ * Replaces chunks by another in-sync replica's copy. A copy is installed only while this server's chunk is still as it was
+ * when the damage was found, or has the very version of the copy: an operation that came in between must not be undone.
  */
 export class Repair {
   readonly #store: ChunkStore;
   readonly #links: LinkTable;
   readonly #log: Logger;
   readonly #running = new Map<string, Promise<void>>();
-  /** Chunks repaired since the start. */
+  /** Damaged or different copies found, and set right, since the start. */
+  found = 0;
   repaired = 0;
 
   constructor(store: ChunkStore, links: LinkTable, log: Logger) {
@@ -29,49 +46,80 @@ export class Repair {
     this.#log = log;
   }
 
-  /** @throws HoldfastError CORRUPT when no replica could give a good copy */
+  /** After a read that failed. @throws HoldfastError CORRUPT when no replica could give a good copy */
   chunk(pg: number, epoch: number, key: ChunkKey, from: readonly number[]): Promise<void> {
-    const name = `${pg}/${key.ino}/${key.chunk}`;
+    this.found++;
+    return this.#once({ pg, epoch, from, side: 'out' }, key, (content) => {
+      const own = this.#store.chunkInfo(pg, key);
+      if (!own) return false;
+      // Of a lost chunk that no operation has touched since, any copy has all that it had.
+      return own.version.seq === 0 || (content !== undefined && sameVersion(own.version, content.version));
+    });
+  }
+
+  /** After a comparison. @throws HoldfastError CORRUPT when the copies have changed since, or none could be had */
+  correct(source: RepairSource, key: ChunkKey, { observed, right }: Correction): Promise<void> {
+    return this.#once(source, key, (content) => {
+      const own = this.#store.chunkInfo(source.pg, key);
+      if (own && content && sameVersion(own.version, content.version)) return true;
+      return same(own?.version, observed) && same(content?.version, right);
+    });
+  }
+
+  #once(
+    source: RepairSource,
+    key: ChunkKey,
+    acceptable: (content: ChunkContent | undefined) => boolean,
+  ): Promise<void> {
+    const name = `${source.pg}/${key.ino}/${key.chunk}`;
     const running = this.#running.get(name);
     if (running) return running;
-    const repair = this.#chunk(pg, epoch, key, from).finally(() => this.#running.delete(name));
+    const repair = this.#replace(source, key, acceptable).finally(() => this.#running.delete(name));
     this.#running.set(name, repair);
     return repair;
   }
 
-  async #chunk(pg: number, epoch: number, key: ChunkKey, from: readonly number[]): Promise<void> {
+  async #replace(
+    source: RepairSource,
+    key: ChunkKey,
+    acceptable: (content: ChunkContent | undefined) => boolean,
+  ): Promise<void> {
+    const { pg, from } = source;
     let reason = 'no other replica';
     for (let attempt = 0; attempt < ATTEMPTS_MAX && from.length > 0; attempt++) {
       const server = from[attempt % from.length] as number;
       try {
-        const { header, payload } = await this.#fetch(server, pg, epoch, key);
+        const { header, payload } = await this.#fetch(server, source, key);
         const content = header.aux === 1 ? unpackContent(payload) : undefined;
-        const own = this.#store.chunkInfo(pg, key);
-        if (!own || !content || !sameVersion(own.version, content.version)) {
+        if (!acceptable(content)) {
           reason = 'the chunk changes too fast';
           continue;
         }
         await this.#store.install(pg, key, content);
         this.repaired++;
-        this.#log.warn({ pg, ...key, server }, 'chunk repaired from a replica');
+        this.#log.warn({ pg, ino: key.ino, chunk: key.chunk, server }, 'chunk repaired from a replica');
         return;
       } catch (error) {
         reason = toHoldfastError(error).message;
       }
     }
-    this.#log.error({ pg, ...key, reason }, 'chunk could not be repaired');
+    this.#log.error({ pg, ino: key.ino, chunk: key.chunk, reason }, 'chunk could not be repaired');
     throw new HoldfastError('CORRUPT', reason);
   }
 
-  #fetch(server: number, pg: number, epoch: number, key: ChunkKey): Promise<Frame> {
-    const link = this.#links.get(server, 'out');
+  #fetch(server: number, { pg, epoch, side }: RepairSource, key: ChunkKey): Promise<Frame> {
+    const link = this.#links.get(server, side);
     if (!link) return Promise.reject(new HoldfastError('UNAVAILABLE', `server ${server} is not connected`));
     return new Promise((resolve, reject) => {
-      const fields = { type: FrameType.FETCH, pg, epoch, ...key };
+      const fields = { type: FrameType.FETCH, pg, epoch, ino: key.ino, chunk: key.chunk };
       link.request(fields, undefined, FETCH_TIMEOUT_MS, undefined, (error, reply) => {
         if (error) reject(error);
         else resolve(reply as Frame);
       });
     });
   }
+}
+
+function same(a: Version | undefined, b: Version | undefined): boolean {
+  return a && b ? sameVersion(a, b) : a === b;
 }

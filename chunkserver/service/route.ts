@@ -35,6 +35,7 @@ export function routeFrame(
     if (!host.isCurrent(from, 'in', link) && !host.isCurrent(from, 'out', link)) {
       throw new HoldfastError('UNAVAILABLE', 'not a link of this server');
     }
-    host.call(pg, incomingCall(frame, from, answer));
+    if (type === FrameType.CHECK || type === FrameType.REPAIR) resolve(host.audit.serve(frame, from));
+    else host.call(pg, incomingCall(frame, from, answer));
   });
 }

@@ -21,6 +21,7 @@ import { Peers } from './peers.js';
 import { PgHost } from './pg-host.js';
 import { RecoveryMeter } from './recovery-meter.js';
 import { routeFrame } from './route.js';
+import { runTask } from './tasks.js';
 
 export interface ChunkServiceOptions {
   id: number;
@@ -103,6 +104,11 @@ export class ChunkService {
         const { pg, ino, truncateSeq } = purge;
         this.host.purge(purge, () =>
           this.#heartbeat.push({ $case: 'purgeDone', value: { pg, ino, truncateSeq } }),
+        );
+      },
+      onTask: (task) => {
+        void runTask(this.host, task, clock.now()).then((value) =>
+          this.#heartbeat.push({ $case: 'taskDone', value }),
         );
       },
       onDown: () => this.host.setRegistered(false),

@@ -1,3 +1,4 @@
+import { type Deferred, deferred } from '../../../common/deferred.js';
 import { silentLogger } from '../../../common/logger.js';
 import { applyMapCommand, createMap, type MapCommand } from '../../../metaserver/cluster/map-commands.js';
 import { primaryOf } from '../../../metaserver/cluster/pg-change.js';
@@ -9,6 +10,8 @@ import {
   type MetaToChunkServer,
   type Pg,
   type PgStatus,
+  type PgTask,
+  type PgTaskDone,
   type Purge,
   type PurgeDone,
   ReplicaState,
@@ -22,6 +25,8 @@ type Body = NonNullable<MetaToChunkServer['body']>;
 /** One metaserver in memory: the map by the real rules, leases, no consensus. The end of a stream is the end of a server. */
 export class FakeMeta {
   #server = new RpcServer(silentLogger);
+  readonly #tasks = new Map<number, Deferred<PgTaskDone>>();
+  #lastTask = 0;
   readonly #streams = new Map<number, Stream>();
   readonly #watchers = new Set<() => void>();
   readonly #pgCount: number;
@@ -91,6 +96,15 @@ export class FakeMeta {
 
   purge(server: number, purge: Purge): void {
     this.#streams.get(server)?.send(pushOf({ $case: 'purge', value: purge }));
+  }
+
+  /** Has the server carry out a task. */
+  task(server: number, pg: number, body: PgTask['body']): Promise<PgTaskDone> {
+    const task = ++this.#lastTask;
+    const done = deferred<PgTaskDone>();
+    this.#tasks.set(task, done);
+    this.#streams.get(server)?.send(pushOf({ $case: 'task', value: { task, pg, body } }));
+    return done.promise;
   }
 
   apply(command: MapCommand): void {
@@ -164,6 +178,9 @@ export class FakeMeta {
         break;
       case 'replicaCaughtUp':
         this.apply({ $case: 'replicaInSync', value: body.value });
+        break;
+      case 'taskDone':
+        this.#tasks.get(body.value.task)?.resolve(body.value);
         break;
       case 'purgeDone':
         this.purged.push(body.value);

@@ -40,6 +40,7 @@ class Probe {
         this.leases.push(until);
         this.leased.resolve();
       },
+      onTask: () => {},
       onPurge: () => this.log.push('purge'),
       onDown: () => this.log.push('down'),
       onRefused: (error) => this.refused.resolve(error),
