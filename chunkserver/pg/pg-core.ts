@@ -246,11 +246,10 @@ export class PgCore {
   }
 
   #linkDown(server: number, side: 'out' | 'in', reason: string): void {
-    if (side === 'in') {
-      // What came over the broken connection is void: its sender may have started anew.
-      this.#calls = this.#calls.filter((waiting) => waiting.call.from !== server);
-      this.#replica.linkDown(server);
-    } else if (this.#peering) this.#peering.linkDown(server, reason, this.#now);
+    // What came over the broken connection is void: its sender may have started anew.
+    this.#calls = this.#calls.filter(({ call }) => call.from !== server || call.side !== side);
+    if (side === 'in') this.#replica.linkDown(server);
+    else if (this.#peering) this.#peering.linkDown(server, reason, this.#now);
     else if (this.#active) this.#primary.linkDown(server, reason, this.#now);
   }
 

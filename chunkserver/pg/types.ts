@@ -62,9 +62,14 @@ export interface PgRequest {
   readonly patient: boolean;
 }
 
+/** The connection that this server dialed as primary, or the one that its primary dialed. */
+export type LinkSide = 'out' | 'in';
+
 /** What another chunkserver asks of this one. The shell extends it with what it needs to answer. */
 export interface PeerCall {
   readonly from: number;
+  /** The connection it came over. */
+  readonly side: LinkSide;
   readonly type:
     | FrameType.REPLICATE_WRITE
     | FrameType.REPLICATE_TRUNCATE
@@ -77,9 +82,6 @@ export interface PeerCall {
   readonly header: FrameHeader;
   readonly payload: Buffer;
 }
-
-/** The connection that this server dialed as primary, or the one that its primary dialed. */
-export type LinkSide = 'out' | 'in';
 
 /** A question to another chunkserver; `done` is told the answer unless it was cancelled. */
 export interface Ask {

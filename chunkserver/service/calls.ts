@@ -2,7 +2,7 @@ import { HoldfastError } from '../../proto/errors.js';
 import { FRAME_FLAG_SYNC, type FrameFields, type FrameHeader, FrameType } from '../../proto/frame-header.js';
 import { type Frame, FrameError, type FrameReply } from '../../proto/frames.js';
 import { DEFAULT_CHUNK_SIZE_BYTES } from '../../proto/types.js';
-import type { Op, PeerCall, PgRequest } from '../pg/types.js';
+import type { LinkSide, Op, PeerCall, PgRequest } from '../pg/types.js';
 import type { ReadResult } from '../store/chunk-store.js';
 
 /** Chunks may be so large: FETCH carries one whole, in one frame. */
@@ -137,10 +137,15 @@ const PEER_TYPES = new Set<number>([
 ]);
 
 /** @throws HoldfastError PROTOCOL a type that servers do not send */
-export function incomingCall(frame: Frame, from: number, answer: IncomingCall['answer']): IncomingCall {
+export function incomingCall(
+  frame: Frame,
+  from: number,
+  side: LinkSide,
+  answer: IncomingCall['answer'],
+): IncomingCall {
   const { header, payload } = frame;
   if (!PEER_TYPES.has(header.type)) throw new HoldfastError('PROTOCOL', `frame type ${header.type}`);
-  return { from, type: header.type as PeerCall['type'], header, payload, answer };
+  return { from, side, type: header.type as PeerCall['type'], header, payload, answer };
 }
 
 /** NEED_TRUNCATE tells the number that is known here. */

@@ -32,10 +32,12 @@ export function routeFrame(
       return;
     }
     // What a replaced connection still brings is void: its sender may have started anew.
-    if (!host.isCurrent(from, 'in', link) && !host.isCurrent(from, 'out', link)) {
+    const sides = ['in', 'out'] as const;
+    const side = sides.find((each) => host.isCurrent(from, each, link));
+    if (side === undefined) {
       throw new HoldfastError('UNAVAILABLE', 'not a link of this server');
     }
     if (type === FrameType.CHECK || type === FrameType.REPAIR) resolve(host.audit.serve(frame, from));
-    else host.call(pg, incomingCall(frame, from, answer));
+    else host.call(pg, incomingCall(frame, from, side, answer));
   });
 }

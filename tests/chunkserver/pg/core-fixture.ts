@@ -2,6 +2,7 @@ import { PgCore } from '../../../chunkserver/pg/pg-core.js';
 import {
   type Ask,
   type Effect,
+  type LinkSide,
   type PeerCall,
   type PgEnv,
   type PgEvent,
@@ -30,8 +31,13 @@ export function request(kind: PgRequest['kind'], more: Partial<PgRequest> = {}):
   };
 }
 
-export function call(from: number, type: PeerCall['type'], fields: FrameFields = {}): PeerCall {
-  return { from, type, ...frameOf({ type, ...fields }, undefined) };
+export function call(
+  from: number,
+  type: PeerCall['type'],
+  fields: FrameFields = {},
+  side: LinkSide = 'in',
+): PeerCall {
+  return { from, side, type, ...frameOf({ type, ...fields }, undefined) };
 }
 
 /** One core of server 1 with an environment that the test turns by hand. */

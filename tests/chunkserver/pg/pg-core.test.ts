@@ -360,6 +360,15 @@ describe('a replica of a group', () => {
     assert.deepEqual(only(f.map(pgMap(3, 2, [2, IN_SYNC], [1, IN_SYNC])), 'apply'), []);
   });
 
+  it('answers what waits when only the other connection to its sender breaks', () => {
+    const f = new CoreFixture().lead();
+    const list = call(3, FrameType.LIST, { epoch: 3, length: 1 }, 'out');
+    assert.deepEqual(f.step({ kind: 'call', call: list }), []);
+    f.step({ kind: 'linkDown', server: 3, side: 'in', reason: 'another group has no use for it' });
+    const effects = f.map(pgMap(3, 1, [1, IN_SYNC], [2, IN_SYNC], [3, RECOVERING]));
+    assert.equal(only(effects, 'serve').length, 1);
+  });
+
   it('begins its recovery when the map drops it while it copies for a primary that peers', () => {
     const f = replica();
     f.map(pgMap(3, 3, [2, IN_SYNC], [1, IN_SYNC], [3, IN_SYNC]));
