@@ -52,7 +52,7 @@ export class SpaceMeter {
     this.logBytes += bytes;
     this.appendedBytes += bytes;
     this.sinceRefresh += bytes;
-    // A failing statfs leaves the old figure, less what was appended since: on the safe side.
+    // A failing statfs leaves the old figure, less what was appended since: on the safe side (in usage() too).
     if (this.sinceRefresh >= REFRESH_BYTES) this.refresh().catch(() => undefined);
   }
 
@@ -90,7 +90,9 @@ export class SpaceMeter {
     return this.physicalFree >= this.segmentBytes + this.segmentBytes / 2;
   }
 
+  /** Heartbeats and requests ask often: while space is short, the disk is asked again, for others may have freed some. */
   usage(liveBytes: number): Usage {
+    if (this.pressed) this.refresh().catch(() => undefined);
     const capacityBytes = Math.max(liveBytes, this.logBytes + this.physicalFree - this.reserve);
     return { liveBytes, capacityBytes, freeBytes: capacityBytes - liveBytes };
   }

@@ -10,7 +10,7 @@ import { DirectoryLockedError } from '../../../common/dir-lock.js';
 import { silentLogger } from '../../../common/logger.js';
 import { LogCorruptError } from '../../../common/segment-log.js';
 import { type ErrorName, HoldfastError } from '../../../proto/errors.js';
-import { DIR, dumpStore, Machine, pattern, SEGMENT_BYTES, version } from './harness.js';
+import { DIR, drained, dumpStore, Machine, pattern, SEGMENT_BYTES, version } from './harness.js';
 
 const KEY = { ino: 7, chunk: 0 };
 
@@ -149,6 +149,18 @@ describe('chunk store when space is short', () => {
     await machine.clock.advance(10_000);
     assert.deepEqual(machine.failures, []);
     assert.ok((await fill(store, 7, 8 * SEGMENT_BYTES)) === 8 * SEGMENT_BYTES);
+  });
+
+  it('writes again when others have freed space on the disk', async () => {
+    const machine = new Machine();
+    machine.disk.capacityBytes = 2 * SEGMENT_BYTES;
+    const store = await machine.boot();
+    await assert.rejects(store.write(1, KEY, 0, pattern(1, 4096), version(1)), named('ENOSPC'));
+    machine.disk.capacityBytes = LIMIT_BYTES;
+    store.usage();
+    await drained();
+    assert.ok(store.usage().freeBytes > 8 * SEGMENT_BYTES);
+    await store.write(1, KEY, 0, pattern(1, 4096), version(1));
   });
 
   it('takes overwrites without end on a disk that is three quarters full, by compaction', async () => {
