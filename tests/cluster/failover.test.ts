@@ -3,17 +3,7 @@ import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { writeSourceTree } from '../../cli/bench/source-tree.js';
 import { eventually, nodeScript, sh, TestCluster, temporaryDirectory } from './support/cluster.js';
-
-/** Appends numbered, synced records until told to stop by the file named; prints how many were acknowledged. */
-const SYNCED_WRITER = `
-  const file = fs.openSync(args[0], 'a'); let n = 0;
-  while (!fs.existsSync(args[1])) { fs.writeSync(file, String(n).padStart(9) + '\\n'); fs.fsyncSync(file); n++; fs.writeFileSync(args[2], String(n)); }
-  console.log(n);`;
-
-const CHECK_RECORDS = `
-  const lines = fs.readFileSync(args[0], 'utf8').trimEnd().split('\\n'); const acknowledged = Number(args[1]);
-  for (let i = 0; i < lines.length; i++) if (Number(lines[i]) !== i) throw new Error('record ' + i + ' is ' + JSON.stringify(lines[i]));
-  if (lines.length < acknowledged) throw new Error(lines.length + ' records, acknowledged ' + acknowledged);`;
+import { CHECK_RECORDS, SYNCED_WRITER } from './support/synced-writer.js';
 
 describe('servers that die under a mount', function () {
   this.timeout(300_000);

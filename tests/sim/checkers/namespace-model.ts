@@ -1,0 +1,112 @@
+import { RENAME_EXCHANGE, RENAME_NOREPLACE } from '../../../proto/types.js';
+import type { Model } from './linearizability.js';
+
+/** Each file is known by a tag of its creator's (it is the owner's number in its attributes). */
+export type NameInput =
+  | { kind: 'create'; dir: number; name: string; tag: number; exclusive: boolean }
+  | { kind: 'unlink' | 'lookup'; dir: number; name: string }
+  | { kind: 'list'; dir: number }
+  | { kind: 'link'; tag: number; dir: number; name: string }
+  | { kind: 'rename'; dir: number; name: string; toDir: number; toName: string; flags: number };
+
+export interface NameOutput {
+  /** Name of the errno; absent: success. */
+  error?: string;
+  /** Of the file that was found or made. */
+  tag?: number;
+  /** Sorted. */
+  names?: string;
+}
+
+/** `dir/name` - tag. Never changed in place. */
+export type NameState = ReadonlyMap<string, number>;
+
+function with_(state: NameState, changes: Record<string, number | undefined>): NameState {
+  const next = new Map(state);
+  for (const [key, tag] of Object.entries(changes)) {
+    if (tag === undefined) next.delete(key);
+    else next.set(key, tag);
+  }
+  return next;
+}
+
+/** What one directory holds, as a list's output names it. */
+export function listing(state: NameState, dir: number): string {
+  const prefix = `${dir}/`;
+  const found = [...state].filter(([key]) => key.startsWith(prefix));
+  return found
+    .map(([key, tag]) => `${key.slice(prefix.length)}=${tag}`)
+    .sort()
+    .join(' ');
+}
+
+interface Outcome {
+  next: NameState;
+  output: NameOutput;
+}
+
+function rename(state: NameState, input: Extract<NameInput, { kind: 'rename' }>): Outcome {
+  const from = `${input.dir}/${input.name}`;
+  const to = `${input.toDir}/${input.toName}`;
+  const moved = state.get(from);
+  const replaced = state.get(to);
+  if (moved === undefined) return { next: state, output: { error: 'ENOENT' } };
+  if (input.flags === RENAME_NOREPLACE && replaced !== undefined) {
+    return { next: state, output: { error: 'EEXIST' } };
+  }
+  if (input.flags === RENAME_EXCHANGE) {
+    if (replaced === undefined) return { next: state, output: { error: 'ENOENT' } };
+    return { next: with_(state, { [from]: replaced, [to]: moved }), output: {} };
+  }
+  // Two names of one file: nothing happens (rename(2)).
+  if (moved === replaced) return { next: state, output: {} };
+  return { next: with_(state, { [from]: undefined, [to]: moved }), output: {} };
+}
+
+function exists(state: NameState, tag: number): boolean {
+  return [...state.values()].includes(tag);
+}
+
+function perform(state: NameState, input: NameInput): Outcome {
+  if (input.kind === 'list') return { next: state, output: { names: listing(state, input.dir) } };
+  if (input.kind === 'rename') return rename(state, input);
+  const key = `${input.dir}/${input.name}`;
+  const present = state.get(key);
+  switch (input.kind) {
+    case 'lookup':
+      return { next: state, output: present === undefined ? { error: 'ENOENT' } : { tag: present } };
+    case 'unlink':
+      if (present === undefined) return { next: state, output: { error: 'ENOENT' } };
+      return { next: with_(state, { [key]: undefined }), output: {} };
+    case 'link': {
+      if (present !== undefined) return { next: state, output: { error: 'EEXIST' } };
+      if (!exists(state, input.tag)) return { next: state, output: { error: 'ENOENT' } };
+      return { next: with_(state, { [key]: input.tag }), output: {} };
+    }
+    case 'create':
+      if (present === undefined)
+        return { next: with_(state, { [key]: input.tag }), output: { tag: input.tag } };
+      if (input.exclusive) return { next: state, output: { error: 'EEXIST' } };
+      return { next: state, output: { tag: present } };
+  }
+}
+
+/** Directories of files with names, links and renames; no subdirectories. */
+export const namespaceModel: Model<NameState, NameInput, NameOutput> = {
+  initial: new Map(),
+  step(state, input, output) {
+    const { next, output: expected } = perform(state, input);
+    if (output === undefined) return next;
+    // A file without a name is there for a while, or is not: then that is said before anything of the new name.
+    if (input.kind === 'link' && output.error === 'ENOENT')
+      return exists(state, input.tag) ? undefined : state;
+    const same =
+      expected.error === output.error && expected.tag === output.tag && expected.names === output.names;
+    return same ? next : undefined;
+  },
+  key: (state) =>
+    [...state]
+      .map(([key, tag]) => `${key}=${tag}`)
+      .sort()
+      .join(' '),
+};

@@ -1,0 +1,226 @@
+import type { Prng } from '../../common/prng.js';
+import type { Cluster } from './cluster.js';
+import type { Machine } from './machine.js';
+
+const PAUSE_SHORT_MS = 400;
+const PAUSE_LONG_MS = 3500;
+const DOWN_MAX_MS = 2500;
+const CUT_MAX_MS = 3500;
+const SLOW_MAX_MS = 4000;
+const SLOW_FACTOR_MAX = 60;
+const FULL_MAX_MS = 1500;
+/** Beyond what is used, while a disk is full. */
+const FULL_LEFT_BYTES = 2000;
+
+type Fault = (nemesis: Nemesis) => void;
+
+/** Chosen by weight. */
+const FAULTS: [weight: number, name: string, fault: Fault][] = [
+  [6, 'kill', (n) => n.kill(n.server())],
+  [4, 'power cut', (n) => n.cutPower([n.server()])],
+  [2, 'power cut of all', (n) => n.cutPower(n.cluster.machines)],
+  [1, 'kill of all metaservers', (n) => n.killAll(n.cluster.metas)],
+  [1, 'kill of all chunkservers', (n) => n.killAll(n.cluster.chunks)],
+  [2, 'power cut of all chunkservers', (n) => n.cutPower(n.cluster.chunks)],
+  [2, 'kill of the leader', (n) => n.kill(n.cluster.leader() ?? n.server())],
+  [3, 'pause', (n) => n.pause(n.server(), PAUSE_SHORT_MS)],
+  [3, 'long pause', (n) => n.pause(n.server(), PAUSE_LONG_MS)],
+  [2, 'pause of the leader', (n) => n.pause(n.cluster.leader() ?? n.server(), PAUSE_LONG_MS)],
+  [1, 'pause of a client', (n) => n.pauseClient()],
+  [4, 'cut', (n) => n.cut(n.host(), n.host(), true)],
+  [3, 'one-way cut', (n) => n.cut(n.host(), n.host(), false)],
+  [3, 'isolation', (n) => n.isolate(n.server().name, 'both')],
+  [2, 'deafness', (n) => n.isolate(n.server().name, 'in')],
+  [2, 'dumbness', (n) => n.isolate(n.server().name, 'out')],
+  [3, 'broken connections', (n) => n.cluster.world.network.breakAll(n.host(), n.host())],
+  [2, 'slow network', (n) => n.slowNetwork(n.host())],
+  [2, 'slow disk', (n) => n.slowDisk(n.server())],
+  [1, 'failed fsync', (n) => n.failSync(n.server())],
+  [1, 'full disk', (n) => n.fill()],
+  [2, 'handover', (n) => n.handOver()],
+  [1, 'dead client', (n) => n.killClient()],
+];
+
+export interface NemesisOptions {
+  /** Mean time between two faults. */
+  intervalMs: number;
+  onPowerCut(): void;
+  onClientDeath(name: string): void;
+}
+
+/** Lets things go wrong, at random, until it is told to stop; then it repairs everything. */
+export class Nemesis {
+  readonly cluster: Cluster;
+  readonly #options: NemesisOptions;
+  readonly #total = FAULTS.reduce((sum, [weight]) => sum + weight, 0);
+  readonly counts = new Map<string, number>();
+  /** Undone when it stops. */
+  readonly #heal = new Set<() => void>();
+  #stopped = false;
+
+  constructor(cluster: Cluster, options: NemesisOptions) {
+    this.cluster = cluster;
+    this.#options = options;
+  }
+
+  get prng(): Prng {
+    return this.cluster.world.prng;
+  }
+
+  start(): void {
+    this.#after(this.prng.float() * 2 * this.#options.intervalMs, () => {
+      this.#strike();
+      this.start();
+    });
+  }
+
+  /** Heals what can be healed, and starts what is down. */
+  stop(): void {
+    this.#stopped = true;
+    for (const heal of [...this.#heal]) heal();
+    for (const machine of this.cluster.machines) {
+      machine.process?.resume();
+      machine.start();
+    }
+    for (const { process } of this.cluster.clients) process.resume();
+  }
+
+  #strike(): void {
+    let at = this.prng.int(this.#total);
+    for (const [weight, name, fault] of FAULTS) {
+      at -= weight;
+      if (at >= 0) continue;
+      this.cluster.world.trace.note(`fault: ${name}`, undefined);
+      this.counts.set(name, (this.counts.get(name) ?? 0) + 1);
+      fault(this);
+      return;
+    }
+  }
+
+  #after(ms: number, fn: () => void): void {
+    this.cluster.world.time.after(ms, () => {
+      if (!this.#stopped) fn();
+    });
+  }
+
+  /** Undoes something after a time, or at the stop. */
+  #healLater(ms: number, heal: () => void): void {
+    const once = (): void => {
+      if (this.#heal.delete(once)) heal();
+    };
+    this.#heal.add(once);
+    this.cluster.world.time.after(ms, once);
+  }
+
+  server(): Machine {
+    const { machines } = this.cluster;
+    return machines[this.prng.int(machines.length)] as Machine;
+  }
+
+  host(): string {
+    const { machines, clients } = this.cluster;
+    const at = this.prng.int(machines.length + clients.length);
+    return machines[at]?.name ?? (clients[at - machines.length]?.name as string);
+  }
+
+  #startLater(machine: Machine): void {
+    const short = this.prng.int(2) === 0;
+    this.#healLater(10 + this.prng.float() * (short ? 200 : DOWN_MAX_MS), () => machine.start());
+  }
+
+  kill(machine: Machine): void {
+    machine.kill();
+    this.#startLater(machine);
+  }
+
+  killAll(machines: readonly Machine[]): void {
+    for (const machine of machines) this.kill(machine);
+  }
+
+  cutPower(machines: readonly Machine[]): void {
+    this.#options.onPowerCut();
+    for (const machine of machines) {
+      machine.cutPower();
+      this.#startLater(machine);
+    }
+  }
+
+  pause(machine: Machine, maxMs: number): void {
+    const { process } = machine;
+    if (!process || process.paused) return;
+    process.pause();
+    this.#healLater(this.prng.float() * maxMs, () => process.resume());
+  }
+
+  pauseClient(): void {
+    const { clients } = this.cluster;
+    const process = clients[this.prng.int(clients.length)]?.process;
+    if (!process || process.paused) return;
+    process.pause();
+    this.#healLater(this.prng.float() * PAUSE_LONG_MS, () => process.resume());
+  }
+
+  cut(a: string, b: string, bothWays: boolean): void {
+    if (a === b) return;
+    const { network } = this.cluster.world;
+    const ms = this.prng.float() * CUT_MAX_MS;
+    this.#healLater(ms, network.cut(a, b));
+    if (bothWays) this.#healLater(ms, network.cut(b, a));
+  }
+
+  isolate(name: string, direction: 'in' | 'out' | 'both'): void {
+    const { machines, clients, world } = this.cluster;
+    const ms = this.prng.float() * CUT_MAX_MS;
+    for (const other of [...machines, ...clients]) {
+      if (other.name === name) continue;
+      if (direction !== 'in') this.#healLater(ms, world.network.cut(name, other.name));
+      if (direction !== 'out') this.#healLater(ms, world.network.cut(other.name, name));
+    }
+  }
+
+  slowNetwork(name: string): void {
+    const { slow } = this.cluster.world.network;
+    slow.set(name, 1 + this.prng.float() * SLOW_FACTOR_MAX);
+    this.#healLater(this.prng.float() * SLOW_MAX_MS, () => slow.delete(name));
+  }
+
+  slowDisk(machine: Machine): void {
+    machine.mood.extraSyncMs = this.prng.float() * this.prng.float() * 1000;
+    this.#healLater(this.prng.float() * SLOW_MAX_MS, () => {
+      machine.mood.extraSyncMs = 0;
+    });
+  }
+
+  failSync(machine: Machine): void {
+    machine.diskFaults++;
+    machine.disk.fail('datasync', 'EIO');
+  }
+
+  fill(): void {
+    const { chunks } = this.cluster;
+    const machine = chunks[this.prng.int(chunks.length)] as Machine;
+    const { disk } = machine;
+    machine.diskFaults++;
+    this.#healLater(this.prng.float() * FULL_MAX_MS, () => {
+      disk.capacityBytes = machine.capacityBytes;
+    });
+    void disk.space().then(({ totalBytes, freeBytes }) => {
+      disk.capacityBytes = totalBytes - freeBytes + FULL_LEFT_BYTES;
+    });
+  }
+
+  handOver(): void {
+    const leader = this.cluster.leader();
+    if (!leader?.replica || leader.process?.paused) return;
+    leader.replica.transferLeader(0).catch((error: unknown) => {
+      this.cluster.world.trace.note('handover failed', undefined, () => String(error));
+    });
+  }
+
+  /** A client's machine dies, and another one takes its place. */
+  killClient(): void {
+    const { clients } = this.cluster;
+    const client = clients[this.prng.int(clients.length)];
+    if (client) this.#options.onClientDeath(client.name);
+  }
+}

@@ -1,0 +1,116 @@
+import { newDiskUuid, readFormat, writeFormat } from '../../metaserver/replica/format.js';
+import { Replica } from '../../metaserver/replica/replica.js';
+import type { MetaReplica } from '../../metaserver/service/ports.js';
+import { replicaPort } from '../../metaserver/service/replica-port.js';
+import { createServices } from '../../metaserver/service/services.js';
+import { MemoryKv } from '../../metaserver/store/memory-kv.js';
+import type { CommandResult, InitCluster } from '../../proto/gen/meta.js';
+import { processDisk } from './disk.js';
+import { Machine } from './machine.js';
+import type { SimProcess } from './process.js';
+import { SimRpcServer, simDialer } from './rpc.js';
+import { SimState } from './state.js';
+import type { World } from './world.js';
+
+export const META_PORT = 7000;
+const DIR = '/meta';
+/** Small, so that snapshots and segment changes happen in a short run. */
+const KEEP_ENTRIES = 60;
+const KEEP_BYTES = 64 * 1024;
+const SEGMENT_BYTES = 16 * 1024;
+
+export interface MetaMachineHooks {
+  /** Sees, and may change, what a state machine applies. */
+  onApply(server: number, index: number, data: Buffer): Buffer;
+  /** Wraps the replica as the services see it. */
+  wrapReplica?(replica: MetaReplica): MetaReplica;
+}
+
+/** A machine with a metaserver: the real replica, state machine and services on simulated disk and network. */
+export class MetaMachine extends Machine {
+  readonly #ids: readonly number[];
+  readonly #init: InitCluster;
+  readonly #hooks: MetaMachineHooks;
+  #kv = new MemoryKv();
+  replica: Replica<CommandResult> | undefined;
+  state: SimState | undefined;
+
+  constructor(world: World, id: number, ids: readonly number[], init: InitCluster, hooks: MetaMachineHooks) {
+    super(world, `m${id}`, id);
+    this.#ids = ids;
+    this.#init = init;
+    this.#hooks = hooks;
+  }
+
+  static address(id: number): string {
+    return `m${id}:${META_PORT}`;
+  }
+
+  get serving(): boolean {
+    return this.replica?.status().serving ?? false;
+  }
+
+  protected async boot(process: SimProcess): Promise<void> {
+    const { world, id, prng } = this;
+    const { network, trace } = world;
+    const { clock } = process;
+    const log = trace.logger({ host: this.name });
+    const disk = processDisk(this.disk, process, prng, this.mood);
+    const { clusterId } = this.#init;
+    if (!(await readFormat(disk, DIR))) {
+      const diskUuid = newDiskUuid(() => world.uuid());
+      const first = { conf: null, mayFound: true, begun: false };
+      await writeFormat(disk, DIR, { clusterId, serverId: id, diskUuid, ...first });
+    }
+    const state = new SimState(this.#kv, {
+      process,
+      disk,
+      prng,
+      onApply: ({ index, data }) => this.#hooks.onApply(id, index, data),
+    });
+    this.state = state;
+    const dial = simDialer(network, process);
+    const peers = this.#ids.map((peer) => ({ id: peer, address: MetaMachine.address(peer) }));
+    const replica = await Replica.open<CommandResult>({
+      disk,
+      dir: DIR,
+      clusterId,
+      serverId: id,
+      peers,
+      stateMachine: state,
+      clock,
+      prng,
+      log,
+      onFatal: (error) => this.failed(process, error),
+      keepEntries: KEEP_ENTRIES,
+      keepBytes: KEEP_BYTES,
+      segmentBytes: SEGMENT_BYTES,
+      schedule: (fn) => process.soon(fn),
+      dial,
+    });
+    if (!process.alive) return;
+    this.replica = replica;
+    const port = replicaPort(replica, clock);
+    const services = createServices({
+      replica: this.#hooks.wrapReplica?.(port) ?? port,
+      state,
+      clock,
+      log,
+      serverId: id,
+      init: this.#init,
+      rssBytes: () => 0,
+    });
+    const server = new SimRpcServer(network, process);
+    replica.attach(server);
+    services.attach(server);
+    server.listen(MetaMachine.address(id));
+    services.start();
+    replica.start();
+  }
+
+  protected afterDeath(): void {
+    this.#kv = (this.state?.kv ?? this.#kv).afterCrash();
+    this.state = undefined;
+    this.replica = undefined;
+  }
+}

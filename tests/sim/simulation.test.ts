@@ -1,0 +1,38 @@
+import assert from 'node:assert/strict';
+import { Simulation, type SimulationResult } from './simulation.js';
+
+const SEEDS = Number(process.env.HOLDFAST_SIM_SEEDS ?? 150);
+
+describe('the whole cluster in simulation', function () {
+  this.timeout(1_200_000);
+  const stackTraceLimit = Error.stackTraceLimit;
+  before(() => {
+    Error.stackTraceLimit = 0;
+  });
+  after(() => {
+    Error.stackTraceLimit = stackTraceLimit;
+  });
+
+  it('keeps what it acknowledged, whatever fails', async () => {
+    const results: SimulationResult[] = [];
+    for (let seed = 1; seed <= SEEDS; seed++) results.push(await new Simulation({ seed }).run());
+    const sum = (of: (result: SimulationResult) => number): number =>
+      results.reduce((total, result) => total + of(result), 0);
+    // What was checked must have happened.
+    assert.ok(sum((result) => result.synced) > 10 * SEEDS, 'acknowledged syncs');
+    assert.ok(sum((result) => result.reads) > 100 * SEEDS, 'reads');
+    assert.ok(sum((result) => result.operations) > 200 * SEEDS, 'operations');
+    assert.ok(sum((result) => result.elections) > 2 * SEEDS, 'elections');
+    assert.ok(sum((result) => result.faults) > 5 * SEEDS, 'faults');
+  });
+
+  it('runs the same for the same seed, and otherwise for another', async () => {
+    const [first, second, other] = [
+      await new Simulation({ seed: 7 }).run(),
+      await new Simulation({ seed: 7, verbose: true }).run(),
+      await new Simulation({ seed: 8 }).run(),
+    ];
+    assert.deepEqual(second, first);
+    assert.notEqual(other.hash, first.hash);
+  });
+});

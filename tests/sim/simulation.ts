@@ -1,0 +1,262 @@
+import { crc32c } from '../../common/crc32c.js';
+import { Cells } from './checkers/cells.js';
+import { checkLinearizable, History, type Operation, registerModel } from './checkers/linearizability.js';
+import { namespaceModel } from './checkers/namespace-model.js';
+import { replicasDiffer, statesDiffer } from './checkers/quiet.js';
+import { RaftChecker } from './checkers/raft.js';
+import type { ClientMachine } from './client.js';
+import { Cluster, type ClusterShape } from './cluster.js';
+import { Nemesis } from './faults.js';
+import type { Mutation } from './mutations.js';
+import { BlocksWorker } from './workload/blocks.js';
+import { Files, FilesWorker } from './workload/files.js';
+import { Names, NamesWorker, REGISTERS } from './workload/names.js';
+import type { Worker } from './workload/worker.js';
+import { World } from './world.js';
+
+/** Virtual time: before the first fault, with faults, and the longest wait for quiet after them. */
+const FORMATION_MAX_MS = 5_000;
+const CHAOS_MIN_MS = 6_000;
+const CHAOS_MAX_MS = 16_000;
+const QUIET_MAX_MS = 90_000;
+const FAULT_INTERVAL_MS = 700;
+/** Servers must hold the same within so long after the last answer. */
+const AGREE_MAX_MS = 10_000;
+
+export interface SimulationOptions {
+  seed: number;
+  /** Keeps the trace's lines. */
+  verbose?: boolean;
+  mutation?: Mutation;
+}
+
+export interface SimulationResult {
+  seed: number;
+  hash: string;
+  virtualMs: number;
+  messages: number;
+  operations: number;
+  elections: number;
+  faults: number;
+  faultKinds: Record<string, number>;
+  reads: number;
+  synced: number;
+}
+
+/** The shape is of the seed too: most runs have the default one. */
+function shapeOf(seed: number): ClusterShape {
+  const shape = { metaservers: 3, chunkservers: 3, clients: 2, replicas: 3, minInSync: 2, pgs: 3 };
+  if (seed % 5 === 0) return { ...shape, chunkservers: 4, pgs: 4 };
+  if (seed % 7 === 0) return { ...shape, clients: 3 };
+  if (seed % 11 === 0) return { ...shape, metaservers: 5 };
+  if (seed % 13 === 0) return { ...shape, chunkservers: 4, replicas: 2, minInSync: 1 };
+  return shape;
+}
+
+/** One run: a cluster, its clients and what goes wrong, all from one seed. */
+export class Simulation {
+  readonly world: World;
+  readonly cluster: Cluster;
+  readonly nemesis: Nemesis;
+  readonly #raft = new RaftChecker();
+  readonly #names: Names;
+  readonly #blocks = new Cells();
+  readonly #files = new Files(new Cells());
+  readonly #workers: Worker[] = [];
+  readonly #writers: number[] = [];
+  #nextClient: number;
+
+  constructor({ seed, verbose, mutation }: SimulationOptions) {
+    const world = new World(seed, verbose);
+    this.world = world;
+    const shape = shapeOf(seed);
+    this.cluster = new Cluster(world, shape, {
+      onApply: (server, index, data) => this.#applied(server, index, mutation?.apply?.(data, world) ?? data),
+      ...mutation?.hooks?.(world),
+    });
+    this.#nextClient = shape.clients + 1;
+    this.#names = new Names(
+      new History(),
+      Array.from({ length: 2 * REGISTERS }, () => new History()),
+    );
+    const tamper = mutation?.tap?.(world);
+    world.network.tap = (from, bytes) => {
+      const sent = tamper?.(from, bytes);
+      for (const each of sent ?? [bytes]) {
+        this.#guard(() => this.#raft.sent(from.dialled.path, from.isClient, each));
+      }
+      return sent;
+    };
+    this.nemesis = new Nemesis(this.cluster, {
+      intervalMs: FAULT_INTERVAL_MS,
+      onPowerCut: () => {
+        this.#blocks.powerLost();
+        this.#files.cells.powerLost();
+      },
+      onClientDeath: (name) => this.#replaceClient(name),
+    });
+    mutation?.prepare?.(this.cluster);
+  }
+
+  /** @throws Error what is wrong, with the seed */
+  async run(): Promise<SimulationResult> {
+    try {
+      await this.#run();
+    } catch (error) {
+      const text = error instanceof Error ? error.message : String(error);
+      throw new Error(`seed ${this.world.seed} at ${this.world.time.now().toFixed(0)} ms: ${text}`, {
+        cause: error,
+      });
+    }
+    return this.#result();
+  }
+
+  async #run(): Promise<void> {
+    const { world, cluster, nemesis } = this;
+    const { time, prng } = world;
+    cluster.start();
+    await this.#wait(() => cluster.whole(), FORMATION_MAX_MS, 'the cluster does not form');
+    await this.#settled(this.#names.prepare(cluster.clients[0] as ClientMachine), FORMATION_MAX_MS);
+    for (const client of cluster.clients) this.#work(client);
+    nemesis.start();
+    const chaosMs = CHAOS_MIN_MS + prng.float() * (CHAOS_MAX_MS - CHAOS_MIN_MS);
+    await world.until(time.now() + chaosMs);
+    world.trace.note('quiet', undefined);
+    nemesis.stop();
+    for (const worker of this.#workers) worker.stop();
+    const deadline = time.now() + QUIET_MAX_MS;
+    await this.#wait(() => this.#idle(), QUIET_MAX_MS, 'operations do not end');
+    await this.#wait(() => cluster.whole(), deadline - time.now(), 'not all replicas come in-sync');
+    await this.#verify(deadline);
+  }
+
+  #work(client: ClientMachine): void {
+    const id = this.#writers.length + 1;
+    this.#writers.push(id);
+    const pgs = this.cluster.shape.pgs;
+    const workers = [
+      new NamesWorker(client, this.#names),
+      new FilesWorker(client, this.#files),
+      new BlocksWorker(client, id, this.#writers, this.#blocks, pgs),
+    ];
+    for (const worker of workers) worker.start();
+    this.#workers.push(...workers);
+  }
+
+  /** The machine of a client is gone for good; a new one comes. */
+  #replaceClient(name: string): void {
+    const { cluster } = this;
+    const at = cluster.clients.findIndex((client) => client.name === name);
+    const [dead] = cluster.clients.splice(at, 1);
+    if (!dead) return;
+    dead.die();
+    for (let i = this.#workers.length - 1; i >= 0; i--) {
+      if (this.#workers[i]?.client === dead) this.#workers.splice(i, 1);
+    }
+    const client = cluster.addClient(`k${this.#nextClient++}`);
+    void client.ready.then(() => this.#work(client));
+  }
+
+  #applied(server: number, index: number, data: Buffer): Buffer {
+    this.world.trace.note(`apply ${server} ${index}`, undefined);
+    this.#guard(() => this.#raft.applied(server, index, data));
+    return data;
+  }
+
+  /** What a checker finds ends the run, whoever is asking. */
+  #guard(check: () => void): void {
+    try {
+      check();
+    } catch (error) {
+      this.world.fail(error as Error);
+    }
+  }
+
+  #idle(): boolean {
+    return this.#workers.every((worker) => worker.idle);
+  }
+
+  async #wait(condition: () => boolean, ms: number, what: string): Promise<void> {
+    const { world } = this;
+    const deadline = world.time.now() + ms;
+    while (!condition()) {
+      if (world.time.now() >= deadline) {
+        throw new Error(`${what} within ${ms.toFixed(0)} ms; ${this.cluster.describe()}`);
+      }
+      await world.until(world.time.now() + 50);
+    }
+  }
+
+  /** Lets time pass until the promise is settled. */
+  async #settled(promise: Promise<unknown>, ms: number): Promise<void> {
+    let over = false;
+    const end = (): void => {
+      over = true;
+    };
+    promise.then(end, end);
+    await this.#wait(() => over, ms, 'an operation does not end');
+    await promise;
+  }
+
+  async #verify(deadline: number): Promise<void> {
+    const { world, cluster } = this;
+    const client = cluster.addClient('reader');
+    const left = (): number => deadline - world.time.now();
+    await this.#settled(client.ready, left());
+    const blocks = new BlocksWorker(client, 0, this.#writers, this.#blocks, cluster.shape.pgs);
+    await this.#settled(blocks.readAll(), left());
+    await this.#settled(new FilesWorker(client, this.#files).readAll(), left());
+    await this.#agree(() => Promise.resolve(statesDiffer(cluster)));
+    await this.#agree(() => replicasDiffer(cluster));
+    this.#linear('namespace', namespaceModel, this.#names.history.operations);
+    this.#names.registers.forEach((history, i) => {
+      this.#linear(`register ${i}`, registerModel, history.operations);
+    });
+  }
+
+  /** What is still written back may be on its way: the difference must go within a time. */
+  async #agree(difference: () => Promise<string | undefined>): Promise<void> {
+    const { world } = this;
+    const deadline = world.time.now() + AGREE_MAX_MS;
+    for (;;) {
+      const wrong = await difference();
+      if (wrong === undefined) return;
+      if (world.time.now() >= deadline) throw new Error(wrong);
+      await world.until(world.time.now() + 200);
+    }
+  }
+
+  #linear<S, I, O>(
+    what: string,
+    model: Parameters<typeof checkLinearizable<S, I, O>>[0],
+    history: readonly Operation<I, O>[],
+  ): void {
+    const { ok, longest, stuck } = checkLinearizable(model, history);
+    if (ok) return;
+    const text = (op: Operation<I, O>): string =>
+      `${op.client} ${op.call}-${op.end} ${JSON.stringify(op.input)} -> ${JSON.stringify(op.output)}`;
+    const before = longest.slice(-6).map(text).join('\n  ');
+    throw new Error(
+      `${what} is not linearizable; after\n  ${before}\ncannot follow\n  ${stuck.map(text).join('\n  ')}`,
+    );
+  }
+
+  #result(): SimulationResult {
+    const { world, nemesis } = this;
+    const operations =
+      this.#names.history.operations.length +
+      this.#names.registers.reduce((sum, { operations: each }) => sum + each.length, 0);
+    return {
+      seed: world.seed,
+      hash: `${world.trace.hash}-${crc32c(Buffer.from(JSON.stringify([...nemesis.counts]))).toString(16)}`,
+      virtualMs: world.time.now(),
+      messages: world.network.messages,
+      operations: operations + this.#blocks.reads + this.#files.cells.reads,
+      elections: this.#raft.elections,
+      faults: [...nemesis.counts.values()].reduce((sum, count) => sum + count, 0),
+      faultKinds: Object.fromEntries(nemesis.counts),
+      reads: this.#blocks.reads + this.#files.cells.reads,
+      synced: this.#blocks.synced + this.#files.cells.synced,
+    };
+  }
+}

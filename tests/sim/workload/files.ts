@@ -1,0 +1,220 @@
+import { HoldfastError } from '../../../proto/errors.js';
+import { ROOT_INO } from '../../../proto/types.js';
+import type { Cells } from '../checkers/cells.js';
+import { type ClientMachine, simCaller } from '../client.js';
+import { type Task, Worker } from './worker.js';
+
+const O_RDWR = 2;
+const O_EXCL = 0o200;
+const CELLS = 10;
+const CELL_BYTES = 8;
+/** The cells of a file lie in three chunks. */
+const CELL_STRIDE_BYTES = 2300;
+const FILE_BYTES = CELLS * CELL_STRIDE_BYTES;
+const MODE = 0o644;
+
+interface Written {
+  number: number;
+  cuts: number;
+}
+
+/** What every worker may know of the files of all. */
+export class Files {
+  readonly names: string[] = [];
+  nextTemporary = 1;
+  readonly cells: Cells;
+
+  constructor(cells: Cells) {
+    this.cells = cells;
+  }
+}
+
+/** A program that writes one file through the file system, syncs it now and then, and reads those of others. */
+export class FilesWorker extends Worker {
+  readonly #files: Files;
+  readonly #name: string;
+  #ino = 0;
+  #handle = 0;
+  /** What this program wrote last, where nothing went wrong since; with the number of power cuts before it. */
+  readonly #written = new Map<number, Written>();
+
+  constructor(client: ClientMachine, files: Files) {
+    super(client, 150);
+    this.#files = files;
+    this.#name = `file-${client.name}`;
+  }
+
+  protected next(): Task {
+    const { prng } = this;
+    if (this.#handle === 0) return () => this.#open();
+    const kind = prng.int(20);
+    if (kind < 8) return () => this.#write();
+    if (kind < 11) return () => this.#sync();
+    if (kind < 12) return () => this.#reopen();
+    if (kind < 14) return () => this.#readOwn();
+    if (kind < 15) return () => this.#truncate();
+    if (kind < 16) return () => this.#temporary();
+    const { names } = this.#files;
+    const other = names[prng.int(names.length)];
+    return other ? () => this.readFile(other) : () => this.#write();
+  }
+
+  #cell(index: number, name = this.#name): string {
+    return `${name}/${index}`;
+  }
+
+  async #open(): Promise<void> {
+    const { fs } = this.client;
+    const reply = await fs.create(simCaller(), ROOT_INO, Buffer.from(this.#name), MODE, O_RDWR, 0);
+    this.#handle = reply.handle;
+    this.#ino = reply.entry.attr.ino;
+    if (!this.#files.names.includes(this.#name)) this.#files.names.push(this.#name);
+  }
+
+  /** Disk full and failed writes are reported and lose what was not synced; everything else ends the run. */
+  async #tolerant(call: () => Promise<void>): Promise<void> {
+    try {
+      await call();
+    } catch (error) {
+      if (!(error instanceof HoldfastError) || !['ENOSPC', 'EIO'].includes(error.errorName)) throw error;
+      this.client.world.trace.note(`${this.#name} ${error.errorName}`, undefined);
+      this.#written.clear();
+    }
+  }
+
+  #write(): Promise<void> {
+    const { prng, client } = this;
+    return this.#tolerant(async () => {
+      for (let count = 1 + prng.int(3); count > 0; count--) {
+        const index = prng.int(CELLS);
+        const number = this.#files.cells.issue(this.#cell(index));
+        this.#written.delete(index);
+        const data = Buffer.alloc(CELL_BYTES);
+        data.writeUInt32LE(number, 0);
+        data.writeUInt32LE(~number >>> 0, 4);
+        const offset = index * CELL_STRIDE_BYTES;
+        const request = { handle: this.#handle, offset, data, fromCache: false, killPriv: false, flags: 0 };
+        this.note(() => `${this.#cell(index)} = ${number}`);
+        await client.fs.write(simCaller(), this.#ino, request);
+        this.#written.set(index, { number, cuts: this.#files.cells.cuts });
+      }
+    });
+  }
+
+  #sync(): Promise<void> {
+    return this.#tolerant(async () => {
+      const written = [...this.#written];
+      this.note(() => `fsync ${this.#name} ${JSON.stringify(written)}`);
+      await this.client.fs.fsync(simCaller(), this.#ino, this.#handle, false);
+      // Known gap: what was written back without a sync, and lost with the power of all its replicas before this sync,
+      // is not missed by it.
+      for (const [index, { number, cuts }] of written) {
+        if (cuts === this.#files.cells.cuts) this.#files.cells.durable(this.#cell(index), number);
+      }
+      this.note(() => `synced ${this.#name}`);
+    });
+  }
+
+  /** Closes and opens again: what is closed is there for all. */
+  #reopen(): Promise<void> {
+    return this.#tolerant(async () => {
+      const { fs } = this.client;
+      const written = [...this.#written];
+      const handle = this.#handle;
+      this.#handle = 0;
+      try {
+        await fs.flush(simCaller(), this.#ino, handle, 0n);
+        for (const [index, { number, cuts }] of written) {
+          this.#files.cells.acknowledged(this.#cell(index), number, cuts);
+        }
+      } finally {
+        await fs.release(this.#ino, handle, 0);
+      }
+    });
+  }
+
+  #readOwn(): Promise<void> {
+    return this.#tolerant(async () => {
+      const data = await this.#read(this.#ino, this.#handle);
+      for (const [index, { number, cuts }] of this.#written) {
+        if (cuts !== this.#files.cells.cuts) continue;
+        const found = data.readUInt32LE(index * CELL_STRIDE_BYTES);
+        const floor = this.#files.cells.floor(this.#cell(index));
+        // A truncate empties a cell under a number of its own.
+        floor.visible = Math.max(floor.visible, number);
+        const wrong = this.#files.cells.check(this.#cell(index), found, floor);
+        if (found !== number && wrong) throw new Error(`${this.client.name} reads its own file: ${wrong}`);
+      }
+    });
+  }
+
+  #truncate(): Promise<void> {
+    const { prng, client } = this;
+    return this.#tolerant(async () => {
+      const from = prng.int(CELLS);
+      const emptied: [number, number][] = [];
+      for (let index = from; index < CELLS; index++) {
+        this.#written.delete(index);
+        emptied.push([index, this.#files.cells.empty(this.#cell(index))]);
+      }
+      const size = from * CELL_STRIDE_BYTES;
+      this.note(() => `truncate ${this.#name} from cell ${from}`);
+      await client.fs.setattr(simCaller(), this.#ino, { size, handle: this.#handle });
+      for (const [index, number] of emptied) this.#files.cells.durable(this.#cell(index), number);
+    });
+  }
+
+  /** A file without a name lives until it is closed. */
+  #temporary(): Promise<void> {
+    const { client, prng } = this;
+    const { fs } = client;
+    return this.#tolerant(async () => {
+      const name = Buffer.from(`tmp-${this.#files.nextTemporary++}`);
+      const flags = O_RDWR | O_EXCL;
+      const { entry, handle } = await fs.create(simCaller(), ROOT_INO, name, MODE, flags, 0);
+      const { ino } = entry.attr;
+      const data = Buffer.alloc(64, prng.int(255) + 1);
+      try {
+        const request = { handle, offset: 0, data, fromCache: false, killPriv: false, flags: 0 };
+        await fs.write(simCaller(), ino, request);
+        await fs.fsync(simCaller(), ino, handle, false);
+        await fs.unlink(simCaller(), ROOT_INO, name);
+        await new Promise<void>((resolve) => client.process.clock.after(prng.float() * 1500, resolve));
+        const found = Buffer.concat(await fs.read(simCaller(), ino, handle, 0, data.length));
+        if (!found.equals(data)) throw new Error(`${client.name}: an open file without a name lost its data`);
+      } finally {
+        await fs.release(ino, handle, 0);
+      }
+    });
+  }
+
+  async #read(ino: number, handle: number): Promise<Buffer> {
+    const data = Buffer.alloc(FILE_BYTES);
+    Buffer.concat(await this.client.fs.read(simCaller(), ino, handle, 0, FILE_BYTES)).copy(data);
+    return data;
+  }
+
+  /** Opens a file and reads all of it: everything that was closed or synced before the open is there. */
+  async readFile(name: string): Promise<void> {
+    const { fs, world } = this.client;
+    const floors = Array.from({ length: CELLS }, (_, index) =>
+      this.#files.cells.floor(this.#cell(index, name)),
+    );
+    const { attr } = await fs.lookup(simCaller(), ROOT_INO, Buffer.from(name));
+    const { handle } = await fs.open(simCaller(), attr.ino, 0);
+    const data = await this.#read(attr.ino, handle);
+    await fs.release(attr.ino, handle, 0);
+    floors.forEach((floor, index) => {
+      const at = index * CELL_STRIDE_BYTES;
+      const found = data.readUInt32LE(at);
+      const torn = found !== 0 && data.readUInt32LE(at + 4) !== ~found >>> 0;
+      const cell = this.#cell(index, name);
+      const wrong = torn ? `cell ${cell} is torn` : this.#files.cells.check(cell, found, floor);
+      if (wrong) world.fail(new Error(`${this.client.name} reads ${name}: ${wrong}`));
+    });
+  }
+
+  async readAll(): Promise<void> {
+    for (const name of this.#files.names) await this.readFile(name);
+  }
+}
