@@ -13,6 +13,7 @@ import {
 import type { ClusterStatus } from '../../../cli/cluster-status.js';
 import { PROCESS_FLAGS } from '../../../cli/process-flags.js';
 import { serverSpecs } from '../../../cli/up-plan.js';
+import { systemClock, type Timer } from '../../../common/clock.js';
 import {
   type CommandResult,
   eventually,
@@ -21,6 +22,7 @@ import {
   run,
   temporaryDirectory,
 } from '../../cluster/support/cluster.js';
+import { ImageDisk } from './image-disk.js';
 import { monotonicMs } from './monotonic.js';
 import { TestNetwork } from './network.js';
 
@@ -41,6 +43,8 @@ export interface LabOptions {
   metaservers?: number;
   chunkservers?: number;
   clients?: number;
+  /** Every server gets a disk of its own of this size, one that can lose its power. */
+  diskMib?: number;
   /** Further flags of each chunkserver. */
   chunkserverFlags?: string[];
 }
@@ -61,6 +65,7 @@ export class Lab {
   readonly #options: LabOptions;
   readonly #processes = new Map<string, Process>();
   readonly #paused = new Set<string>();
+  readonly #disks = new Map<string, ImageDisk>();
   #watch: ChildProcess | undefined;
   #status: { asked: number; status: ClusterStatus | undefined } | undefined;
 
@@ -95,9 +100,10 @@ export class Lab {
   async open(): Promise<void> {
     this.network.open();
     for (const dir of ['log', ...this.servers]) mkdirSync(join(this.data, dir), { recursive: true });
+    if (this.#options.diskMib !== undefined) this.#makeDisks(this.#options.diskMib);
     await writeClusterFile(this.clusterFile, this.#cluster);
     this.#startWatch();
-    for (const server of this.servers) this.start(server);
+    this.startAll();
     await this.waitHealthy(START_TIMEOUT_MS);
     for (const client of this.clients) await this.mount(client);
   }
@@ -113,10 +119,20 @@ export class Lab {
 
   /** Starts a server that does not run. */
   start(server: string): void {
-    const spec = serverSpecs(this.#cluster, this.data).find((one) => one.name === server);
+    const spec = serverSpecs(this.#cluster, { dataDir: this.data }).find((one) => one.name === server);
     if (!spec) throw new Error(`no server ${server}`);
     const extra = server.startsWith('chunkserver') ? (this.#options.chunkserverFlags ?? []) : [];
     this.#spawn(server, server, [...spec.args, ...extra]);
+  }
+
+  /** Starts every server that does not run. */
+  startAll(): void {
+    for (const server of this.servers) if (!this.alive(server)) this.start(server);
+  }
+
+  /** kill -9 of all servers at once. */
+  async killAll(): Promise<void> {
+    await Promise.all(this.servers.filter((one) => this.alive(one)).map((server) => this.kill(server)));
   }
 
   /** Mounts on a client's host; returns when the mount stands. */
@@ -180,6 +196,35 @@ export class Lab {
   /** SIGCONT. */
   resume(name: string): void {
     if (this.#paused.delete(name) && this.alive(name)) process.kill(this.pid(name), 'SIGCONT');
+  }
+
+  /** SIGTERM; resolves when it has ended. */
+  async stop(name: string): Promise<void> {
+    process.kill(this.pid(name), 'SIGTERM');
+    await this.#ended(name);
+  }
+
+  /** Lets a process run for a part of the time only, until the returned function is called. */
+  stutter(name: string, runMs: number, pauseMs: number): () => void {
+    let timer: Timer | undefined;
+    const step = (pausing: boolean): void => {
+      if (!this.alive(name)) return;
+      if (pausing) this.pause(name);
+      else this.resume(name);
+      timer = systemClock.after(pausing ? pauseMs : runMs, () => step(!pausing));
+    };
+    step(true);
+    return () => {
+      timer?.cancel();
+      this.resume(name);
+    };
+  }
+
+  /** The disk of a server of its own, when the lab has such (`diskMib`). */
+  disk(server: string): ImageDisk {
+    const disk = this.#disks.get(server);
+    if (!disk) throw new Error(`${server} has no disk of its own`);
+    return disk;
   }
 
   /** Everything on a server's disk is gone; it must not run. */
@@ -266,9 +311,18 @@ export class Lab {
     for (const dir of this.clients.map((client) => this.mountPoint(client))) abortMounts(dir);
     for (const name of this.running()) process.kill(this.pid(name), 'SIGKILL');
     for (const name of this.#processes.keys()) await this.#ended(name).catch(() => undefined);
+    for (const disk of this.#disks.values()) disk.destroy();
     for (const mount of mountsBelow(this.root)) spawnSync('umount', ['-l', mount]);
     this.network.close();
     rmSync(this.root, { recursive: true, force: true });
+  }
+
+  #makeDisks(sizeMib: number): void {
+    for (const server of this.servers) {
+      const disk = new ImageDisk(this.dataDir(server));
+      this.#disks.set(server, disk);
+      disk.create(sizeMib);
+    }
   }
 
   #spawn(name: string, host: string, args: string[]): void {

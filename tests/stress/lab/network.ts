@@ -74,22 +74,22 @@ export class TestNetwork {
     return enter(this.#namespace(host));
   }
 
-  /** From now on nothing of what `from` sends reaches `to`. */
-  cut(from: string, to: string): void {
-    const rule = `from ${this.address(from)} to ${this.address(to)} blackhole`;
-    if (this.#cuts.has(rule)) return;
-    ipBatch(['-n', this.#namespace('router')], [`rule add ${rule}`]);
-    this.#cuts.add(rule);
+  /** From now on nothing of what one of `from` sends reaches one of `to`; a host always reaches itself. */
+  cut(from: string[], to: string[]): void {
+    const pairs = from.flatMap((a) => to.filter((b) => b !== a).map((b) => [a, b] as [string, string]));
+    const rules = pairs
+      .map(([a, b]) => `from ${this.address(a)} to ${this.address(b)} blackhole`)
+      .filter((rule) => !this.#cuts.has(rule));
+    if (rules.length === 0) return;
+    const lines = rules.map((rule) => `rule add ${rule}`);
+    ipBatch(['-n', this.#namespace('router')], lines);
+    for (const rule of rules) this.#cuts.add(rule);
   }
 
   /** Cuts every pair of the two groups, in both directions. */
   part(one: string[], other: string[]): void {
-    for (const a of one)
-      for (const b of other) {
-        if (a === b) continue;
-        this.cut(a, b);
-        this.cut(b, a);
-      }
+    this.cut(one, other);
+    this.cut(other, one);
   }
 
   /** Every cut ends. */
