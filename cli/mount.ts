@@ -14,6 +14,12 @@ import {
   parseChoice,
   selectCluster,
 } from './cluster-options.js';
+import {
+  MOUNT_OPTION_NAMES,
+  type MountOptions,
+  NO_MOUNT_OPTIONS,
+  parseMountOptions,
+} from './mount-options.js';
 import { registerMount, unregisterMount } from './mount-registry.js';
 import { CliError, oneLine, printJson, printLine } from './output.js';
 import { PROCESS_FLAGS } from './process-flags.js';
@@ -24,6 +30,7 @@ interface MountFlags extends ClusterSelection {
   foreground?: boolean;
   binding: BindingChoice;
   readOnly?: boolean;
+  options: MountOptions;
   logLevel: LogLevel;
   json?: boolean;
 }
@@ -54,6 +61,12 @@ export function mountCommand(): Command {
     )
     .option('--read-only', 'refuse every change')
     .option(
+      '-o, --options <list>',
+      `options as of mount(8), separated by commas: ${MOUNT_OPTION_NAMES.join(', ')}`,
+      parseMountOptions,
+      NO_MOUNT_OPTIONS,
+    )
+    .option(
       '--log-level <level>',
       LOG_LEVELS.join(', '),
       parseChoice('--log-level', LOG_LEVELS),
@@ -79,7 +92,9 @@ async function mountHere(mountPoint: string, flags: MountFlags): Promise<void> {
         metaservers: addresses,
         binding: flags.binding,
         fsName: 'holdfast',
-        readOnly: flags.readOnly ?? false,
+        readOnly: (flags.readOnly ?? false) || flags.options.readOnly,
+        noAtime: flags.options.noAtime,
+        kernelOptions: flags.options.kernel,
         ...(file && { clusterId: file.clusterId }),
       },
       deps,

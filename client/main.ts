@@ -30,6 +30,10 @@ export interface RunMountOptions {
   clusterId?: string;
   binding: BindingChoice;
   readOnly?: boolean;
+  /** Reads set no access time; otherwise as with relatime (mount(8)). */
+  noAtime?: boolean;
+  /** Further options of mount(8) that the kernel applies: nosuid, nodev, noexec and the like. */
+  kernelOptions?: readonly string[];
   /** Other users may use the mount; default true. */
   allowOther?: boolean;
   /** Calls fail with ETIMEDOUT after so long instead of waiting for the cluster. */
@@ -89,12 +93,27 @@ export async function runMount(options: RunMountOptions, deps: RunMountDeps): Pr
   const chunks = new ChunkIo({ clock, log, prng, view, connections, softTimeoutMs });
   const readOnly = options.readOnly ?? false;
   const destroyTimeoutMs = UNMOUNT_FLUSH_TIMEOUT_MS;
-  const fs = new HoldfastFs({ meta: session, chunks, clock, log, limits, readOnly, destroyTimeoutMs });
+  const noAtime = options.noAtime ?? false;
+  const fs = new HoldfastFs({
+    meta: session,
+    chunks,
+    clock,
+    log,
+    limits,
+    readOnly,
+    noAtime,
+    destroyTimeoutMs,
+  });
 
-  const { mountPoint, fsName, binding, allowOther = true } = options;
+  const { mountPoint, fsName, binding, allowOther = true, kernelOptions = [] } = options;
   let mount: Mount;
   try {
-    mount = await mountFileSystem(fs, { mountPoint, fsName, allowOther, readOnly, binding }, log, clock);
+    mount = await mountFileSystem(
+      fs,
+      { mountPoint, fsName, allowOther, readOnly, binding, kernelOptions },
+      log,
+      clock,
+    );
   } catch (error) {
     await session.close(SESSION_CLOSE_TIMEOUT_MS);
     throw error;

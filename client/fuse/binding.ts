@@ -264,6 +264,8 @@ export interface MountOptions {
   /** Other users may use the mount (kernel: as root always). */
   allowOther: boolean;
   readOnly?: boolean;
+  /** nosuid, nodev, noexec and others that the kernel applies by itself. */
+  kernelOptions?: readonly string[];
   /** Threads parked in read(/dev/fuse), 1..8. */
   readers?: number;
 }

@@ -28,6 +28,10 @@ const SEEK_DATA = 3;
 const SEEK_HOLE = 4;
 /** Holes are written as zeros in pieces of this size. */
 const ZERO_PIECE_BYTES = 1024 * 1024;
+/** One call copies so much at most, in pieces: a longer copy can be interrupted between calls. */
+const COPY_BYTES_MAX = 128 * 1024 * 1024;
+const COPY_PIECE_BYTES = 1024 * 1024;
+const NO_NAME = Buffer.alloc(0);
 
 /** Calls on open files and their contents. */
 export class FileCalls {
@@ -51,6 +55,8 @@ export class FileCalls {
       if (!isRegular(attr)) throw new HoldfastError('EINVAL', 'only regular files are opened here');
       file = files.acquire(attr, false);
       const caching = await this.#context.opened(attr);
+      // The kernel answers reads from pages that it keeps: there will be no other sign of them.
+      if (!writable && caching.keepCache) await this.#countRead(file);
       if ((flags & O_TRUNC) !== 0 && writable) {
         await this.#truncate(file, 0, { killPriv }, caller.signal);
         if (killPriv && hasPriv(attr.mode)) await this.#privKilled(ino);
@@ -107,6 +113,8 @@ export class FileCalls {
   read(caller: Caller, handle: number, offset: number, size: number): Promise<Buffer[]> {
     const { file, stream } = this.#context.files.handle(handle);
     const { signal } = caller;
+    const { atimes } = this.#context.files;
+    atimes?.read(atimes.view(file.view()));
     return interruptible(this.#reader.read(file, stream, offset, size, signal), signal);
   }
 
@@ -161,6 +169,7 @@ export class FileCalls {
     const { files } = this.#context;
     const file = files.get(ino);
     const { size, ...rest } = wireChange(change);
+    if (rest.atime || rest.atimeNow) files.atimes?.forget(ino);
     if (size !== undefined) {
       if (size > FILE_SIZE_MAX_BYTES) throw new HoldfastError('EFBIG');
       if (file) return this.#truncate(file, size, rest, caller.signal);
@@ -200,6 +209,84 @@ export class FileCalls {
     if (whence !== SEEK_DATA && whence !== SEEK_HOLE) throw new HoldfastError('EINVAL');
     if (offset < 0 || offset >= file.size) throw new HoldfastError('ENXIO');
     return whence === SEEK_DATA ? offset : file.size;
+  }
+
+  /** The kernel goes on believing the access time that it has cached. */
+  async #countRead(file: FileData): Promise<void> {
+    const { files, notifier, log } = this.#context;
+    const { atimes } = files;
+    const seen = atimes?.view(file.view());
+    if (!atimes || !seen || !atimes.due(seen)) return;
+    atimes.read(seen);
+    await notifier
+      ?.invalidateInode(file.ino, -1, 0)
+      .catch((error: unknown) => log.warn({ ino: file.ino, err: error }, 'invalidation failed'));
+  }
+
+  /** open(2) with O_TMPFILE. */
+  async tmpfile(
+    caller: Caller,
+    parent: number,
+    mode: number,
+    flags: number,
+    umask: number,
+  ): Promise<CreateReply> {
+    const { meta, files, inodes } = this.#context;
+    const { uid, gid } = caller;
+    const bits = { mode: S_IFREG | (masked(mode, umask) & 0o7777), askedMode: mode & 0o7777 };
+    const value = {
+      parent,
+      name: NO_NAME,
+      uid,
+      gid,
+      rdev: 0,
+      target: NO_NAME,
+      existingOk: false,
+      open: true,
+      unnamed: true,
+    };
+    const reply = await this.#context.mutate(
+      { $case: 'makeNode', value: { ...value, ...bits } },
+      caller.signal,
+    );
+    const attr = attrOf(reply.result);
+    meta.retainOpen(attr.ino);
+    inodes.learn(attr, inodes.stamp(), true);
+    inodes.tell(attr);
+    const file = files.acquire(attr, true);
+    return { entry: this.#context.entry(attr), handle: files.open(file, flags) };
+  }
+
+  /**
+   * copy_file_range(2), through this process. The kernel has checked that ranges of one file do not overlap, and has
+   * written back its pages. @returns bytes copied, fewer than asked for at the end of the source and for long ranges
+   */
+  async copyFileRange(
+    caller: Caller,
+    from: { handle: number; offset: number },
+    to: { ino: number; handle: number; offset: number },
+    length: number,
+  ): Promise<number> {
+    const { files } = this.#context;
+    const { flags } = files.handle(to.handle);
+    const stop = Math.min(length, COPY_BYTES_MAX);
+    let done = 0;
+    while (done < stop) {
+      const size = Math.min(COPY_PIECE_BYTES, stop - done);
+      const parts = await this.read(caller, from.handle, from.offset + done, size);
+      const data = parts.length === 1 ? (parts[0] as Buffer) : Buffer.concat(parts);
+      if (data.length === 0) break;
+      const request = {
+        handle: to.handle,
+        offset: to.offset + done,
+        data,
+        fromCache: false,
+        killPriv: false,
+      };
+      done += await this.write(caller, to.ino, { ...request, flags: flags & ~O_APPEND });
+      if (data.length < size) break;
+    }
+    return done;
   }
 
   #truncate(file: FileData, size: number, rest: Partial<SetAttr>, signal: AbortSignal): Promise<Attr> {

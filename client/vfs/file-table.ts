@@ -3,6 +3,7 @@ import { HoldfastError } from '../../proto/errors.js';
 import type { Attr } from '../../proto/gen/meta.js';
 import { type DataDeps, type ErrorMark, FileData } from '../data/file-data.js';
 import { newReadStream, type ReadStream } from '../data/reader.js';
+import type { Atimes } from './atimes.js';
 
 export const O_ACCMODE = 3;
 export const O_RDONLY = 0;
@@ -29,7 +30,11 @@ export class FileTable {
   readonly #handles = new Map<number, OpenFile>();
   #nextHandle = 1;
 
-  constructor(deps: DataDeps) {
+  /** @param atimes absent: reads set no access time */
+  constructor(
+    deps: DataDeps,
+    readonly atimes?: Atimes,
+  ) {
     this.#deps = deps;
   }
 
@@ -45,9 +50,9 @@ export class FileTable {
   /** Attributes from the server, with what was written here laid over them. */
   view(attr: Attr): Attr {
     const file = this.get(attr.ino);
-    if (!file) return attr;
-    file.applyAttr(attr, false);
-    return file.view();
+    file?.applyAttr(attr, false);
+    const seen = file ? file.view() : attr;
+    return this.atimes?.view(seen) ?? seen;
   }
 
   /** @param isNew made here just now */

@@ -21,6 +21,7 @@ import type {
   WriteRequest,
 } from '../fuse/binding.js';
 import { attrOf, type MetaApi, resultOf } from '../meta/api.js';
+import { Atimes } from './atimes.js';
 import { VfsContext } from './context.js';
 import { DirectoryStream } from './directory.js';
 import { FileCalls } from './file-calls.js';
@@ -38,6 +39,8 @@ export interface VfsParts {
   log: Logger;
   limits: DataLimits;
   readOnly: boolean;
+  /** Reads set no access time. */
+  noAtime?: boolean;
   /** What is dirty when the mount goes away is written back within this time, or lost and logged. */
   destroyTimeoutMs: number;
 }
@@ -62,7 +65,12 @@ export class HoldfastFs implements FileSystem {
     });
     this.#flusher = new Flusher(clock, limits);
     const commits = commitApi(meta, inodes);
-    const files = new FileTable({ clock, log, chunks, meta: commits, flusher: this.#flusher, blocks });
+    const atimes =
+      readOnly || parts.noAtime
+        ? undefined
+        : new Atimes(clock, (list) => meta.mutate({ $case: 'setAtimes', value: { atimes: list } }));
+    const data = { clock, log, chunks, meta: commits, flusher: this.#flusher, blocks };
+    const files = new FileTable(data, atimes);
     this.#context = new VfsContext({ meta, inodes, files, clock, log, readOnly });
     this.#names = new NameCalls(this.#context);
     this.#fileCalls = new FileCalls(this.#context, new FileReader(chunks, blocks, limits));
@@ -83,7 +91,10 @@ export class HoldfastFs implements FileSystem {
   async destroy(): Promise<void> {
     const { clock, log } = this.#context;
     const pending = [...this.#flusher.sources];
-    const flushed = Promise.all(pending.map((source) => this.#context.files.get(source.ino)?.flush()));
+    const flushed = Promise.all([
+      ...pending.map((source) => this.#context.files.get(source.ino)?.flush()),
+      this.#context.files.atimes?.flush(),
+    ]);
     let late = false;
     await new Promise<void>((resolve) => {
       const timer = clock.after(this.#destroyTimeoutMs, () => {
@@ -233,7 +244,14 @@ export class HoldfastFs implements FileSystem {
       stream = this.#directories.get(this.#nextDirectory - 1) as DirectoryStream;
       this.#directories.delete(this.#nextDirectory - 1);
     }
+    if (cookie === 0) this.#countListing(ino);
     return stream.read(cookie, maxEntries, plus, caller.signal);
+  }
+
+  #countListing(ino: number): void {
+    const { files, inodes } = this.#context;
+    const attr = inodes.last(ino);
+    if (attr) files.atimes?.read(files.view(attr));
   }
 
   async releasedir(_ino: number, handle: number): Promise<void> {
@@ -278,6 +296,19 @@ export class HoldfastFs implements FileSystem {
 
   removexattr(caller: Caller, ino: number, name: Buffer): Promise<void> {
     return this.#xattrs.remove(caller, ino, name);
+  }
+
+  tmpfile(caller: Caller, parent: number, mode: number, flags: number, umask: number): Promise<CreateReply> {
+    return this.#fileCalls.tmpfile(caller, parent, mode, flags, umask);
+  }
+
+  copyFileRange(
+    caller: Caller,
+    from: { ino: number; handle: number; offset: number },
+    to: { ino: number; handle: number; offset: number },
+    length: number,
+  ): Promise<number> {
+    return this.#fileCalls.copyFileRange(caller, from, to, length);
   }
 
   fallocate(

@@ -34,7 +34,8 @@ export function footprintOf(ops: readonly NonNullable<Mutation['op']>[]): Footpr
 function footprintOfOne(op: NonNullable<Mutation['op']>): Footprint | undefined {
   switch (op.$case) {
     case 'makeNode': {
-      const { parent, name, existingOk } = op.value;
+      const { parent, name, existingOk, unnamed } = op.value;
+      if (unnamed) return undefined;
       return { inos: [parent], places: [{ parent, name }], existingOk };
     }
     case 'link': {
@@ -59,6 +60,7 @@ function footprintOfOne(op: NonNullable<Mutation['op']>): Footprint | undefined 
       return { inos: [op.value.ino], places: [], existingOk: false };
     case 'closeSession':
     case 'reserveInodes':
+    case 'setAtimes':
       return undefined;
     default:
       return unreachable(op);

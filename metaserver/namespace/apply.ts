@@ -9,7 +9,7 @@ import {
 } from '../../proto/gen/meta.js';
 import type { Batch } from './batch.js';
 import type { ClusterState } from './cluster-state.js';
-import { checkTime, commitWrite, setAttr } from './files.js';
+import { checkTime, commitWrite, setAtimes, setAttr } from './files.js';
 import { reclaimDone } from './reclaim.js';
 import { rename } from './rename.js';
 import { repairRecords } from './repair.js';
@@ -133,6 +133,8 @@ function mutate(
       return setXattr(batch, op.value);
     case 'removeXattr':
       return removeXattr(batch, op.value);
+    case 'setAtimes':
+      return setAtimes(batch, op.value);
     default:
       return unreachable(op);
   }

@@ -77,6 +77,7 @@ export class ClusterState {
       entries: 0,
       xattrBytes: 0,
       xattrKinds: 0,
+      unnamed: false,
     });
     return true;
   }

@@ -1,5 +1,5 @@
 import { HoldfastError } from '../../proto/errors.js';
-import type { CommitWrite, MutationReply, SetAttr, Time } from '../../proto/gen/meta.js';
+import type { CommitWrite, MutationReply, SetAtimes, SetAttr, Time } from '../../proto/gen/meta.js';
 import {
   BLOCK_SIZE_BYTES,
   FILE_SIZE_MAX_BYTES,
@@ -11,7 +11,7 @@ import {
 import type { Batch } from './batch.js';
 import { type Inode, isDirectory, isRegular } from './inode-codec.js';
 import { addTruncate, checkTruncates, growOrphan } from './reclaim.js';
-import { attrReply } from './replies.js';
+import { attrReply, okReply } from './replies.js';
 import { chmodAccessAcl, dropCapability } from './xattr.js';
 
 const PERMISSION_BITS = 0o7777;
@@ -99,6 +99,17 @@ export function commitWrite(batch: Batch, op: CommitWrite): MutationReply {
   // The writer has shown this ctime already; another change made meanwhile must not be hidden by it.
   if (op.ctime) inode.ctime = later(before, op.ctime);
   return attrReply(inode);
+}
+
+/** Access times move forward alone, and do not count as a change. */
+export function setAtimes(batch: Batch, op: SetAtimes): MutationReply {
+  for (const { ino, atime } of op.atimes) {
+    const inode = batch.find(ino);
+    if (!inode || !atime || atime.nsec >= NSEC_PER_SEC) continue;
+    inode.atime = later(inode.atime, atime);
+    batch.keep(inode);
+  }
+  return okReply();
 }
 
 function later(a: Time, b: Time): Time {

@@ -29,6 +29,8 @@ export interface Inode {
   xattrBytes: number;
   /** Bits HAS_ACCESS_ACL, HAS_DEFAULT_ACL, HAS_CAPABILITY. */
   xattrKinds: number;
+  /** Made without a name (O_TMPFILE), and never had one: it may get one. */
+  unnamed: boolean;
 }
 
 export function isDirectory(inode: Inode): boolean {
@@ -73,6 +75,7 @@ export function attrOf(inode: Inode): Attr {
 //   DEVICE     u32 rdev
 //   XATTRS     u8 kinds, u24 bytes of names
 //   TRUNCATES  u8 count, count times (u32 seq, u64 from)
+//   UNNAMED    nothing
 // A time is i64 sec, u32 nsec.
 const INODE_VERSION = 1;
 const HAS_TIMES = 1;
@@ -81,6 +84,7 @@ const HAS_CONTENT = 4;
 const HAS_DEVICE = 8;
 const HAS_XATTRS = 16;
 const HAS_TRUNCATES = 32;
+const IS_UNNAMED = 64;
 const XATTR_KINDS_SHIFT = 24;
 const FIXED_BYTES = 40;
 const TIME_BYTES = 12;
@@ -96,7 +100,8 @@ export function encodeInode(inode: Inode): Buffer {
     (directory ? HAS_DIRECTORY : HAS_CONTENT) |
     (inode.rdev ? HAS_DEVICE : 0) |
     (inode.xattrBytes ? HAS_XATTRS : 0) |
-    (inode.truncates.length ? HAS_TRUNCATES : 0);
+    (inode.truncates.length ? HAS_TRUNCATES : 0) |
+    (inode.unnamed ? IS_UNNAMED : 0);
   const bytes = Buffer.allocUnsafe(MAX_BYTES + inode.truncates.length * TRUNCATE_BYTES);
   bytes[0] = INODE_VERSION;
   bytes[1] = flags;
@@ -159,6 +164,7 @@ export function decodeInode(ino: number, bytes: Buffer): Inode {
     entries: 0,
     xattrBytes: 0,
     xattrKinds: 0,
+    unnamed: (flags & IS_UNNAMED) !== 0,
   };
   let at = FIXED_BYTES;
   if (flags & HAS_TIMES) {

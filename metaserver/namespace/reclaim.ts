@@ -33,6 +33,12 @@ export function addOrphan(batch: Batch, inode: Inode): void {
   batch.counters.orphans++;
 }
 
+/** The orphan gets a name after all. */
+export function dropOrphan(batch: Batch, inode: Inode): void {
+  batch.txn.delete(reclaimKey(inode.ino, WHOLE_INODE));
+  batch.counters.orphans--;
+}
+
 /** Keeps the orphan record as long as the file is, when an open file without names grows. */
 export function growOrphan(batch: Batch, inode: Inode): void {
   const key = reclaimKey(inode.ino, WHOLE_INODE);

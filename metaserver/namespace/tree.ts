@@ -18,7 +18,7 @@ import type { Batch } from './batch.js';
 import { DIRECTORY_SIZE_BYTES, type Inode, isDirectory, isRegular } from './inode-codec.js';
 import { symlinkKey } from './keys.js';
 import { checkName, checkSticky, dots } from './names.js';
-import { addOrphan } from './reclaim.js';
+import { addOrphan, dropOrphan } from './reclaim.js';
 import { attrReply, okReply, withParents } from './replies.js';
 import { claimReserved } from './reserved.js';
 import { inheritAcls } from './xattr.js';
@@ -32,6 +32,7 @@ export function makeNode(batch: Batch, op: MakeNode, session: number): MutationR
   const type = op.mode & S_IFMT || S_IFREG;
   if (!KNOWN_TYPES.has(type)) throw new HoldfastError('EINVAL');
   const parent = batch.directory(op.parent);
+  if (op.unnamed) return makeUnnamed(batch, parent, op, type);
   checkName(op.name);
   if (dots(op.name)) throw new HoldfastError(op.existingOk ? 'EISDIR' : 'EEXIST');
   const existing = batch.dentry(parent.ino, op.name);
@@ -56,6 +57,19 @@ export function makeNode(batch: Batch, op: MakeNode, session: number): MutationR
   if (type === S_IFDIR) parent.nlink++;
   batch.touch(parent, true);
   return withParents(attrReply(inode, true), parent);
+}
+
+/** open(2) with O_TMPFILE: an orphan from the start, which lives while it is open or until it gets a name. */
+function makeUnnamed(batch: Batch, parent: Inode, op: MakeNode, type: number): MutationReply {
+  if (type !== S_IFREG) throw new HoldfastError('EINVAL');
+  if (batch.counters.nextIno > MAX_INO) throw new HoldfastError('ENOSPC');
+  const inode = newInode(batch, parent, op, type);
+  inode.nlink = 0;
+  inode.unnamed = true;
+  batch.add(inode);
+  inheritAcls(batch, parent, inode, op.askedMode ?? op.mode);
+  addOrphan(batch, inode);
+  return attrReply(inode, true);
 }
 
 function checkTarget(target: Buffer): void {
@@ -89,19 +103,22 @@ function newInode(batch: Batch, parent: Inode, op: MakeNode, type: number): Inod
     entries: 0,
     xattrBytes: 0,
     xattrKinds: 0,
+    unnamed: false,
   };
 }
 
-/** link(2). A file without any name cannot get one again: ENOENT. */
+/** link(2). A file that has lost its last name cannot get one again: ENOENT. */
 export function link(batch: Batch, op: Link): MutationReply {
   const inode = batch.inode(op.ino);
   const parent = batch.directory(op.parent);
   checkName(op.name);
   if (dots(op.name) || batch.dentry(parent.ino, op.name)) throw new HoldfastError('EEXIST');
   if (isDirectory(inode)) throw new HoldfastError('EPERM');
-  if (inode.nlink === 0) throw new HoldfastError('ENOENT');
+  if (inode.nlink === 0 && !inode.unnamed) throw new HoldfastError('ENOENT');
   if (inode.nlink >= LINK_MAX) throw new HoldfastError('EMLINK');
 
+  if (inode.unnamed) dropOrphan(batch, inode);
+  inode.unnamed = false;
   batch.putName(parent, op.name, inode.ino, inode.mode);
   inode.nlink++;
   batch.touch(inode);

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import type { Features } from './bench.js';
 
 /** What a mount of Holdfast offers. */
-export const MOUNT_FEATURES: Features = { xattrs: true, acls: true, linux: false, relatime: false };
+export const MOUNT_FEATURES: Features = { xattrs: true, acls: true, linux: false, relatime: true };
 
 /** Tries what its second argument names on the file of its first. */
 const PROBE = `

@@ -122,6 +122,7 @@ function mountArguments(options: KernelMountOptions): string[] {
     // Only the mounting user would reach it otherwise, not even root's daemons; permissions still apply.
     'allow_other',
     options.readOnly ? 'ro' : 'rw',
+    ...(options.kernelOptions ?? []),
   ];
   return [
     '-i',

@@ -33,6 +33,7 @@ export class TestMount {
       log: silentLogger,
       limits: dataLimits(),
       readOnly: options.readOnly ?? false,
+      noAtime: true,
       destroyTimeoutMs: 5_000,
     });
   }

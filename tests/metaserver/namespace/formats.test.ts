@@ -132,6 +132,7 @@ describe('namespace: durable formats', () => {
     entries: 0,
     xattrBytes: 0,
     xattrKinds: 0,
+    unnamed: false,
   };
 
   it('pins the plain inode', () => {
@@ -160,6 +161,7 @@ describe('namespace: durable formats', () => {
       {
         xattrBytes: 65_536,
         xattrKinds: 7,
+        unnamed: true,
         truncateSeq: 9,
         truncates: [
           { seq: 8, from: 1 },
