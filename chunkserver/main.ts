@@ -1,3 +1,4 @@
+import { readFileSync, statSync } from 'node:fs';
 import type { Clock } from '../common/clock.js';
 import { deferred } from '../common/deferred.js';
 import type { Logger } from '../common/logger.js';
@@ -24,6 +25,10 @@ export interface ChunkserverOptions {
   capacityLimitBytes?: number;
   /** Cap of what recovery reads from other servers, MB/s. */
   recoveryMbps: number;
+  /** From one scrub to the next, milliseconds; 0: never. Default: a week. */
+  scrubIntervalMs?: number;
+  /** What a scrub reads, MB/s. Default: 20. */
+  scrubMbps?: number;
 }
 
 export interface ChunkserverDeps {
@@ -38,6 +43,15 @@ export interface RunningChunkserver {
   close(): Promise<void>;
   /** Resolves when the server cannot go on (its disk failed, the cluster refuses it); it should be closed then. */
   fatal: Promise<Error>;
+}
+
+const DEFAULT_SCRUB_INTERVAL_MS = 7 * 24 * 3_600_000;
+const DEFAULT_SCRUB_MBPS = 20;
+const BYTES_PER_MB = 1_000_000;
+
+/** Tells file systems apart, within a machine and between machines. */
+function deviceOf(dir: string): string {
+  return `${readFileSync('/proc/sys/kernel/random/boot_id', 'latin1').trim()}/${statSync(dir).dev}`;
 }
 
 /** With a limit, segments are a part of it: the store keeps some of them free. */
@@ -89,6 +103,11 @@ export async function runChunkserver(
       clusterId,
       metaservers,
       recoveryMbps,
+      device: deviceOf(dataDir),
+      scrub: {
+        intervalMs: options.scrubIntervalMs ?? DEFAULT_SCRUB_INTERVAL_MS,
+        bytesPerSecond: (options.scrubMbps ?? DEFAULT_SCRUB_MBPS) * BYTES_PER_MB,
+      },
       domain: domain ?? `server-${id}`,
     };
     const opened = new ChunkService(settings, { store, clock, log, prng });

@@ -54,6 +54,13 @@ export async function runCheck(
   return { findings, summary };
 }
 
+/** One line for people. */
+export function describeFinding({ kind, text, pg, repaired, repairable }: CheckFinding): string {
+  const where = pg === undefined ? '' : `PG ${pg}: `;
+  const done = repaired ? ' (repaired)' : repairable ? '' : ' (no one right answer: not repaired)';
+  return `${kind}: ${where}${text}${done}`;
+}
+
 /** One line on standard error that is written over; nothing when that is no terminal. */
 class ProgressLine {
   readonly #live = process.stderr.isTTY === true;

@@ -21,10 +21,13 @@ interface ChunkserverFlags extends ClusterSelection {
   domain?: string;
   capacity?: number;
   recoveryMbps?: number;
+  scrubInterval: number;
+  scrubMbps: number;
   logLevel: LogLevel;
 }
 
 const MIB = 1024 * 1024;
+const MS_PER_HOUR = 3_600_000;
 
 /** `holdfast chunkserver`: one chunkserver in the foreground. */
 export function chunkserverCommand(): Command {
@@ -40,6 +43,13 @@ export function chunkserverCommand(): Command {
     .option('--domain <name>', 'failure domain; copies are spread over different ones (default: its own)')
     .option('--capacity <MiB>', 'use at most this much of the disk', parseInteger('--capacity', 16, 2 ** 40))
     .addOption(recoveryOption())
+    .option(
+      '--scrub-interval <hours>',
+      'read and verify everything this often; 0: never',
+      parseInteger('--scrub-interval', 0, 500),
+      168,
+    )
+    .option('--scrub-mbps <n>', 'what a scrub reads, MB/s', parseInteger('--scrub-mbps', 1, 100_000), 20)
     .option(
       '--log-level <level>',
       LOG_LEVELS.join(', '),
@@ -58,6 +68,8 @@ export function chunkserverCommand(): Command {
         port,
         dataDir: resolve(flags.dataDir),
         metaservers: addresses,
+        scrubIntervalMs: flags.scrubInterval * MS_PER_HOUR,
+        scrubMbps: flags.scrubMbps,
         recoveryMbps: flags.recoveryMbps ?? DEFAULT_RECOVERY_MBPS,
         ...(file && { clusterId: file.clusterId }),
         ...(flags.domain !== undefined && { domain: flags.domain }),

@@ -44,6 +44,9 @@ export interface ClusterStatus {
     pgsRecovering: number;
     pgsPrimary: number;
     recoveryLeftBytes: number;
+    /** Damaged or different copies of chunks since each server started. */
+    damageFound: number;
+    damageRepaired: number;
     recovery: RecoveryStatus;
   }[];
   /** Of all servers together. */
@@ -103,10 +106,11 @@ export function mergeStatus(
     .sort((a, b) => b.term - a.term)[0];
   const metaservers = mergeMetaservers(answers);
   const chunkservers = (leader?.chunkservers ?? []).map((one) => {
-    const { recoveryDoneBytes = 0, recoveryBytesPerSecond = 0, ...rest } = one;
+    const { recoveryDoneBytes = 0, recoveryBytesPerSecond = 0, scrub, ...rest } = one;
     const { pgsRecovering, recoveryLeftBytes } = one;
     const recovery = recoveryOf(pgsRecovering, recoveryDoneBytes, recoveryLeftBytes, recoveryBytesPerSecond);
-    return { ...rest, name: `chunkserver-${one.id}`, recovery };
+    const damage = { damageFound: scrub?.found ?? 0, damageRepaired: scrub?.repaired ?? 0 };
+    return { ...rest, ...damage, name: `chunkserver-${one.id}`, recovery };
   });
   const expected = expectedChunkservers || leader?.configuredChunkservers || 0;
   const pgs = countPgs(leader?.map);

@@ -1,11 +1,11 @@
 import { Command } from 'commander';
-import type { CheckFinding } from '../proto/gen/admin.js';
-import { runCheck } from './check-output.js';
+import { describeFinding, runCheck } from './check-output.js';
 import { addClusterOptions, type ClusterSelection, selectCluster } from './cluster-options.js';
-import { EXIT_FAILED, printJson, printLine } from './output.js';
+import { EXIT_FAILED, formatBytes, printJson, printLine } from './output.js';
 
 interface FsckFlags extends ClusterSelection {
   repair?: boolean;
+  quick?: boolean;
   json?: boolean;
 }
 
@@ -14,6 +14,7 @@ export function fsckCommand(): Command {
   const command = new Command('fsck')
     .description('check the whole file system while it is in use; exit code 0: sound, 1: damage is left')
     .option('--repair', 'repair what has one right answer')
+    .option('--quick', 'compare the versions of chunks only, without reading their contents')
     .option('--json', 'print one JSON object');
   return addClusterOptions(command).action(async (flags: FsckFlags) => {
     const { addresses } = await selectCluster(flags);
@@ -21,24 +22,21 @@ export function fsckCommand(): Command {
       repair: flags.repair ?? false,
       skipNamespace: false,
       skipData: false,
-      skipContents: false,
+      skipContents: flags.quick ?? false,
     };
     const { findings, summary } = await runCheck(addresses, request, (finding) => {
-      if (!flags.json) printLine(describe(finding));
+      if (!flags.json) printLine(describeFinding(finding));
     });
     const clean = summary.found === summary.repaired;
     if (flags.json) printJson({ clean, ...summary, findings });
     else {
-      const { inodes, names, found, repaired } = summary;
+      const { inodes, names, chunks, bytes, pgs, pgsSkipped, found, repaired } = summary;
       const verdict = found === 0 ? 'sound' : `${found} found, ${repaired} repaired`;
-      printLine(`${verdict}: ${inodes} inodes, ${names} names`);
+      printLine(
+        `${verdict}: ${inodes} inodes, ${names} names, ${chunks} chunks, ${formatBytes(bytes)} in all replicas of ${pgs} PGs`,
+      );
+      if (pgsSkipped > 0) printLine(`${pgsSkipped} of ${pgs} PGs were not compared on all in-sync replicas`);
     }
     if (!clean) process.exitCode = EXIT_FAILED;
   });
-}
-
-function describe({ kind, text, pg, repaired, repairable }: CheckFinding): string {
-  const where = pg === undefined ? '' : `PG ${pg}: `;
-  const done = repaired ? ' (repaired)' : repairable ? '' : ' (no one right answer: not repaired)';
-  return `${kind}: ${where}${text}${done}`;
 }

@@ -6,6 +6,7 @@ import { fsckCommand } from './fsck.js';
 import { metaserverCommand } from './metaserver.js';
 import { mountCommand } from './mount.js';
 import { CliError, EXIT_FAILED, EXIT_USAGE, oneLine } from './output.js';
+import { scrubCommand } from './scrub.js';
 import { startCommand, stopCommand } from './start-stop.js';
 import { statusCommand } from './status.js';
 import { umountCommand } from './umount.js';
@@ -20,6 +21,7 @@ function buildProgram(): Command {
     .addCommand(upCommand())
     .addCommand(statusCommand())
     .addCommand(fsckCommand())
+    .addCommand(scrubCommand())
     .addCommand(mountCommand())
     .addCommand(umountCommand())
     .addCommand(startCommand())

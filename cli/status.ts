@@ -66,6 +66,7 @@ function renderStatus(status: ClusterStatus): string {
     `PGs       ${pgs.inSync} of ${pgs.total} fully in-sync, ${pgs.recovering} recovering, ${pgs.unavailable} unavailable`,
     ...(status.recovery.pgs > 0 ? [`recovery  ${renderRecovery(status.recovery)}`] : []),
     `capacity  ${formatBytes(capacity.usedBytes)} used of ${formatBytes(capacity.totalBytes)}, ${capacity.inodesUsed} inodes`,
+    ...damageLine(status),
     '',
     formatTable([
       ['SERVER', 'ADDRESS', 'STATE', 'DETAIL'],
@@ -95,4 +96,12 @@ function renderStatus(status: ClusterStatus): string {
     lines.push('', formatTable([['MOUNT', 'SESSION', 'STATE', ''], ...rows]));
   }
   return lines.join('\n');
+}
+
+/** Shown once there was any. */
+function damageLine({ chunkservers }: ClusterStatus): string[] {
+  const sum = (field: 'damageFound' | 'damageRepaired'): number =>
+    chunkservers.reduce((total, one) => total + one[field], 0);
+  const found = sum('damageFound');
+  return found === 0 ? [] : [`damage    ${found} copies of chunks found, ${sum('damageRepaired')} repaired`];
 }

@@ -207,6 +207,11 @@ export class PgHost {
     if (core && request) this.#dispatch(core, { kind: 'request', request });
   }
 
+  /** Groups that this server leads now. */
+  led(): number[] {
+    return [...this.#cores.values()].filter((core) => core.active).map((core) => core.id);
+  }
+
   /** For the heartbeat: groups that are not plainly in-sync. */
   progress(): PgStatus[] {
     const statuses: PgStatus[] = [];

@@ -21,6 +21,7 @@ import { Peers } from './peers.js';
 import { PgHost } from './pg-host.js';
 import { RecoveryMeter } from './recovery-meter.js';
 import { routeFrame } from './route.js';
+import { Scrubber, type ScrubberOptions } from './scrubber.js';
 import { runTask } from './tasks.js';
 
 export interface ChunkServiceOptions {
@@ -34,6 +35,10 @@ export interface ChunkServiceOptions {
   metaservers: string[];
   domain: string;
   recoveryMbps: number;
+  /** Names the file system of the store; equal at servers that share it. Default: it is shared with nobody. */
+  device?: string;
+  /** Default: never. */
+  scrub?: ScrubberOptions;
 }
 
 export interface ChunkServiceDeps {
@@ -58,6 +63,7 @@ export class ChunkService {
   readonly #server: FrameServer;
   readonly #peers: Peers;
   readonly #heartbeat: HeartbeatClient;
+  readonly #scrubber: Scrubber;
   readonly #ticker: Timer;
   readonly #meter = new RecoveryMeter();
   readonly host: PgHost;
@@ -114,6 +120,12 @@ export class ChunkService {
       onDown: () => this.host.setRegistered(false),
       onRefused: (error) => this.fail(error),
     });
+    this.#scrubber = new Scrubber(options.scrub ?? { intervalMs: 0, bytesPerSecond: 1 }, {
+      ...{ clock, prng, log },
+      repair: this.host.repair,
+      led: () => this.host.led(),
+      page: (pg, request) => this.host.audit.page(pg, request),
+    });
     this.#ticker = clock.every(TICK_INTERVAL_MS, () => this.host.tick(), { weak: true });
   }
 
@@ -126,6 +138,7 @@ export class ChunkService {
   async start(): Promise<number> {
     this.#port = await this.#server.listen(this.#options.host, this.#options.port);
     this.#heartbeat.start();
+    this.#scrubber.start();
     return this.#port;
   }
 
@@ -136,6 +149,7 @@ export class ChunkService {
     this.#heartbeat.close();
     this.host.close();
     this.#ticker.cancel();
+    this.#scrubber.close();
     this.#peers.close();
     this.#server.close();
   }
@@ -161,7 +175,7 @@ export class ChunkService {
   }
 
   #status() {
-    const { liveBytes, capacityBytes, freeBytes } = this.#deps.store.usage();
+    const { liveBytes, capacityBytes, freeBytes, diskFreeBytes } = this.#deps.store.usage();
     const bytes = (value: number) => Math.max(0, Math.floor(value));
     const pgs = this.host.progress();
     const { doneBytes, leftBytes, bytesPerSecond } = this.#meter.sample(pgs, this.#deps.clock.now());
@@ -174,6 +188,9 @@ export class ChunkService {
       recoveryLeftBytes: bytes(leftBytes),
       recoveryBytesPerSecond: bytesPerSecond,
       mapVersion: this.host.map?.version ?? 0,
+      scrub: this.#scrubber.status(),
+      device: this.#options.device,
+      deviceFreeBytes: diskFreeBytes === undefined ? undefined : bytes(diskFreeBytes),
     };
   }
 

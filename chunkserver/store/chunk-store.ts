@@ -54,6 +54,8 @@ export interface Usage {
   capacityBytes: number;
   /** Capacity less live bytes; writes are refused with ENOSPC when it ends. */
   freeBytes: number;
+  /** Free on the file system, which other stores may share; absent: not known. */
+  diskFreeBytes?: number;
 }
 
 /** Chunk data of placement groups on one disk. All calls take effect in the order in which they are made. */

@@ -94,6 +94,7 @@ export class SpaceMeter {
   usage(liveBytes: number): Usage {
     if (this.pressed) this.refresh().catch(() => undefined);
     const capacityBytes = Math.max(liveBytes, this.logBytes + this.physicalFree - this.reserve);
-    return { liveBytes, capacityBytes, freeBytes: capacityBytes - liveBytes };
+    const diskFreeBytes = Math.max(0, this.diskFree - this.sinceRefresh - this.reserve);
+    return { liveBytes, capacityBytes, freeBytes: capacityBytes - liveBytes, diskFreeBytes };
   }
 }

@@ -5,6 +5,8 @@ import type {
   ClusterMap,
   Heartbeat,
   MetaToChunkServer,
+  PgTask,
+  PgTaskDone,
   Purge,
   PurgeDone,
   RegisterChunkServer,
@@ -29,6 +31,7 @@ export interface LinkHost {
   replicaFailed(link: ChunkServerLink, report: ReplicaFailed): Promise<void>;
   replicaCaughtUp(link: ChunkServerLink, report: ReplicaCaughtUp): Promise<void>;
   purgeDone(link: ChunkServerLink, done: PurgeDone): void;
+  taskDone(link: ChunkServerLink, done: PgTaskDone): void;
   ended(link: ChunkServerLink, reason: string): void;
 }
 
@@ -75,6 +78,10 @@ export class ChunkServerLink {
     if (this.registered) this.#answer(0, { $case: 'purge', value: purge });
   }
 
+  pushTask(task: PgTask): void {
+    if (this.registered) this.#answer(0, { $case: 'task', value: task });
+  }
+
   refuse(id: number, error: HoldfastError): void {
     if (this.#closed) return;
     this.#fail(id, error);
@@ -113,6 +120,10 @@ export class ChunkServerLink {
         break;
       case 'purgeDone':
         this.#host.purgeDone(this, body.value);
+        this.#answer(id, { $case: 'ok', value: {} });
+        break;
+      case 'taskDone':
+        this.#host.taskDone(this, body.value);
         this.#answer(id, { $case: 'ok', value: {} });
         break;
       case 'register':

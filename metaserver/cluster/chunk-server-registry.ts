@@ -1,6 +1,13 @@
 import type { ChunkServerStatus } from '../../proto/gen/admin.js';
-import { type ClusterMap, type Heartbeat, type PgStatus, ReplicaState } from '../../proto/gen/cluster.js';
+import {
+  type ClusterMap,
+  type Heartbeat,
+  type PgStatus,
+  ReplicaState,
+  type ScrubStatus,
+} from '../../proto/gen/cluster.js';
 import { primaryOf } from './pg-change.js';
+import { shareDisks } from './shared-disks.js';
 
 /** PGs of which one heartbeat may report progress: far above what a server holds. */
 export const PG_REPORTS_MAX = 65_536;
@@ -14,6 +21,9 @@ interface Report {
   recoveryBytesPerSecond: number;
   /** Of the map that it acts by. */
   mapVersion: number;
+  scrub: ScrubStatus | undefined;
+  device: string;
+  deviceFreeBytes: number;
 }
 
 /** Bytes as a user sees them: already divided by the replication. */
@@ -38,6 +48,9 @@ export class ChunkServerRegistry {
     this.#reports.set(server, {
       ...{ capacityBytes, usedBytes, freeBytes, pgs: pgs.slice(0, PG_REPORTS_MAX) },
       ...{ recoveryDoneBytes, recoveryBytesPerSecond, mapVersion },
+      scrub: heartbeat.scrub,
+      device: heartbeat.device ?? '',
+      deviceFreeBytes: heartbeat.deviceFreeBytes ?? 0,
     });
   }
 
@@ -56,16 +69,18 @@ export class ChunkServerRegistry {
   capacity(map: ClusterMap): UserCapacity {
     const pgsOf = countPgs(map);
     const copies = Math.max(1, map.replicas);
+    const freeOf = this.#free();
     let total = 0;
     let free = 0;
     let avail = Number.POSITIVE_INFINITY;
     for (const { id, alive } of map.servers) {
       const report = this.#reports.get(id);
       if (!report) continue;
-      total += report.capacityBytes;
-      free += report.freeBytes;
+      const freeHere = freeOf.get(id) ?? 0;
+      total += report.capacityBytes - report.freeBytes + freeHere;
+      free += freeHere;
       const held = pgsOf.get(id)?.held ?? 0;
-      if (alive && held > 0) avail = Math.min(avail, (report.freeBytes * map.pgs.length) / held);
+      if (alive && held > 0) avail = Math.min(avail, (freeHere * map.pgs.length) / held);
     }
     const freeBytes = Math.floor(free / copies);
     return {
@@ -73,6 +88,19 @@ export class ChunkServerRegistry {
       freeBytes,
       availBytes: Math.floor(Math.min(avail, freeBytes)),
     };
+  }
+
+  /** Of each server, shared file systems divided. */
+  #free(): Map<number, number> {
+    const reports = [...this.#reports];
+    return shareDisks(
+      reports.map(([id, { freeBytes, device, deviceFreeBytes }]) => ({
+        id,
+        freeBytes,
+        device,
+        deviceFreeBytes,
+      })),
+    );
   }
 
   statuses(map: ClusterMap): ChunkServerStatus[] {
@@ -95,6 +123,7 @@ export class ChunkServerRegistry {
         recoveryLeftBytes: recovery?.pgs.reduce((sum, pg) => sum + pg.recoveryLeftBytes, 0) ?? 0,
         recoveryDoneBytes: recovery?.recoveryDoneBytes ?? 0,
         recoveryBytesPerSecond: recovery?.recoveryBytesPerSecond ?? 0,
+        scrub: report?.scrub,
       };
     });
   }

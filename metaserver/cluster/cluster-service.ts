@@ -7,6 +7,8 @@ import {
   ClusterServiceDefinition,
   type Heartbeat,
   type Pg,
+  type PgTask,
+  type PgTaskDone,
   type Purge,
   type PurgeDone,
   type RegisterChunkServer,
@@ -40,6 +42,7 @@ export interface ClusterServiceOptions {
   clock: Clock;
   log: Logger;
   onPurgeDone(server: number, done: PurgeDone): void;
+  onTaskDone(server: number, done: PgTaskDone): void;
   /** A server can be sent purges from now on. */
   onRegistered(server: number): void;
 }
@@ -116,6 +119,14 @@ export class ClusterService implements LeaderDuty, LinkHost {
     const link = this.#links.get(server);
     if (!link?.registered) return false;
     link.pushPurge(purge);
+    return true;
+  }
+
+  /** @returns false when the server is not connected */
+  pushTask(server: number, task: PgTask): boolean {
+    const link = this.#links.get(server);
+    if (!link?.registered) return false;
+    link.pushTask(task);
     return true;
   }
 
@@ -201,6 +212,11 @@ export class ClusterService implements LeaderDuty, LinkHost {
   purgeDone(link: ChunkServerLink, done: PurgeDone): void {
     const id = link.info?.id;
     if (id !== undefined && this.#links.get(id) === link) this.#options.onPurgeDone(id, done);
+  }
+
+  taskDone(link: ChunkServerLink, done: PgTaskDone): void {
+    const id = link.info?.id;
+    if (id !== undefined && this.#links.get(id) === link) this.#options.onTaskDone(id, done);
   }
 
   ended(link: ChunkServerLink, reason: string): void {

@@ -1,11 +1,15 @@
+import type { Clock } from '../../common/clock.js';
 import { HoldfastError } from '../../proto/errors.js';
 import type { CheckFinding, CheckReply, CheckRequest, CheckSummary } from '../../proto/gen/admin.js';
+import type { ClusterMap } from '../../proto/gen/cluster.js';
 import type { RepairRecords } from '../../proto/gen/meta.js';
 import type { Leadership } from '../service/leadership.js';
 import type { MetaState } from '../service/ports.js';
 import type { Proposer } from '../service/proposer.js';
+import { DataCheck } from './data-check.js';
 import type { RecordRepair } from './findings.js';
 import { checkNamespace } from './namespace-check.js';
+import type { PgTasks } from './pg-tasks.js';
 
 type Body = NonNullable<CheckReply['body']>;
 
@@ -14,6 +18,11 @@ export interface CheckRunOptions {
   state: MetaState;
   proposer: Proposer;
   leadership: Leadership;
+  tasks: PgTasks;
+  map(): ClusterMap | undefined;
+  /** Somebody may write to the inode without having said yet how far. */
+  inUse(ino: number): boolean;
+  clock: Clock;
   emit(body: Body): void;
   /** Resolves when who asked has taken most of what was sent. */
   taken(): Promise<void>;
@@ -43,6 +52,7 @@ export class CheckRun {
   async run(): Promise<void> {
     const { request, emit } = this.#options;
     if (!request.skipNamespace) await this.#namespace();
+    if (!request.skipData) await this.#data();
     emit({ $case: 'summary', value: this.#summary });
   }
 
@@ -56,6 +66,21 @@ export class CheckRun {
     const { leadership, cancelled } = this.#options;
     if (!leadership.ready) throw leadership.notLeader();
     if (cancelled()) throw new HoldfastError('EINTR');
+  }
+
+  async #data(): Promise<void> {
+    const { state, tasks, map, inUse, clock, request } = this.#options;
+    const check = new DataCheck({
+      ...{ state, tasks, map, inUse, clock },
+      contents: !request.skipContents,
+      repair: request.repair,
+      reach: !request.skipNamespace,
+      goesOn: () => this.#goesOn(),
+      progress: this.#progress,
+      finding: (finding) => this.#finding(finding),
+      summary: this.#summary,
+    });
+    await check.run();
   }
 
   readonly #progress = (phase: string, done: number, total: number): void => {

@@ -2,11 +2,13 @@ import { type Clock, delay } from '../../common/clock.js';
 import type { Logger } from '../../common/logger.js';
 import { HoldfastError, toHoldfastError } from '../../proto/errors.js';
 import { AdminServiceDefinition, type CheckReply, type CheckRequest } from '../../proto/gen/admin.js';
+import type { ClusterMap } from '../../proto/gen/cluster.js';
 import type { RpcServices, RpcStream } from '../../proto/rpc.js';
 import type { Leadership } from '../service/leadership.js';
 import type { MetaReplica, MetaState } from '../service/ports.js';
 import type { Proposer } from '../service/proposer.js';
 import { CheckRun } from './check-run.js';
+import type { PgTasks } from './pg-tasks.js';
 
 /** Checks at one time: each reads everything. */
 export const CHECKS_MAX = 1;
@@ -19,6 +21,10 @@ export interface CheckServiceOptions {
   state: MetaState;
   proposer: Proposer;
   leadership: Leadership;
+  tasks: PgTasks;
+  map(): ClusterMap | undefined;
+  /** Somebody may write to the inode without having said yet how far. */
+  inUse(ino: number): boolean;
   clock: Clock;
   log: Logger;
 }
@@ -60,7 +66,12 @@ export class CheckService {
       const taken = async (): Promise<void> => {
         while (rpc.queued > ANSWERS_WAITING_MAX && !rpc.ended) await delay(clock, TAKEN_POLL_MS);
       };
-      await new CheckRun({ request, state, proposer, leadership, emit, taken, cancelled }).run();
+      const { tasks, map, inUse } = this.#options;
+      const run = new CheckRun({
+        ...{ request, state, proposer, leadership, tasks, clock },
+        ...{ map, inUse, emit, taken, cancelled },
+      });
+      await run.run();
     } catch (error) {
       const { code, detail, leaderHint = '' } = toHoldfastError(error);
       send({ error: code, errorText: detail, leaderHint });

@@ -55,6 +55,11 @@ export function claimReserved(batch: Batch, session: number, ino: number): () =>
   };
 }
 
+/** Whether the session has yet to use this number. */
+export function isReservedFor(kv: KvReader, session: number, ino: number): boolean {
+  return load(kv, session).some(({ next, end }) => ino >= next && ino < end);
+}
+
 /** The session is over. */
 export function dropReserved(txn: KvTransaction, session: number): void {
   if (txn.get(reservedKey(session))) txn.delete(reservedKey(session));

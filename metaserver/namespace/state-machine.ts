@@ -12,6 +12,7 @@ import { COUNTERS_KEY, FORMAT_KEY, FORMAT_VERSION } from './keys.js';
 import { lookup, readDir, readInode, readLink } from './reads.js';
 import { listReclaims, type ReclaimItem } from './reclaim.js';
 import { type Counters, decodeCounters, encodeCounters, type Session } from './records.js';
+import { isReservedFor } from './reserved.js';
 import { SessionTable } from './sessions.js';
 import { getXattr, listXattr } from './xattr.js';
 
@@ -138,6 +139,12 @@ export class MetaStateMachine {
   /** Waiting deletes and truncates behind `after`, by (ino, truncateSeq), at most `limit`. */
   reclaims(after: { ino: number; truncateSeq: number } | undefined, limit: number): ReclaimItem[] {
     return listReclaims(this.kv, after, limit);
+  }
+
+  /** A session may yet make an inode of this number; so may anybody of one that was never given. */
+  isReserved(ino: number): boolean {
+    if (ino >= this.counters.nextIno) return true;
+    return this.sessionTable.all().some(({ id }) => isReservedFor(this.kv, id, ino));
   }
 
   /** Inodes that exist (orphans included), orphans, and bytes stored for one copy. */

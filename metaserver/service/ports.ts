@@ -108,6 +108,8 @@ export interface MetaState {
   sessions(): SessionRecord[];
   /** Waiting deletes and truncates behind `after`, ordered by (ino, truncateSeq), at most `limit`. */
   reclaims(after: ReclaimKey | undefined, limit: number): ReclaimItem[];
+  /** A session may yet make an inode of this number. */
+  isReserved(ino: number): boolean;
   /** The whole store at one moment, with all that was applied before the call; to be closed soon. */
   view(): Promise<KvView>;
   /** Inodes in use, and orphans among them. */

@@ -114,6 +114,10 @@ export class ReplicatedState implements StateMachine<CommandResult>, MetaState {
     return this.#machine.reclaims(after, limit);
   }
 
+  isReserved(ino: number): boolean {
+    return this.#machine.isReserved(ino);
+  }
+
   view(): Promise<KvView> {
     return this.#kv.view();
   }

@@ -7,6 +7,7 @@ import { ClusterService } from '../cluster/cluster-service.js';
 import { LEADER_GRACE_MS } from '../cluster/liveness.js';
 import { primaryOf } from '../cluster/pg-change.js';
 import { CheckService } from '../fsck/check-service.js';
+import { PgTasks } from '../fsck/pg-tasks.js';
 import { AdminService } from './admin-service.js';
 import { type Capacity, ClientService } from './client-service.js';
 import type { ClientStream } from './client-stream.js';
@@ -62,16 +63,23 @@ export function createServices(options: ServicesOptions): Services {
     clock,
     log,
     onPurgeDone: (server, done) => reclaimer.purgeDone(server, done),
+    onTaskDone: (server, done) => tasks.taskDone(server, done),
     onRegistered: () => reclaimer.mapChanged(),
+  });
+  const connectedPrimary = (pg: number): number | undefined => {
+    const server = primaryOf(cluster.map?.pgs[pg] ?? { replicas: [] });
+    return server !== undefined && cluster.connected(server) ? server : undefined;
+  };
+  const tasks: PgTasks = new PgTasks({
+    clock,
+    primary: connectedPrimary,
+    push: (server, task) => cluster.pushTask(server, task),
   });
   const reclaimer: Reclaimer = new Reclaimer({
     state,
     proposer,
     sessions,
-    primary: (pg) => {
-      const server = primaryOf(cluster.map?.pgs[pg] ?? { replicas: [] });
-      return server !== undefined && cluster.connected(server) ? server : undefined;
-    },
+    primary: connectedPrimary,
     pgCount: () => cluster.map?.pgs.length ?? 0,
     pushPurge: (server, purge) => cluster.pushPurge(server, purge),
     clock,
@@ -101,7 +109,17 @@ export function createServices(options: ServicesOptions): Services {
     rssBytes,
   });
 
-  const check = new CheckService({ replica, state, proposer, leadership, clock, log });
+  const check = new CheckService({
+    replica,
+    state,
+    proposer,
+    leadership,
+    tasks,
+    map: () => cluster.map,
+    inUse: (ino) => !sessions.allAnnounced || sessions.isOpen(ino),
+    clock,
+    log,
+  });
 
   let mapVersion = 0;
   leadership.add({
@@ -119,6 +137,7 @@ export function createServices(options: ServicesOptions): Services {
       cluster.mapChanged();
       clients.pushMap();
       reclaimer.mapChanged();
+      tasks.mapChanged();
     }
     reclaimer.applied();
   });

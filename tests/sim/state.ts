@@ -100,6 +100,10 @@ export class SimState implements StateMachine<CommandResult>, MetaState {
     return this.#machine.reclaims(after, limit);
   }
 
+  isReserved(ino: number): boolean {
+    return this.#machine.isReserved(ino);
+  }
+
   view(): Promise<KvView> {
     return this.#kv.view();
   }

@@ -112,6 +112,9 @@ export class FakeState implements MetaState {
     pgs: [],
   };
 
+  isReserved(): boolean {
+    return false;
+  }
   view(): Promise<never> {
     return Promise.reject(new HoldfastError('UNAVAILABLE', 'no store'));
   }
