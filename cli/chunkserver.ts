@@ -1,6 +1,7 @@
 import { resolve } from 'node:path';
 import { Command } from 'commander';
 import { LOG_LEVELS, type LogLevel } from '../common/logger.js';
+import { addCommand, drainCommand, removeCommand } from './chunkserver-manage.js';
 import { SERVERS_MAX } from './cluster-file.js';
 import {
   addClusterOptions,
@@ -12,6 +13,7 @@ import {
   recoveryOption,
   selectCluster,
 } from './cluster-options.js';
+import { CliError } from './output.js';
 import { processDeps, serveUntilStopped, startError } from './serve.js';
 
 interface ChunkserverFlags extends ClusterSelection {
@@ -29,17 +31,32 @@ interface ChunkserverFlags extends ClusterSelection {
 const MIB = 1024 * 1024;
 const MS_PER_HOUR = 3_600_000;
 
-/** `holdfast chunkserver`: one chunkserver in the foreground. */
+/** Subcommands do without them, so that they are no required options for commander. @throws CliError */
+function requireFlags(flags: Partial<ChunkserverFlags>): ChunkserverFlags {
+  const missing = (['id', 'listen', 'dataDir'] as const).find((flag) => flags[flag] === undefined);
+  if (missing === undefined) return flags as ChunkserverFlags;
+  const option = missing === 'dataDir' ? 'data-dir' : missing;
+  throw new CliError(
+    `required option '--${option}' is missing: it takes --id, --listen and --data-dir to run a chunkserver (see 'holdfast chunkserver --help')`,
+  );
+}
+
+/** `holdfast chunkserver`: one chunkserver in the foreground; its subcommands manage those of a running cluster. */
 export function chunkserverCommand(): Command {
   const command = new Command('chunkserver')
-    .description('run one chunkserver in the foreground')
-    .requiredOption(
+    .description('run one chunkserver in the foreground, or manage those of a running cluster')
+    // Options behind a subcommand are the subcommand's.
+    .enablePositionalOptions()
+    .addCommand(addCommand())
+    .addCommand(drainCommand())
+    .addCommand(removeCommand())
+    .option(
       '--id <n>',
       'number of this server, unique among the chunkservers',
       parseInteger('--id', 1, SERVERS_MAX),
     )
-    .requiredOption('--listen <host:port>', 'address to listen on, as clients and other servers reach it')
-    .requiredOption('--data-dir <dir>', 'directory for this server alone; made when missing')
+    .option('--listen <host:port>', 'address to listen on, as clients and other servers reach it')
+    .option('--data-dir <dir>', 'directory for this server alone; made when missing')
     .option('--domain <name>', 'failure domain; copies are spread over different ones (default: its own)')
     .option('--capacity <MiB>', 'use at most this much of the disk', parseInteger('--capacity', 16, 2 ** 40))
     .addOption(recoveryOption())
@@ -56,7 +73,8 @@ export function chunkserverCommand(): Command {
       parseChoice('--log-level', LOG_LEVELS),
       'info' as LogLevel,
     );
-  return addClusterOptions(command).action(async (flags: ChunkserverFlags) => {
+  return addClusterOptions(command).action(async (given: Partial<ChunkserverFlags>) => {
+    const flags = requireFlags(given);
     const { host, port } = parseAddress(flags.listen, '--listen');
     const { addresses, file } = await selectCluster(flags);
     const { runChunkserver } = await import('../chunkserver/main.js');

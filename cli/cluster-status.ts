@@ -19,6 +19,8 @@ export interface ClusterStatus {
   healthy: boolean;
   /** What keeps it from being healthy, a line each. */
   problems: string[];
+  /** What an operator should know and need not act upon, a line each. */
+  notes: string[];
   clusterId: string;
   leader: { id: number; address: string } | null;
   term: number;
@@ -48,10 +50,22 @@ export interface ClusterStatus {
     damageFound: number;
     damageRepaired: number;
     recovery: RecoveryStatus;
+    /** PGs of which it holds a replica, in any state. */
+    pgs: number;
+    /** Its PGs are being moved to other servers. */
+    draining: boolean;
   }[];
   /** Of all servers together. */
   recovery: RecoveryStatus;
-  pgs: { total: number; inSync: number; recovering: number; degraded: number; unavailable: number };
+  pgs: {
+    total: number;
+    inSync: number;
+    recovering: number;
+    degraded: number;
+    unavailable: number;
+    /** On the way from one server to another; such a PG has all its copies meanwhile. */
+    moving: number;
+  };
   capacity: { totalBytes: number; freeBytes: number; usedBytes: number; inodesUsed: number; orphans: number };
   mounts: {
     session: number;
@@ -68,12 +82,17 @@ const { fullName: ADMIN, methods: ADMIN_METHODS } = AdminServiceDefinition;
 /** Asks every metaserver at once; who does not answer within the time counts as not alive. */
 export class StatusReader {
   readonly #clients: RpcClient[];
-  readonly #expectedChunkservers: number;
+  #expectedChunkservers: number;
 
   /** @param expectedChunkservers as configured; 0: as the cluster itself says */
   constructor(addresses: string[], expectedChunkservers: number) {
     this.#clients = addresses.map((address) => new RpcClient(address));
     this.#expectedChunkservers = expectedChunkservers;
+  }
+
+  /** Another number of chunkservers is configured from now on. */
+  expect(chunkservers: number): void {
+    this.#expectedChunkservers = chunkservers;
   }
 
   /** @returns undefined when no metaserver answered */
@@ -109,14 +128,17 @@ export function mergeStatus(
     const { recoveryDoneBytes = 0, recoveryBytesPerSecond = 0, scrub, ...rest } = one;
     const { pgsRecovering, recoveryLeftBytes } = one;
     const recovery = recoveryOf(pgsRecovering, recoveryDoneBytes, recoveryLeftBytes, recoveryBytesPerSecond);
+    const held = leader?.map?.pgs.filter((pg) => pg.replicas.some(({ server }) => server === one.id)) ?? [];
+    const draining = one.draining ?? false;
     const damage = { damageFound: scrub?.found ?? 0, damageRepaired: scrub?.repaired ?? 0 };
-    return { ...rest, ...damage, name: `chunkserver-${one.id}`, recovery };
+    return { ...rest, ...damage, name: `chunkserver-${one.id}`, recovery, pgs: held.length, draining };
   });
   const expected = expectedChunkservers || leader?.configuredChunkservers || 0;
   const pgs = countPgs(leader?.map);
   const problems: string[] = [];
   if (!leader) problems.push('no leader is known');
   for (const one of metaservers) if (!one.alive) problems.push(`${one.name} does not answer`);
+  problems.push(...notVoting(leader), ...replies.flatMap((reply) => reply.problems));
   for (const one of chunkservers) if (!one.alive) problems.push(`${one.name} is not connected`);
   if (leader && chunkservers.length < expected)
     problems.push(`${expected - chunkservers.length} chunkserver(s) never registered`);
@@ -127,6 +149,7 @@ export function mergeStatus(
   return {
     healthy: problems.length === 0,
     problems,
+    notes: replies.flatMap((reply) => reply.notes),
     clusterId: replies[0]?.clusterId ?? '',
     leader: leader ? { id: leader.serverId, address: leader.leaderAddress } : null,
     term: Math.max(...replies.map((reply) => reply.term)),
@@ -167,6 +190,19 @@ function totalRecovery(servers: ClusterStatus['chunkservers'], pgs: number): Rec
   return total;
 }
 
+/** Metaservers that are being filled, or wait to be taken in: until they vote, one failure fewer is survived. */
+function notVoting(leader: StatusReply | undefined): string[] {
+  if (!leader) return [];
+  const { commitIndex } = leader;
+  return leader.metaservers
+    .filter(({ alive, role }) => alive && (role === 'learner' || role === 'stranger'))
+    .map(({ id, role, matchIndex }) =>
+      role === 'learner'
+        ? `metaserver-${id} is being filled and does not vote yet (it has ${matchIndex} of ${commitIndex} log entries)`
+        : `metaserver-${id} is no member of the cluster`,
+    );
+}
+
 function mergeMetaservers(
   answers: { address: string; reply: StatusReply | undefined }[],
 ): ClusterStatus['metaservers'] {
@@ -195,13 +231,14 @@ const { REPLICA_IN_SYNC, REPLICA_RECOVERING } = ReplicaState;
 function countPgs(map: ClusterMap | undefined): ClusterStatus['pgs'] {
   const { pgs = [], replicas = 0, servers = [] } = map ?? {};
   const alive = new Set(servers.filter((server) => server.alive).map((server) => server.id));
-  const count = { total: pgs.length, inSync: 0, recovering: 0, degraded: 0, unavailable: 0 };
+  const count = { total: pgs.length, inSync: 0, recovering: 0, degraded: 0, unavailable: 0, moving: 0 };
   for (const pg of pgs) {
     const inSync = pg.replicas.filter((one) => one.state === REPLICA_IN_SYNC);
     if (inSync.length >= Math.min(replicas, pg.replicas.length) && pg.replicas.length >= replicas)
       count.inSync++;
     else count.degraded++;
     if (pg.replicas.some((one) => one.state === REPLICA_RECOVERING)) count.recovering++;
+    if (pg.replicas.some((one) => one.leaving)) count.moving++;
     if (!inSync.some((one) => alive.has(one.server))) count.unavailable++;
   }
   return count;

@@ -18,6 +18,8 @@ function buildProgram(): Command {
   const program = new Command('holdfast')
     .description('A network file system that survives the loss of machines and disks')
     .version(VERSION)
+    // What stands behind a command is the command's: `chunkserver` and its subcommands have options of the same names.
+    .enablePositionalOptions()
     .addCommand(upCommand())
     .addCommand(statusCommand())
     .addCommand(fsckCommand())
@@ -29,13 +31,17 @@ function buildProgram(): Command {
     .addCommand(metaserverCommand())
     .addCommand(chunkserverCommand())
     .addCommand(benchCommand());
-  for (const command of [program, ...program.commands]) {
+  for (const command of withSubcommands(program)) {
     command.exitOverride();
     // One line for a person; commander's own prefix and usage dump add nothing.
     command.configureOutput({ writeErr: () => {} });
     command.showHelpAfterError(false);
   }
   return program;
+}
+
+function withSubcommands(command: Command): Command[] {
+  return [command, ...command.commands.flatMap(withSubcommands)];
 }
 
 function reportAndExitCode(error: unknown, args: string[]): number {

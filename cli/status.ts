@@ -63,7 +63,7 @@ function renderStatus(status: ClusterStatus): string {
     `cluster   ${status.clusterId}`,
     `health    ${status.healthy ? 'healthy' : status.problems.join('; ')}`,
     `leader    ${leader ? `metaserver-${leader.id} (${leader.address}), term ${status.term}` : 'unknown'}`,
-    `PGs       ${pgs.inSync} of ${pgs.total} fully in-sync, ${pgs.recovering} recovering, ${pgs.unavailable} unavailable`,
+    `PGs       ${pgs.inSync} of ${pgs.total} fully in-sync, ${pgs.recovering} recovering, ${pgs.moving} moving, ${pgs.unavailable} unavailable`,
     ...(status.recovery.pgs > 0 ? [`recovery  ${renderRecovery(status.recovery)}`] : []),
     `capacity  ${formatBytes(capacity.usedBytes)} used of ${formatBytes(capacity.totalBytes)}, ${capacity.inodesUsed} inodes`,
     ...damageLine(status),
@@ -79,13 +79,14 @@ function renderStatus(status: ClusterStatus): string {
       ...status.chunkservers.map((one) => [
         one.name,
         one.address,
-        one.alive ? 'alive' : 'down',
+        `${one.alive ? 'alive' : 'down'}${one.draining ? ', draining' : ''}`,
         `${one.pgsInSync} PGs in-sync (${one.pgsPrimary} primary), ` +
           `${formatBytes(one.usedBytes)} used, ${formatBytes(one.freeBytes)} free` +
           (one.recovery.pgs > 0 ? `; recovering: ${renderRecovery(one.recovery)}` : ''),
       ]),
     ]),
   ];
+  if (status.notes.length > 0) lines.push('', ...status.notes.map((note) => `note      ${note}`));
   if (status.mounts.length > 0) {
     const rows = status.mounts.map((one) => [
       `${one.hostname}:${one.mountPoint}`,

@@ -203,10 +203,17 @@ export class PgCore {
       map.replicas.length > 0 &&
       map.replicas.every(({ state }) => state === ReplicaState.REPLICA_IN_SYNC);
     const held = before !== undefined || last.seq > 0 || clean;
-    if (!complete || !held) return;
+    if (!complete || !held || this.#ctx.dropping) return;
     this.#ctx.last = { epoch: 0, seq: 0 };
     this.#ctx.clean = false;
-    this.#ctx.emit({ kind: 'drop' });
+    this.#ctx.dropping = true;
+    this.#ctx.emit({
+      kind: 'drop',
+      done: () => {
+        this.#ctx.dropping = false;
+        this.#replica.dropped();
+      },
+    });
   }
 
   #peer(): void {

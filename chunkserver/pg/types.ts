@@ -143,7 +143,8 @@ export type Effect =
   | { kind: 'setState'; state: PgState; sync: boolean; done?: Completion }
   | { kind: 'reportFailed'; server: number; epoch: number; reason: string }
   | { kind: 'reportCaughtUp'; server: number; epoch: number }
-  | { kind: 'drop' };
+  /** Everything of the group goes, in slices: nothing is installed before `done`. */
+  | { kind: 'drop'; done: Completion };
 
 export type PgEvent =
   | { kind: 'map'; pg: Pg | undefined }

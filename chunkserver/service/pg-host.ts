@@ -333,7 +333,7 @@ export class PgHost {
         break;
       }
       case 'drop':
-        this.#stored(core, store.dropPg(core.id), undefined);
+        this.#stored(core, store.dropPg(core.id), effect.done);
         break;
       case 'reportFailed':
         reports.replicaFailed(core.id, effect.epoch, effect.server, effect.reason);

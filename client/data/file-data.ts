@@ -67,6 +67,8 @@ export class FileData implements FileLayout, FlushSource {
   #mtime: Timespec | undefined;
   #ctime: Timespec | undefined;
   #allocatedDelta = 0;
+  /** Of the commit that is on its way. */
+  #allocatedSent = 0;
   /** Groups with acknowledged writes that no SYNC has covered, each with the number of the newest. */
   readonly #unsynced = new Map<number, number>();
   readonly #sends = new Map<Extent, Promise<void>>();
@@ -126,7 +128,7 @@ export class FileData implements FileLayout, FlushSource {
       size: this.size,
       mtime: this.#mtime ?? mtime,
       ctime: later(this.#ctime, ctime),
-      allocated: Math.max(0, allocated + this.#allocatedDelta) + this.buffer.bytes,
+      allocated: Math.max(0, allocated + this.#allocatedDelta + this.#allocatedSent) + this.buffer.bytes,
     };
   }
 
@@ -151,6 +153,16 @@ export class FileData implements FileLayout, FlushSource {
     if (mark.seen === this.#errors) return undefined;
     mark.seen = this.#errors;
     return this.#lastError;
+  }
+
+  /** The session under which it was written is over: what is dirty must never reach the servers. */
+  discard(error: HoldfastError): void {
+    if (this.clean) return;
+    this.buffer.truncate(0);
+    this.#fail(error);
+    this.#allocatedDelta = 0;
+    this.#book(this.#written);
+    this.#deps.flusher.recount(this);
   }
 
   /** A new open file description: errors of the past are not its own. */
@@ -384,11 +396,13 @@ export class FileData implements FileLayout, FlushSource {
     const newSize = reached > this.#attr.size ? reached : 0;
     let allocatedDelta = this.#allocatedDelta;
     this.#allocatedDelta = 0;
+    this.#allocatedSent = allocatedDelta;
     for (let attempt = 1; ; attempt++) {
       const { ino, truncateSeq } = this;
       const [mtime, ctime] = [this.#mtime, this.#ctime];
       try {
         const attr = await meta.commitWrite({ ino, newSize, mtime, ctime, allocatedDelta, truncateSeq });
+        this.#allocatedSent = 0;
         this.applyAttr(attr, true);
         return;
       } catch (error) {
@@ -397,6 +411,7 @@ export class FileData implements FileLayout, FlushSource {
           allocatedDelta = 0; // it may have been counted
           continue;
         }
+        this.#allocatedSent = 0;
         this.#fail(failure);
         return;
       }

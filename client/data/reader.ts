@@ -43,8 +43,11 @@ export class FileReader {
   readonly #chunks: ChunkApi;
   readonly #blocks: BlockCache;
   readonly #limits: DataLimits;
+  readonly #mayCache: (ino: number) => boolean;
 
-  constructor(chunks: ChunkApi, blocks: BlockCache, limits: DataLimits) {
+  /** @param mayCache whether a file's data is leased: otherwise each read goes to the servers */
+  constructor(chunks: ChunkApi, blocks: BlockCache, limits: DataLimits, mayCache: (ino: number) => boolean) {
+    this.#mayCache = mayCache;
     this.#chunks = chunks;
     this.#blocks = blocks;
     this.#limits = limits;
@@ -66,7 +69,11 @@ export class FileReader {
     // Taken before anything is asked of a server: what lands meanwhile is in one of the two.
     const dirty = file.buffer.snapshot(offset, end);
     const gap = gapOf(dirty, offset, end);
-    this.#advance(stream, offset, end);
+    if (this.#mayCache(file.ino)) this.#advance(stream, offset, end);
+    else {
+      stream.window = 0;
+      this.#blocks.drop(file.ino);
+    }
     const fetchEnd = Math.min(gap.end, file.serverEnd);
     const bases = fetchEnd > gap.start ? this.#fetch(file, stream, gap.start, fetchEnd, signal) : undefined;
     if (stream.window > 0) this.#readAhead(file, stream, end);

@@ -253,6 +253,10 @@ export interface Notifier {
   /** length 0: to the end; offset < 0: attributes only. */
   invalidateInode(ino: number, offset: number, length: number): Promise<void>;
   invalidateEntry(parent: number, name: Buffer): Promise<void>;
+  /** The kernel asks again at the next use of the entry. Takes the kernel's lock on the directory. */
+  expireEntry(parent: number, name: Buffer): Promise<void>;
+  /** The kernel asks again for every name of the mount. At once, takes no lock. @returns false when it cannot */
+  forgetNames(): boolean;
   /** The entry was deleted: inotify is told. */
   deleteEntry(parent: number, child: number, name: Buffer): Promise<void>;
 }

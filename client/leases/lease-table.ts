@@ -124,13 +124,13 @@ export class LeaseTable {
   recalled({ ino, mode: keep, seq }: Lease): RecallOrder {
     const held = this.#held.get(ino);
     const from = held?.mode ?? LeaseMode.LEASE_NONE;
+    this.#remember(ino, seq);
     // A grant that the recall does not mean is of later date.
-    if (held && held.seq > seq) return { ino, from: LeaseMode.LEASE_NONE, keep, seq };
+    if (held && held.seq > seq) return { ino, from: LeaseMode.LEASE_NONE, keep: LeaseMode.LEASE_NONE, seq };
     if (held && keep < from) {
       if (keep === LeaseMode.LEASE_SHARED) held.mode = keep;
       else this.#held.delete(ino);
     }
-    this.#remember(ino, seq);
     return { ino, from, keep: Math.min(keep, from), seq };
   }
 

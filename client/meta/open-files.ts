@@ -11,6 +11,8 @@ export const CLOSED_BATCH_MAX = 1024;
 export class OpenFileCounts {
   readonly #counts = new Map<number, number>();
   #closed = new Set<number>();
+  /** Of those open, the ones that the server was asked to open for writing. */
+  readonly #writing = new Set<number>();
 
   retain(ino: number): void {
     this.#counts.set(ino, (this.#counts.get(ino) ?? 0) + 1);
@@ -26,6 +28,7 @@ export class OpenFileCounts {
       return false;
     }
     this.#counts.delete(ino);
+    this.#writing.delete(ino);
     this.#closed.add(ino);
     return true;
   }
@@ -37,6 +40,16 @@ export class OpenFileCounts {
   /** Every inode that is open, for the Hello to a new leader. Closes behind it are still announced: they do no harm. */
   snapshot(): number[] {
     return [...this.#counts.keys()];
+  }
+
+  /** It is being opened for writing by request; until its last close. */
+  write(ino: number): void {
+    if (this.#counts.has(ino)) this.#writing.add(ino);
+  }
+
+  /** For the Hello to a new leader. */
+  writing(): number[] {
+    return [...this.#writing];
   }
 
   /** Those of `inos` that are open here. */

@@ -128,6 +128,7 @@ export class MetaSession implements MetaApi {
   async ask(op: ReadOp, signal?: AbortSignal): Promise<ReadAnswer> {
     throwIfInterrupted(signal);
     this.#refuseClosed();
+    if (op.$case === 'open' && op.value.write) this.#opens.write(op.value.ino);
     const request = this.#ledger.addRead(op, this.#deps.clock.now());
     this.#pump();
     return this.#await(request, request.result.promise, signal);
@@ -219,9 +220,9 @@ export class MetaSession implements MetaApi {
       openInodes: this.#opens.snapshot(),
       clusterId: this.#clusterId,
       leases: this.leases.announce(),
-      wantsLeases: false,
+      wantsLeases: true,
       locks: [],
-      writingInodes: [],
+      writingInodes: this.#opens.writing(),
     };
     try {
       const reply = await probe.call({ $case: 'hello', value }, HELLO_DEADLINE_MS);

@@ -3,8 +3,6 @@ import type { Attr, Time } from '../../proto/gen/meta.js';
 import { S_IFMT, S_IFREG } from '../../proto/types.js';
 import type { Entry, FileAttr } from '../fuse/binding.js';
 
-/** How long the kernel may believe an entry or attributes: two mounts see one another's changes after this. */
-export const ATTR_TTL_MS = 1_000;
 /** st_blksize: what programs choose their buffers by. */
 export const IO_BLOCK_BYTES = 64 * 1024;
 const SECTOR_BYTES = 512;
@@ -33,7 +31,8 @@ export function toFileAttr(attr: Attr): FileAttr {
   };
 }
 
-export function toEntry(attr: Attr, ttlMs: number = ATTR_TTL_MS): Entry {
+/** @param ttlMs how long the kernel may believe name and attributes */
+export function toEntry(attr: Attr, ttlMs: number): Entry {
   return { attr: toFileAttr(attr), generation: attr.generation, entryTtlMs: ttlMs, attrTtlMs: ttlMs };
 }
 

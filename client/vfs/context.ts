@@ -1,19 +1,33 @@
 import type { Clock } from '../../common/clock.js';
 import type { Logger } from '../../common/logger.js';
 import { HoldfastError } from '../../proto/errors.js';
-import type { Attr, MutationReply, SetAttr } from '../../proto/gen/meta.js';
+import { type Attr, LeaseMode, type MutationReply, type SetAttr } from '../../proto/gen/meta.js';
 import { NAME_MAX_BYTES } from '../../proto/types.js';
 import type { AttrReply, Entry, Notifier, OpenReply } from '../fuse/binding.js';
-import { attrOf, type MetaApi, type MutationOp, type ReadOp } from '../meta/api.js';
-import { ATTR_TTL_MS, toEntry, toFileAttr } from './attr.js';
+import type { ChangeLane } from '../leases/change-lane.js';
+import type { NameCache } from '../leases/name-cache.js';
+import {
+  attrOf,
+  type MetaApi,
+  type MutationOp,
+  type ReadAnswer,
+  type ReadOp,
+  type ReadResult,
+} from '../meta/api.js';
+import { interruptible } from '../wait.js';
+import { toEntry, toFileAttr } from './attr.js';
 import type { FileTable } from './file-table.js';
 import type { InodeCache } from './inode-cache.js';
+import type { KernelEntries } from './kernel-entries.js';
 
 /** What the groups of file system calls share. */
 export class VfsContext {
   readonly meta: MetaApi;
   readonly inodes: InodeCache;
+  readonly names: NameCache;
   readonly files: FileTable;
+  readonly lane: ChangeLane;
+  readonly kernel: KernelEntries;
   readonly clock: Clock;
   readonly log: Logger;
   readonly readOnly: boolean;
@@ -22,90 +36,201 @@ export class VfsContext {
   constructor(parts: {
     meta: MetaApi;
     inodes: InodeCache;
+    names: NameCache;
     files: FileTable;
+    lane: ChangeLane;
+    kernel: KernelEntries;
     clock: Clock;
     log: Logger;
     readOnly: boolean;
   }) {
     this.meta = parts.meta;
     this.inodes = parts.inodes;
+    this.names = parts.names;
     this.files = parts.files;
+    this.lane = parts.lane;
+    this.kernel = parts.kernel;
     this.clock = parts.clock;
     this.log = parts.log;
     this.readOnly = parts.readOnly;
   }
 
+  /** What this mount may believe of an inode now. */
+  mode(ino: number): LeaseMode {
+    return this.meta.leases.mode(ino, this.clock.now());
+  }
+
+  /** Nobody else sees or changes the inode now. */
+  owns(ino: number): boolean {
+    return this.mode(ino) === LeaseMode.LEASE_EXCLUSIVE;
+  }
+
+  /** Whether an answer is good to keep for an inode. */
+  covers(ino: number, asOf: number): boolean {
+    return this.meta.leases.covers(ino, asOf, this.clock.now());
+  }
+
+  /** A change of this inode that was answered already could not be made: reported once. */
+  readonly lostChanges = new Map<number, HoldfastError>();
+
+  /** @throws HoldfastError the error of an earlier change of the inode, or of the directory's names */
+  throwLostChange(ino: number): void {
+    const error = this.lostChanges.get(ino);
+    if (!error) return;
+    this.lostChanges.delete(ino);
+    throw error;
+  }
+
+  /** Asks the server, behind what was changed of these inodes here. */
+  async ask(inos: readonly number[], op: ReadOp, signal?: AbortSignal): Promise<ReadAnswer> {
+    if (this.lane.touches(inos)) await interruptible(this.lane.settledFor(inos), signal);
+    return this.meta.ask(op, signal);
+  }
+
+  /** The same, for what is there. @throws HoldfastError */
+  async askFor(ino: number, op: ReadOp, signal?: AbortSignal): Promise<{ result: ReadResult; asOf: number }> {
+    const { result, error, asOf } = await this.ask([ino], op, signal);
+    if (!result) throw error ?? new HoldfastError('PROTOCOL', 'an empty answer');
+    return { result, asOf };
+  }
+
+  /** Attributes that may be believed, or else fresh ones. */
+  async attr(ino: number, signal?: AbortSignal): Promise<Attr> {
+    return this.inodes.fresh(ino)?.attr ?? this.readAttr({ $case: 'getAttr', value: { ino } }, signal);
+  }
+
   /** Asks for attributes and remembers them. An inode that is gone is ESTALE: the kernel looks its name up again. */
-  async readAttr(op: ReadOp, signal: AbortSignal): Promise<Attr> {
-    const stamp = this.inodes.stamp();
-    const attr = attrOf(await staleIfGone(this.meta.read(op, signal)));
-    this.inodes.learn(attr, stamp, false);
+  async readAttr(
+    op: Extract<ReadOp, { $case: 'getAttr' | 'open' }>,
+    signal: AbortSignal | undefined,
+  ): Promise<Attr> {
+    const { epoch } = this.inodes;
+    const { result, asOf } = await staleIfGone(this.askFor(op.value.ino, op, signal));
+    const attr = attrOf(result);
+    this.inodes.learn(attr, { asOf, epoch }, false);
     return attr;
   }
 
-  /** @throws HoldfastError EROFS on a read-only mount */
-  mutate(op: MutationOp, signal?: AbortSignal): Promise<MutationReply> {
-    if (this.readOnly) return Promise.reject(new HoldfastError('EROFS'));
+  /**
+   * A change by request, behind what was changed of these inodes here.
+   * @throws HoldfastError EROFS on a read-only mount
+   */
+  async mutate(inos: readonly number[], op: MutationOp, signal?: AbortSignal): Promise<MutationReply> {
+    if (this.readOnly) throw new HoldfastError('EROFS');
+    if (this.lane.touches(inos)) await interruptible(this.lane.settledFor(inos), signal);
     return this.meta.mutate(op, signal);
   }
 
-  /** A change of names: attributes known so far may be out of date afterwards. */
-  async mutateNames(op: MutationOp, signal?: AbortSignal): Promise<MutationReply> {
-    const { at } = this.inodes.stamp();
+  /**
+   * A change of names: the attributes of what loses or gains a name are out of date afterwards.
+   * @param children those, as far as they are known; undefined: one is not
+   */
+  async mutateNames(
+    inos: readonly number[],
+    children: readonly number[] | undefined,
+    op: MutationOp,
+    signal?: AbortSignal,
+  ): Promise<MutationReply> {
     let reply: MutationReply;
     try {
-      reply = await this.mutate(op, signal);
+      reply = await this.mutate(inos, op, signal);
     } finally {
-      this.inodes.namespaceChanged();
+      if (children) for (const child of children) this.inodes.outdated(child);
+      else this.inodes.namespaceChanged();
+      for (const ino of inos) this.inodes.outdated(ino);
     }
     // The kernel asks for a changed directory at the next use of a name in it.
-    const { epoch } = this.inodes;
-    for (const parent of reply.parents) this.inodes.learn(parent, { at, epoch }, true);
+    for (const parent of reply.parents) this.inodes.learn(parent, this.inodes.stamp(), true);
     return reply;
   }
 
   /** @returns the inode afterwards */
   async setAttr(ino: number, change: Partial<SetAttr>, signal?: AbortSignal): Promise<Attr> {
-    const value: SetAttr = {
-      atime: undefined,
-      mtime: undefined,
-      ctime: undefined,
-      atimeNow: false,
-      mtimeNow: false,
-      killPriv: false,
-      ...change,
-      ino,
-    };
-    const stamp = this.inodes.stamp();
-    const reply = await staleIfGone(this.mutate({ $case: 'setAttr', value }, signal));
+    const reply = await staleIfGone(this.mutate([ino], setAttrOp(ino, change), signal));
     const attr = attrOf(reply.result);
-    this.inodes.learn(attr, stamp, true);
+    this.inodes.learn(attr, this.inodes.stamp(), true);
     return attr;
   }
 
-  /** The answer to a call that gives an inode to the kernel. @param attr as the server has it */
-  entry(attr: Attr): Entry {
+  /**
+   * The answer to a call that gives an inode to the kernel. Build it last: from here on nothing may be waited for.
+   * @param attr as the server has it
+   */
+  entry(attr: Attr, parent: number, name: Buffer): Entry {
+    const entryTtlMs = this.kernel.told(parent, name, this.entryTtlMs(parent, name, attr.ino));
     this.inodes.tell(attr);
-    return toEntry(this.files.view(attr));
+    return { ...toEntry(this.files.view(attr), this.attrTtlMs(attr.ino)), entryTtlMs };
+  }
+
+  /** The answer that a name does not exist, for the kernel to keep where it may. */
+  noEntry(parent: number, name: Buffer): Entry {
+    const ttlMs = this.kernel.told(parent, name, this.entryTtlMs(parent, name, 0));
+    if (ttlMs === 0) throw new HoldfastError('ENOENT');
+    return { attr: NO_ATTR, generation: 0, entryTtlMs: ttlMs, attrTtlMs: 0 };
+  }
+
+  /** How long the kernel may believe the attributes that are known, ms. */
+  attrTtlMs(ino: number): number {
+    return this.notifier ? (this.inodes.fresh(ino)?.ttlMs ?? 0) : 0;
   }
 
   /** The answer to getattr and setattr. @param attr as the server has it */
-  attrReply(attr: Attr, ttlMs: number = ATTR_TTL_MS): AttrReply {
+  attrReply(attr: Attr): AttrReply {
     this.inodes.tell(attr);
-    return { attr: toFileAttr(this.files.view(attr)), ttlMs };
+    return { attr: toFileAttr(this.files.view(attr)), ttlMs: this.attrTtlMs(attr.ino) };
   }
 
   /**
-   * What close-to-open asks of an open: the kernel drops pages and attributes that others have made out of date. A
-   * binding that cannot tell the kernel goes round its cache.
+   * What the kernel may do with the pages of a file at an open: under a lease they stay, and are invalidated when it is
+   * recalled; without one somebody else writes to the file now, and reads and writes go to the servers.
    */
   async opened(attr: Attr): Promise<Pick<OpenReply, 'keepCache' | 'directIo'>> {
     const { keepPages, attrStale } = this.inodes.opened(attr);
+    if (this.mode(attr.ino) === LeaseMode.LEASE_NONE) return { directIo: true };
     if (!attrStale) return { keepCache: keepPages };
     if (!this.notifier) return { directIo: true };
     await this.notifier.invalidateInode(attr.ino, -1, 0);
     return { keepCache: false };
   }
+
+  /** Only what the name cache knows under the directory's lease may stay in the kernel. */
+  private entryTtlMs(parent: number, name: Buffer, ino: number): number {
+    const now = this.clock.now();
+    if (this.mode(parent) === LeaseMode.LEASE_NONE) return 0;
+    const known = this.names.lookup(parent, name);
+    const same = known === 'absent' ? ino === 0 : known?.ino === ino;
+    return same ? this.meta.leases.ttlMs(parent, now) : 0;
+  }
+}
+
+const NO_TIME = { sec: 0, nsec: 0 };
+const NO_ATTR = {
+  ino: 0,
+  mode: 0,
+  nlink: 0,
+  uid: 0,
+  gid: 0,
+  rdev: 0,
+  size: 0,
+  blocks: 0,
+  blksize: 0,
+  atime: NO_TIME,
+  mtime: NO_TIME,
+  ctime: NO_TIME,
+};
+
+export function setAttrOp(ino: number, change: Partial<SetAttr>): Extract<MutationOp, { $case: 'setAttr' }> {
+  const value: SetAttr = {
+    atime: undefined,
+    mtime: undefined,
+    ctime: undefined,
+    atimeNow: false,
+    mtimeNow: false,
+    killPriv: false,
+    ...change,
+    ino,
+  };
+  return { $case: 'setAttr', value };
 }
 
 /** @throws HoldfastError ENAMETOOLONG */

@@ -1,11 +1,10 @@
-import type { Clock } from '../../common/clock.js';
 import { HoldfastError } from '../../proto/errors.js';
-import type { Attr, DirPage, DirEntry as WireEntry } from '../../proto/gen/meta.js';
+import type { DirPage, DirEntry as WireEntry } from '../../proto/gen/meta.js';
 import { S_IFDIR } from '../../proto/types.js';
 import type { DirEntry } from '../fuse/binding.js';
-import { type MetaApi, resultOf } from '../meta/api.js';
-import { ATTR_TTL_MS, toEntry } from './attr.js';
-import type { InodeCache } from './inode-cache.js';
+import { COMPLETE_ENTRIES_MAX, type Name } from '../leases/name-cache.js';
+import { resultOf } from '../meta/api.js';
+import type { VfsContext } from './context.js';
 
 /** Entries asked of the server at a time, at most; less at the beginning of a listing. */
 export const DIR_PAGE_ENTRIES_MAX = 1024;
@@ -14,104 +13,166 @@ const COOKIE_DOT = 1;
 const COOKIE_DOT_DOT = 2;
 const TYPE_DIRECTORY = S_IFDIR >> 12;
 
-export interface DirectoryDeps {
-  meta: MetaApi;
-  clock: Clock;
-  inodes: InodeCache;
-  /** Attributes with what was written here laid over them. */
-  view(attr: Attr): Attr;
+/** Consecutive entries, and what is behind them. */
+interface Page {
+  /** The server's cookie that it begins behind. */
+  from: number;
+  entries: readonly (Name | WireEntry)[];
+  end: boolean;
+  parent: number;
+  plus: boolean;
+  /** LeaseTable.stamp() at its arrival: good for as long as the directory's lease covers it. */
+  asOf: number;
+  change: number | undefined;
 }
 
-interface Buffered {
-  /** The server's cookie that the page was asked for. */
-  from: number;
-  page: DirPage;
-  plus: boolean;
-  at: number;
-  epoch: number;
+/** What was read so far from the beginning, to be known as a whole at the end. */
+interface Gathering {
+  entries: Name[];
+  asOf: number;
+  change: number | undefined;
 }
 
 /**
- * One open directory. Entries are fetched ahead of the kernel's small requests; the buffer is given up at rewinddir(3),
- * after the attribute time-out, and as soon as anything is made or removed on this mount.
+ * One open directory. A directory known as a whole is listed without asking; otherwise pages are fetched ahead of the
+ * kernel's small requests, and make the directory known when it was read to its end under one lease.
  */
 export class DirectoryStream {
   readonly #ino: number;
-  readonly #deps: DirectoryDeps;
-  #buffer: Buffered | undefined;
+  readonly #context: VfsContext;
+  #page: Page | undefined;
+  #gathering: Gathering | undefined;
   #pageEntries = 0;
 
-  constructor(ino: number, deps: DirectoryDeps) {
+  constructor(ino: number, context: VfsContext) {
     this.#ino = ino;
-    this.#deps = deps;
+    this.#context = context;
   }
 
   /** Entries behind `cookie`, at most `max`; none: the end. */
   async read(cookie: number, max: number, plus: boolean, signal?: AbortSignal): Promise<DirEntry[]> {
     const from = Math.max(0, cookie - COOKIE_DOT_DOT);
-    const { buffer, index } = await this.#find(from, cookie === 0, max, plus, signal);
+    const page =
+      (await this.#known(from, signal)) ?? (await this.#fetched(from, cookie === 0, max, plus, signal));
     const found: DirEntry[] = [];
     if (cookie < COOKIE_DOT) found.push(dot('.', this.#ino, COOKIE_DOT));
-    if (cookie < COOKIE_DOT_DOT && found.length < max)
-      found.push(dot('..', buffer.page.parent, COOKIE_DOT_DOT));
-    const { entries } = buffer.page;
-    const ttlMs = Math.max(0, ATTR_TTL_MS - (this.#deps.clock.now() - buffer.at));
-    for (let at = index; at < entries.length && found.length < max; at++) {
-      found.push(this.#entry(entries[at] as WireEntry, plus, ttlMs, buffer));
+    if (cookie < COOKIE_DOT_DOT && found.length < max) found.push(dot('..', page.parent, COOKIE_DOT_DOT));
+    const { entries } = page;
+    for (let at = indexBehind(entries, from); at < entries.length && found.length < max; at++) {
+      found.push(this.#entry(entries[at] as Name, plus));
     }
     return found;
   }
 
-  async #find(
+  /** From what is known of the directory as a whole; entries made here get their places first. */
+  async #known(from: number, signal?: AbortSignal): Promise<Page | undefined> {
+    const { names } = this.#context;
+    if (this.#context.mode(this.#ino) === 0 || !names.isComplete(this.#ino)) return undefined;
+    if (names.unplacedFrom(this.#ino) !== undefined) await this.#place(signal);
+    if (this.#context.mode(this.#ino) === 0) return undefined;
+    const listing = names.listing(this.#ino);
+    return listing && { ...listing, from, end: true, plus: false, asOf: 0, change: undefined };
+  }
+
+  /** New entries are behind all others: their pages tell their places. */
+  async #place(signal?: AbortSignal): Promise<void> {
+    const { names } = this.#context;
+    for (;;) {
+      const cookie = names.unplacedFrom(this.#ino);
+      if (cookie === undefined) return;
+      const { page } = await this.#ask(cookie, DIR_PAGE_ENTRIES_MAX, false, signal);
+      for (const entry of page.entries) {
+        const known = names.lookup(this.#ino, entry.name);
+        // What was renamed or removed here meanwhile is not what the server still has.
+        if (known !== 'absent' && known?.ino === entry.ino) names.put(this.#ino, entry);
+      }
+      if (page.end || page.entries.length === 0) break;
+    }
+    // Something is left without a place: others or this mount changed it meanwhile. It is listed from the server.
+    if (names.unplacedFrom(this.#ino) !== undefined) names.drop(this.#ino);
+  }
+
+  async #fetched(
     from: number,
     rewind: boolean,
     max: number,
     plus: boolean,
     signal?: AbortSignal,
-  ): Promise<{ buffer: Buffered; index: number }> {
-    const buffer = this.#buffer;
-    if (buffer && !rewind && this.#valid(buffer, plus)) {
-      const index = indexBehind(buffer, from);
-      if (index !== undefined && (index < buffer.page.entries.length || buffer.page.end))
-        return { buffer, index };
+  ): Promise<Page> {
+    const known = this.#page;
+    if (known && !rewind && known.plus === plus && this.#good(known)) {
+      const index = holds(known, from) ? indexBehind(known.entries, from) : -1;
+      if (index >= 0 && (index < known.entries.length || known.end)) return known;
       this.#pageEntries = Math.min(DIR_PAGE_ENTRIES_MAX, this.#pageEntries * 2);
-    } else {
-      this.#pageEntries = Math.min(DIR_PAGE_ENTRIES_MAX, Math.max(1, max));
-    }
-    const maxEntries = Math.max(max, this.#pageEntries);
-    const { at, epoch } = this.#deps.inodes.stamp();
-    const op = { $case: 'readDir' as const, value: { ino: this.#ino, cookie: from, maxEntries, plus } };
-    const page = resultOf(await this.#deps.meta.read(op, signal), 'dir');
+    } else this.#pageEntries = Math.min(DIR_PAGE_ENTRIES_MAX, Math.max(1, max));
+    const { epoch } = this.#context.inodes;
+    const { page, asOf } = await this.#ask(from, Math.max(max, this.#pageEntries), plus, signal);
     if (page.entries.length === 0 && !page.end)
       throw new HoldfastError('PROTOCOL', 'an empty page is not the end');
-    this.#buffer = { from, page, plus, at, epoch };
-    return { buffer: this.#buffer, index: 0 };
+    for (const { attr } of page.entries) if (attr) this.#context.inodes.learn(attr, { asOf, epoch }, false);
+    const change = this.#context.inodes.known(this.#ino)?.change;
+    this.#page = { ...page, from, plus, asOf, change };
+    this.#gather(this.#page);
+    return this.#page;
   }
 
-  #valid(buffer: Buffered, plus: boolean): boolean {
-    const { clock, inodes } = this.#deps;
-    return buffer.epoch === inodes.epoch && buffer.plus === plus && clock.now() - buffer.at < ATTR_TTL_MS;
+  async #ask(
+    cookie: number,
+    maxEntries: number,
+    plus: boolean,
+    signal?: AbortSignal,
+  ): Promise<{ page: DirPage; asOf: number }> {
+    const op = { $case: 'readDir' as const, value: { ino: this.#ino, cookie, maxEntries, plus } };
+    const { result, asOf } = await this.#context.askFor(this.#ino, op, signal);
+    return { page: resultOf(result, 'dir'), asOf };
   }
 
-  #entry(wire: WireEntry, plus: boolean, ttlMs: number, stamp: { at: number; epoch: number }): DirEntry {
-    const { name, ino, type } = wire;
-    const entry: DirEntry = { name, ino, type, cookie: wire.cookie + COOKIE_DOT_DOT };
-    if (!plus || !wire.attr) return entry;
-    const { inodes, view } = this.#deps;
-    inodes.learn(wire.attr, stamp, false);
-    inodes.tell(wire.attr);
-    entry.entry = toEntry(view(wire.attr), ttlMs);
+  /** A change of our own shows in the directory's attributes, one of somebody else's takes the lease. */
+  #good(page: Pick<Page, 'asOf' | 'change'>): boolean {
+    const { inodes } = this.#context;
+    return this.#context.covers(this.#ino, page.asOf) && inodes.known(this.#ino)?.change === page.change;
+  }
+
+  #gather(page: Page): void {
+    if (page.from === 0) this.#gathering = { entries: [], asOf: page.asOf, change: page.change };
+    const gathering = this.#gathering;
+    if (!gathering) return;
+    const last = gathering.entries.at(-1)?.cookie ?? 0;
+    const good = last === page.from && this.#good(gathering);
+    if (!good || gathering.entries.length + page.entries.length > COMPLETE_ENTRIES_MAX) {
+      this.#gathering = undefined;
+      return;
+    }
+    for (const { name, ino, type, cookie } of page.entries)
+      gathering.entries.push({ name, ino, type, cookie });
+    if (!page.end) return;
+    this.#context.names.complete(this.#ino, page.parent, gathering.entries);
+    this.#gathering = undefined;
+  }
+
+  #entry({ name, ino, type, cookie }: Name, plus: boolean): DirEntry {
+    const entry: DirEntry = { name, ino, type, cookie: cookie + COOKIE_DOT_DOT };
+    if (!plus) return entry;
+    const attr = this.#context.inodes.fresh(ino)?.attr;
+    // Without attributes to believe, the kernel asks for those it wants.
+    if (attr) entry.entry = this.#context.entry(attr, this.#ino, name);
     return entry;
   }
 }
 
-/** Where the entries behind a server's cookie begin; undefined: not in this page. */
-function indexBehind(buffer: Buffered, cookie: number): number | undefined {
-  if (cookie === buffer.from) return 0;
-  const { entries } = buffer.page;
-  // The kernel goes on at the end of what it got: near the end of the page, as a rule.
-  for (let at = entries.length - 1; at >= 0; at--) if (entries[at]?.cookie === cookie) return at + 1;
-  return undefined;
+/** Where the entries behind a server's cookie begin. Entries are in the order of their cookies. */
+function indexBehind(entries: readonly { cookie: number }[], cookie: number): number {
+  let [low, high] = [0, entries.length];
+  while (low < high) {
+    const middle = (low + high) >>> 1;
+    if ((entries[middle] as { cookie: number }).cookie <= cookie) low = middle + 1;
+    else high = middle;
+  }
+  return low;
+}
+
+function holds(page: Page, from: number): boolean {
+  return from === page.from || (from > page.from && from <= (page.entries.at(-1)?.cookie ?? 0));
 }
 
 function dot(name: string, ino: number, cookie: number): DirEntry {

@@ -1,5 +1,5 @@
 import { HoldfastError } from '../../proto/errors.js';
-import type { Attr, SetAttr } from '../../proto/gen/meta.js';
+import { type Attr, LeaseMode, type SetAttr } from '../../proto/gen/meta.js';
 import { FILE_SIZE_MAX_BYTES, S_IFREG, S_ISGID, S_ISUID } from '../../proto/types.js';
 import type { FileData } from '../data/file-data.js';
 import type { FileReader } from '../data/reader.js';
@@ -18,7 +18,8 @@ import {
   O_TRUNC,
   throwWriteError,
 } from './file-table.js';
-import { makeNode } from './name-calls.js';
+import type { LocalChanges } from './local-changes.js';
+import type { NameCalls } from './name-calls.js';
 
 /** fallocate(2) modes. */
 const FALLOC_FL_KEEP_SIZE = 0x01;
@@ -26,6 +27,10 @@ const FALLOC_FL_PUNCH_HOLE = 0x02;
 const FALLOC_FL_ZERO_RANGE = 0x10;
 const SEEK_DATA = 3;
 const SEEK_HOLE = 4;
+/** At a close with more dirty bytes the caller waits: one large file must not hold up the changes behind it. */
+const BACKGROUND_FLUSH_BYTES_MAX = 1024 * 1024;
+/** Asked for by the kernel before the first write. */
+const CAPABILITY = 'security.capability';
 /** Holes are written as zeros in pieces of this size. */
 const ZERO_PIECE_BYTES = 1024 * 1024;
 /** One call copies so much at most, in pieces: a longer copy can be interrupted between calls. */
@@ -37,13 +42,17 @@ const NO_NAME = Buffer.alloc(0);
 export class FileCalls {
   readonly #context: VfsContext;
   readonly #reader: FileReader;
+  readonly #names: NameCalls;
+  readonly #local: LocalChanges;
 
-  constructor(context: VfsContext, reader: FileReader) {
+  constructor(context: VfsContext, reader: FileReader, names: NameCalls, local: LocalChanges) {
     this.#context = context;
     this.#reader = reader;
+    this.#names = names;
+    this.#local = local;
   }
 
-  /** Fresh attributes from the server: what was closed elsewhere is complete here. */
+  /** Under a lease that allows what is wanted it is answered here; otherwise the server recalls others' and grants one. */
   async open(caller: Caller, ino: number, flags: number, killPriv: boolean): Promise<OpenReply> {
     const { meta, files, readOnly } = this.#context;
     const writable = (flags & O_ACCMODE) !== O_RDONLY;
@@ -51,7 +60,7 @@ export class FileCalls {
     meta.retainOpen(ino);
     let file: FileData | undefined;
     try {
-      const attr = await this.#context.readAttr({ $case: 'open', value: { ino } }, caller.signal);
+      const attr = await this.#attrForOpen(ino, writable, caller.signal);
       if (!isRegular(attr)) throw new HoldfastError('EINVAL', 'only regular files are opened here');
       file = files.acquire(attr, false);
       const caching = await this.#context.opened(attr);
@@ -61,6 +70,7 @@ export class FileCalls {
         await this.#truncate(file, 0, { killPriv }, caller.signal);
         if (killPriv && hasPriv(attr.mode)) await this.#privKilled(ino);
       }
+      this.#context.throwLostChange(ino);
       return { handle: files.open(file, flags), ...caching };
     } catch (error) {
       if (file) await files.release(file);
@@ -77,7 +87,7 @@ export class FileCalls {
     flags: number,
     umask: number,
   ): Promise<CreateReply> {
-    const { meta, files, inodes } = this.#context;
+    const { meta, files } = this.#context;
     const existingOk = (flags & O_EXCL) === 0;
     const node = {
       parent,
@@ -87,22 +97,22 @@ export class FileCalls {
       open: true,
       askedMode: mode & 0o7777,
     };
-    const reply = await makeNode(this.#context, caller, node);
-    let attr = attrOf(reply.result);
+    const { created, attr: made } = await this.#names.makeNode(caller, node);
+    let attr = made;
     meta.retainOpen(attr.ino);
     let file: FileData | undefined;
     try {
-      if (!reply.created) checkAccess(attr, caller, flags);
-      inodes.learn(attr, inodes.stamp(), false);
+      if (!created) checkAccess(attr, caller, flags);
+      const { inodes } = this.#context;
       inodes.tell(attr); // the entry goes along
-      if (reply.created) inodes.setNoCapability(attr.ino);
-      file = files.acquire(attr, reply.created);
-      const caching = await this.#context.opened(attr);
+      if (created) inodes.learnXattr(attr.ino, CAPABILITY, undefined, inodes.stamp().asOf);
+      file = files.acquire(attr, created);
       const writable = (flags & O_ACCMODE) !== O_RDONLY;
-      if (!reply.created && (flags & O_TRUNC) !== 0 && writable) {
+      if (!created && (flags & O_TRUNC) !== 0 && writable) {
         attr = await this.#truncate(file, 0, { killPriv: caller.uid !== 0 }, caller.signal);
       }
-      return { entry: this.#context.entry(attr), handle: files.open(file, flags), ...caching };
+      const caching = await this.#context.opened(attr);
+      return { entry: this.#context.entry(attr, parent, name), handle: files.open(file, flags), ...caching };
     } catch (error) {
       if (file) await files.release(file);
       meta.releaseOpen(attr.ino);
@@ -110,11 +120,16 @@ export class FileCalls {
     }
   }
 
-  read(caller: Caller, handle: number, offset: number, size: number): Promise<Buffer[]> {
+  async read(caller: Caller, handle: number, offset: number, size: number): Promise<Buffer[]> {
     const { file, stream } = this.#context.files.handle(handle);
     const { signal } = caller;
     const { atimes } = this.#context.files;
     atimes?.read(atimes.view(file.view()));
+    if (this.#context.mode(file.ino) === LeaseMode.LEASE_NONE) {
+      // Somebody else may write to it: the end of the file is where the server says.
+      const op = { $case: 'getAttr' as const, value: { ino: file.ino } };
+      file.applyAttr(await this.#context.readAttr(op, signal), false);
+    }
     return interruptible(this.#reader.read(file, stream, offset, size, signal), signal);
   }
 
@@ -125,6 +140,7 @@ export class FileCalls {
     if (!open.writable && !request.fromCache) throw new HoldfastError('EBADF');
     throwWriteError(open);
     if (request.killPriv) await this.#killPriv(open.file, caller.signal);
+    if (!this.#context.owns(open.file.ino)) await this.#announceWriter(open.file, caller.signal);
     const { data } = request;
     const { length } = data;
     // Pages that the kernel writes back have their place already.
@@ -136,32 +152,52 @@ export class FileCalls {
         ?.invalidateInode(ino, 0, 0)
         .catch((error: unknown) => log.warn({ ino, err: error }, 'invalidation failed'));
     }
+    // Shared with others, who see it when this call returns.
+    if (!this.#context.owns(open.file.ino)) {
+      await interruptible(this.#context.lane.urgently(open.file.flush()), caller.signal);
+      throwWriteError(open);
+    }
     if ((request.flags & (O_DSYNC | O_SYNC_ONLY)) !== 0 && !request.fromCache) {
-      await interruptible(open.file.fsync((request.flags & O_SYNC_ONLY) === 0), caller.signal);
+      const synced = this.#context.lane.urgently(open.file.fsync((request.flags & O_SYNC_ONLY) === 0));
+      await interruptible(synced, caller.signal);
       throwWriteError(open);
     }
     return length;
   }
 
-  /** close(2): what was written becomes visible to others, errors are reported. */
+  /**
+   * close(2): what was written becomes visible to others, errors are reported. Nobody sees a file that is leased
+   * exclusively without a recall, which flushes first: a little data follows in the background, in its place in the
+   * order of changes.
+   */
   async flush(caller: Caller, handle: number): Promise<void> {
     const open = this.#context.files.handle(handle);
     if (!open.writable) return;
-    if (!open.file.clean) await interruptible(open.file.flush(), caller.signal);
+    const { file } = open;
+    if (!file.clean) {
+      if (this.#context.owns(file.ino) && file.buffer.bytes <= BACKGROUND_FLUSH_BYTES_MAX)
+        this.#flushBehind(file);
+      else await interruptible(this.#context.lane.urgently(file.flush()), caller.signal);
+    }
     throwWriteError(open);
   }
 
   async fsync(caller: Caller, handle: number, dataOnly: boolean): Promise<void> {
-    const open = this.#context.files.handle(handle);
-    await interruptible(open.file.fsync(dataOnly), caller.signal);
+    const { lane, files } = this.#context;
+    const open = files.handle(handle);
+    const synced = lane.urgently(open.file.fsync(dataOnly)).then(() => lane.settled());
+    await interruptible(synced, caller.signal);
     throwWriteError(open);
+    this.#context.throwLostChange(open.file.ino);
   }
 
+  /** Not waited for by anybody: what is left is written in the background. */
   async release(handle: number): Promise<void> {
-    const { files, meta } = this.#context;
+    const { files, meta, log } = this.#context;
     const { file } = files.close(handle);
-    await files.release(file);
-    meta.releaseOpen(file.ino);
+    const released = files.release(file).finally(() => meta.releaseOpen(file.ino));
+    if (!this.#context.owns(file.ino)) await released;
+    else released.catch((error: unknown) => log.error({ ino: file.ino, err: error }, 'write-back failed'));
   }
 
   /** Mode, owner, times and size. @returns the inode afterwards, as the server has it */
@@ -175,7 +211,7 @@ export class FileCalls {
       if (file) return this.#truncate(file, size, rest, caller.signal);
       return this.#context.setAttr(ino, { ...rest, size }, caller.signal);
     }
-    const attr = await this.#context.setAttr(ino, rest, caller.signal);
+    const attr = this.#local.setAttr(ino, rest) ?? (await this.#context.setAttr(ino, rest, caller.signal));
     file?.applyAttr(attr, true);
     file?.timesSet(attr, rest.mtime !== undefined || rest.mtimeNow === true);
     return attr;
@@ -245,16 +281,15 @@ export class FileCalls {
       open: true,
       unnamed: true,
     };
-    const reply = await this.#context.mutate(
-      { $case: 'makeNode', value: { ...value, ...bits } },
-      caller.signal,
-    );
+    const op = { $case: 'makeNode' as const, value: { ...value, ...bits } };
+    const reply = await this.#context.mutate([parent], op, caller.signal);
     const attr = attrOf(reply.result);
     meta.retainOpen(attr.ino);
     inodes.learn(attr, inodes.stamp(), true);
-    inodes.tell(attr);
     const file = files.acquire(attr, true);
-    return { entry: this.#context.entry(attr), handle: files.open(file, flags) };
+    const caching = await this.#context.opened(attr);
+    const entry = this.#context.entry(attr, parent, NO_NAME);
+    return { entry, handle: files.open(file, flags), ...caching };
   }
 
   /**
@@ -289,11 +324,38 @@ export class FileCalls {
     return done;
   }
 
+  async #attrForOpen(ino: number, writable: boolean, signal: AbortSignal): Promise<Attr> {
+    const fresh = this.#context.inodes.fresh(ino)?.attr;
+    if (fresh && (!writable || this.#context.owns(ino))) return fresh;
+    return this.#context.readAttr({ $case: 'open', value: { ino, write: writable } }, signal);
+  }
+
+  /**
+   * Before a write without an exclusive lease the server has to know that there is a writer: it takes leases from those
+   * who believe what they know of the file. It may grant the exclusive lease again.
+   */
+  async #announceWriter(file: FileData, signal: AbortSignal): Promise<void> {
+    const op = { $case: 'open' as const, value: { ino: file.ino, write: true } };
+    file.applyAttr(await this.#context.readAttr(op, signal), false);
+  }
+
+  /** Goes on after the close; the commit has its place in the lane from now on. */
+  #flushBehind(file: FileData): void {
+    const { lane, log } = this.#context;
+    lane.keepPlace(file.ino);
+    file
+      .flush()
+      .catch((error: unknown) => log.error({ ino: file.ino, err: error }, 'write-back failed'))
+      .finally(() => lane.releasePlace(file.ino));
+  }
+
   #truncate(file: FileData, size: number, rest: Partial<SetAttr>, signal: AbortSignal): Promise<Attr> {
     if (this.#context.readOnly) return Promise.reject(new HoldfastError('EROFS'));
+    // A flush that waits for the truncate must not be waited for by it.
+    this.#context.lane.releasePlace(file.ino);
     // It goes on when the caller is interrupted: half a truncate would lose what is dirty.
     const done = file.truncate(size, () => this.#context.setAttr(file.ino, { ...rest, size }));
-    return interruptible(done, signal);
+    return interruptible(this.#context.lane.urgently(done), signal);
   }
 
   async #killPriv(file: FileData, signal: AbortSignal): Promise<void> {

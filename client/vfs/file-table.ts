@@ -55,6 +55,16 @@ export class FileTable {
     return this.atimes?.view(seen) ?? seen;
   }
 
+  /** All that are open or not yet written back. */
+  *all(): Generator<FileData> {
+    for (const { file } of this.#files.values()) yield file;
+  }
+
+  /** Blocks of a file that were read ahead are not good any more. */
+  dropBlocks(ino: number): void {
+    this.#deps.blocks.drop(ino);
+  }
+
   /** @param isNew made here just now */
   acquire(attr: Attr, isNew: boolean): FileData {
     const entry = this.#files.get(attr.ino);

@@ -1,80 +1,118 @@
 import type { Clock } from '../../common/clock.js';
 import type { Attr } from '../../proto/gen/meta.js';
-import { ATTR_TTL_MS } from './attr.js';
+import type { LeaseTable } from '../leases/lease-table.js';
 
 /** Inodes remembered; beyond it the one that was used least recently is forgotten. */
 export const INODES_MAX = 65_536;
+/** Extended attributes remembered of one inode, absent ones included. */
+export const XATTRS_PER_INODE_MAX = 32;
+/** Values above it are asked for each time. */
+export const XATTR_CACHED_BYTES_MAX = 1024;
+
+/** When something was learnt: LeaseTable.stamp() at its arrival, and the changes of names made here before it was asked for. */
+export interface Stamp {
+  asOf: number;
+  epoch: number;
+}
 
 interface Inode {
   attr: Attr;
-  /** Clock ms when the attributes were asked for. */
-  at: number;
-  /** Changes of the name space made here before they were asked for. */
-  epoch: number;
+  /** When the attributes were learnt; undefined: they are known to be out of date. */
+  stamp: Stamp | undefined;
   /** Attr.change as of which the kernel's cached pages are right; undefined: unknown. */
   pagesAsOf: number | undefined;
+  /** The kernel's pages are right for as long as the lease covers this. */
+  pagesStamp: number | undefined;
   /** Attr.change of the attributes that the kernel was given last; undefined: unknown. */
   told: number | undefined;
-  /** security.capability is known to be absent until then, clock ms. */
-  noCapabilityUntil: number;
+  /** Values by name, undefined for one that does not exist; good as long as the lease covers `xattrsAsOf`. */
+  xattrs: Map<string, Buffer | undefined> | undefined;
+  xattrNames: Buffer[] | undefined;
+  xattrsAsOf: number;
+  /** Of a symlink: it never changes. */
+  target: Buffer | undefined;
 }
 
 /**
- * What this mount knows of inodes, for a short time: attributes, and whether the kernel's pages may stay at an open.
- * A memory only: any inode may be forgotten at any time.
+ * What this mount knows of inodes: attributes, extended attributes, symlink targets, and whether the kernel's pages may
+ * stay at an open. Believed only while the lease under which it was learnt is held. A memory only: any inode may be
+ * forgotten at any time.
  */
 export class InodeCache {
   readonly #clock: Clock;
+  readonly #leases: LeaseTable;
   /** Least recently used first. */
   readonly #inodes = new Map<number, Inode>();
   #epoch = 0;
 
-  constructor(clock: Clock) {
+  constructor(clock: Clock, leases: LeaseTable) {
     this.#clock = clock;
+    this.#leases = leases;
   }
 
-  /** To be taken before attributes are asked for, and handed to learn(). */
-  stamp(): { at: number; epoch: number } {
-    return { at: this.#clock.now(), epoch: this.#epoch };
+  /** Changes of names made here whose reach is unknown: take it before asking for attributes. */
+  get epoch(): number {
+    return this.#epoch;
+  }
+
+  /** For what is learnt now. */
+  stamp(): Stamp {
+    return { asOf: this.#leases.stamp(), epoch: this.#epoch };
   }
 
   /** Takes attributes from the server. @param own they answer a change made here */
-  learn(attr: Attr, stamp: { at: number; epoch: number }, own: boolean): void {
+  learn(attr: Attr, stamp: Stamp, own: boolean): void {
     const known = this.#inodes.get(attr.ino);
     if (known && attr.change < known.attr.change) return;
     // A change of one's own that came right behind what the pages show leaves them right.
     const pagesAsOf = own && known?.pagesAsOf === attr.change - 1 ? attr.change : known?.pagesAsOf;
-    const { noCapabilityUntil = 0, told } = known ?? {};
-    const { at, epoch } = stamp;
-    this.#inodes.delete(attr.ino);
-    this.#inodes.set(attr.ino, { attr, at, epoch, pagesAsOf, told, noCapabilityUntil });
-    if (this.#inodes.size <= INODES_MAX) return;
-    for (const oldest of this.#inodes.keys()) {
-      this.#inodes.delete(oldest);
-      break;
-    }
+    this.#put({ ...(known ?? UNKNOWN), attr, stamp, pagesAsOf });
   }
 
-  /** Attributes that may still be believed, and for how long; undefined: ask the server. */
+  /** Attributes as they are by a change made here under an exclusive lease, or by the answer to the last of those. */
+  setLocal(attr: Attr): void {
+    const known = this.#inodes.get(attr.ino) ?? UNKNOWN;
+    this.#put({ ...known, attr, stamp: this.stamp() });
+  }
+
+  /** A new inode, made here. */
+  addLocal(attr: Attr, target?: Buffer): void {
+    const xattrs = new Map<string, Buffer | undefined>();
+    const { asOf } = this.stamp();
+    this.#put({
+      ...UNKNOWN,
+      attr,
+      stamp: this.stamp(),
+      target,
+      xattrs,
+      xattrNames: [],
+      xattrsAsOf: asOf,
+    });
+  }
+
+  /** Attributes that may be believed, and for how long; undefined: ask the server. */
   fresh(ino: number): { attr: Attr; ttlMs: number } | undefined {
     const inode = this.#inodes.get(ino);
-    if (!inode || inode.epoch !== this.#epoch) return undefined;
-    const ttlMs = ATTR_TTL_MS - (this.#clock.now() - inode.at);
-    return ttlMs > 0 ? { attr: inode.attr, ttlMs } : undefined;
+    if (!inode?.stamp || inode.stamp.epoch !== this.#epoch) return undefined;
+    const now = this.#clock.now();
+    if (!this.#leases.covers(ino, inode.stamp.asOf, now)) return undefined;
+    return { attr: inode.attr, ttlMs: this.#leases.ttlMs(ino, now) };
   }
 
-  /** Attributes as they were known last, however old; undefined: never, or forgotten. */
-  last(ino: number): Attr | undefined {
+  /** The newest attributes known, believed or not. */
+  known(ino: number): Attr | undefined {
     return this.#inodes.get(ino)?.attr;
   }
 
-  /** A name, link count or the like was changed here: attributes asked for before may be out of date. */
-  namespaceChanged(): void {
-    this.#epoch++;
+  /** An inode was changed here in a way that its known attributes do not show. */
+  outdated(ino: number): void {
+    const inode = this.#inodes.get(ino);
+    if (inode) inode.stamp = undefined;
   }
 
-  get epoch(): number {
-    return this.#epoch;
+  /** Names were changed here, and it is not known which inodes lost or gained them. */
+  namespaceChanged(): void {
+    this.#epoch++;
   }
 
   /** These attributes go to the kernel, which believes them for a while. */
@@ -90,27 +128,111 @@ export class InodeCache {
    */
   opened(attr: Attr): { keepPages: boolean; attrStale: boolean } {
     const inode = this.#inodes.get(attr.ino);
-    const keepPages = inode?.pagesAsOf === attr.change;
-    if (inode) inode.pagesAsOf = attr.change;
-    return { keepPages, attrStale: !keepPages && inode?.told !== attr.change };
+    if (!inode) return { keepPages: false, attrStale: true };
+    const leased =
+      inode.pagesStamp !== undefined && this.#leases.covers(attr.ino, inode.pagesStamp, this.#clock.now());
+    const keepPages = leased || inode.pagesAsOf === attr.change;
+    inode.pagesAsOf = attr.change;
+    inode.pagesStamp = leased ? inode.pagesStamp : this.#leases.stamp();
+    return { keepPages, attrStale: !keepPages && inode.told !== attr.change };
   }
 
-  /** Remembers for a second that a file has no capabilities: the kernel asks before every write. */
-  setNoCapability(ino: number): void {
+  // ---- extended attributes, symlinks
+
+  /** The value; 'absent'; undefined: ask. */
+  xattr(ino: number, name: string): Buffer | 'absent' | undefined {
+    const inode = this.#xattrsOf(ino);
+    if (!inode?.xattrs) return undefined;
+    if (inode.xattrs.has(name)) return inode.xattrs.get(name) ?? 'absent';
+    if (inode.xattrNames?.every((known) => known.toString('latin1') !== name)) return 'absent';
+    return undefined;
+  }
+
+  xattrNames(ino: number): Buffer[] | undefined {
+    return this.#xattrsOf(ino)?.xattrNames;
+  }
+
+  /** @param value undefined: it does not exist. @param asOf of the answer; it is dropped when no lease covers it */
+  learnXattr(ino: number, name: string, value: Buffer | undefined, asOf: number): void {
+    const inode = this.#learnXattrs(ino, asOf);
+    if (!inode?.xattrs || (value && value.length > XATTR_CACHED_BYTES_MAX)) return;
+    if (inode.xattrs.size >= XATTRS_PER_INODE_MAX) inode.xattrs.clear();
+    inode.xattrs.set(name, value);
+  }
+
+  learnXattrNames(ino: number, names: Buffer[], asOf: number): void {
+    const inode = this.#learnXattrs(ino, asOf);
+    if (inode && names.length <= XATTRS_PER_INODE_MAX) inode.xattrNames = names;
+  }
+
+  /** An extended attribute is being changed here. */
+  xattrsChanged(ino: number): void {
     const inode = this.#inodes.get(ino);
-    if (inode) inode.noCapabilityUntil = this.#clock.now() + ATTR_TTL_MS;
+    if (!inode) return;
+    inode.xattrs = undefined;
+    inode.xattrNames = undefined;
   }
 
-  hasNoCapability(ino: number): boolean {
-    return (this.#inodes.get(ino)?.noCapabilityUntil ?? 0) > this.#clock.now();
+  target(ino: number): Buffer | undefined {
+    return this.#inodes.get(ino)?.target;
   }
 
-  capabilityChanged(ino: number): void {
+  learnTarget(ino: number, target: Buffer): void {
     const inode = this.#inodes.get(ino);
-    if (inode) inode.noCapabilityUntil = 0;
+    if (inode) inode.target = target;
+  }
+
+  /** The lease was given up; pages and attributes that the kernel had are invalidated by whoever gives it up. */
+  leaseLost(ino: number): void {
+    const inode = this.#inodes.get(ino);
+    if (!inode) return;
+    inode.stamp = undefined;
+    inode.pagesAsOf = undefined;
+    inode.pagesStamp = undefined;
+    inode.told = undefined;
+    inode.xattrs = undefined;
+    inode.xattrNames = undefined;
   }
 
   forget(ino: number): void {
     this.#inodes.delete(ino);
   }
+
+  #put(inode: Inode): void {
+    const { ino } = inode.attr;
+    this.#inodes.delete(ino);
+    this.#inodes.set(ino, inode);
+    if (this.#inodes.size <= INODES_MAX) return;
+    for (const oldest of this.#inodes.keys()) {
+      this.#inodes.delete(oldest);
+      break;
+    }
+  }
+
+  #xattrsOf(ino: number): Inode | undefined {
+    const inode = this.#inodes.get(ino);
+    return inode && this.#leases.covers(ino, inode.xattrsAsOf, this.#clock.now()) ? inode : undefined;
+  }
+
+  #learnXattrs(ino: number, asOf: number): Inode | undefined {
+    const inode = this.#inodes.get(ino);
+    if (!inode || !this.#leases.covers(ino, asOf, this.#clock.now())) return undefined;
+    if (!inode.xattrs || !this.#xattrsOf(ino)) {
+      inode.xattrs = new Map();
+      inode.xattrNames = undefined;
+      inode.xattrsAsOf = asOf;
+    }
+    return inode;
+  }
 }
+
+const UNKNOWN: Omit<Inode, 'attr'> = {
+  stamp: undefined,
+  pagesAsOf: undefined,
+  pagesStamp: undefined,
+  told: undefined,
+  xattrs: undefined,
+  xattrNames: undefined,
+  xattrsAsOf: 0,
+  target: undefined,
+};

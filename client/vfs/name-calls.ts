@@ -1,5 +1,5 @@
 import { HoldfastError } from '../../proto/errors.js';
-import type { MakeNode } from '../../proto/gen/meta.js';
+import type { Attr, MakeNode, MutationReply } from '../../proto/gen/meta.js';
 import {
   RENAME_EXCHANGE,
   RENAME_NOREPLACE,
@@ -12,23 +12,30 @@ import {
 import type { Caller, Entry } from '../fuse/binding.js';
 import { attrOf, resultOf } from '../meta/api.js';
 import { checkName, masked, staleIfGone, type VfsContext } from './context.js';
+import type { LocalChanges } from './local-changes.js';
 
-/** Calls on names: each is one request to the metadata service. */
+const TYPE_SHIFT = 12;
+const DOT = 0x2e;
+
+/** Calls on names: answered here as far as leases allow, else by one request to the metadata service. */
 export class NameCalls {
   readonly #context: VfsContext;
+  readonly #local: LocalChanges;
 
-  constructor(context: VfsContext) {
+  constructor(context: VfsContext, local: LocalChanges) {
     this.#context = context;
+    this.#local = local;
   }
 
   async lookup(caller: Caller, parent: number, name: Buffer): Promise<Entry> {
     checkName(name);
-    const { meta, inodes } = this.#context;
-    const stamp = inodes.stamp();
-    const result = await meta.read({ $case: 'lookup', value: { parent, name } }, caller.signal);
-    const attr = attrOf(result);
-    inodes.learn(attr, stamp, false);
-    return this.#context.entry(attr);
+    const known = isDots(name) ? undefined : this.#known(parent, name);
+    if (known === 'absent') return this.#context.noEntry(parent, name);
+    if (known !== undefined) {
+      const fresh = this.#context.inodes.fresh(known)?.attr;
+      if (fresh) return this.#context.entry(fresh, parent, name);
+    }
+    return this.#ask(caller, parent, name);
   }
 
   async symlink(caller: Caller, parent: number, name: Buffer, target: Buffer): Promise<Entry> {
@@ -63,14 +70,12 @@ export class NameCalls {
     });
   }
 
-  async unlink(caller: Caller, parent: number, name: Buffer): Promise<void> {
-    const value = { parent, name: checkName(name), uid: caller.uid };
-    await this.#context.mutateNames({ $case: 'unlink', value }, caller.signal);
+  unlink(caller: Caller, parent: number, name: Buffer): Promise<void> {
+    return this.#remove(caller, parent, name, 'unlink');
   }
 
-  async rmdir(caller: Caller, parent: number, name: Buffer): Promise<void> {
-    const value = { parent, name: checkName(name), uid: caller.uid };
-    await this.#context.mutateNames({ $case: 'rmdir', value }, caller.signal);
+  rmdir(caller: Caller, parent: number, name: Buffer): Promise<void> {
+    return this.#remove(caller, parent, name, 'rmdir');
   }
 
   async rename(
@@ -84,44 +89,138 @@ export class NameCalls {
     if ((flags & ~(RENAME_NOREPLACE | RENAME_EXCHANGE)) !== 0) throw new HoldfastError('EINVAL');
     checkName(name);
     checkName(newName);
+    const parents = parent === newParent ? [parent] : [parent, newParent];
+    await this.#local.prepare(parents, caller.signal);
+    if (this.#local.rename(parent, name, newParent, newName, flags, caller.uid)) return;
+    const { names, meta } = this.#context;
+    const ends = [this.#known(parent, name), this.#known(newParent, newName)];
+    const children = ends.filter((end): end is number => typeof end === 'number');
+    // Of a name that is not known to be absent, what it stands for is not known either.
+    const allKnown = ends.every((end) => end !== undefined);
     const value = { parent, name, newParent, newName, flags, uid: caller.uid };
-    await this.#context.mutateNames({ $case: 'rename', value }, caller.signal);
+    meta.announceOpen(children);
+    try {
+      const op = { $case: 'rename' as const, value };
+      const inos = [...parents, ...children];
+      await this.#context.mutateNames(inos, allKnown ? children : undefined, op, caller.signal);
+    } finally {
+      names.forget(parent, name);
+      names.forget(newParent, newName);
+      // A directory that moved has another "..".
+      for (const child of children) names.drop(child);
+    }
   }
 
   async link(caller: Caller, ino: number, newParent: number, newName: Buffer): Promise<Entry> {
     const value = { ino, parent: newParent, name: checkName(newName) };
-    const reply = await this.#context.mutateNames({ $case: 'link', value }, caller.signal);
+    await this.#local.prepare([newParent], caller.signal);
+    const inos = [ino, newParent];
+    const reply = await this.#context.mutateNames(inos, [ino], { $case: 'link', value }, caller.signal);
     const attr = attrOf(reply.result);
     this.#context.inodes.learn(attr, this.#context.inodes.stamp(), true);
-    return this.#context.entry(attr);
+    this.#added(newParent, newName, attr);
+    return this.#context.entry(attr, newParent, newName);
   }
 
   async readlink(caller: Caller, ino: number): Promise<Buffer> {
-    const { meta } = this.#context;
-    const result = await staleIfGone(meta.read({ $case: 'readLink', value: { ino } }, caller.signal));
-    return resultOf(result, 'target');
+    const { inodes } = this.#context;
+    const known = inodes.target(ino);
+    if (known) return known;
+    const op = { $case: 'readLink' as const, value: { ino } };
+    const { result } = await staleIfGone(this.#context.askFor(ino, op, caller.signal));
+    const target = resultOf(result, 'target');
+    inodes.learnTarget(ino, target);
+    return target;
+  }
+
+  /** The one request behind create, mknod, mkdir and symlink, or what takes its place; the owner is the caller. */
+  async makeNode(
+    caller: Caller,
+    node: Pick<MakeNode, 'parent' | 'name' | 'mode'> & Partial<MakeNode>,
+  ): Promise<{ attr: Attr; created: boolean; local: boolean }> {
+    checkName(node.name);
+    const { uid, gid } = caller;
+    await this.#local.prepare([node.parent], caller.signal);
+    const made = this.#local.make({ ...node, uid, gid });
+    if (made) return { attr: made, created: true, local: true };
+    const defaults = { rdev: 0, target: EMPTY, existingOk: false, open: false };
+    const op = { $case: 'makeNode' as const, value: { ...defaults, uid, gid, ...node } };
+    const reply: MutationReply = await this.#context.mutateNames([node.parent], [], op, caller.signal);
+    const attr = attrOf(reply.result);
+    this.#local.learnLayout(attr);
+    this.#context.inodes.learn(attr, this.#context.inodes.stamp(), false);
+    this.#added(node.parent, node.name, attr);
+    // Leased with its making: nobody can have put anything into it.
+    if (reply.created && (attr.mode & S_IFMT) === S_IFDIR && this.#context.owns(attr.ino))
+      this.#context.names.complete(attr.ino, node.parent, []);
+    return { attr, created: reply.created, local: false };
   }
 
   async #make(
     caller: Caller,
     node: Pick<MakeNode, 'parent' | 'name' | 'mode'> & Partial<MakeNode>,
   ): Promise<Entry> {
-    const attr = attrOf((await makeNode(this.#context, caller, node)).result);
-    this.#context.inodes.learn(attr, this.#context.inodes.stamp(), false);
-    return this.#context.entry(attr);
+    const { attr } = await this.makeNode(caller, node);
+    return this.#context.entry(attr, node.parent, node.name);
+  }
+
+  async #remove(caller: Caller, parent: number, name: Buffer, kind: 'unlink' | 'rmdir'): Promise<void> {
+    checkName(name);
+    await this.#local.prepare([parent], caller.signal);
+    if (this.#local[kind](parent, name, caller.uid)) return;
+    const { names, meta } = this.#context;
+    const known = this.#known(parent, name);
+    const children = typeof known === 'number' ? [known] : [];
+    const value = { parent, name, uid: caller.uid };
+    meta.announceOpen(children);
+    const inos = [parent, ...children];
+    const allKnown = known === undefined ? undefined : children;
+    try {
+      await this.#context.mutateNames(inos, allKnown, { $case: kind, value }, caller.signal);
+    } catch (error) {
+      names.forget(parent, name);
+      throw error;
+    }
+    if (this.#context.mode(parent) !== 0) names.putAbsent(parent, name);
+    if (kind === 'rmdir') for (const child of children) names.drop(child);
+  }
+
+  async #ask(caller: Caller, parent: number, name: Buffer): Promise<Entry> {
+    const { inodes, names } = this.#context;
+    const { epoch } = inodes;
+    const known = this.#known(parent, name);
+    const inos = typeof known === 'number' ? [parent, known] : [parent];
+    const op = { $case: 'lookup' as const, value: { parent, name } };
+    const { result, error, asOf } = await this.#context.ask(inos, op, caller.signal);
+    const covered = !isDots(name) && this.#context.covers(parent, asOf);
+    if (!result) {
+      if (error?.errorName !== 'ENOENT') throw error ?? new HoldfastError('PROTOCOL', 'an empty answer');
+      if (covered) names.putAbsent(parent, name);
+      return this.#context.noEntry(parent, name);
+    }
+    const attr = attrOf(result);
+    this.#local.learnLayout(attr);
+    inodes.learn(attr, { asOf, epoch }, false);
+    if (covered) names.put(parent, { name, ino: attr.ino, type: attr.mode >>> TYPE_SHIFT, cookie: 0 });
+    return this.#context.entry(attr, parent, name);
+  }
+
+  /** A name was made by request. */
+  #added(parent: number, name: Buffer, attr: Attr): void {
+    if (this.#context.mode(parent) === 0) return;
+    this.#context.names.put(parent, { name, ino: attr.ino, type: attr.mode >>> TYPE_SHIFT, cookie: 0 });
+  }
+
+  /** What is known of a name under the directory's lease. */
+  #known(parent: number, name: Buffer): number | 'absent' | undefined {
+    if (this.#context.mode(parent) === 0) return undefined;
+    const known = this.#context.names.lookup(parent, name);
+    return known === 'absent' ? known : known?.ino;
   }
 }
 
-/** The one request behind create, mknod, mkdir and symlink; the owner is the caller. */
-export function makeNode(
-  context: VfsContext,
-  caller: Caller,
-  node: Pick<MakeNode, 'parent' | 'name' | 'mode'> & Partial<MakeNode>,
-) {
-  checkName(node.name);
-  const { uid, gid } = caller;
-  const defaults = { rdev: 0, target: EMPTY, existingOk: false, open: false };
-  return context.mutateNames({ $case: 'makeNode', value: { ...defaults, uid, gid, ...node } }, caller.signal);
+function isDots(name: Buffer): boolean {
+  return name[0] === DOT && (name.length === 1 || (name.length === 2 && name[1] === DOT));
 }
 
 const EMPTY = Buffer.alloc(0);

@@ -1,6 +1,7 @@
 import type { Clock } from '../../common/clock.js';
 import type { Logger } from '../../common/logger.js';
 import { HoldfastError } from '../../proto/errors.js';
+import type { Attr } from '../../proto/gen/meta.js';
 import { NAME_MAX_BYTES } from '../../proto/types.js';
 import type { ChunkApi, CommitApi } from '../data/api.js';
 import { BlockCache } from '../data/block-cache.js';
@@ -20,17 +21,25 @@ import type {
   StatFs,
   WriteRequest,
 } from '../fuse/binding.js';
+import { ChangeLane } from '../leases/change-lane.js';
+import { NameCache } from '../leases/name-cache.js';
 import { attrOf, type MetaApi, resultOf } from '../meta/api.js';
+import { interruptible } from '../wait.js';
 import { Atimes } from './atimes.js';
 import { VfsContext } from './context.js';
 import { DirectoryStream } from './directory.js';
 import { FileCalls } from './file-calls.js';
 import { FileTable } from './file-table.js';
 import { InodeCache } from './inode-cache.js';
+import { KernelEntries } from './kernel-entries.js';
+import { LocalChanges } from './local-changes.js';
 import { NameCalls } from './name-calls.js';
+import { Recalls } from './recalls.js';
 import { XattrCalls } from './xattr-calls.js';
 
 const STATFS_BLOCK_BYTES = 4096;
+/** Inodes with a lost change that nobody was told of. */
+const LOST_CHANGES_MAX = 1024;
 
 export interface VfsParts {
   meta: MetaApi;
@@ -49,6 +58,8 @@ export interface VfsParts {
 export class HoldfastFs implements FileSystem {
   readonly #context: VfsContext;
   readonly #flusher: Flusher;
+  readonly #local: LocalChanges;
+  readonly #recalls: Recalls;
   readonly #names: NameCalls;
   readonly #fileCalls: FileCalls;
   readonly #xattrs: XattrCalls;
@@ -58,22 +69,32 @@ export class HoldfastFs implements FileSystem {
 
   constructor(parts: VfsParts) {
     const { meta, chunks, clock, log, limits, readOnly } = parts;
-    const inodes = new InodeCache(clock);
+    const inodes = new InodeCache(clock, meta.leases);
     const blocks = new BlockCache(clock, {
       bytesMax: limits.blockCacheBytesMax,
       maxAgeMs: limits.blockMaxAgeMs,
     });
     this.#flusher = new Flusher(clock, limits);
-    const commits = commitApi(meta, inodes);
+    const lane = new ChangeLane({
+      clock,
+      send: (changes) => meta.mutateBatch(changes),
+      onFailure: (inos, kind, error) => this.#changeLost(inos, kind, error),
+    });
+    const commits: CommitApi = { commitWrite: (commit) => commitWrite(this.#context, commit) };
     const atimes =
       readOnly || parts.noAtime
         ? undefined
         : new Atimes(clock, (list) => meta.mutate({ $case: 'setAtimes', value: { atimes: list } }));
     const data = { clock, log, chunks, meta: commits, flusher: this.#flusher, blocks };
     const files = new FileTable(data, atimes);
-    this.#context = new VfsContext({ meta, inodes, files, clock, log, readOnly });
-    this.#names = new NameCalls(this.#context);
-    this.#fileCalls = new FileCalls(this.#context, new FileReader(chunks, blocks, limits));
+    const [names, kernel] = [new NameCache(), new KernelEntries()];
+    this.#context = new VfsContext({ meta, inodes, names, files, lane, kernel, clock, log, readOnly });
+    this.#local = new LocalChanges(this.#context);
+    this.#recalls = new Recalls(this.#context, () => this.#sessionLost());
+    meta.listenToLeases(this.#recalls);
+    const reader = new FileReader(chunks, blocks, limits, (ino) => this.#context.mode(ino) !== 0);
+    this.#names = new NameCalls(this.#context, this.#local);
+    this.#fileCalls = new FileCalls(this.#context, reader, this.#names, this.#local);
     this.#xattrs = new XattrCalls(this.#context);
     this.#destroyTimeoutMs = parts.destroyTimeoutMs;
   }
@@ -85,16 +106,18 @@ export class HoldfastFs implements FileSystem {
 
   async init(info: BindingInfo): Promise<void> {
     this.#context.notifier = info.notify;
+    this.#context.kernel.start(info.notify);
   }
 
   /** Writes everything back. Idempotent. */
   async destroy(): Promise<void> {
-    const { clock, log } = this.#context;
+    const { clock, log, files, lane } = this.#context;
     const pending = [...this.#flusher.sources];
-    const flushed = Promise.all([
-      ...pending.map((source) => this.#context.files.get(source.ino)?.flush()),
-      this.#context.files.atimes?.flush(),
+    const sent = Promise.all([
+      ...pending.map((source) => files.get(source.ino)?.flush()),
+      files.atimes?.flush(),
     ]);
+    const flushed = lane.urgently(sent).then(() => lane.settled());
     let late = false;
     await new Promise<void>((resolve) => {
       const timer = clock.after(this.#destroyTimeoutMs, () => {
@@ -116,22 +139,21 @@ export class HoldfastFs implements FileSystem {
   }
 
   lookup(caller: Caller, parent: number, name: Buffer): Promise<Entry> {
-    return this.#names.lookup(caller, parent, name);
+    this.#recalls.trim();
+    return this.#during([parent], this.#names.lookup(caller, parent, name));
   }
 
-  forget(ino: number, _count: number): void {
-    if (!this.#context.files.get(ino)) this.#context.inodes.forget(ino);
-  }
+  /** What is known stays for as long as it is leased: the kernel may ask for it again. */
+  forget(_ino: number, _count: number): void {}
 
   async getattr(caller: Caller, ino: number, _handle?: number): Promise<AttrReply> {
     const known = this.#context.inodes.fresh(ino);
-    if (known) return this.#context.attrReply(known.attr, known.ttlMs);
+    if (known) return this.#context.attrReply(known.attr);
     try {
-      const attr = await this.#context.readAttr({ $case: 'getAttr', value: { ino } }, caller.signal);
-      return this.#context.attrReply(attr);
+      return this.#context.attrReply(await this.#context.attr(ino, caller.signal));
     } catch (error) {
       // Removed, and still in use here: a present directory, an open fifo. What it was remains visible, without links.
-      const last = this.#context.inodes.last(ino);
+      const last = this.#context.inodes.known(ino);
       if (!last || !(error instanceof HoldfastError) || error.errorName !== 'ESTALE') throw error;
       return this.#context.attrReply({ ...last, nlink: 0 });
     }
@@ -146,7 +168,7 @@ export class HoldfastFs implements FileSystem {
   }
 
   symlink(caller: Caller, parent: number, name: Buffer, target: Buffer): Promise<Entry> {
-    return this.#names.symlink(caller, parent, name, target);
+    return this.#during([parent], this.#names.symlink(caller, parent, name, target));
   }
 
   mknod(
@@ -157,19 +179,19 @@ export class HoldfastFs implements FileSystem {
     rdev: number,
     umask: number,
   ): Promise<Entry> {
-    return this.#names.mknod(caller, parent, name, mode, rdev, umask);
+    return this.#during([parent], this.#names.mknod(caller, parent, name, mode, rdev, umask));
   }
 
   mkdir(caller: Caller, parent: number, name: Buffer, mode: number, umask: number): Promise<Entry> {
-    return this.#names.mkdir(caller, parent, name, mode, umask);
+    return this.#during([parent], this.#names.mkdir(caller, parent, name, mode, umask));
   }
 
   unlink(caller: Caller, parent: number, name: Buffer): Promise<void> {
-    return this.#names.unlink(caller, parent, name);
+    return this.#during([parent], this.#names.unlink(caller, parent, name));
   }
 
   rmdir(caller: Caller, parent: number, name: Buffer): Promise<void> {
-    return this.#names.rmdir(caller, parent, name);
+    return this.#during([parent], this.#names.rmdir(caller, parent, name));
   }
 
   rename(
@@ -180,11 +202,14 @@ export class HoldfastFs implements FileSystem {
     newName: Buffer,
     flags: number,
   ): Promise<void> {
-    return this.#names.rename(caller, parent, name, newParent, newName, flags);
+    return this.#during(
+      [parent, newParent],
+      this.#names.rename(caller, parent, name, newParent, newName, flags),
+    );
   }
 
   link(caller: Caller, ino: number, newParent: number, newName: Buffer): Promise<Entry> {
-    return this.#names.link(caller, ino, newParent, newName);
+    return this.#during([newParent], this.#names.link(caller, ino, newParent, newName));
   }
 
   open(caller: Caller, ino: number, flags: number, killPriv = false): Promise<OpenReply> {
@@ -199,7 +224,7 @@ export class HoldfastFs implements FileSystem {
     flags: number,
     umask: number,
   ): Promise<CreateReply> {
-    return this.#fileCalls.create(caller, parent, name, mode, flags, umask);
+    return this.#during([parent], this.#fileCalls.create(caller, parent, name, mode, flags, umask));
   }
 
   async read(caller: Caller, _ino: number, handle: number, offset: number, size: number): Promise<Buffer[]> {
@@ -223,10 +248,8 @@ export class HoldfastFs implements FileSystem {
   }
 
   async opendir(_caller: Caller, ino: number, _flags: number): Promise<OpenReply> {
-    const { meta, clock, inodes, files } = this.#context;
     const handle = this.#nextDirectory++;
-    const view = files.view.bind(files);
-    this.#directories.set(handle, new DirectoryStream(ino, { meta, clock, inodes, view }));
+    this.#directories.set(handle, new DirectoryStream(ino, this.#context));
     return { handle };
   }
 
@@ -245,12 +268,12 @@ export class HoldfastFs implements FileSystem {
       this.#directories.delete(this.#nextDirectory - 1);
     }
     if (cookie === 0) this.#countListing(ino);
-    return stream.read(cookie, maxEntries, plus, caller.signal);
+    return this.#during([ino], stream.read(cookie, maxEntries, plus, caller.signal));
   }
 
   #countListing(ino: number): void {
     const { files, inodes } = this.#context;
-    const attr = inodes.last(ino);
+    const attr = inodes.known(ino);
     if (attr) files.atimes?.read(files.view(attr));
   }
 
@@ -258,8 +281,11 @@ export class HoldfastFs implements FileSystem {
     this.#directories.delete(handle);
   }
 
-  /** A change of names is durable when it is answered. */
-  async fsyncdir(_caller: Caller, _ino: number, _handle: number, _dataOnly: boolean): Promise<void> {}
+  /** Changes by request are durable when they are answered, those made here when the lane has settled. */
+  async fsyncdir(caller: Caller, ino: number, _handle: number, _dataOnly: boolean): Promise<void> {
+    await interruptible(this.#context.lane.settled(), caller.signal);
+    this.#context.throwLostChange(ino);
+  }
 
   async statfs(caller: Caller, _ino: number): Promise<StatFs> {
     const result = await this.#context.meta.read({ $case: 'statFs', value: {} }, caller.signal);
@@ -325,17 +351,56 @@ export class HoldfastFs implements FileSystem {
   lseek(_caller: Caller, _ino: number, handle: number, offset: number, whence: number): Promise<number> {
     return this.#fileCalls.lseek(handle, offset, whence);
   }
+
+  /** The kernel holds its lock on these directories until the call is answered. */
+  #during<T>(directories: readonly number[], call: Promise<T>): Promise<T> {
+    return this.#context.kernel.during(directories, call);
+  }
+
+  /** A change that was answered already was refused: whoever syncs or opens what it was about is told. */
+  #changeLost(inos: readonly number[], kind: string, error: HoldfastError): void {
+    const { log, inodes, names, kernel, lostChanges, notifier } = this.#context;
+    log.error({ inos, kind, error: error.message }, 'a change could not be made');
+    for (const ino of inos) {
+      if (lostChanges.size < LOST_CHANGES_MAX) lostChanges.set(ino, error);
+      inodes.leaseLost(ino);
+      names.drop(ino);
+      const told = [kernel.expire(ino), notifier?.invalidateInode(ino, 0, 0)];
+      Promise.all(told).catch((failure: unknown) => log.error({ ino, err: failure }, 'invalidation failed'));
+    }
+  }
+
+  /** Nothing that was changed or written under the old session may reach the servers any more. */
+  #sessionLost(): void {
+    const error = new HoldfastError('EIO', 'the session expired');
+    this.#local.sessionLost();
+    this.#context.lane.abort(error);
+    for (const file of [...this.#context.files.all()]) file.discard(error);
+  }
 }
 
-/** Commits over the metadata service; what they bring back is remembered. */
-function commitApi(meta: MetaApi, inodes: InodeCache): CommitApi {
-  return {
-    async commitWrite(commit) {
-      const stamp = inodes.stamp();
-      const reply = await meta.mutate({ $case: 'commitWrite', value: { ...commit, killPriv: false } });
-      const attr = attrOf(reply.result);
-      inodes.learn(attr, stamp, true);
-      return attr;
-    },
-  };
+/** In the lane where the file is leased exclusively, else by request; what comes back is remembered. */
+async function commitWrite(
+  context: VfsContext,
+  commit: Parameters<CommitApi['commitWrite']>[0],
+): Promise<Attr> {
+  const { inodes, lane } = context;
+  const { ino } = commit;
+  const op = { $case: 'commitWrite' as const, value: { ...commit, killPriv: false } };
+  // While a lease is being given back its changes still go ahead of it, in the lane.
+  if (!context.owns(ino) && !lane.expects(ino)) {
+    const attr = attrOf((await context.mutate([ino], op)).result);
+    inodes.learn(attr, inodes.stamp(), true);
+    return attr;
+  }
+  const before = inodes.known(ino);
+  if (before && context.owns(ino)) inodes.setLocal({ ...before, change: before.change + 1 });
+  const attr = attrOf((await lane.push(op, [ino])).result);
+  const known = inodes.known(ino);
+  const { size, allocated, truncateSeq, truncates } = attr;
+  // Later changes made here, of mode, times or names, are not in the answer.
+  const merged =
+    known && known.change > attr.change ? { ...known, size, allocated, truncateSeq, truncates } : attr;
+  if (context.owns(ino)) inodes.setLocal(merged);
+  return merged;
 }

@@ -10,10 +10,9 @@ import {
   XATTR_VALUE_MAX_BYTES,
 } from '../../proto/types.js';
 import type { Caller } from '../fuse/binding.js';
-import { resultOf } from '../meta/api.js';
+import { type MutationOp, resultOf } from '../meta/api.js';
 import { staleIfGone, type VfsContext } from './context.js';
 
-const CAPABILITY = Buffer.from(CAPABILITY_NAME);
 const TRUSTED_PREFIX = Buffer.from('trusted.');
 const SYSTEM_PREFIX = Buffer.from('system.');
 /** Attributes that the kernel asks for by itself, again and again: their absence is among what is known of an inode. */
@@ -33,19 +32,23 @@ export class XattrCalls {
 
   async get(caller: Caller, ino: number, name: Buffer): Promise<Buffer> {
     checkXattrName(name);
-    const { meta, inodes } = this.#context;
-    const isCapability = name.equals(CAPABILITY);
-    const kind = KINDS.get(name.toString('latin1')) ?? 0;
-    const known = kind ? inodes.fresh(ino) : undefined;
-    if (known && ((known.attr.xattrKinds ?? 0) & kind) === 0) throw new HoldfastError('ENODATA');
-    if (isCapability && inodes.hasNoCapability(ino)) throw new HoldfastError('ENODATA');
+    const { inodes } = this.#context;
+    const key = name.toString('latin1');
+    const kind = KINDS.get(key) ?? 0;
+    const fresh = kind ? inodes.fresh(ino) : undefined;
+    if (fresh && ((fresh.attr.xattrKinds ?? 0) & kind) === 0) throw new HoldfastError('ENODATA');
+    const known = inodes.xattr(ino, key);
+    if (known === 'absent') throw new HoldfastError('ENODATA');
+    if (known) return known;
     try {
       const op = { $case: 'getXattr' as const, value: { ino, name } };
-      return resultOf(await staleIfGone(meta.read(op, caller.signal)), 'value');
+      const { result, asOf } = await staleIfGone(this.#context.askFor(ino, op, caller.signal));
+      const value = resultOf(result, 'value');
+      inodes.learnXattr(ino, key, value, asOf);
+      return value;
     } catch (error) {
-      if (isCapability && error instanceof HoldfastError && error.errorName === 'ENODATA') {
-        inodes.setNoCapability(ino);
-      }
+      if (error instanceof HoldfastError && error.errorName === 'ENODATA')
+        inodes.learnXattr(ino, key, undefined, inodes.stamp().asOf);
       throw error;
     }
   }
@@ -60,24 +63,37 @@ export class XattrCalls {
   ): Promise<void> {
     checkXattrName(name);
     if (value.length > XATTR_VALUE_MAX_BYTES) throw new HoldfastError('E2BIG');
-    this.#context.inodes.capabilityChanged(ino);
     const op = { $case: 'setXattr' as const, value: { ino, name, value, flags, killSgid } };
-    await staleIfGone(this.#context.mutateNames(op, caller.signal));
+    await this.#change(caller, ino, op);
   }
 
   async list(caller: Caller, ino: number): Promise<Buffer[]> {
-    const { meta } = this.#context;
-    const result = await staleIfGone(meta.read({ $case: 'listXattr', value: { ino } }, caller.signal));
-    const { names } = resultOf(result, 'names');
+    const { inodes } = this.#context;
+    let names = inodes.xattrNames(ino);
+    if (!names) {
+      const op = { $case: 'listXattr' as const, value: { ino } };
+      const { result, asOf } = await staleIfGone(this.#context.askFor(ino, op, caller.signal));
+      names = resultOf(result, 'names').names;
+      inodes.learnXattrNames(ino, names, asOf);
+    }
     // xattr(7): they exist for those with CAP_SYS_ADMIN alone. The kernel checks the other calls.
     return caller.uid === 0 ? names : names.filter((name) => !startsWith(name, TRUSTED_PREFIX));
   }
 
   async remove(caller: Caller, ino: number, name: Buffer): Promise<void> {
     checkXattrName(name);
-    this.#context.inodes.capabilityChanged(ino);
     const op = { $case: 'removeXattr' as const, value: { ino, name } };
-    await staleIfGone(this.#context.mutateNames(op, caller.signal));
+    await this.#change(caller, ino, op);
+  }
+
+  async #change(caller: Caller, ino: number, op: MutationOp): Promise<void> {
+    const { inodes } = this.#context;
+    inodes.xattrsChanged(ino);
+    try {
+      await staleIfGone(this.#context.mutateNames([ino], [ino], op, caller.signal));
+    } finally {
+      inodes.xattrsChanged(ino);
+    }
   }
 }
 

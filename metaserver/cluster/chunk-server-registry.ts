@@ -105,7 +105,7 @@ export class ChunkServerRegistry {
 
   statuses(map: ClusterMap): ChunkServerStatus[] {
     const pgsOf = countPgs(map);
-    return map.servers.map(({ id, host, port, alive }) => {
+    return map.servers.map(({ id, host, port, alive, draining }) => {
       const report = this.#reports.get(id);
       // What a dead server said of its progress is over.
       const recovery = alive ? report : undefined;
@@ -121,6 +121,7 @@ export class ChunkServerRegistry {
         pgsRecovering: pgs?.recovering ?? 0,
         pgsPrimary: pgs?.primary ?? 0,
         recoveryLeftBytes: recovery?.pgs.reduce((sum, pg) => sum + pg.recoveryLeftBytes, 0) ?? 0,
+        draining: draining ?? false,
         recoveryDoneBytes: recovery?.recoveryDoneBytes ?? 0,
         recoveryBytesPerSecond: recovery?.recoveryBytesPerSecond ?? 0,
         scrub: report?.scrub,

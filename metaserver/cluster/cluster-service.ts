@@ -25,9 +25,10 @@ import type { CommandBody, Proposer } from '../service/proposer.js';
 import { ChunkServerLink, type LinkHost } from './chunk-server-link.js';
 import type { ChunkServerRegistry } from './chunk-server-registry.js';
 import { LIVENESS_TICK_MS, Liveness, type LivenessEvent } from './liveness.js';
+import { Mover } from './mover.js';
 import { primaryOf } from './pg-change.js';
 import { placePgs } from './placement.js';
-import { checkCluster, checkRequest, checkStranger } from './registration.js';
+import { checkCluster, checkRemoved, checkRequest, checkStranger } from './registration.js';
 import { Rejoin } from './rejoin.js';
 
 /** Streams of chunkservers at one time, registered or not. */
@@ -55,6 +56,7 @@ export class ClusterService implements LeaderDuty, LinkHost {
   readonly #links = new Map<number, ChunkServerLink>();
   readonly #liveness = new Liveness();
   readonly #rejoin = new Rejoin();
+  readonly #mover: Mover;
   /** Servers whose ServerDown is in the log: no lease, and a registration has to follow it in the log. */
   readonly #downs = new Set<number>();
   /** ReplicaDrops in the log, by PG, epoch and server: many writers report one failure. */
@@ -66,6 +68,11 @@ export class ClusterService implements LeaderDuty, LinkHost {
 
   constructor(options: ClusterServiceOptions) {
     this.#options = options;
+    this.#mover = new Mover({
+      log: options.log,
+      propose: (body) => this.#propose(body),
+      actsBy: (server) => this.#actsBy(server),
+    });
   }
 
   attach(server: RpcServices): void {
@@ -99,6 +106,7 @@ export class ClusterService implements LeaderDuty, LinkHost {
     this.#downs.clear();
     this.#drops.clear();
     this.#rejoin.clear();
+    this.#mover.clear();
     this.#options.registry.clear();
     const error = this.#options.leadership.notLeader();
     for (const link of [...this.#streams]) link.refuse(0, error);
@@ -111,7 +119,26 @@ export class ClusterService implements LeaderDuty, LinkHost {
     this.#takeMap(map);
     this.#step({ kind: 'map', alive: [...this.#alive] });
     for (const link of this.#links.values()) link.pushMap(map);
+    this.#endRemoved(map);
     this.#createPgsIfDue();
+  }
+
+  #endRemoved(map: ClusterMap): void {
+    if (!map.removed) return;
+    for (const link of [...this.#links.values()]) {
+      try {
+        checkRemoved(link.info?.diskUuid ?? '', map);
+      } catch (error) {
+        link.refuse(0, toHoldfastError(error));
+      }
+    }
+  }
+
+  #actsBy(server: number): number {
+    const { registry, clock } = this.#options;
+    if (this.#alive.has(server) || !this.#liveness.leaseOver(server, clock.now()))
+      return registry.mapVersion(server);
+    return Number.POSITIVE_INFINITY;
   }
 
   /** @returns false when the server is not connected */
@@ -147,6 +174,7 @@ export class ClusterService implements LeaderDuty, LinkHost {
     checkCluster(request, state.cluster()?.clusterId);
     const former = this.#links.get(info.id);
     const now = this.#options.clock.now();
+    checkRemoved(info.diskUuid, state.map());
     checkStranger(info, former?.info, state.map(), this.#liveness.leaseOver(info.id, now));
     if (link.ended || !leadership.ready) throw leadership.notLeader();
     // The same server on a new stream: with the former one its lease is over, and it may have been restarted.
@@ -250,6 +278,7 @@ export class ClusterService implements LeaderDuty, LinkHost {
     this.#createPgsIfDue();
     const map = this.#map;
     if (!map) return;
+    this.#mover.tick(map, this.#options.clock.now());
     const connected = [...this.#links].filter(([, link]) => link.registered).map(([id]) => id);
     for (const id of this.#rejoin.due(map, connected, this.#options.clock.now())) {
       const server = this.#links.get(id)?.info;
@@ -280,7 +309,7 @@ export class ClusterService implements LeaderDuty, LinkHost {
     if (!map || map.pgs.length > 0 || this.#creatingPgs) return;
     const cluster = state.cluster();
     if (!cluster) return;
-    const servers = map.servers.filter((server) => server.alive);
+    const servers = map.servers.filter((server) => server.alive && !server.draining);
     if (servers.length === 0 || servers.length < cluster.chunkservers) return;
     const pgs = placePgs(servers, cluster.pgCount, cluster.replicas);
     this.#creatingPgs = true;

@@ -72,6 +72,11 @@ function applyBody(context: ApplyContext, body: CommandBody): CommandResult {
     case 'replicaDrop':
     case 'replicaInSync':
     case 'createPgs':
+    case 'drainChunkServer':
+    case 'replicaAdd':
+    case 'replicaRemove':
+    case 'replicaFirst':
+    case 'removeChunkServer':
       return success({ mapChanged: cluster.change(batch, body) });
     default:
       return unreachable(body);

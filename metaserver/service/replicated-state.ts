@@ -1,15 +1,21 @@
 import { rename, rm } from 'node:fs/promises';
 import path from 'node:path';
-import type { Disk } from '../../common/disk.js';
+import { type Disk, diskErrorCode, replaceFile } from '../../common/disk.js';
+import { HoldfastError } from '../../proto/errors.js';
 import type { ClusterMap } from '../../proto/gen/cluster.js';
 import type { CommandResult, InitCluster, ReadReply, ReadRequest } from '../../proto/gen/meta.js';
 import { MetaStateMachine } from '../namespace/state-machine.js';
 import type { Command, StateMachine } from '../replica/state-machine.js';
 import type { KvView } from '../store/kv.js';
 import { LmdbKv } from '../store/lmdb-kv.js';
+import { verifyStoreFile } from '../store/verify.js';
 import type { MetaState, ReclaimItem, ReclaimKey, SessionRecord } from './ports.js';
 
 const STATE_FILE = 'state.mdb';
+/** Lies beside the state while nobody has it open, after a clean end. */
+const CLEAN_FILE = 'state.clean';
+
+export type DamageListener = (error: HoldfastError) => void;
 
 /**
  * The state machine in its file, as the replica drives it and the services ask it. A snapshot of a replica replaces
@@ -18,26 +24,36 @@ const STATE_FILE = 'state.mdb';
 export class ReplicatedState implements StateMachine<CommandResult>, MetaState {
   readonly #file: string;
   readonly #disk: Disk;
+  readonly #onDamage: DamageListener | undefined;
   #kv: LmdbKv;
   #machine: MetaStateMachine;
 
   /**
-   * Opens the state in the directory `dir`, or makes an empty one.
+   * Opens the state in the directory `dir`, or makes an empty one. Unless it was closed cleanly it is read as a whole first.
+   * @param onDamage told once when damage is found later, by a read
    * @throws HoldfastError CORRUPT, or VERSION when another version wrote it
    */
-  static async open(disk: Disk, dir: string): Promise<ReplicatedState> {
+  static async open(disk: Disk, dir: string, onDamage?: DamageListener): Promise<ReplicatedState> {
     const file = path.join(dir, STATE_FILE);
-    const kv = LmdbKv.open(file);
+    if (!(await takeCleanMark(disk, dir))) await verifyStoreFile(file);
+    const kv = LmdbKv.open(file, { onDamage });
     try {
-      return new ReplicatedState(disk, file, kv, new MetaStateMachine(kv));
+      return new ReplicatedState(disk, file, kv, new MetaStateMachine(kv), onDamage);
     } catch (error) {
       await kv.close();
       throw error;
     }
   }
 
-  private constructor(disk: Disk, file: string, kv: LmdbKv, machine: MetaStateMachine) {
+  private constructor(
+    disk: Disk,
+    file: string,
+    kv: LmdbKv,
+    machine: MetaStateMachine,
+    onDamage: DamageListener | undefined,
+  ) {
     this.#disk = disk;
+    this.#onDamage = onDamage;
     this.#file = file;
     this.#kv = kv;
     this.#machine = machine;
@@ -63,6 +79,7 @@ export class ReplicatedState implements StateMachine<CommandResult>, MetaState {
 
   async backup(file: string): Promise<number> {
     await this.#kv.backup(file);
+    await this.#verifyCopy(file);
     // Commands were applied meanwhile: only the copy itself knows how far it got.
     const copy = LmdbKv.open(file);
     try {
@@ -73,17 +90,31 @@ export class ReplicatedState implements StateMachine<CommandResult>, MetaState {
     }
   }
 
+  /** Damage must not spread: a copy is read as a whole before anybody gets it. */
+  async #verifyCopy(file: string): Promise<void> {
+    try {
+      await verifyStoreFile(file);
+    } catch (error) {
+      if (error instanceof HoldfastError && error.errorName === 'CORRUPT') this.#onDamage?.(error);
+      throw error;
+    } finally {
+      await rm(`${file}-lock`, { force: true });
+    }
+  }
+
   async restore(file: string): Promise<void> {
     await this.#kv.close();
     await rename(file, this.#file);
     await rm(`${this.#file}-lock`, { force: true });
     await this.#disk.syncDir(path.dirname(this.#file));
-    this.#kv = LmdbKv.open(this.#file);
+    this.#kv = LmdbKv.open(this.#file, { onDamage: this.#onDamage });
     this.#machine = new MetaStateMachine(this.#kv);
   }
 
+  /** @throws HoldfastError when the last transactions could not be written, or the state is damaged */
   async close(): Promise<void> {
     await this.#kv.close();
+    await replaceFile(this.#disk, cleanMark(path.dirname(this.#file)), Buffer.alloc(0));
   }
 
   read(request: ReadRequest): ReadReply {
@@ -125,4 +156,20 @@ export class ReplicatedState implements StateMachine<CommandResult>, MetaState {
   usage(): { inodes: number; orphans: number } {
     return this.#machine.usage();
   }
+}
+
+function cleanMark(dir: string): string {
+  return path.join(dir, CLEAN_FILE);
+}
+
+/** Removes the mark of a clean end, durably, before anything is written. @returns whether there was one */
+async function takeCleanMark(disk: Disk, dir: string): Promise<boolean> {
+  try {
+    await disk.unlink(cleanMark(dir));
+  } catch (error) {
+    if (diskErrorCode(error) === 'ENOENT') return false;
+    throw error;
+  }
+  await disk.syncDir(dir);
+  return true;
 }

@@ -5,6 +5,7 @@ import type { RpcServices } from '../../proto/rpc.js';
 import { ChunkServerRegistry } from '../cluster/chunk-server-registry.js';
 import { ClusterService } from '../cluster/cluster-service.js';
 import { LEADER_GRACE_MS } from '../cluster/liveness.js';
+import { ManageService } from '../cluster/manage-service.js';
 import { primaryOf } from '../cluster/pg-change.js';
 import { CheckService } from '../fsck/check-service.js';
 import { PgTasks } from '../fsck/pg-tasks.js';
@@ -27,6 +28,8 @@ export interface ServicesOptions {
   init: InitCluster;
   /** Resident memory of this process, bytes. */
   rssBytes(): number;
+  /** What an operator should know of this server and need not act upon, a line each. */
+  notes?(): string[];
 }
 
 export interface Services {
@@ -107,8 +110,10 @@ export function createServices(options: ServicesOptions): Services {
     clock,
     clusterId: init.clusterId,
     rssBytes,
+    notes: options.notes ?? (() => []),
   });
 
+  const manage = new ManageService({ replica, state, proposer, leadership, log });
   const check = new CheckService({
     replica,
     state,
@@ -143,7 +148,7 @@ export function createServices(options: ServicesOptions): Services {
   });
   return {
     attach: (server) => {
-      for (const service of [clients, cluster, admin, check]) service.attach(server);
+      for (const service of [clients, cluster, admin, check, manage]) service.attach(server);
     },
     start: () => leadership.start(),
     close: () => leadership.close(),

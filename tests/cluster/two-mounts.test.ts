@@ -31,10 +31,10 @@ describe('two mounts of one cluster', function () {
     }
   });
 
-  it('names made, renamed and removed on one appear on the other within the time-out', async () => {
+  it('names made, renamed and removed on one are seen on the other at once', async () => {
     await sh(
-      `mkdir ${a}/d; touch ${a}/d/x; sleep 1.1; test -e ${b}/d/x; mv ${b}/d/x ${b}/d/y; sleep 1.1
-       test -e ${a}/d/y; test ! -e ${a}/d/x; rm ${a}/d/y; sleep 1.1; test ! -e ${b}/d/y; rmdir ${b}/d`,
+      `mkdir ${a}/d; touch ${a}/d/x; test -e ${b}/d/x; mv ${b}/d/x ${b}/d/y;
+       test -e ${a}/d/y; test ! -e ${a}/d/x; rm ${a}/d/y; test ! -e ${b}/d/y; rmdir ${b}/d`,
     );
   });
 

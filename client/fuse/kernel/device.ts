@@ -8,6 +8,8 @@ export interface FuseDevice {
   reply(buffers: readonly Buffer[]): void;
   /** One notification, from a thread of the pool: it may block until the session has answered other requests. */
   notify(message: Buffer): Promise<void>;
+  /** One notification that takes no lock in the kernel, at once. @throws the system's error, with its code */
+  notifyNow(message: Buffer): void;
   close(): void;
 }
 
@@ -25,6 +27,9 @@ export function openFuseDevice(fd: number): FuseDevice {
       return new Promise((resolve, reject) => {
         fs.write(fd, message, 0, message.length, null, (error) => (error ? reject(error) : resolve()));
       });
+    },
+    notifyNow(message) {
+      fs.writeSync(fd, message);
     },
     close() {
       fs.closeSync(fd);

@@ -2,7 +2,7 @@ import { deferred } from '../../../common/deferred.js';
 import { HoldfastError } from '../../../proto/errors.js';
 import type { Notifier } from '../binding.js';
 import { type FuseDevice, systemErrorCode } from './device.js';
-import { NotifyCode, OUT_HEADER_BYTES } from './protocol.js';
+import { EXPIRE_ONLY, NotifyCode, OUT_HEADER_BYTES } from './protocol.js';
 import { writeOutHeader, writeS64, writeU64 } from './wire.js';
 
 /** Notifications that wait for their turn; a further one is refused. */
@@ -27,10 +27,11 @@ export function invalInodeMessage(ino: number, offset: number, length: number): 
 }
 
 /** struct fuse_notify_inval_entry_out, the name and its NUL. */
-export function invalEntryMessage(parent: number, name: Buffer): Buffer {
+export function invalEntryMessage(parent: number, name: Buffer, flags = 0): Buffer {
   const buf = message(NotifyCode.INVAL_ENTRY, 16 + name.length + 1);
   writeU64(buf, OUT_HEADER_BYTES, parent);
   buf.writeUInt32LE(name.length, OUT_HEADER_BYTES + 8);
+  buf.writeUInt32LE(flags, OUT_HEADER_BYTES + 12);
   name.copy(buf, OUT_HEADER_BYTES + 16);
   return buf;
 }
@@ -50,12 +51,8 @@ interface Queued {
   done: { resolve(): void; reject(error: unknown): void };
 }
 
-/**
- * Writes notifications from pool threads. The kernel may block such a write until a page is unlocked or a dirty page
- * is written back, which takes further requests to this process: so there must always be threads left for the
- * readers, and at most `maxWrites` notifications are written at a time.
- */
-export class KernelNotifier implements Notifier {
+/** Writes notifications from pool threads, at most `maxWrites` at a time. */
+class WriteQueue {
   private readonly queue: Queued[] = [];
   private head = 0;
   private writing = 0;
@@ -65,19 +62,7 @@ export class KernelNotifier implements Notifier {
     private readonly maxWrites: number,
   ) {}
 
-  invalidateInode(ino: number, offset: number, length: number): Promise<void> {
-    return this.push(invalInodeMessage(ino, offset, length));
-  }
-
-  invalidateEntry(parent: number, name: Buffer): Promise<void> {
-    return this.push(invalEntryMessage(parent, name));
-  }
-
-  deleteEntry(parent: number, child: number, name: Buffer): Promise<void> {
-    return this.push(deleteMessage(parent, child, name));
-  }
-
-  private push(bytes: Buffer): Promise<void> {
+  push(bytes: Buffer): Promise<void> {
     if (this.queue.length - this.head >= MAX_QUEUED_NOTIFICATIONS) {
       return Promise.reject(new HoldfastError('OVERLOADED', 'invalidations of the kernel cache'));
     }
@@ -109,5 +94,52 @@ export class KernelNotifier implements Notifier {
     }
     this.writing--;
     this.pump();
+  }
+}
+
+/**
+ * The kernel may block a notification until a page is unlocked or a dirty page is written back, which takes further
+ * requests to this process: so there must always be threads left for the readers. Notifications of names wait for the
+ * kernel's lock on their directory, possibly for long: they have their own threads, so that nothing else waits with them.
+ */
+export class KernelNotifier implements Notifier {
+  private readonly inodes: WriteQueue;
+  private readonly names: WriteQueue;
+
+  /** @param maxWrites threads that may be lost to blocked notifications */
+  constructor(
+    private readonly device: FuseDevice,
+    maxWrites: number,
+  ) {
+    const forNames = Math.floor(maxWrites / 2);
+    this.names = new WriteQueue(device, Math.max(1, forNames));
+    this.inodes = new WriteQueue(device, Math.max(1, maxWrites - forNames));
+  }
+
+  invalidateInode(ino: number, offset: number, length: number): Promise<void> {
+    return this.inodes.push(invalInodeMessage(ino, offset, length));
+  }
+
+  invalidateEntry(parent: number, name: Buffer): Promise<void> {
+    return this.names.push(invalEntryMessage(parent, name));
+  }
+
+  expireEntry(parent: number, name: Buffer): Promise<void> {
+    return this.names.push(invalEntryMessage(parent, name, EXPIRE_ONLY));
+  }
+
+  deleteEntry(parent: number, child: number, name: Buffer): Promise<void> {
+    return this.names.push(deleteMessage(parent, child, name));
+  }
+
+  forgetNames(): boolean {
+    try {
+      this.device.notifyNow(message(NotifyCode.INC_EPOCH, 0));
+      return true;
+    } catch (error) {
+      if (NOTHING_TO_DROP.has(systemErrorCode(error) ?? '')) return true;
+      if (systemErrorCode(error) === 'EINVAL') return false;
+      throw error;
+    }
   }
 }

@@ -135,7 +135,12 @@ export const NotifyCode = {
   INVAL_INODE: 2,
   INVAL_ENTRY: 3,
   DELETE: 6,
+  /** Since 7.44: dentries older than this moment are looked up again. */
+  INC_EPOCH: 8,
 } as const;
+
+/** In fuse_notify_inval_entry_out.flags: the entry stays, its time-out ends. */
+export const EXPIRE_ONLY = 1;
 
 /** struct file_lock types, as fcntl(2) numbers them on Linux. */
 export const F_RDLCK = 0;

@@ -459,6 +459,14 @@ describe('a replica of a group', () => {
     assert.deepEqual(answers(replica().request('read', { epoch: 2 })), ['NOT_PRIMARY']);
   });
 
+  it('copies nothing of a group that it gets back before what was left of it is gone', () => {
+    const f = replica();
+    const [drop] = only(f.map(pgMap(3, 2, [2, IN_SYNC], [3, IN_SYNC])), 'drop');
+    assert.deepEqual(asksOf(f.map(pgMap(4, 2, [2, IN_SYNC], [3, IN_SYNC], [1, RECOVERING]))), []);
+    const effects = f.step({ kind: 'stored', done: drop!.done, error: undefined });
+    assert.equal(asksOf(effects, FrameType.LIST).length, 1);
+  });
+
   it('drops a group that is complete elsewhere, and keeps one that is not', () => {
     assert.deepEqual(only(replica().map(pgMap(3, 2, [2, IN_SYNC], [3, RECOVERING])), 'drop'), []);
     assert.equal(only(replica().map(pgMap(3, 2, [2, IN_SYNC], [3, IN_SYNC])), 'drop').length, 1);

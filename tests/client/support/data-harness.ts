@@ -75,7 +75,7 @@ export class DataHarness {
     this.flusher = new Flusher(this.clock, this.limits);
     const { blockCacheBytesMax: bytesMax, blockMaxAgeMs: maxAgeMs } = this.limits;
     this.blocks = new BlockCache(this.clock, { bytesMax, maxAgeMs });
-    this.reader = new FileReader(this.chunks, this.blocks, this.limits);
+    this.reader = new FileReader(this.chunks, this.blocks, this.limits, () => true);
     const { clock, chunks, flusher, blocks } = this;
     const deps: DataDeps = { clock, log: silentLogger, chunks, meta: this.inode, flusher, blocks };
     this.file = new FileData(this.inode.attr, options.isNew ?? true, deps);

@@ -10,7 +10,7 @@ import type {
 } from '../../../client/meta/api.js';
 import { type Deferred, deferred } from '../../../common/deferred.js';
 import { errorFromCode, HoldfastError } from '../../../proto/errors.js';
-import type { CommandResult, Lease, MutationReply } from '../../../proto/gen/meta.js';
+import { type CommandResult, type Lease, LeaseMode, type MutationReply } from '../../../proto/gen/meta.js';
 import { Namespace } from '../../metaserver/namespace/harness.js';
 
 /** The metadata service in memory: the real state machine, asked without a network. */
@@ -19,20 +19,32 @@ export class MemoryMeta implements MetaApi {
   /** Kinds of the requests so far, in order. */
   readonly calls: string[] = [];
   readonly opens = new Map<number, number>();
+  /** Inodes that the server knows to be open here. */
+  readonly registered = new Set<number>();
   readonly leases = new LeaseTable();
   leaseEvents: LeaseEvents | undefined;
   /** Leases given back, inodes announced as open, kinds of the changes in each batch; in order. */
   readonly returned: Lease[] = [];
   readonly announced: number[] = [];
   readonly batches: string[][] = [];
-  /** What an answer grants; nothing by default. */
-  grants: (op: ReadOp | MutationOp, result: ReadResult | MutationReply | undefined) => Lease[] = () => [];
+  /** False: no lease is ever granted to this mount. */
+  granting = true;
+  /** Recalls that this mount got: inode, mode left. */
+  readonly recalls: [number, number][] = [];
+  readonly #recalling = new Map<number, Deferred<void>>();
   failMutation: ((op: MutationOp) => HoldfastError | undefined) | undefined;
   #gate: Deferred<void> | undefined;
+  readonly #group: Group;
 
   /** @param namespace shared with another mount */
   constructor(namespace: Namespace = new Namespace()) {
     this.namespace = namespace;
+    this.leases.setLeaseMs(LEASE_MS);
+    this.leases.answered(LEASE_MS); // for ever, as far as a test's clock goes
+    const group = GROUPS.get(namespace) ?? { mounts: [], seq: 0, writers: new Set() };
+    GROUPS.set(namespace, group);
+    group.mounts.push(this);
+    this.#group = group;
   }
 
   /** Requests wait until the returned function is called. */
@@ -59,6 +71,11 @@ export class MemoryMeta implements MetaApi {
   async ask(op: ReadOp, signal?: AbortSignal): Promise<ReadAnswer> {
     this.calls.push(op.$case);
     await this.#pass(signal);
+    await this.#takeLeases(subjects(op), op.$case === 'open' && op.value.write ? NONE : SHARED, signal);
+    if (op.$case === 'open') {
+      this.registered.add(op.value.ino);
+      if (op.value.write) this.#group.writers.add(op.value.ino);
+    }
     let result: ReadResult | undefined;
     let error: HoldfastError | undefined;
     try {
@@ -68,16 +85,26 @@ export class MemoryMeta implements MetaApi {
         throw refusal;
       error = refusal;
     }
-    for (const lease of this.grants(op, result)) this.leases.granted(lease);
+    if (result?.$case === 'attr' && op.$case === 'lookup')
+      await this.#takeLeases([result.value.ino], SHARED, signal);
+    if (result?.$case === 'attr' && op.$case === 'lookup')
+      result = this.namespace.machine.read({ op }).result as ReadResult;
+    this.#grantRead(op, result);
     return { result, error, asOf: this.leases.stamp() };
   }
 
   async mutateBatch(changes: readonly Change[]): Promise<CommandResult[]> {
     this.batches.push(changes.map(({ op }) => op.$case));
     await this.#pass();
+    for (const { op } of changes) {
+      const inos = this.#changed(op);
+      if (this.#peers().some((peer) => inos.some((ino) => peer.leases.has(ino))))
+        throw new Error(`${op.$case} of a batch is not covered by leases`);
+    }
     const results = this.namespace.mutateBatch(changes);
     for (const { mutation } of results)
-      for (const lease of mutation?.leases ?? []) this.leases.granted(lease);
+      if (mutation?.created && mutation.result?.$case === 'attr')
+        this.#grant(mutation.result.value.ino, EXCLUSIVE);
     return results;
   }
 
@@ -87,10 +114,13 @@ export class MemoryMeta implements MetaApi {
 
   returnLeases(leases: readonly Lease[]): void {
     this.returned.push(...leases);
+    for (const { ino } of leases) this.#recalling.get(ino)?.resolve();
   }
 
   announceOpen(inos: readonly number[]): void {
-    this.announced.push(...inos.filter((ino) => this.opens.has(ino)));
+    const opened = inos.filter((ino) => this.opens.has(ino));
+    this.announced.push(...opened);
+    for (const ino of opened) this.registered.add(ino);
   }
 
   async mutate(op: MutationOp, signal?: AbortSignal): Promise<MutationReply> {
@@ -98,10 +128,11 @@ export class MemoryMeta implements MetaApi {
     await this.#pass(signal);
     const failure = this.failMutation?.(op);
     if (failure) throw failure;
+    await this.#takeLeases(this.#changed(op), NONE, signal);
     const result = this.namespace.mutate(op);
     if (result.error !== 0) throw errorFromCode(result.error, result.errorText);
     const reply = result.mutation as MutationReply;
-    for (const lease of this.grants(op, reply)) this.leases.granted(lease);
+    if (reply.created && reply.result?.$case === 'attr') this.#grant(reply.result.value.ino, EXCLUSIVE);
     return reply;
   }
 
@@ -112,8 +143,10 @@ export class MemoryMeta implements MetaApi {
   releaseOpen(ino: number): void {
     const count = this.opens.get(ino);
     if (count === undefined) throw new Error(`inode ${ino} is not open`);
-    if (count === 1) this.opens.delete(ino);
-    else this.opens.set(ino, count - 1);
+    if (count === 1) {
+      this.opens.delete(ino);
+      this.registered.delete(ino);
+    } else this.opens.set(ino, count - 1);
   }
 
   async #pass(signal?: AbortSignal): Promise<void> {
@@ -123,4 +156,99 @@ export class MemoryMeta implements MetaApi {
       new Promise((_, reject) => signal?.addEventListener('abort', () => reject(new HoldfastError('EINTR')))),
     ]);
   }
+
+  // ---- a lease server, as simple as can be: one recall at a time, whatever stands in the way is taken
+
+  #peers(): MemoryMeta[] {
+    return this.#group.mounts.filter((mount) => mount !== this);
+  }
+
+  async #takeLeases(inos: readonly number[], keep: LeaseMode, signal?: AbortSignal): Promise<void> {
+    for (const peer of this.#peers()) {
+      for (const ino of inos) {
+        const mode = peer.leases.mode(ino, 0);
+        if (mode <= keep || (keep === SHARED && mode < EXCLUSIVE)) continue;
+        const done = deferred<void>();
+        peer.#recalling.set(ino, done);
+        peer.recalls.push([ino, keep]);
+        peer.leaseEvents?.onRecall([peer.leases.recalled({ ino, mode: keep, seq: ++this.#group.seq })]);
+        await Promise.race([
+          done.promise,
+          new Promise((_, reject) =>
+            signal?.addEventListener('abort', () => reject(new HoldfastError('EINTR'))),
+          ),
+        ]);
+        peer.#recalling.delete(ino);
+      }
+    }
+  }
+
+  #grantRead(op: ReadOp, result: ReadResult | undefined): void {
+    const inos = subjects(op);
+    if (result?.$case === 'attr') inos.push(result.value.ino);
+    if (result?.$case === 'dir') for (const { attr } of result.value.entries) if (attr) inos.push(attr.ino);
+    const exclusive =
+      (op.$case === 'open' && op.value.write) || (op.$case === 'getAttr' && op.value.want === EXCLUSIVE);
+    for (const ino of inos) this.#grant(ino, exclusive ? EXCLUSIVE : SHARED);
+  }
+
+  #grant(ino: number, mode: LeaseMode): void {
+    const peers = this.#peers();
+    if (!this.granting || peers.some((peer) => peer.leases.mode(ino, 0) === EXCLUSIVE)) return;
+    const shared = peers.some((peer) => peer.registered.has(ino));
+    if (mode === EXCLUSIVE && (shared || peers.some((peer) => peer.leases.has(ino)))) return;
+    const writers = this.#group.writers.has(ino) && this.#group.mounts.some((one) => one.registered.has(ino));
+    if (writers && shared) return;
+    this.leases.granted({ ino, mode, seq: ++this.#group.seq });
+  }
+
+  /** Inodes that a change touches. */
+  #changed(op: MutationOp): number[] {
+    const child = (parent: number, name: Buffer): number[] => {
+      try {
+        const read = { op: { $case: 'lookup' as const, value: { parent, name } } };
+        const { result } = this.namespace.machine.read(read);
+        return result?.$case === 'attr' ? [result.value.ino] : [];
+      } catch {
+        return [];
+      }
+    };
+    switch (op.$case) {
+      case 'makeNode':
+        return [op.value.parent];
+      case 'link':
+        return [op.value.parent, op.value.ino];
+      case 'unlink':
+      case 'rmdir':
+        return [op.value.parent, ...child(op.value.parent, op.value.name)];
+      case 'rename': {
+        const { parent, name, newParent, newName } = op.value;
+        return [parent, newParent, ...child(parent, name), ...child(newParent, newName)];
+      }
+      case 'setAttr':
+      case 'commitWrite':
+      case 'setXattr':
+      case 'removeXattr':
+        return [op.value.ino];
+      default:
+        return [];
+    }
+  }
+}
+
+const { LEASE_NONE: NONE, LEASE_SHARED: SHARED, LEASE_EXCLUSIVE: EXCLUSIVE } = LeaseMode;
+const LEASE_MS = 1e12;
+
+interface Group {
+  mounts: MemoryMeta[];
+  seq: number;
+  /** Inodes that somebody opened for writing by request. */
+  writers: Set<number>;
+}
+
+const GROUPS = new WeakMap<Namespace, Group>();
+
+function subjects(op: ReadOp): number[] {
+  if (op.$case === 'statFs') return [];
+  return [op.$case === 'lookup' ? op.value.parent : op.value.ino];
 }

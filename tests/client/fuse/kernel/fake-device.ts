@@ -53,6 +53,8 @@ export class FakeDevice implements FuseDevice {
     this.notifications.push(message);
   }
 
+  notifyNow(): void {}
+
   close(): void {
     this.closed = true;
   }

@@ -32,7 +32,7 @@ describe('notifications to the kernel', () => {
 
   it('are written in order, no more at a time than there are threads for them', async () => {
     const device = new SlowDevice();
-    const notifier = new KernelNotifier(device, 2);
+    const notifier = new KernelNotifier(device, 4); // half of them for names
     const done: number[] = [];
     for (let i = 1; i <= 4; i++) void notifier.invalidateInode(i, 0, 0).then(() => done.push(i));
     const written = () => device.notifications.map((message) => message.readUInt32LE(16));

@@ -1,0 +1,234 @@
+import { assert } from '../../common/assert.js';
+import type { Clock, Timer } from '../../common/clock.js';
+import { type Deferred, deferred } from '../../common/deferred.js';
+import { errorFromCode, type HoldfastError, toHoldfastError } from '../../proto/errors.js';
+import type { CommandResult, MutationReply, Time } from '../../proto/gen/meta.js';
+import { BATCH_MUTATIONS_MAX } from '../../proto/types.js';
+import type { Change, MutationOp } from '../meta/api.js';
+
+/**
+ * Changes that this mount made by itself under exclusive leases, on their way to the leader in the order in which they
+ * were made. Everything in the lane is covered by leases of this session, so that nothing in it ever waits for another
+ * session: a recall that waits for the lane cannot wait for itself.
+ *
+ * A file that was written and closed has a place in the lane from then on; its commit is put there once the data has
+ * landed, and what was changed later waits behind it. So what a crash of this machine leaves is always a prefix.
+ */
+
+/** Changes and places that wait or are on their way; whoever makes a further one waits for room. */
+export const LANE_CHANGES_MAX = 4096;
+/** Changes of one batch. */
+export const LANE_BATCH_MAX = BATCH_MUTATIONS_MAX;
+/** Changes are gathered for so long at most, unless somebody waits for them. */
+export const LANE_DELAY_MS = 20;
+
+interface Item {
+  /** Undefined: a place that is kept for the commit of `inos[0]`. */
+  change: Change | undefined;
+  readonly inos: readonly number[];
+  readonly result: Deferred<MutationReply>;
+}
+
+export interface LaneDeps {
+  clock: Clock;
+  /** As MetaApi.mutateBatch. */
+  send(changes: readonly Change[]): Promise<CommandResult[]>;
+  /** A change was refused or its outcome is unknown: what is known of these inodes is wrong. */
+  onFailure(inos: readonly number[], op: MutationOp['$case'], error: HoldfastError): void;
+}
+
+export class ChangeLane {
+  readonly #deps: LaneDeps;
+  #waiting: Item[] = [];
+  #sending: Item[] = [];
+  /** Places without a change yet, by inode. */
+  readonly #places = new Map<number, Item>();
+  /** Of each inode, its changes that are not answered yet. */
+  readonly #touched = new Map<number, number>();
+  readonly #roomWaiters: Deferred<void>[] = [];
+  readonly #idleWaiters: { last: Item; done: Deferred<void> }[] = [];
+  #timer: Timer | undefined;
+  /** Those who wait for what is in the lane, or will be. */
+  #hurried = 0;
+
+  constructor(deps: LaneDeps) {
+    this.#deps = deps;
+  }
+
+  /** Changes and places that are not answered yet. */
+  get pending(): number {
+    return this.#waiting.length + this.#sending.length;
+  }
+
+  /** Whether a change of one of these inodes is not answered yet. */
+  touches(inos: readonly number[]): boolean {
+    return this.#touched.size > 0 && inos.some((ino) => this.#touched.has(ino));
+  }
+
+  /** Whether a commit of this file belongs here: its place is kept, or earlier changes of it are on their way. */
+  expects(ino: number): boolean {
+    return this.#touched.has(ino);
+  }
+
+  /** Waits until there is room for another change; undefined: there is. */
+  room(): Promise<void> | undefined {
+    if (this.pending < LANE_CHANGES_MAX) return undefined;
+    const waiter = deferred<void>();
+    this.#roomWaiters.push(waiter);
+    return this.urgently(waiter.promise);
+  }
+
+  /**
+   * Takes a change that was made here. A commit goes to the place that is kept for it.
+   * @param inos all whose attributes, names or data it changes
+   * @returns the server's answer; rejects with its refusal, which onFailure() has heard already
+   */
+  push(op: MutationOp, inos: readonly number[], time?: Time): Promise<MutationReply> {
+    const change = { op, time };
+    const place = op.$case === 'commitWrite' ? this.#places.get(op.value.ino) : undefined;
+    let item = place;
+    if (item) {
+      this.#places.delete(inos[0] as number);
+      item.change = change;
+    } else item = this.#append(change, inos);
+    item.result.promise.catch(() => undefined); // most callers go on without it
+    this.#schedule();
+    return item.result.promise;
+  }
+
+  /** Keeps a place for the commit of what was written to a file so far; release it when no commit comes. */
+  keepPlace(ino: number): void {
+    if (this.#places.has(ino)) return;
+    const item = this.#append(undefined, [ino]);
+    item.result.promise.catch(() => undefined);
+    this.#places.set(ino, item);
+  }
+
+  /** No commit of the file comes: nothing waits for it any more. */
+  releasePlace(ino: number): void {
+    const item = this.#places.get(ino);
+    if (!item) return;
+    this.#places.delete(ino);
+    const at = this.#waiting.indexOf(item);
+    this.#waiting.splice(at, 1);
+    const before = this.#waiting[at - 1] ?? this.#sending.at(-1);
+    // Whoever waits for it still waits for what went before it.
+    if (before) for (const waiter of this.#idleWaiters) if (waiter.last === item) waiter.last = before;
+    this.#settle(item);
+    this.#schedule();
+  }
+
+  /** Nothing in the lane is held back until `work` is done. */
+  async urgently<T>(work: Promise<T>): Promise<T> {
+    this.#hurried++;
+    this.#pump();
+    try {
+      return await work;
+    } finally {
+      this.#hurried--;
+    }
+  }
+
+  /** Everything so far is on a majority's disks, or was refused. */
+  async settled(): Promise<void> {
+    const last = this.#waiting.at(-1) ?? this.#sending.at(-1);
+    if (last) await this.#settling(last);
+  }
+
+  /** The same for what has been changed of these inodes, with all that went before it. */
+  async settledFor(inos: readonly number[]): Promise<void> {
+    if (!this.touches(inos)) return;
+    const touches = (item: Item): boolean => item.inos.some((ino) => inos.includes(ino));
+    const last = this.#waiting.findLast(touches) ?? this.#sending.at(-1);
+    if (last) await this.#settling(last);
+  }
+
+  /** The session is over: everything that waits fails. What is on its way fails by itself. */
+  abort(error: HoldfastError): void {
+    const items = this.#waiting;
+    this.#waiting = [];
+    this.#places.clear();
+    for (const item of items) this.#fail(item, error);
+    this.#timer?.cancel();
+    this.#timer = undefined;
+  }
+
+  #append(change: Change | undefined, inos: readonly number[]): Item {
+    const item: Item = { change, inos, result: deferred() };
+    this.#waiting.push(item);
+    for (const ino of inos) this.#touched.set(ino, (this.#touched.get(ino) ?? 0) + 1);
+    return item;
+  }
+
+  #settling(last: Item): Promise<void> {
+    const done = deferred<void>();
+    this.#idleWaiters.push({ last, done });
+    return this.urgently(done.promise);
+  }
+
+  #schedule(): void {
+    if (this.#hurried > 0 || this.#waiting.length >= LANE_BATCH_MAX) {
+      this.#pump();
+      return;
+    }
+    if (this.#waiting.length === 0 || this.#sending.length > 0) return;
+    this.#timer ??= this.#deps.clock.after(LANE_DELAY_MS, () => {
+      this.#timer = undefined;
+      this.#pump();
+    });
+  }
+
+  /** Sends what is ready at the head, one batch at a time. */
+  #pump(): void {
+    if (this.#sending.length > 0) return;
+    let ready = 0;
+    while (ready < LANE_BATCH_MAX && this.#waiting[ready]?.change) ready++;
+    if (ready === 0) return;
+    this.#timer?.cancel();
+    this.#timer = undefined;
+    this.#sending = this.#waiting.splice(0, ready);
+    void this.#send(this.#sending);
+  }
+
+  async #send(items: readonly Item[]): Promise<void> {
+    try {
+      const results = await this.#deps.send(items.map(({ change }) => change as Change));
+      assert(results.length === items.length, 'a batch has a result for each change');
+      for (const [at, item] of items.entries()) this.#answer(item, results[at] as CommandResult);
+    } catch (error) {
+      for (const item of items) this.#fail(item, toHoldfastError(error));
+    }
+    this.#sending = [];
+    for (const waiter of this.#roomWaiters.splice(0)) waiter.resolve(); // they look again
+    this.#schedule();
+  }
+
+  #answer(item: Item, { error, errorText, mutation }: CommandResult): void {
+    if (error === 0 && mutation) {
+      item.result.resolve(mutation);
+      this.#settle(item);
+    } else this.#fail(item, errorFromCode(error, errorText));
+  }
+
+  #fail(item: Item, error: HoldfastError): void {
+    if (item.change) {
+      item.result.reject(error);
+      this.#deps.onFailure(item.inos, item.change.op.$case, error);
+    }
+    this.#settle(item);
+  }
+
+  #settle(item: Item): void {
+    for (const ino of item.inos) {
+      const count = (this.#touched.get(ino) as number) - 1;
+      if (count === 0) this.#touched.delete(ino);
+      else this.#touched.set(ino, count);
+    }
+    for (let at = this.#idleWaiters.length - 1; at >= 0; at--) {
+      const waiter = this.#idleWaiters[at] as { last: Item; done: Deferred<void> };
+      if (waiter.last !== item) continue;
+      this.#idleWaiters.splice(at, 1);
+      waiter.done.resolve();
+    }
+  }
+}

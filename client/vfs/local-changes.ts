@@ -1,0 +1,315 @@
+import { HoldfastError, toHoldfastError } from '../../proto/errors.js';
+import {
+  type Attr,
+  LeaseMode,
+  type MakeNode,
+  type MutationReply,
+  type SetAttr,
+  type Time,
+} from '../../proto/gen/meta.js';
+import {
+  HAS_DEFAULT_ACL,
+  LINK_MAX,
+  RENAME_NOREPLACE,
+  S_IFDIR,
+  S_IFLNK,
+  S_IFMT,
+  S_IFREG,
+} from '../../proto/types.js';
+import { INODE_NUMBERS_LOW, INODE_NUMBERS_PER_REQUEST, InodeNumbers } from '../leases/inode-numbers.js';
+import { canForetell, changedAttr, changedDirectory, newAttr, renamed } from '../leases/local-attr.js';
+import { COMPLETE_ENTRIES_MAX, type Name } from '../leases/name-cache.js';
+import { type MutationOp, resultOf } from '../meta/api.js';
+import { interruptible } from '../wait.js';
+import { isRegular } from './attr.js';
+import { setAttrOp, type VfsContext } from './context.js';
+
+/** A directory that somebody else uses is asked for again after this time. */
+export const ACQUIRE_RETRY_MS = 2_000;
+/** Directories whose recent changes are counted. */
+const WATCHED_DIRECTORIES_MAX = 1024;
+/** A directory is asked for at this change by request. */
+const ACQUIRE_AT_CHANGES = 2;
+const LISTING_PAGE_ENTRIES = 4096;
+const TYPE_SHIFT = 12;
+
+type NewNode = Pick<MakeNode, 'parent' | 'name' | 'mode' | 'uid' | 'gid'> & Partial<MakeNode>;
+
+interface Watched {
+  changes: number;
+  notBefore: number;
+}
+
+/**
+ * Changes made here, without asking: within directories that are leased exclusively and known as a whole, to inodes that
+ * are leased exclusively. They go to the leader in order through the lane. Each method returns undefined when the change
+ * has to be made by request. From the checks to the entry in the lane nothing is waited for.
+ */
+export class LocalChanges {
+  readonly #context: VfsContext;
+  readonly #numbers = new InodeNumbers();
+  readonly #watched = new Map<number, Watched>();
+  #refilling = false;
+  #chunkSize = 0;
+
+  constructor(context: VfsContext) {
+    this.#context = context;
+  }
+
+  /** The layout of new files is the same in the whole cluster; it is learnt from any of them. */
+  learnLayout(attr: Attr): void {
+    if (isRegular(attr)) this.#chunkSize = attr.chunkSize;
+  }
+
+  sessionLost(): void {
+    this.#numbers.clear();
+    this.#watched.clear();
+  }
+
+  /** Whether names of a directory can be changed here now. */
+  owns(directory: number): boolean {
+    const { names, inodes } = this.#context;
+    if (!this.#context.owns(directory) || !names.isComplete(directory)) return false;
+    const attr = inodes.fresh(directory)?.attr;
+    // What a default ACL makes of a new inode is the server's to say.
+    return attr !== undefined && ((attr.xattrKinds ?? 0) & HAS_DEFAULT_ACL) === 0;
+  }
+
+  /** Waits for room in the lane, and at repeated changes asks for a directory that nobody else seems to use. */
+  async prepare(directories: readonly number[], signal: AbortSignal): Promise<void> {
+    if (this.#context.readOnly) throw new HoldfastError('EROFS');
+    for (const directory of directories) {
+      if (!this.owns(directory) && this.#dueToAcquire(directory)) await this.#acquire(directory, signal);
+    }
+    const { lane } = this.#context;
+    for (let wait = lane.room(); wait; wait = lane.room()) await interruptible(wait, signal);
+  }
+
+  /** @returns the new inode. @throws HoldfastError EEXIST, EMLINK */
+  make(node: NewNode): Attr | undefined {
+    const { parent, name, mode } = node;
+    const type = mode & S_IFMT;
+    if (!this.owns(parent) || (type === S_IFREG && this.#chunkSize === 0)) return undefined;
+    if (type !== S_IFREG && type !== S_IFDIR && type !== S_IFLNK) return undefined;
+    const { inodes, names, meta, clock } = this.#context;
+    if (names.lookup(parent, name) !== 'absent') return undefined;
+    const directory = inodes.fresh(parent)?.attr as Attr;
+    if (directory.nlink === 0) return undefined;
+    if (type === S_IFDIR && directory.nlink >= LINK_MAX) throw new HoldfastError('EMLINK');
+    const ino = this.#take();
+    if (ino === undefined) return undefined;
+    const time = clock.wall();
+    const value = { rdev: 0, target: EMPTY, existingOk: false, open: false, ...node, ino };
+    const attr = newAttr(directory, value, ino, time, this.#chunkSize);
+    meta.leases.assume(ino);
+    inodes.addLocal(attr, type === S_IFLNK ? value.target : undefined);
+    inodes.setLocal(changedDirectory(directory, time, type === S_IFDIR ? 1 : 0));
+    names.put(parent, { name, ino, type: type >>> TYPE_SHIFT, cookie: 0 });
+    if (type === S_IFDIR) names.complete(ino, parent, []);
+    this.#push({ $case: 'makeNode', value: { ...value, existingOk: false } }, [parent, ino], time);
+    return attr;
+  }
+
+  /** @returns whether it was done. @throws HoldfastError ENOENT */
+  unlink(parent: number, name: Buffer, uid: number): boolean {
+    const child = this.#ownedChild(parent, name);
+    if (!child || child.type === S_IFDIR >>> TYPE_SHIFT) return false;
+    const { inodes, names, meta, clock } = this.#context;
+    const time = clock.wall();
+    this.#loseName(child.ino, time);
+    names.putAbsent(parent, name);
+    this.#changed(parent, time, 0);
+    meta.announceOpen([child.ino]);
+    this.#push({ $case: 'unlink', value: { parent, name, uid } }, [parent, child.ino], time);
+    if (inodes.known(child.ino)?.nlink === 0 && !this.#context.files.get(child.ino)) inodes.forget(child.ino);
+    return true;
+  }
+
+  /** @returns whether it was done. @throws HoldfastError ENOENT, ENOTDIR, ENOTEMPTY */
+  rmdir(parent: number, name: Buffer, uid: number): boolean {
+    const child = this.#ownedChild(parent, name);
+    if (!child) return false;
+    const { names, inodes, clock } = this.#context;
+    if (child.type !== S_IFDIR >>> TYPE_SHIFT) throw new HoldfastError('ENOTDIR');
+    const entries = this.owns(child.ino) ? names.count(child.ino) : undefined;
+    if (entries === undefined) return false;
+    if (entries > 0) throw new HoldfastError('ENOTEMPTY');
+    const time = clock.wall();
+    names.putAbsent(parent, name);
+    names.drop(child.ino);
+    const attr = inodes.fresh(child.ino)?.attr as Attr;
+    inodes.setLocal({ ...attr, nlink: 0, change: attr.change + 1 });
+    this.#changed(parent, time, -1);
+    this.#push({ $case: 'rmdir', value: { parent, name, uid } }, [parent, child.ino], time);
+    return true;
+  }
+
+  /** Of anything but directories, onto nothing or anything but a directory. @returns whether it was done */
+  rename(
+    parent: number,
+    name: Buffer,
+    newParent: number,
+    newName: Buffer,
+    flags: number,
+    uid: number,
+  ): boolean {
+    if ((flags & ~RENAME_NOREPLACE) !== 0 || !this.owns(newParent)) return false;
+    const moved = this.#ownedChild(parent, name);
+    const directory = S_IFDIR >>> TYPE_SHIFT;
+    if (!moved || moved.type === directory) return false;
+    const { names, inodes, meta, clock } = this.#context;
+    const target = names.lookup(newParent, newName);
+    if (target === undefined) return false;
+    const replaced = target === 'absent' ? undefined : target;
+    if (replaced && flags !== 0) throw new HoldfastError('EEXIST');
+    if (replaced && (replaced.type === directory || !this.#ownsInode(replaced.ino))) return false;
+    if (replaced?.ino === moved.ino) return false;
+    const time = clock.wall();
+    const inos = [parent, moved.ino];
+    if (newParent !== parent) inos.push(newParent);
+    if (replaced) {
+      inos.push(replaced.ino);
+      this.#loseName(replaced.ino, time);
+      meta.announceOpen([replaced.ino]);
+    }
+    inodes.setLocal(renamed(inodes.fresh(moved.ino)?.attr as Attr, time, 0));
+    names.putAbsent(parent, name);
+    const cookie = newParent === parent ? moved.cookie : 0;
+    names.put(newParent, { ...moved, name: newName, cookie });
+    this.#changed(parent, time, 0);
+    if (newParent !== parent) this.#changed(newParent, time, 0);
+    const value = { parent, name, newParent, newName, flags, uid };
+    this.#push({ $case: 'rename', value }, inos, time);
+    return true;
+  }
+
+  /** @returns the inode afterwards */
+  setAttr(ino: number, change: Partial<SetAttr>): Attr | undefined {
+    const { inodes, clock, readOnly } = this.#context;
+    const attr = this.#ownsInode(ino) && !readOnly ? inodes.fresh(ino)?.attr : undefined;
+    if (!attr || !canForetell(attr, change)) return undefined;
+    const time = clock.wall();
+    const after = changedAttr(attr, change, time);
+    if (after === attr) return attr;
+    inodes.setLocal(after);
+    this.#push(setAttrOp(ino, change), [ino], time);
+    return after;
+  }
+
+  // ---- taking a directory over
+
+  #dueToAcquire(directory: number): boolean {
+    const now = this.#context.clock.now();
+    if (this.#context.meta.leases.believedUntil <= now) return false;
+    const watched = this.#watched.get(directory) ?? { changes: 0, notBefore: 0 };
+    this.#watched.delete(directory);
+    this.#watched.set(directory, watched);
+    watched.changes++;
+    for (const oldest of this.#watched.keys()) {
+      if (this.#watched.size <= WATCHED_DIRECTORIES_MAX) break;
+      this.#watched.delete(oldest);
+    }
+    if (watched.changes < ACQUIRE_AT_CHANGES || now < watched.notBefore) return false;
+    watched.notBefore = now + ACQUIRE_RETRY_MS;
+    return true;
+  }
+
+  /** Failure means that the change is made by request: it is no error. */
+  async #acquire(directory: number, signal: AbortSignal): Promise<void> {
+    try {
+      if (!this.#context.owns(directory) || !this.#context.inodes.fresh(directory)) {
+        const value = { ino: directory, want: LeaseMode.LEASE_EXCLUSIVE };
+        await this.#context.readAttr({ $case: 'getAttr', value }, signal);
+      }
+      if (!this.#context.owns(directory)) return;
+      if (!this.#context.names.isComplete(directory)) await this.#readAll(directory, signal);
+      if (this.#numbers.left === 0) await this.#refill();
+    } catch (error) {
+      const failure = toHoldfastError(error);
+      if (failure.errorName === 'EINTR') throw failure;
+      this.#context.log.debug({ directory, error: failure.message }, 'directory not taken over');
+    }
+  }
+
+  async #readAll(directory: number, signal: AbortSignal): Promise<void> {
+    const entries: Name[] = [];
+    const { inodes, meta } = this.#context;
+    const first = meta.leases.stamp();
+    const change = inodes.known(directory)?.change;
+    for (let cookie = 0; entries.length <= COMPLETE_ENTRIES_MAX; cookie = entries.at(-1)?.cookie ?? 0) {
+      const value = { ino: directory, cookie, maxEntries: LISTING_PAGE_ENTRIES, plus: false };
+      const { result } = await this.#context.askFor(directory, { $case: 'readDir', value }, signal);
+      const page = resultOf(result, 'dir');
+      entries.push(...page.entries);
+      if (!page.end && page.entries.length > 0) continue;
+      // Others were kept out by the lease; a change of our own would have come back with the directory's attributes.
+      if (this.#context.covers(directory, first) && inodes.known(directory)?.change === change)
+        this.#context.names.complete(directory, page.parent, entries);
+      return;
+    }
+  }
+
+  #take(): number | undefined {
+    if (this.#numbers.left < INODE_NUMBERS_LOW) void this.#refill();
+    return this.#numbers.take();
+  }
+
+  async #refill(): Promise<void> {
+    if (this.#refilling) return;
+    this.#refilling = true;
+    try {
+      const count = INODE_NUMBERS_PER_REQUEST;
+      const { firstIno } = await this.#context.meta.mutate({ $case: 'reserveInodes', value: { count } });
+      if (firstIno) this.#numbers.add(firstIno, count);
+    } catch (error) {
+      this.#context.log.warn({ error: toHoldfastError(error).message }, 'no inode numbers reserved');
+    } finally {
+      this.#refilling = false;
+    }
+  }
+
+  // ---- the checks and their bookkeeping
+
+  #ownsInode(ino: number): boolean {
+    return this.#context.owns(ino) && this.#context.inodes.fresh(ino) !== undefined;
+  }
+
+  /** The entry, when the directory and what it stands for are ours alone. @throws HoldfastError ENOENT */
+  #ownedChild(parent: number, name: Buffer): Name | undefined {
+    if (!this.owns(parent)) return undefined;
+    const child = this.#context.names.lookup(parent, name);
+    if (child === 'absent') throw new HoldfastError('ENOENT');
+    return child && this.#ownsInode(child.ino) ? child : undefined;
+  }
+
+  #loseName(ino: number, time: Time): void {
+    const { inodes } = this.#context;
+    const attr = renamed(inodes.fresh(ino)?.attr as Attr, time, 1);
+    inodes.setLocal(attr);
+    this.#context.files.get(ino)?.applyAttr(attr, true);
+  }
+
+  #changed(directory: number, time: Time, links: number): void {
+    const { inodes } = this.#context;
+    inodes.setLocal(changedDirectory(inodes.fresh(directory)?.attr as Attr, time, links));
+  }
+
+  #push(op: MutationOp, inos: readonly number[], time: Time): void {
+    this.#context.lane.push(op, inos, time).then(
+      (reply) => this.#settled(reply),
+      () => undefined, // onFailure() of the lane has heard it
+    );
+  }
+
+  /** The server's attributes take the place of those foretold, unless further changes of ours are on their way. */
+  #settled(reply: MutationReply): void {
+    const { inodes } = this.#context;
+    const attrs = reply.result?.$case === 'attr' ? [reply.result.value, ...reply.parents] : reply.parents;
+    for (const attr of attrs) {
+      const known = inodes.known(attr.ino);
+      if (known && attr.change >= known.change && this.#ownsInode(attr.ino)) inodes.setLocal(attr);
+    }
+  }
+}
+
+const EMPTY = Buffer.alloc(0);

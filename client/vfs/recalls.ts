@@ -1,0 +1,104 @@
+import { toHoldfastError } from '../../proto/errors.js';
+import { type Lease, LeaseMode } from '../../proto/gen/meta.js';
+import type { RecallOrder } from '../leases/lease-table.js';
+import type { LeaseEvents } from '../meta/api.js';
+import type { VfsContext } from './context.js';
+
+/** A flush that takes longer than this says so, again and again: the leader waits on. */
+export const FLUSHING_NOTICE_MS = 2_000;
+/** Leases beyond the bound are looked for after so many operations. */
+const TRIM_INTERVAL_MS = 1_000;
+
+/**
+ * Gives leases back: what was buffered under them is written, what the kernel and this mount believed is dropped, then
+ * the leader is told. A recall never waits for a lock that a call in progress holds: see KernelEntries.
+ */
+export class Recalls implements LeaseEvents {
+  readonly #context: VfsContext;
+  readonly #onLost: () => void;
+  #trimmedAt = 0;
+
+  /** @param onLost the session is over: what else was kept for it is worthless */
+  constructor(context: VfsContext, onLost: () => void) {
+    this.#context = context;
+    this.#onLost = onLost;
+  }
+
+  onRecall(orders: readonly RecallOrder[]): void {
+    for (const order of orders) {
+      // At once: a later grant must not make good again what is known now.
+      if (order.keep === LeaseMode.LEASE_NONE && order.from !== LeaseMode.LEASE_NONE) this.#drop(order.ino);
+      void this.#obey(order);
+    }
+  }
+
+  onSessionLost(inos: readonly number[]): void {
+    const { log } = this.#context;
+    this.#onLost();
+    log.warn({ leases: inos.length }, 'all leases are lost with the session');
+    this.#context.names.clear();
+    this.#context.kernel.expireAll();
+    for (const ino of inos) {
+      this.#context.inodes.leaseLost(ino);
+      this.#invalidate(ino).catch((error: unknown) => log.error({ ino, err: error }, 'invalidation failed'));
+    }
+  }
+
+  /** Gives back what is too much, those unused for longest first. Cheap when nothing is. */
+  trim(): void {
+    const { meta, clock, lane, files } = this.#context;
+    const now = clock.now();
+    if (now - this.#trimmedAt < TRIM_INTERVAL_MS) return;
+    this.#trimmedAt = now;
+    const surplus = meta.leases.surplus((ino) => !lane.touches([ino]) && !files.get(ino));
+    const returned: Promise<Lease | undefined>[] = surplus.map(async (ino) => {
+      const lease = meta.leases.drop(ino);
+      if (lease) await this.#forget(ino);
+      return lease;
+    });
+    void Promise.all(returned).then((leases) =>
+      meta.returnLeases(leases.filter((lease) => lease !== undefined)),
+    );
+  }
+
+  async #obey({ ino, from, keep, seq }: RecallOrder): Promise<void> {
+    const { meta, clock, log } = this.#context;
+    const notice = clock.every(FLUSHING_NOTICE_MS, () => meta.returnLeases([{ ino, mode: from, seq }]));
+    try {
+      if (from === LeaseMode.LEASE_EXCLUSIVE) await this.#flush(ino);
+      if (keep === LeaseMode.LEASE_NONE && from !== LeaseMode.LEASE_NONE) await this.#forget(ino);
+      meta.announceOpen([ino]);
+    } catch (error) {
+      log.error(
+        { ino, error: toHoldfastError(error).message },
+        'a lease is given back in spite of a failure',
+      );
+    } finally {
+      notice.cancel();
+    }
+    meta.returnLeases([{ ino, mode: keep, seq }]);
+  }
+
+  /** Everything that was written or changed under an exclusive lease is where others see it. */
+  async #flush(ino: number): Promise<void> {
+    const { files, lane } = this.#context;
+    const file = files.get(ino);
+    if (file && !file.clean) await lane.urgently(file.flush());
+    await lane.settledFor([ino]);
+  }
+
+  #drop(ino: number): void {
+    this.#context.inodes.leaseLost(ino);
+    this.#context.names.drop(ino);
+    this.#context.files.dropBlocks(ino);
+  }
+
+  async #forget(ino: number): Promise<void> {
+    this.#drop(ino);
+    await Promise.all([this.#context.kernel.expire(ino), this.#invalidate(ino)]);
+  }
+
+  async #invalidate(ino: number): Promise<void> {
+    await this.#context.notifier?.invalidateInode(ino, 0, 0);
+  }
+}

@@ -1,0 +1,166 @@
+import assert from 'node:assert/strict';
+import { ChangeLane, LANE_CHANGES_MAX, LANE_DELAY_MS } from '../../../client/leases/change-lane.js';
+import type { Change, MutationOp } from '../../../client/meta/api.js';
+import { type Deferred, deferred } from '../../../common/deferred.js';
+import { errorCode, HoldfastError } from '../../../proto/errors.js';
+import { CommandResult, CommitWrite, MutationReply, SetAttr } from '../../../proto/gen/meta.js';
+import { ManualClock } from '../support/manual-clock.js';
+
+const change = (ino: number): MutationOp => ({ $case: 'setAttr', value: { ...SetAttr.create({}), ino } });
+const commit = (ino: number): MutationOp => ({
+  $case: 'commitWrite',
+  value: { ...CommitWrite.create({}), ino },
+});
+
+class Harness {
+  readonly clock = new ManualClock();
+  /** What was sent: kind and inode of each change, batch by batch. */
+  readonly sent: string[][] = [];
+  readonly failures: [readonly number[], string][] = [];
+  readonly #answers: Deferred<CommandResult[]>[] = [];
+  readonly lane = new ChangeLane({
+    clock: this.clock,
+    send: (changes) => this.#send(changes),
+    onFailure: (inos, _kind, error) => this.failures.push([inos, error.errorName]),
+  });
+
+  /** Answers the batch on its way; `refused` are places in it. */
+  async answer(refused: number[] = []): Promise<void> {
+    const batch = this.sent[this.sent.length - this.#answers.length] as string[];
+    const results = batch.map((_, at) =>
+      refused.includes(at)
+        ? CommandResult.create({ error: errorCode('ENOSPC') })
+        : CommandResult.create({ mutation: MutationReply.create({}) }),
+    );
+    this.#answers.shift()?.resolve(results);
+    await this.clock.advance(0);
+  }
+
+  async fail(): Promise<void> {
+    this.#answers.shift()?.reject(new HoldfastError('EIO'));
+    await this.clock.advance(0);
+  }
+
+  #send(changes: readonly Change[]): Promise<CommandResult[]> {
+    this.sent.push(
+      changes.map(
+        ({ op }) => `${op.$case === 'commitWrite' ? 'c' : 's'}${(op.value as { ino: number }).ino}`,
+      ),
+    );
+    const answer = deferred<CommandResult[]>();
+    this.#answers.push(answer);
+    return answer.promise;
+  }
+}
+
+describe('the lane of changes', () => {
+  it('gathers changes for a while and sends them in order, one batch at a time', async () => {
+    const { lane, clock, sent, answer } = bound(new Harness());
+    for (const ino of [1, 2, 3]) void lane.push(change(ino), [ino]);
+    assert.deepEqual(sent, []);
+    await clock.advance(LANE_DELAY_MS);
+    assert.deepEqual(sent, [['s1', 's2', 's3']]);
+    void lane.push(change(4), [4]);
+    await clock.advance(10 * LANE_DELAY_MS);
+    assert.equal(sent.length, 1, 'the first batch is not answered yet');
+    await answer();
+    await clock.advance(LANE_DELAY_MS);
+    assert.deepEqual(sent[1], ['s4']);
+  });
+
+  it('sends at once what somebody waits for, with all that went before', async () => {
+    const { lane, sent, answer } = bound(new Harness());
+    void lane.push(change(1), [1]);
+    void lane.push(change(2), [2]);
+    let done = false;
+    const settled = lane.settledFor([1]).then(() => {
+      done = true;
+    });
+    assert.deepEqual(sent, [['s1', 's2']]);
+    assert.equal(done, false);
+    await answer();
+    await settled;
+    assert.equal(lane.pending, 0);
+    await lane.settledFor([9]); // nothing of it
+  });
+
+  it('keeps the place of a commit: what was changed later waits behind it', async () => {
+    const { lane, sent, answer, clock } = bound(new Harness());
+    void lane.push(change(1), [1]);
+    lane.keepPlace(7);
+    void lane.push(change(2), [2]);
+    await clock.advance(LANE_DELAY_MS);
+    assert.deepEqual(sent, [['s1']]);
+    await answer();
+    await clock.advance(LANE_DELAY_MS);
+    assert.equal(sent.length, 1);
+    void lane.push(commit(7), [7]);
+    await clock.advance(LANE_DELAY_MS);
+    assert.deepEqual(sent[1], ['c7', 's2']);
+  });
+
+  it('a place that is released holds nothing up, and who waits for it still waits for what went before', async () => {
+    const { lane, answer, clock } = bound(new Harness());
+    void lane.push(change(1), [1]);
+    lane.keepPlace(7);
+    let done = false;
+    void lane.settledFor([7]).then(() => {
+      done = true;
+    });
+    lane.releasePlace(7);
+    await clock.advance(0);
+    assert.equal(done, false);
+    await answer();
+    assert.equal(done, true);
+    assert.equal(lane.touches([7]), false);
+  });
+
+  it('tells of each change that was refused, and goes on', async () => {
+    const { lane, failures, answer } = bound(new Harness());
+    const first = lane.push(change(1), [1, 9]);
+    const second = lane.push(change(2), [2]);
+    const settled = lane.settled();
+    await answer([0]);
+    await settled;
+    await assert.rejects(first, { errorName: 'ENOSPC' });
+    await second;
+    assert.deepEqual(failures, [[[1, 9], 'ENOSPC']]);
+  });
+
+  it('fails what waits, and what is on its way, when the session is over', async () => {
+    const { lane, failures, fail, clock } = bound(new Harness());
+    void lane.push(change(1), [1]);
+    await clock.advance(LANE_DELAY_MS);
+    void lane.push(change(2), [2]);
+    lane.keepPlace(3);
+    lane.abort(new HoldfastError('EIO'));
+    await fail();
+    await lane.settled();
+    assert.deepEqual(failures, [
+      [[2], 'EIO'],
+      [[1], 'EIO'],
+    ]);
+    assert.equal(lane.pending, 0);
+  });
+
+  it('is bounded: who finds it full waits for room', async () => {
+    const { lane, clock, sent, answer } = bound(new Harness());
+    for (let ino = 1; ino <= LANE_CHANGES_MAX; ino++) void lane.push(change(ino), [ino]);
+    let room = false;
+    void lane.room()?.then(() => {
+      room = true;
+    });
+    await clock.advance(0);
+    assert.equal(room, false);
+    assert.ok(sent.length > 0);
+    await answer();
+    assert.equal(room, true);
+  });
+});
+
+/** The methods of a harness, to be taken apart. */
+function bound(harness: Harness) {
+  const { lane, clock, sent, failures } = harness;
+  const answer = (refused?: number[]): Promise<void> => harness.answer(refused);
+  return { lane, clock, sent, failures, answer, fail: () => harness.fail() };
+}

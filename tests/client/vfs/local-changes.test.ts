@@ -1,0 +1,160 @@
+import assert from 'node:assert/strict';
+import fc from 'fast-check';
+import type { FileAttr } from '../../../client/fuse/binding.js';
+import { HoldfastError } from '../../../proto/errors.js';
+import { caller, TestMount } from '../support/test-mount.js';
+
+const name = (text: string): Buffer => Buffer.from(text);
+
+/** A mount with a directory that it has to itself, and one file in it made, so that the layout of files is known. */
+async function delegated(): Promise<{ mount: TestMount; dir: number }> {
+  const mount = new TestMount();
+  await mount.close((await mount.create('first')).handle);
+  const { attr } = await mount.fs.mkdir(caller(), 1, name('d'), 0o755, 0);
+  await mount.fs.mkdir(caller(), attr.ino, name('sub'), 0o755, 0).catch(() => undefined); // brings inode numbers
+  await mount.clock.advance(100);
+  await mount.fs.rmdir(caller(), attr.ino, name('sub'));
+  await mount.clock.advance(100);
+  mount.meta.take();
+  mount.meta.batches.splice(0);
+  return { mount, dir: attr.ino };
+}
+
+async function create(mount: TestMount, dir: number, file: string, data = 0): Promise<number> {
+  const reply = await mount.fs.create(caller(), dir, name(file), 0o644, 2, 0);
+  if (data > 0) await mount.write(reply.handle, 0, Buffer.alloc(data, 7));
+  await mount.close(reply.handle);
+  return reply.entry.attr.ino;
+}
+
+describe('changes in a directory that nobody else uses', () => {
+  it('cost no request each, and go to the server in order', async () => {
+    const { mount, dir } = await delegated();
+    await create(mount, dir, 'a', 4096);
+    await create(mount, dir, 'b');
+    await mount.fs.rename(caller(), dir, name('a'), dir, name('c'), 0);
+    await mount.fs.unlink(caller(), dir, name('b'));
+    assert.deepEqual(mount.meta.take(), []);
+    await mount.fs.fsyncdir(caller(), dir, 0, false);
+    assert.deepEqual(mount.meta.calls, []);
+    assert.deepEqual(mount.meta.batches.flat(), ['makeNode', 'commitWrite', 'makeNode', 'rename', 'unlink']);
+  });
+
+  it('are there for others as soon as they look', async () => {
+    const { mount, dir } = await delegated();
+    const two = mount.second();
+    await create(mount, dir, 'a', 10_000);
+    const { attr } = await two.fs.lookup(caller(), 1, name('d'));
+    const found = await two.fs.lookup(caller(), attr.ino, name('a'));
+    assert.equal(found.attr.size, 10_000);
+    const { handle } = await two.open(found.attr.ino, 0);
+    assert.deepEqual(await two.read(handle, 0, 20_000), Buffer.alloc(10_000, 7));
+    await assert.rejects(
+      mount.fs.create(caller(), dir, name('a'), 0o644, 2 | 0o200, 0),
+      (error: HoldfastError) => error.errorName === 'EEXIST',
+    );
+    await two.fs.unlink(caller(), attr.ino, name('a'));
+    await create(mount, dir, 'a', 5);
+    assert.equal((await two.fs.lookup(caller(), attr.ino, name('a'))).attr.size, 5);
+  });
+
+  it('a name that exists refuses, one that does not cannot be removed, without a request', async () => {
+    const { mount, dir } = await delegated();
+    const refused = (call: Promise<unknown>, error: string): Promise<void> =>
+      assert.rejects(call, (failure: HoldfastError) => failure.errorName === error);
+    await mount.fs.mkdir(caller(), dir, name('sub'), 0o755, 0);
+    const { attr } = await mount.fs.lookup(caller(), dir, name('sub'));
+    await create(mount, attr.ino, 'x');
+    await refused(mount.fs.rmdir(caller(), dir, name('sub')), 'ENOTEMPTY');
+    await refused(mount.fs.unlink(caller(), dir, name('nothing')), 'ENOENT');
+    await refused(mount.fs.rename(caller(), dir, name('nothing'), dir, name('y'), 0), 'ENOENT');
+    await create(mount, dir, 'f');
+    await create(mount, dir, 'g');
+    await refused(mount.fs.rename(caller(), dir, name('f'), dir, name('g'), 1), 'EEXIST');
+    await refused(mount.fs.rmdir(caller(), dir, name('f')), 'ENOTDIR');
+    assert.deepEqual(mount.meta.take(), []);
+  });
+
+  it('that the server refuses in the end are reported at fsync of the directory, once', async () => {
+    const { mount, dir } = await delegated();
+    const { mutateBatch } = mount.meta.namespace;
+    mount.meta.namespace.mutateBatch = (changes) => changes.map(() => FULL);
+    await create(mount, dir, 'a');
+    const sync = (): Promise<void> => mount.fs.fsyncdir(caller(), dir, 0, false);
+    await assert.rejects(sync(), (error: HoldfastError) => error.errorName === 'ENOSPC');
+    mount.meta.namespace.mutateBatch = mutateBatch;
+    await sync();
+    await assert.rejects(
+      mount.fs.lookup(caller(), dir, name('a')),
+      (error: HoldfastError) => error.errorName === 'ENOENT',
+    );
+  });
+
+  it('show exactly what the server makes of them', async () => {
+    const operation = fc.record({
+      kind: fc.constantFrom(
+        'create',
+        'mkdir',
+        'symlink',
+        'unlink',
+        'rmdir',
+        'rename',
+        'chmod',
+        'chown',
+        'utimes',
+      ),
+      a: fc.constantFrom('a', 'b', 'c', 'd'),
+      b: fc.constantFrom('a', 'b', 'c', 'd'),
+      sub: fc.boolean(),
+      bytes: fc.constantFrom(0, 100, 9000),
+      number: fc.integer({ min: 0, max: 0o7777 }),
+    });
+    await fc.assert(
+      fc.asyncProperty(fc.array(operation, { minLength: 5, maxLength: 40 }), async (operations) => {
+        const { mount, dir } = await delegated();
+        const sub = (await mount.fs.mkdir(caller(), dir, name('sub'), 0o2755, 0)).attr.ino;
+        for (const one of operations) {
+          await mount.clock.advance(7);
+          const at = one.sub ? sub : dir;
+          const other = one.number % 2 ? sub : dir;
+          const run = async (): Promise<unknown> => {
+            const { fs } = mount;
+            const who = caller({ uid: one.number % 3, gid: 5 });
+            if (one.kind === 'create') return create(mount, at, one.a, one.bytes);
+            if (one.kind === 'mkdir') return fs.mkdir(who, at, name(one.a), one.number, 0o22);
+            if (one.kind === 'symlink') return fs.symlink(who, at, name(one.a), name('target'));
+            if (one.kind === 'unlink') return fs.unlink(caller(), at, name(one.a));
+            if (one.kind === 'rmdir') return fs.rmdir(caller(), at, name(one.a));
+            if (one.kind === 'rename') return fs.rename(caller(), at, name(one.a), other, name(one.b), 0);
+            const { attr } = await fs.lookup(caller(), at, name(one.a));
+            if (one.kind === 'chmod') return fs.setattr(caller(), attr.ino, { mode: one.number });
+            if (one.kind === 'chown') return fs.setattr(caller(), attr.ino, { uid: one.number, gid: 3 });
+            return fs.setattr(caller(), attr.ino, { mtime: { sec: one.number, nsec: 5 }, atime: 'now' });
+          };
+          await run().catch((error: unknown) => {
+            if (!(error instanceof HoldfastError)) throw error;
+          });
+        }
+        const seen = [await tree(mount, dir), await tree(mount, sub)];
+        await mount.fs.fsyncdir(caller(), dir, 0, false);
+        await mount.clock.advance(2_000);
+        const fresh = mount.second();
+        const stored = [await tree(fresh, dir), await tree(fresh, sub)];
+        assert.deepEqual(seen, stored);
+      }),
+      { numRuns: 60 },
+    );
+  });
+});
+
+/** Names and attributes of a directory and what is in it. */
+async function tree(mount: TestMount, dir: number): Promise<unknown> {
+  const entries = await mount.fs.readdir(caller(), dir, 0, 0, 1000, false);
+  const attrs: [string, FileAttr][] = [];
+  for (const entry of entries.slice(2)) {
+    attrs.push([entry.name.toString(), (await mount.fs.lookup(caller(), dir, entry.name)).attr]);
+  }
+  return [(await mount.fs.getattr(caller(), dir)).attr, attrs];
+}
+
+const FULL = { error: 28, errorText: '', mutation: undefined, session: 0, mapChanged: false };
