@@ -1,45 +1,11 @@
-import { randomUUID } from 'node:crypto';
 import { createServer } from 'node:net';
-import type { Clock } from '../common/clock.js';
 import { deferred } from '../common/deferred.js';
 import { lockDirectory } from '../common/dir-lock.js';
-import { type Disk, nodeDisk } from '../common/disk.js';
-import type { Logger } from '../common/logger.js';
-import type { Prng } from '../common/prng.js';
-import { toHoldfastError } from '../proto/errors.js';
-import type { CommandResult, InitCluster } from '../proto/gen/meta.js';
-import { RpcServer } from '../proto/rpc.js';
-import { newDiskUuid, readFormat, writeFormat } from './replica/format.js';
-import { Replica } from './replica/replica.js';
-import { replicaPort } from './service/replica-port.js';
-import { ReplicatedState } from './service/replicated-state.js';
-import { createServices } from './service/services.js';
+import { nodeDisk } from '../common/disk.js';
+import { isDamage, noteDamage, notedDamage, setAside } from './damage.js';
+import { type MetaserverDeps, type MetaserverOptions, type StartedServer, startServer } from './server.js';
 
-export interface MetaserverOptions {
-  /** Number of this server, one of `peers`. */
-  id: number;
-  /** Where it listens. */
-  host: string;
-  port: number;
-  /** For this server alone; made when missing. */
-  dataDir: string;
-  clusterId: string;
-  /** All metaservers, this one included; host:port. */
-  peers: { id: number; address: string }[];
-  /**
-   * The cluster exists: a server without data waits to be taken in, and never helps to found a new cluster in the place of one
-   * whose disks were all lost. Default false: the servers found one when all of them are without data.
-   */
-  existing?: boolean;
-  /** Settings of a new cluster; an existing one keeps its own. */
-  init: InitCluster;
-}
-
-export interface MetaserverDeps {
-  clock: Clock;
-  log: Logger;
-  prng: Prng;
-}
+export type { MetaserverDeps, MetaserverOptions } from './server.js';
 
 export interface RunningMetaserver {
   port: number;
@@ -50,72 +16,132 @@ export interface RunningMetaserver {
 }
 
 /**
- * Runs one metaserver: Raft replica, state machine, and the services of its leader, all on one port.
+ * Runs one metaserver: Raft replica, state machine, and the services of its leader, all on one port. When its data turns out to
+ * be damaged, at the start or later, it is set aside, and the server starts again as one with an empty disk, which the others
+ * fill.
  * @throws Error with one line for the operator: the port is in use, the data directory belongs to another server,
- *   cluster or format version, or holds something else
+ *   cluster or format version, holds something else, or is damaged and there is no other metaserver
  */
 export async function runMetaserver(
   options: MetaserverOptions,
   deps: MetaserverDeps,
 ): Promise<RunningMetaserver> {
   checkOptions(options);
-  const { id, host, port, dataDir, clusterId, peers, init } = options;
-  const { clock, log, prng } = deps;
-  await checkPort(host, port);
-  await nodeDisk.mkdir(dataDir);
-  const opened: { close(): Promise<void> | void }[] = [{ close: await lockDirectory(dataDir) }];
-  const closeAll = async (): Promise<void> => {
-    for (const each of opened.splice(0).reverse()) await each.close();
-  };
-  const fatal = deferred<Error>();
+  await checkPort(options.host, options.port);
+  await nodeDisk.mkdir(options.dataDir);
+  const unlock = await lockDirectory(options.dataDir);
+  const metaserver = new Metaserver(options, deps);
   try {
-    await format(nodeDisk, options);
-    const state = await ReplicatedState.open(nodeDisk, dataDir);
-    opened.push(state);
-    const replica = await Replica.open<CommandResult>({
-      disk: nodeDisk,
-      dir: dataDir,
-      clusterId,
-      serverId: id,
-      peers,
-      address: peers.find((peer) => peer.id === id)?.address,
-      stateMachine: state,
-      clock,
-      prng,
-      log,
-      onFatal: (error) => fatal.resolve(error instanceof Error ? error : new Error(String(error))),
-    });
-    opened.push(replica);
-    const meta = replicaPort(replica, clock);
-    const services = createServices({
-      replica: meta,
-      state,
-      clock,
-      log,
-      serverId: id,
-      init,
-      rssBytes: () => process.memoryUsage.rss(),
-    });
-    const server = new RpcServer(log);
-    replica.attach(server);
-    services.attach(server);
-    const bound = await server.listen(host, port);
-    opened.push(server);
-    services.start();
-    replica.start();
-    opened.push(services);
-    log.info({ host, port: bound, dataDir, applied: state.appliedIndex() }, 'metaserver started');
-    const close = async (): Promise<void> => {
-      if (meta.status().role === 'leader' && meta.status().members.length > 1) {
-        const handedOver = await meta.transferLeader(0).catch((error: unknown) => toHoldfastError(error));
-        if (handedOver) log.debug({ error: handedOver.message }, 'leadership not handed over');
-      }
-      await closeAll();
-    };
-    return { port: bound, close, fatal: fatal.promise };
+    await metaserver.start();
   } catch (error) {
-    await closeAll();
+    await unlock();
     throw error;
+  }
+  return {
+    port: metaserver.port,
+    fatal: metaserver.fatal,
+    close: async () => {
+      await metaserver.close();
+      await unlock();
+    },
+  };
+}
+
+/** One server after the other in the same data directory: a new one for each damage. */
+class Metaserver {
+  readonly #options: MetaserverOptions;
+  readonly #deps: MetaserverDeps;
+  readonly #fatal = deferred<Error>();
+  #server: StartedServer | undefined;
+  #healing: Promise<void> | undefined;
+  #closed = false;
+  port = 0;
+
+  constructor(options: MetaserverOptions, deps: MetaserverDeps) {
+    this.#options = options;
+    this.#deps = deps;
+  }
+
+  get fatal(): Promise<Error> {
+    return this.#fatal.promise;
+  }
+
+  async start(): Promise<void> {
+    if (notedDamage(this.#options.dataDir)) await this.#setAside();
+    try {
+      this.#server = await this.#startServer();
+    } catch (error) {
+      if (!isDamage(error)) throw error;
+      this.#note(error as Error);
+      await this.#setAside();
+      this.#server = await this.#startServer();
+    }
+    this.port = this.#server.port;
+  }
+
+  #startServer(): Promise<StartedServer> {
+    // Found while it starts, damage is what the start throws.
+    let started = false;
+    const starting = startServer(
+      { ...this.#options, port: this.port || this.#options.port },
+      this.#deps,
+      (error) => {
+        if (started) this.#failed(error instanceof Error ? error : new Error(String(error)));
+      },
+    );
+    return starting.then((server) => {
+      started = true;
+      return server;
+    });
+  }
+
+  #failed(error: Error): void {
+    if (this.#closed || this.#healing) return;
+    if (!isDamage(error)) {
+      this.#fatal.resolve(error);
+      return;
+    }
+    this.#note(error);
+    this.#healing = this.#heal()
+      .catch((reason: unknown) =>
+        this.#fatal.resolve(reason instanceof Error ? reason : new Error(String(reason))),
+      )
+      .finally(() => {
+        this.#healing = undefined;
+      });
+  }
+
+  #note(error: Error): void {
+    const { clock, log } = this.#deps;
+    log.error({ err: error }, 'data is damaged: nothing more is served from it');
+    noteDamage(this.#options.dataDir, {
+      reason: error.message,
+      time: new Date(clock.wall().sec * 1000).toISOString(),
+    });
+  }
+
+  async #heal(): Promise<void> {
+    await this.#server?.abort();
+    this.#server = undefined;
+    if (!this.#closed) await this.start();
+  }
+
+  async #setAside(): Promise<void> {
+    const { dataDir, id, peers } = this.#options;
+    const reason = notedDamage(dataDir)?.reason ?? '';
+    if (peers.length === 1) {
+      throw new Error(
+        `the data of metaserver ${id}, the only one, is damaged: ${reason}: restore a snapshot of the metadata`,
+      );
+    }
+    const kept = await setAside(nodeDisk, dataDir);
+    this.#deps.log.error({ kept, reason }, 'damaged data is set aside; the server joins with an empty disk');
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true;
+    await this.#healing;
+    await this.#server?.close();
   }
 }
 
@@ -137,23 +163,5 @@ function checkPort(host: string, port: number): Promise<void> {
     const probe = createServer();
     probe.once('error', reject);
     probe.listen(port, host, () => probe.close(() => resolve()));
-  });
-}
-
-/** Formats an empty directory for this server; what a formatted one is for, is checked when the replica opens. */
-async function format(disk: Disk, { id, dataDir, clusterId, existing }: MetaserverOptions): Promise<void> {
-  if (await readFormat(disk, dataDir)) return;
-  // A format that was interrupted leaves its temporary file; a disk of its own has a lost+found.
-  const names = await disk.list(dataDir);
-  const foreign = names.find((name) => name !== 'lock' && name !== 'lost+found' && !name.endsWith('.tmp'));
-  if (foreign !== undefined)
-    throw new Error(`${dataDir} is no metaserver's directory and not empty: ${foreign}`);
-  await writeFormat(disk, dataDir, {
-    clusterId,
-    serverId: id,
-    diskUuid: newDiskUuid(randomUUID),
-    conf: null,
-    mayFound: !existing,
-    begun: false,
   });
 }

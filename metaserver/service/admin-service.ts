@@ -30,6 +30,7 @@ export interface AdminServiceOptions {
   clusterId: string;
   /** Resident memory of this process, bytes. */
   rssBytes(): number;
+  notes(): string[];
 }
 
 /** AdminService: what `holdfast status` shows. Any metaserver answers for itself; the leader for the cluster as well. */
@@ -49,7 +50,7 @@ export class AdminService {
   }
 
   status(): StatusReply {
-    const { replica, state, leadership, registry, clusterId, rssBytes } = this.#options;
+    const { replica, state, leadership, registry, clusterId, rssBytes, notes } = this.#options;
     const raft = replica.status();
     const own: StatusReply = {
       serverId: raft.id,
@@ -75,6 +76,7 @@ export class AdminService {
       freeBytes: 0,
       configuredChunkservers: 0,
       problems: raft.problems,
+      notes: notes(),
     };
     if (!leadership.ready) return own;
     const map = state.map();

@@ -12,9 +12,10 @@ import {
   overlayKey,
   runTransaction,
 } from './overlay.js';
+import { seal, unseal } from './seal.js';
 
 /** Raised with every incompatible change of what the file holds. */
-export const LMDB_KV_FORMAT = 1;
+export const LMDB_KV_FORMAT = 2;
 
 /** Unflushed bytes at which a flush starts by itself: some 4,000 entries, 4 ms of this thread. */
 const FLUSH_AT_BYTES = 512 * 1024;
@@ -29,6 +30,10 @@ const FORMAT_VALUE = Buffer.from(`holdfast-kv ${LMDB_KV_FORMAT}`);
 export interface LmdbKvOptions {
   /** Bytes written since the last flush at which the next one starts by itself. */
   flushAtBytes?: number;
+  /** Only reads, and leaves no trace in the file. */
+  readOnly?: boolean;
+  /** Told, once, when something is read that is not what was written; from then on every transaction fails. */
+  onDamage?: (error: HoldfastError) => void;
 }
 
 /**
@@ -39,6 +44,8 @@ export interface LmdbKvOptions {
  * moment, and no transaction waits for the disk. (lmdb's own `overlappingSync` does call fdatasync in the thread that runs
  * a synchronous transaction, and with `noSync` a power cut can damage the file.) Collecting many transactions also writes
  * each B-tree page once a flush instead of once a transaction.
+ *
+ * Every value is stored with a checksum over itself and its key (seal.ts), which each read verifies: reads throw CORRUPT.
  */
 export class LmdbKv implements Kv {
   /** What is not in LMDB yet: the newest on top. */
@@ -52,6 +59,7 @@ export class LmdbKv implements Kv {
   private running = false;
   private closed = false;
   private readonly flushAtBytes: number;
+  private readonly onDamage: ((error: HoldfastError) => void) | undefined;
   /** Read transactions that hold their pages: a closed environment must have none. */
   private readonly views = new Set<Transaction>();
 
@@ -62,6 +70,7 @@ export class LmdbKv implements Kv {
     options: LmdbKvOptions,
   ) {
     this.flushAtBytes = options.flushAtBytes ?? FLUSH_AT_BYTES;
+    this.onDamage = options.onDamage;
   }
 
   /**
@@ -77,6 +86,7 @@ export class LmdbKv implements Kv {
         path,
         noSubdir: true,
         overlappingSync: false,
+        readOnly: options.readOnly ?? false,
         keyEncoding: 'binary',
         encoding: 'binary',
         maxDbs: 4,
@@ -96,7 +106,7 @@ export class LmdbKv implements Kv {
     assert(!this.closed, 'the store is closed');
     const name = overlayKey(key);
     const entry = this.active.get(name) ?? this.flushing?.get(name);
-    return entry ? entry.value : this.data.getBinary(key);
+    return entry ? entry.value : this.opened(key, this.data.getBinary(key));
   }
 
   range(start: Buffer, end: Buffer, options: { limit?: number; reverse?: boolean } = {}): Iterable<KvEntry> {
@@ -108,14 +118,55 @@ export class LmdbKv implements Kv {
       if (overlay?.size)
         sources.push(overlay.range(start.toString('latin1'), end.toString('latin1'), reverse));
     }
-    sources.push(
-      this.data.getRange(
-        reverse
-          ? { start: end, end: start, reverse, exclusiveStart: true, inclusiveEnd: true }
-          : { start, end },
-      ),
-    );
+    const bounds = reverse
+      ? { start: end, end: start, reverse, exclusiveStart: true, inclusiveEnd: true }
+      : { start, end };
+    sources.push(this.openedRange(this.data.getRange(bounds)));
     return mergeRanges(sources, limit, reverse);
+  }
+
+  /** The value of what is stored under `key`, verified. */
+  private opened(key: Buffer, stored: Buffer | undefined): Buffer | undefined {
+    if (stored === undefined) return undefined;
+    const value = unseal(key, stored);
+    if (value === undefined) throw this.damaged(`a value with a wrong checksum, key ${key.toString('hex')}`);
+    return value;
+  }
+
+  private *openedRange(stored: Iterable<{ key: Buffer; value: Buffer }>): Generator<KvEntry> {
+    for (const { key, value } of stored) yield { key, value: this.opened(key, value) as Buffer };
+  }
+
+  private damaged(what: string): HoldfastError {
+    const error = new HoldfastError('CORRUPT', `the store ${this.path} holds ${what}`);
+    const isFirst = this.failure === undefined;
+    this.failure ??= error;
+    if (isFirst) this.onDamage?.(error);
+    return error;
+  }
+
+  /**
+   * Reads everything and compares: checksums, the order of the keys, and the count that LMDB itself keeps. Only while nothing
+   * is written. @throws HoldfastError CORRUPT
+   * @returns the number of records
+   */
+  verify(): number {
+    let count = 0;
+    let last: Buffer | undefined;
+    try {
+      for (const { key, value } of this.data.getRange()) {
+        this.opened(key, value);
+        if (last && Buffer.compare(last, key) >= 0) throw this.damaged('keys out of order');
+        last = Buffer.from(key);
+        count++;
+      }
+    } catch (error) {
+      if (error instanceof HoldfastError) throw error;
+      throw this.damaged(messageOf(error));
+    }
+    const { entryCount } = this.data.getStats() as { entryCount: number };
+    if (entryCount !== count) throw this.damaged(`${count} records where ${entryCount} were written`);
+    return count;
   }
 
   transaction<T>(fn: (txn: KvTransaction) => T): T {
@@ -165,7 +216,7 @@ export class LmdbKv implements Kv {
     return {
       get: (key) => {
         alive();
-        return this.data.get(key, { transaction });
+        return this.opened(key, this.data.get(key, { transaction }));
       },
       range: (start, end, options = {}) => {
         alive();
@@ -174,7 +225,7 @@ export class LmdbKv implements Kv {
         const bounds = reverse
           ? { start: end, end: start, reverse, exclusiveStart: true, inclusiveEnd: true }
           : { start, end };
-        return this.data.getRange({ ...bounds, limit, transaction });
+        return this.openedRange(this.data.getRange({ ...bounds, limit, transaction }));
       },
       close: () => this.endView(transaction),
     };
@@ -239,7 +290,7 @@ export class LmdbKv implements Kv {
   private async writeOverlay(overlay: Overlay): Promise<void> {
     const written = await this.data.batch(() => {
       for (const [, { key, value }] of overlay.entries()) {
-        if (value) void this.data.put(key, value);
+        if (value) void this.data.put(key, seal(key, value));
         else void this.data.remove(key);
       }
     });

@@ -66,9 +66,9 @@ describe('LmdbKv', () => {
   it('refuses its own newer format', async () => {
     const newer = openLmdb<Buffer, Buffer>({ path, noSubdir: true });
     const format = newer.openDB<Buffer, Buffer>('format', { keyEncoding: 'binary', encoding: 'binary' });
-    await format.put(Buffer.from('format'), Buffer.from('holdfast-kv 2'));
+    await format.put(Buffer.from('format'), Buffer.from('holdfast-kv 3'));
     await newer.close();
-    assert.throws(() => LmdbKv.open(path), refusedWith('VERSION', /"holdfast-kv 2", not "holdfast-kv 1"/));
+    assert.throws(() => LmdbKv.open(path), refusedWith('VERSION', /"holdfast-kv 3", not "holdfast-kv 2"/));
   });
 
   it('flushes by itself when enough has been written, and reads right all the while', async () => {

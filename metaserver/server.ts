@@ -1,0 +1,156 @@
+import { randomUUID } from 'node:crypto';
+import path from 'node:path';
+import type { Clock } from '../common/clock.js';
+import { type Disk, nodeDisk } from '../common/disk.js';
+import type { Logger } from '../common/logger.js';
+import type { Prng } from '../common/prng.js';
+import { toHoldfastError } from '../proto/errors.js';
+import type { CommandResult, InitCluster } from '../proto/gen/meta.js';
+import { RpcServer } from '../proto/rpc.js';
+import { DAMAGED_DIR, keptDamage } from './damage.js';
+import { newDiskUuid, readFormat, writeFormat } from './replica/format.js';
+import { Replica } from './replica/replica.js';
+import { replicaPort } from './service/replica-port.js';
+import { ReplicatedState } from './service/replicated-state.js';
+import { createServices } from './service/services.js';
+
+export interface MetaserverOptions {
+  /** Number of this server, one of `peers`. */
+  id: number;
+  /** Where it listens. */
+  host: string;
+  port: number;
+  /** For this server alone; made when missing. */
+  dataDir: string;
+  clusterId: string;
+  /** All metaservers, this one included; host:port. */
+  peers: { id: number; address: string }[];
+  /**
+   * The cluster exists: a server without data waits to be taken in, and never helps to found a new cluster in the place of one
+   * whose disks were all lost. Default false: the servers found one when all of them are without data.
+   */
+  existing?: boolean;
+  /** Settings of a new cluster; an existing one keeps its own. */
+  init: InitCluster;
+}
+
+export interface MetaserverDeps {
+  clock: Clock;
+  log: Logger;
+  prng: Prng;
+}
+
+/** A server that was started in a data directory that is locked for this process. */
+export interface StartedServer {
+  port: number;
+  /** Hands the leadership over if it has it, ends all streams and closes its files. */
+  close(): Promise<void>;
+  /** Ends everything as it is; nothing more is answered. Never rejects. */
+  abort(): Promise<void>;
+}
+
+/**
+ * Starts replica, state machine and services over the data directory, formatting it when it is empty.
+ * @param onFatal called when the server cannot go on; it should be aborted then
+ * @throws Error with one line for the operator; isDamage() tells damaged data from what an operator must decide
+ */
+export async function startServer(
+  options: MetaserverOptions,
+  deps: MetaserverDeps,
+  onFatal: (error: unknown) => void,
+): Promise<StartedServer> {
+  const { id, host, port, dataDir, clusterId, peers, init } = options;
+  const { clock, log, prng } = deps;
+  const opened: { close(): Promise<void> | void }[] = [];
+  const closeAll = async (): Promise<void> => {
+    for (const each of opened.splice(0).reverse()) await each.close();
+  };
+  const abort = async (): Promise<void> => {
+    for (const each of opened.splice(0).reverse()) {
+      await Promise.resolve(each.close()).catch((error: unknown) =>
+        log.warn({ err: error }, 'not closed cleanly'),
+      );
+    }
+  };
+  try {
+    await format(nodeDisk, options);
+    const state = await ReplicatedState.open(nodeDisk, dataDir, onFatal);
+    opened.push(state);
+    const replica = await Replica.open<CommandResult>({
+      disk: nodeDisk,
+      dir: dataDir,
+      clusterId,
+      serverId: id,
+      peers,
+      address: peers.find((peer) => peer.id === id)?.address,
+      stateMachine: state,
+      clock,
+      prng,
+      log,
+      onFatal,
+    });
+    opened.push(replica);
+    const meta = replicaPort(replica, clock);
+    const services = createServices({
+      replica: meta,
+      state,
+      clock,
+      log,
+      serverId: id,
+      init,
+      rssBytes: () => process.memoryUsage.rss(),
+      notes: () => notes(id, dataDir),
+    });
+    const server = new RpcServer(log);
+    replica.attach(server);
+    services.attach(server);
+    const bound = await server.listen(host, port);
+    opened.push(server);
+    services.start();
+    replica.start();
+    opened.push(services);
+    log.info({ host, port: bound, dataDir, applied: state.appliedIndex() }, 'metaserver started');
+    const close = async (): Promise<void> => {
+      if (meta.status().role === 'leader' && meta.status().members.length > 1) {
+        const handedOver = await meta.transferLeader(0).catch((error: unknown) => toHoldfastError(error));
+        if (handedOver) log.debug({ error: handedOver.message }, 'leadership not handed over');
+      }
+      await closeAll();
+    };
+    return { port: bound, close, abort };
+  } catch (error) {
+    await abort();
+    throw error;
+  }
+}
+
+function notes(id: number, dataDir: string): string[] {
+  const kept = keptDamage(dataDir);
+  if (!kept) return [];
+  const where = path.join(dataDir, DAMAGED_DIR);
+  return [`metaserver-${id}: damaged data was set aside in ${where} (${kept.time}): ${kept.reason}`];
+}
+
+/** What an unformatted directory may hold. */
+const MAY_LIE_THERE: ReadonlySet<string> = new Set(['lock', 'lost+found', DAMAGED_DIR]);
+
+/** Formats an empty directory for this server; what a formatted one is for, is checked when the replica opens. */
+async function format(disk: Disk, { id, dataDir, clusterId, existing }: MetaserverOptions): Promise<void> {
+  if (await readFormat(disk, dataDir)) return;
+  // A format that was interrupted leaves its temporary file; a disk of its own has a lost+found.
+  const names = await disk.list(dataDir);
+  const foreign = names.find(
+    (name) => !MAY_LIE_THERE.has(name) && !name.startsWith('lock.') && !name.endsWith('.tmp'),
+  );
+  if (foreign !== undefined)
+    throw new Error(`${dataDir} is no metaserver's directory and not empty: ${foreign}`);
+  await writeFormat(disk, dataDir, {
+    clusterId,
+    serverId: id,
+    diskUuid: newDiskUuid(randomUUID),
+    conf: null,
+    // Who has lost damaged data belongs to a cluster.
+    mayFound: !existing && !names.includes(DAMAGED_DIR),
+    begun: false,
+  });
+}
