@@ -5,7 +5,8 @@ import { controlSocket } from './run-files.js';
 
 /** Commands to a running `up`, one JSON line each, over a Unix socket in its data directory. */
 export interface ControlRequest {
-  command: 'start' | 'stop';
+  /** add: a further chunkserver, whose name is in the reply; remove: a server is stopped and forgotten. */
+  command: 'start' | 'stop' | 'add' | 'remove';
   name: string;
   kill?: boolean;
 }
@@ -13,12 +14,17 @@ export interface ControlRequest {
 export interface ControlReply {
   ok: boolean;
   error?: string;
+  /** Of the server that was meant. */
+  name?: string;
 }
 
-/** Listens for commands until the returned server is closed. */
+/**
+ * Listens for commands until the returned server is closed.
+ * @param handle resolves with the name of the server that was meant
+ */
 export function listenForControl(
   dataDir: string,
-  handle: (request: ControlRequest) => Promise<void>,
+  handle: (request: ControlRequest) => Promise<string>,
 ): Promise<Server> {
   const path = controlSocket(dataDir);
   rmSync(path, { force: true }); // left by an `up` that was killed; a living one holds the pid file
@@ -36,11 +42,10 @@ export function listenForControl(
 
 async function answer(
   line: string,
-  handle: (request: ControlRequest) => Promise<void>,
+  handle: (request: ControlRequest) => Promise<string>,
 ): Promise<ControlReply> {
   try {
-    await handle(JSON.parse(line) as ControlRequest);
-    return { ok: true };
+    return { ok: true, name: await handle(JSON.parse(line) as ControlRequest) };
   } catch (error) {
     return { ok: false, error: error instanceof Error ? error.message : String(error) };
   }

@@ -97,6 +97,12 @@ export class Supervisor {
     timer.cancel();
   }
 
+  /** Stops a process and forgets it. */
+  async remove(name: string): Promise<void> {
+    await this.stop(name);
+    this.#managed.delete(name);
+  }
+
   /** Kills everything at once. */
   killAll(): void {
     for (const managed of this.#managed.values()) {

@@ -6,6 +6,7 @@ import {
   clusterFilePath,
   newCluster,
   readClusterFile,
+  SERVERS_MAX,
   type ServerAddress,
   writeClusterFile,
 } from './cluster-file.js';
@@ -30,6 +31,7 @@ const DEFAULT_REPLICAS_MAX = 3;
 const FIRST_PORT = 7400;
 const PORT_STEP = 100;
 const PORT_TRIES = 100;
+const PORT_MAX = 65_535;
 
 /**
  * Reads the data directory's cluster, or makes a new one there, and checks it against the request.
@@ -41,6 +43,8 @@ export async function planCluster(request: UpRequest): Promise<ClusterFile> {
   if (!existing) refuseForeignFiles(request.dataDir);
   const cluster = existing ?? makeCluster(request);
   if (existing) refuseChanges(existing, request);
+  while (cluster.chunkservers.length < (request.chunkservers ?? 0))
+    await addChunkserver(cluster, request.dataDir);
   if (!existing || request.port !== undefined) await assignPorts(cluster, request.port);
   const busy = await firstBusy(allServers(cluster));
   if (busy) {
@@ -50,6 +54,23 @@ export async function planCluster(request: UpRequest): Promise<ClusterFile> {
   mkdirSync(join(request.dataDir, 'log'), { recursive: true });
   await writeClusterFile(path, cluster);
   return cluster;
+}
+
+/**
+ * A further chunkserver, on a free port, with a number and a data directory that were never used. The caller writes the
+ * cluster file.
+ * @throws CliError when there are too many
+ */
+export async function addChunkserver(cluster: ClusterFile, dataDir: string): Promise<ServerAddress> {
+  let id = Math.max(0, ...cluster.chunkservers.map((server) => server.id)) + 1;
+  while (existsSync(join(dataDir, `chunkserver-${id}`))) id++;
+  if (id > SERVERS_MAX)
+    throw new CliError(`there can be no more than ${SERVERS_MAX} chunkservers on one machine`);
+  let port = Math.max(...allServers(cluster).map((server) => server.port)) + 1;
+  while (port <= PORT_MAX && !(await portFree({ id, host: HOST, port }))) port++;
+  const server = { id, host: HOST, port };
+  cluster.chunkservers.push(server);
+  return server;
 }
 
 /** The servers' command lines, in the order in which they start. */
@@ -134,7 +155,12 @@ function refuseChanges(cluster: ClusterFile, request: UpRequest): void {
     }
   };
   check('--metaservers', request.metaservers, cluster.metaservers.length);
-  check('--chunkservers', request.chunkservers, cluster.chunkservers.length);
+  const { chunkservers = Number.POSITIVE_INFINITY } = request;
+  if (chunkservers < cluster.chunkservers.length) {
+    throw new CliError(
+      `--chunkservers ${chunkservers}: the cluster in ${request.dataDir} has ${cluster.chunkservers.length}; use 'holdfast chunkserver drain' and 'remove' while it runs`,
+    );
+  }
   check('--replicas', request.replicas, cluster.replicas);
 }
 

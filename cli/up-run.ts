@@ -3,13 +3,13 @@ import type { Server } from 'node:net';
 import type { BindingChoice } from '../client/fuse/choose.js';
 import { checkMountPoint, clearStaleMount, findMount } from '../client/fuse/mount-point.js';
 import { delay, systemClock } from '../common/clock.js';
-import { type ClusterFile, clusterFilePath, metaAddresses } from './cluster-file.js';
+import { type ClusterFile, clusterFilePath, metaAddresses, writeClusterFile } from './cluster-file.js';
 import { type ClusterStatus, StatusReader } from './cluster-status.js';
 import { type ControlRequest, listenForControl } from './control.js';
 import { CliError, EXIT_FAILED, EXIT_USAGE, formatBytes, oneLine } from './output.js';
 import { pidFile, readLivePid, removePid, writePid } from './run-files.js';
-import { Supervisor } from './supervisor.js';
-import { planCluster, serverSpecs, type UpRequest } from './up-plan.js';
+import { type ProcessSpec, Supervisor } from './supervisor.js';
+import { addChunkserver, planCluster, serverSpecs, type UpRequest } from './up-plan.js';
 
 export interface UpOptions extends UpRequest {
   mountPoint: string;
@@ -61,6 +61,7 @@ function refuseSecondUp(dataDir: string): void {
 
 class Up {
   readonly #options: UpOptions;
+  readonly #cluster: ClusterFile;
   readonly #supervisor: Supervisor;
   readonly #status: StatusReader;
   readonly #screen: Screen;
@@ -69,6 +70,7 @@ class Up {
 
   constructor(options: UpOptions, cluster: ClusterFile) {
     this.#options = options;
+    this.#cluster = cluster;
     this.#screen = new Screen(options.json);
     this.#status = new StatusReader(metaAddresses(cluster), cluster.chunkservers.length);
     this.#supervisor = new Supervisor({
@@ -179,9 +181,40 @@ class Up {
     timer.cancel();
   }
 
-  async #command(request: ControlRequest): Promise<void> {
-    if (request.command === 'start') await this.#supervisor.start(request.name);
-    else await this.#supervisor.stop(request.name, request.kill);
+  /** @returns the name of the server that was meant */
+  async #command({ command, name, kill }: ControlRequest): Promise<string> {
+    if (command === 'add') return this.#add();
+    if (command === 'remove') await this.#remove(name);
+    else if (command === 'start') await this.#supervisor.start(name);
+    else await this.#supervisor.stop(name, kill);
+    return name;
+  }
+
+  async #add(): Promise<string> {
+    const { dataDir } = this.#options;
+    const { id } = await addChunkserver(this.#cluster, dataDir);
+    const name = `chunkserver-${id}`;
+    await this.#saveCluster();
+    const spec = serverSpecs(this.#cluster, this.#options).find((one) => one.name === name);
+    this.#supervisor.add(spec as ProcessSpec);
+    await this.#supervisor.start(name);
+    this.#screen.event(name, 'added');
+    return name;
+  }
+
+  async #remove(name: string): Promise<void> {
+    const { chunkservers } = this.#cluster;
+    const index = chunkservers.findIndex(({ id }) => `chunkserver-${id}` === name);
+    if (index < 0) throw new Error(`no chunkserver ${name}`);
+    chunkservers.splice(index, 1);
+    await this.#saveCluster();
+    await this.#supervisor.remove(name);
+    this.#screen.event(name, 'removed');
+  }
+
+  async #saveCluster(): Promise<void> {
+    await writeClusterFile(clusterFilePath(this.#options.dataDir), this.#cluster);
+    this.#status.expect(this.#cluster.chunkservers.length);
   }
 
   /** The mount first, so that what it holds still reaches the servers; then those who store, then those who decide. */

@@ -33,7 +33,7 @@ export function upCommand(): Command {
     )
     .option(
       '--chunkservers <n>',
-      'chunkservers of a new cluster (default: 3)',
+      'chunkservers of a new cluster (default: 3); more than an existing one has are added to it',
       parseInteger('--chunkservers', 1, SERVERS_MAX),
     )
     .option(

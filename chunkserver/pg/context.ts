@@ -11,6 +11,8 @@ export class PgContext {
   last: Version;
   /** As the store was told last. */
   clean: boolean;
+  /** What is left of the group is being removed: nothing may be copied in before that is done. */
+  dropping = false;
   /** Other servers of the group, by their state in the map. */
   inSyncPeers: number[] = [];
   recoveringPeers: number[] = [];

@@ -67,6 +67,11 @@ export class Replica implements OpOwner {
       this.#recover();
   }
 
+  /** What was left here of an earlier membership is gone. */
+  dropped(): void {
+    if (this.#ctx.selfState === ReplicaState.REPLICA_RECOVERING) this.#recover();
+  }
+
   linkDown(server: number): void {
     if (this.#pull?.source === server) this.#stopPull();
   }
@@ -204,8 +209,8 @@ export class Replica implements OpOwner {
   /** Begins to copy from the primary; without a connection from it, when that comes. */
   #recover(): void {
     this.#stopPull();
-    const { primary, env } = this.#ctx;
-    if (primary === 0 || !env.linked(primary, 'in')) return;
+    const { primary, env, dropping } = this.#ctx;
+    if (primary === 0 || dropping || !env.linked(primary, 'in')) return;
     const done = (): void => {};
     this.#pull = new Pull(this.#ctx, 'recover', primary, undefined, done, () => this.#recover());
     this.#pull.start();

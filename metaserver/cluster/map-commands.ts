@@ -8,7 +8,16 @@ import {
   ReplicaState,
 } from '../../proto/gen/cluster.js';
 import type { Command, CreatePgs, InitCluster, ReplicaDrop } from '../../proto/gen/meta.js';
-import { changeState, type PgView, pgView, primaryOf, renewInterval, wipeReplica } from './pg-change.js';
+import { addReplica, drainServer, putFirst, removeReplica, removeServer } from './membership.js';
+import {
+  changeOne,
+  changePgs,
+  changeState,
+  pgView,
+  primaryOf,
+  renewInterval,
+  wipeReplica,
+} from './pg-change.js';
 
 /**
  * The commands that change the cluster map, as pure functions on it.
@@ -22,7 +31,19 @@ import { changeState, type PgView, pgView, primaryOf, renewInterval, wipeReplica
  */
 export type MapCommand = Extract<
   NonNullable<Command['body']>,
-  { $case: 'putChunkServer' | 'serverDown' | 'replicaDrop' | 'replicaInSync' | 'createPgs' }
+  {
+    $case:
+      | 'putChunkServer'
+      | 'serverDown'
+      | 'replicaDrop'
+      | 'replicaInSync'
+      | 'createPgs'
+      | 'drainChunkServer'
+      | 'replicaAdd'
+      | 'replicaRemove'
+      | 'replicaFirst'
+      | 'removeChunkServer';
+  }
 >;
 
 /** What the rest of the state machine knows when a command is applied. */
@@ -64,6 +85,16 @@ export function applyMapCommand(map: ClusterMap, command: MapCommand, facts = SO
       return replicaCaughtUp(map, command.value);
     case 'createPgs':
       return createPgs(map, command.value);
+    case 'drainChunkServer':
+      return drainServer(map, command.value);
+    case 'replicaAdd':
+      return addReplica(map, command.value);
+    case 'replicaRemove':
+      return removeReplica(map, command.value);
+    case 'replicaFirst':
+      return putFirst(map, command.value);
+    case 'removeChunkServer':
+      return removeServer(map, command.value.server);
     default:
       return unreachable(command);
   }
@@ -74,7 +105,10 @@ function putServer(map: ClusterMap, info: ChunkServerInfo | undefined, facts: Ma
   if (!info || info.id < 1) throw new HoldfastError('EINVAL', 'a chunkserver needs an id');
   const known = map.servers.find((server) => server.id === info.id);
   if (!known && map.servers.length >= MAX_SERVERS) throw new HoldfastError('EINVAL', 'too many servers');
-  const server = { ...info, alive: true };
+  if (map.removed?.uuids.includes(info.diskUuid))
+    throw new HoldfastError('EINVAL', `disk ${info.diskUuid} was removed from this cluster`);
+  const server: ChunkServerInfo = { ...info, alive: true };
+  if (known?.draining) server.draining = true;
   const servers = known
     ? map.servers.map((other) => (other === known ? server : other))
     : [...map.servers, server].sort((a, b) => a.id - b.id);
@@ -141,29 +175,6 @@ function createPgs(map: ClusterMap, op: CreatePgs): ClusterMap {
     }));
     return { id: index, epoch: 1, interval: 1, replicas };
   });
-  return { ...map, version: map.version + 1, pgs };
-}
-
-type Change = (pg: Pg, view: PgView) => Pg;
-
-/** All PGs; the same array when none of them changes. */
-function changePgs(map: ClusterMap, change: (pg: Pg) => Pg): Pg[] {
-  let changed = false;
-  const pgs = map.pgs.map((pg) => {
-    const after = change(pg);
-    changed ||= after !== pg;
-    return after;
-  });
-  return changed ? pgs : map.pgs;
-}
-
-/** One PG, if the command is of its present epoch. */
-function changeOne(map: ClusterMap, op: { pg: number; epoch: number }, change: Change): ClusterMap {
-  const before = map.pgs[op.pg];
-  if (!before || before.epoch !== op.epoch) return map;
-  const after = change(before, pgView(map));
-  if (after === before) return map;
-  const pgs = map.pgs.with(op.pg, after);
   return { ...map, version: map.version + 1, pgs };
 }
 

@@ -16,6 +16,8 @@ import {
  *    in-sync replicas than `minInSync` no write is acknowledged, so that whoever was dropped since then misses nothing.
  *    When no replica is in-sync, a replica that is on such a disk becomes in-sync; while there is none, the PG has no
  *    primary: it answers nothing rather than that its data is gone;
+ *  - a PG has at most one replica that is leaving; the one that comes for it is listed last. When that is in-sync they
+ *    change places, so that the order, and with it the spread of the primaries, stays as it was placed;
  *  - epochs and intervals only rise; every change of a PG raises its epoch by one, and a change of the primary sets the
  *    interval to the new epoch.
  */
@@ -70,6 +72,7 @@ export function renewInterval(pg: Pg): Pg {
 export function settle(pg: Pg, changed: readonly Replica[], view: PgView): Pg {
   let replicas = changed.map((replica) => tidy(replica));
   if (countInSync(replicas) === 0) replicas = replicas.map((replica) => promoteWhole(replica, view));
+  replicas = changePlaces(replicas);
   // From here on writes may be acknowledged that are on no other disk.
   if (countInSync(replicas) >= view.minInSync) replicas = replicas.map(forgetWhole);
   if (sameReplicas(replicas, pg.replicas)) return pg;
@@ -78,12 +81,55 @@ export function settle(pg: Pg, changed: readonly Replica[], view: PgView): Pg {
   return primaryOf(after) === primaryOf(pg) ? after : { ...after, interval: epoch };
 }
 
+/** All PGs; the same array when none of them changes. */
+export function changePgs(map: ClusterMap, change: (pg: Pg) => Pg): Pg[] {
+  let changed = false;
+  const pgs = map.pgs.map((pg) => {
+    const after = change(pg);
+    changed ||= after !== pg;
+    return after;
+  });
+  return changed ? pgs : map.pgs;
+}
+
+/** One PG, if the command is of its present epoch. */
+export function changeOne(
+  map: ClusterMap,
+  op: { pg: number; epoch: number },
+  change: (pg: Pg, view: PgView) => Pg,
+): ClusterMap {
+  const before = map.pgs[op.pg];
+  if (!before || before.epoch !== op.epoch) return map;
+  const after = change(before, pgView(map));
+  if (after === before) return map;
+  const pgs = map.pgs.with(op.pg, after);
+  return { ...map, version: map.version + 1, pgs };
+}
+
 export function countInSync(replicas: readonly Replica[]): number {
   return replicas.filter((replica) => replica.state === REPLICA_IN_SYNC).length;
 }
 
 function isLastInSync({ replicas }: Pg, replica: Replica): boolean {
   return replica.state === REPLICA_IN_SYNC && countInSync(replicas) === 1;
+}
+
+/** The replica that gives up its place; undefined: the PG is not being moved. */
+export function leavingOf({ replicas }: Pick<Pg, 'replicas'>): Replica | undefined {
+  return replicas.find((replica) => replica.leaving);
+}
+
+/** The replica that comes for the one that leaves; undefined when it has taken its place already, or nobody leaves. */
+export function comingOf({ replicas }: Pick<Pg, 'replicas'>): Replica | undefined {
+  const last = replicas.at(-1);
+  return leavingOf({ replicas }) && !last?.leaving ? last : undefined;
+}
+
+function changePlaces(replicas: Replica[]): Replica[] {
+  const coming = comingOf({ replicas });
+  if (coming?.state !== REPLICA_IN_SYNC) return replicas;
+  const at = replicas.findIndex((replica) => replica.leaving);
+  return [...replicas.slice(0, at), coming, ...replicas.slice(at + 1, -1), replicas[at] as Replica];
 }
 
 /** Without fields that say nothing: two equal replicas have the same keys. */
@@ -115,6 +161,7 @@ function sameReplicas(a: readonly Replica[], b: readonly Replica[]): boolean {
       return (
         one.server === other.server &&
         one.state === other.state &&
+        (one.leaving ?? false) === (other.leaving ?? false) &&
         (one.wholeDisk ?? '') === (other.wholeDisk ?? '')
       );
     })

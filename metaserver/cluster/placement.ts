@@ -127,6 +127,26 @@ function choosePrimaries(sets: readonly Candidate[][]): Candidate[] {
   return primaries;
 }
 
+/**
+ * The most even primaries for PGs whose first replicas lead now; as few as possible change.
+ * @param sets servers of each PG
+ */
+export function levelPrimaries(sets: readonly (readonly number[])[]): number[] {
+  const candidates = new Map<number, Candidate>();
+  const domain: Domain = { members: [], load: 0 };
+  const candidate = (id: number): Candidate => {
+    const known = candidates.get(id) ?? { id, domain, load: 0, primaries: 0, pairs: new Map() };
+    candidates.set(id, known);
+    return known;
+  };
+  const members = sets.map((set) => set.map(candidate));
+  const primaries = members.map((set) => set[0] as Candidate);
+  for (const primary of primaries) primary.primaries++;
+  const all = [...candidates.values()];
+  for (let improved = true; improved; ) improved = all.some((from) => shiftPrimary(from, members, primaries));
+  return primaries.map(({ id }) => id);
+}
+
 /** Moves one primary away from `from` along a path; false when there is no server to relieve it. */
 function shiftPrimary(from: Candidate, sets: readonly Candidate[][], primaries: Candidate[]): boolean {
   const reachedBy = new Map<Candidate, { pg: number; previous: Candidate }>();

@@ -36,6 +36,13 @@ export function checkCluster(request: RegisterChunkServer, clusterId: string | u
   throw new HoldfastError('WRONG_CLUSTER', text);
 }
 
+/** @throws HoldfastError WRONG_CLUSTER for the disk of a server that was removed: what it holds is out of date */
+export function checkRemoved(diskUuid: string, map: ClusterMap): void {
+  if (!map.removed?.uuids.includes(diskUuid)) return;
+  const text = `disk ${diskUuid} was removed from this cluster: empty the data directory to use it again`;
+  throw new HoldfastError('WRONG_CLUSTER', text);
+}
+
 /**
  * Identity is (server id, disk uuid). A server may come back with another disk, but only when the one with the former
  * disk certainly serves no more.

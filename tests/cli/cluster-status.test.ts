@@ -66,7 +66,7 @@ describe('the status of a cluster', () => {
         ],
       ),
     );
-    assert.deepEqual(pgs, { total: 3, inSync: 1, recovering: 1, degraded: 2, unavailable: 2 });
+    assert.deepEqual(pgs, { total: 3, inSync: 1, recovering: 1, degraded: 2, unavailable: 2, moving: 0 });
     assert.ok(
       problems.some((problem) => /^1 PGs are unavailable: only disk d1 of chunkserver-1/.test(problem)),
     );

@@ -27,7 +27,10 @@ describe('cluster service', () => {
       assert.equal(registered.clusterId, 'c1');
       assert.equal(registered.heartbeatIntervalMs, 200);
       assert.deepEqual(registered.map?.servers, [
-        { id: 4, diskUuid: 'disk-4', host: '127.0.0.1', port: 7004, alive: true, domain: 'rack' },
+        {
+          ...{ id: 4, diskUuid: 'disk-4', host: '127.0.0.1', port: 7004, alive: true, domain: 'rack' },
+          draining: undefined,
+        },
       ]);
     }));
 
