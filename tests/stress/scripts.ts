@@ -86,8 +86,10 @@ export async function clientDeath(session: StressSession): Promise<string[]> {
   return [`open-unlinked files reclaimed ${took.toFixed(1)} s after the death; the synced file is whole`];
 }
 
-const FILL_LEAVES_MIB = 1;
-const FILL_FILE_MIB = 16;
+const FILL_LEAVES_MIB = 160;
+const FILL_FILE_MIB = 32;
+/** What a store has preallocated is still written to: so much is tried. */
+const FILL_FILES = 12;
 
 /** The disks of one server after the other fill up: ENOSPC at worst, deletes work, and nothing synced is lost. */
 export async function fill(session: StressSession): Promise<string[]> {
@@ -98,15 +100,16 @@ export async function fill(session: StressSession): Promise<string[]> {
   const sum = await sh(`sha256sum < ${dir}/before`);
   for (const victim of ['chunkserver-1', await lab.leader()]) {
     lab.disk(victim).fill(FILL_LEAVES_MIB);
-    const write = `for i in 1 2 3 4; do head -c ${FILL_FILE_MIB}M /dev/urandom > ${dir}/f$i && sync ${dir}/f$i || exit 28; done`;
+    const write = `for i in $(seq ${FILL_FILES}); do head -c ${FILL_FILE_MIB}M /dev/urandom > ${dir}/f$i && sync ${dir}/f$i || exit 28; done`;
     const result = await sh(`(${write}) 2>&1 || true; echo; rm -f ${dir}/f*`);
     const said = /No space left|Input\/output error/.exec(result)?.[0] ?? 'written';
     if (said === 'Input/output error') session.fail(`${victim} full: the writer got EIO`);
+    const problems = (await lab.status())?.problems.join('; ') || 'healthy';
     lab.disk(victim).free();
     if (!lab.alive(victim)) lab.start(victim);
     await delay(systemClock, 1_000);
     await lab.waitHealthy();
-    lines.push(`${victim} full: ${said}; deletes worked, healthy again once it had room`);
+    lines.push(`${victim} full (${problems}): ${said}; deletes worked, healthy again once it had room`);
   }
   await lab.remount(lab.clients[0] as string);
   if ((await sh(`sha256sum < ${dir}/before`)) !== sum) session.fail('a file from before is not whole');
