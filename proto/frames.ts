@@ -1,4 +1,4 @@
-import { createConnection, createServer, type Server, type Socket } from 'node:net';
+import { createServer, type Server, type Socket } from 'node:net';
 import type { Clock, Timer } from '../common/clock.js';
 import { crc32c } from '../common/crc32c.js';
 import { deferred } from '../common/deferred.js';
@@ -12,6 +12,7 @@ import {
   readHeader,
   writeHeader,
 } from './frame-header.js';
+import { connectTcp } from './tcp.js';
 import { MAX_FRAME_PAYLOAD_BYTES, PROTOCOL_VERSION } from './types.js';
 
 /**
@@ -342,7 +343,7 @@ export interface Sockets {
 
 /** Sockets of this machine. */
 export const tcpSockets: Sockets = {
-  connect: (host, port) => createConnection({ host, port }),
+  connect: connectTcp,
   serve: (onSocket) => createServer(onSocket),
 };
 

@@ -1,10 +1,4 @@
-import {
-  type AddressInfo,
-  createConnection,
-  createServer,
-  type Server as NetServer,
-  type Socket,
-} from 'node:net';
+import { type AddressInfo, createServer, type Server as NetServer, type Socket } from 'node:net';
 import {
   Client,
   credentials as grpcCredentials,
@@ -21,6 +15,7 @@ import { type Deferred, deferred } from '../common/deferred.js';
 import type { Logger } from '../common/logger.js';
 import { errorFromCode, HoldfastError } from './errors.js';
 import { asBuffer, type MessageType, RpcStream, STREAM_MAGIC } from './message-stream.js';
+import { connectTcp } from './tcp.js';
 import { MAX_MESSAGE_BYTES } from './types.js';
 
 export { RpcStream };
@@ -327,7 +322,7 @@ export class RpcClient {
     assert(path.length <= METHOD_PATH_BYTES_MAX, 'the method is short enough for a preface');
     const colon = this.address.lastIndexOf(':');
     const host = this.address.slice(0, colon).replace(/^\[(.*)\]$/, '$1');
-    const socket = createConnection({ host, port: Number(this.address.slice(colon + 1)) });
+    const socket = connectTcp(host, Number(this.address.slice(colon + 1)));
     socket.setNoDelay(true);
     socket.setKeepAlive(true, SOCKET_KEEPALIVE_MS);
     socket.write(Buffer.concat([STREAM_MAGIC, Buffer.from([path.length]), path]));

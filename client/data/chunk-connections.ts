@@ -1,14 +1,21 @@
-import type { Clock } from '../../common/clock.js';
+import type { Clock, Timer } from '../../common/clock.js';
 import type { Logger } from '../../common/logger.js';
 import { HoldfastError, toHoldfastError } from '../../proto/errors.js';
 import type { FrameFields, FrameType } from '../../proto/frame-header.js';
 import { dialFrames, type Frame, type FrameHello, type Sockets } from '../../proto/frames.js';
 import type { ChunkServerInfo } from '../../proto/gen/cluster.js';
+import { LINK_CHECK_INTERVAL_MS, LinkWatch } from './link-watch.js';
 
 /** The part of a FrameConnection that requests need. */
 export interface FrameLink {
   readonly ended: boolean;
   readonly closed: Promise<string>;
+  /** Requests without an answer yet. */
+  readonly inFlight: number;
+  /** Bytes that wait to be sent. */
+  readonly queuedBytes: number;
+  /** When bytes last came in, in the clock's milliseconds. */
+  readonly lastHeardAt: number;
   /** @throws HoldfastError the reply's status; CONNECTION_LOST, DEADLINE_EXCEEDED, OVERLOADED */
   call(
     fields: FrameFields & { type: FrameType },
@@ -49,18 +56,25 @@ interface Entry {
   notBefore: number;
 }
 
-/** One connection to each chunkserver, dialled when first needed, dropped when the map says that it is down. */
+/**
+ * One connection to each chunkserver, dialled when first needed, dropped when the map says that it is down, or when it is
+ * silent while somebody waits.
+ */
 export class ChunkConnections {
   readonly #clock: Clock;
   readonly #log: Logger;
   readonly #dial: FrameDialer;
   readonly #entries = new Map<number, Entry>();
+  readonly #watch = new LinkWatch();
+  readonly #watchTimer: Timer;
   #closed = false;
 
   constructor(clock: Clock, log: Logger, dial: FrameDialer) {
     this.#clock = clock;
     this.#log = log;
     this.#dial = dial;
+    const check = (): void => this.#watch.check(this.#links(), clock.now());
+    this.#watchTimer = clock.every(LINK_CHECK_INTERVAL_MS, check, { weak: true });
   }
 
   /** The connection when it is up. */
@@ -104,8 +118,13 @@ export class ChunkConnections {
 
   close(reason: string): void {
     this.#closed = true;
+    this.#watchTimer.cancel();
     for (const entry of this.#entries.values()) entry.link?.close(reason);
     this.#entries.clear();
+  }
+
+  *#links(): Generator<FrameLink> {
+    for (const { link } of this.#entries.values()) if (link) yield link;
   }
 
   async #connect(entry: Entry, server: ChunkServerInfo): Promise<FrameLink> {

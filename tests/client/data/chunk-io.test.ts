@@ -39,6 +39,11 @@ class FakeServers {
         return ended;
       },
       closed: closed.promise,
+      get inFlight() {
+        return pending.size;
+      },
+      queuedBytes: 0,
+      lastHeardAt: 0,
       call: (fields) => this.#call(port, fields, pending),
       close: (reason) => {
         ended = true;
