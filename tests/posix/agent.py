@@ -146,7 +146,8 @@ def lock(fd, kind, start, length, wait):
 
 
 def write_all(path, data, mode=0o644):
-    fd = os.open(raw(path), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+    # Non-blocking: a fifo without a reader is an error, not a wait.
+    fd = os.open(raw(path), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NONBLOCK, mode)
     try:
         return os.write(fd, raw(data))
     finally:
@@ -154,7 +155,7 @@ def write_all(path, data, mode=0o644):
 
 
 def read_all(path):
-    fd = os.open(raw(path), os.O_RDONLY)
+    fd = os.open(raw(path), os.O_RDONLY | os.O_NONBLOCK)
     try:
         parts = []
         while True:
@@ -164,6 +165,43 @@ def read_all(path):
             parts.append(part)
     finally:
         os.close(fd)
+
+
+def explicit(ns):
+    """A time that was set to a moment before 2010, else that it was not."""
+    return str(ns) if ns < 1262304000 * 10**9 else "now"
+
+
+def snapshot():
+    """Everything below the present directory that two file systems must agree on."""
+    found = {}
+    first = {}
+
+    def visit(path):
+        s = os.lstat(path)
+        seen = attributes(s)
+        seen["same as"] = first.setdefault(s.st_ino, text(path))
+        for name in ("ino", "dev", "blocks", "ctime"):
+            del seen[name]
+        if st.S_ISDIR(s.st_mode):
+            del seen["size"]
+        seen["atime"], seen["mtime"] = explicit(s.st_atime_ns), explicit(s.st_mtime_ns)
+        # Listings and reads of a snapshot set access times, once or not: they count where they were set on purpose.
+        if st.S_ISDIR(s.st_mode) or st.S_ISLNK(s.st_mode):
+            del seen["atime"]
+        names = xattr_names(os.listxattr(path, follow_symlinks=False))
+        seen["xattrs"] = {name: text(os.getxattr(path, raw(name), follow_symlinks=False)) for name in names}
+        if st.S_ISLNK(s.st_mode):
+            seen["target"] = text(os.readlink(path))
+        elif st.S_ISREG(s.st_mode):
+            seen["content"] = read_all(text(path))
+        found[text(path)] = seen
+        if st.S_ISDIR(s.st_mode):
+            for name in sorted(os.listdir(path)):
+                visit(path + b"/" + name)
+
+    visit(b".")
+    return found
 
 
 def statvfs(path):
@@ -236,6 +274,7 @@ CALLS = {
     "munmap": lambda key: maps.pop(key).close(),
     "lock": lock,
     "tick": tick,
+    "snapshot": snapshot,
     "reset": reset,
     "writeAll": write_all,
     "readAll": read_all,

@@ -47,6 +47,7 @@ export class Agent {
   readonly #child: ChildProcess;
   readonly #waiting: Waiting[] = [];
   #stderr = '';
+  #ended = false;
 
   constructor(dir: string, user: User) {
     this.user = user;
@@ -65,6 +66,7 @@ export class Agent {
       waiting?.resolve(JSON.parse(line) as Answer);
     });
     this.#child.on('close', () => {
+      this.#ended = true;
       for (const waiting of this.#waiting.splice(0)) {
         waiting.timer.cancel();
         waiting.reject(new Error(`the agent of user ${uid} ended: ${this.#stderr}`));
@@ -75,6 +77,10 @@ export class Agent {
   /** Makes a call. Calls of one agent are answered in order. */
   call(name: string, ...args: Argument[]): Promise<Answer> {
     return new Promise((resolve, reject) => {
+      if (this.#ended) {
+        reject(new Error(`the agent of user ${this.user.uid} has ended: ${this.#stderr}`));
+        return;
+      }
       const timer = systemClock.after(CALL_TIMEOUT_MS, () => {
         this.#stderr += `${name}(${args.join(', ')}) hangs`;
         this.#child.kill('SIGKILL');

@@ -1,0 +1,36 @@
+import { chmodSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { TestCluster } from '../cluster/support/cluster.js';
+import { openDirectory } from '../posix/bench.js';
+import { localFeatures } from '../posix/features.js';
+import { Differential } from './differential.js';
+
+const SEED = 20_240_229;
+
+describe('the same operations on a mount and on a local file system', function () {
+  this.timeout(600_000);
+  const local = mkdtempSync(join(tmpdir(), 'holdfast-differential-'));
+  const cluster = new TestCluster('differential');
+  let both: Differential | undefined;
+
+  before(async function () {
+    openDirectory(local);
+    const { xattrs, acls } = localFeatures(local);
+    if (process.getuid?.() !== 0 || !xattrs || !acls) this.skip();
+    await cluster.up();
+    chmodSync(cluster.root, 0o755);
+    mkdirSync(join(local, 'tree'));
+    openDirectory(join(local, 'tree'));
+  });
+  after(async () => {
+    both?.end();
+    await cluster.destroy();
+    rmSync(local, { recursive: true, force: true });
+  });
+
+  it('by three users: every answer, and afterwards every name, attribute and byte, is equal', async () => {
+    both = new Differential(join(local, 'tree'), [cluster.dir]);
+    await both.check(SEED);
+  });
+});

@@ -1,0 +1,153 @@
+import fc from 'fast-check';
+import { type AclEntry, aclText } from '../posix/acl-text.js';
+import type { Argument } from '../posix/agent.js';
+import { ALICE, BOB } from '../posix/bench.js';
+
+/** A system call of one of three users, on one of the mounts. */
+export interface FileOperation {
+  mount: number;
+  user: number;
+  call: [string, ...Argument[]];
+}
+
+const name = fc.constantFrom('a', 'b', 'c');
+const path = fc.oneof(
+  { weight: 4, arbitrary: name },
+  { weight: 4, arbitrary: fc.tuple(name, name).map((names) => names.join('/')) },
+  { weight: 2, arbitrary: fc.tuple(name, name, name).map((names) => names.join('/')) },
+  {
+    weight: 1,
+    arbitrary: fc.constantFrom('.', 'a/.', 'a/', 'b/', 'n'.repeat(255), 'n'.repeat(256)),
+  },
+);
+const mode = fc.constantFrom(
+  0o644,
+  0o666,
+  0o600,
+  0o755,
+  0o777,
+  0o700,
+  0o000,
+  0o1777,
+  0o2775,
+  0o4755,
+  0o6777,
+  0o070,
+);
+const uid = fc.constantFrom(-1, 0, ALICE.uid, BOB.uid);
+const gid = fc.constantFrom(-1, 0, ALICE.gid, BOB.gid, 64_003);
+/** Long past: a time that was set is told from the present by it. */
+const time = fc.constantFrom('omit', '1000000000123456789', '-5000000001', '7', '999999999999999999');
+const size = fc.constantFrom(0, 1, 100, 4096, 5000, 70_000);
+const text = fc.constantFrom('', 'x', 'hello', 'y'.repeat(300), 'z'.repeat(5_000));
+const fd = fc.integer({ min: 3, max: 6 });
+const attribute = fc.constantFrom('user.a', 'user.b', 'trusted.a', 'security.a', 'other.a', 'user.');
+const flags = fc.constantFrom(
+  'O_RDONLY|O_NONBLOCK',
+  'O_WRONLY|O_NONBLOCK',
+  'O_RDWR|O_CREAT|O_NONBLOCK',
+  'O_RDWR|O_CREAT|O_EXCL|O_NONBLOCK',
+  'O_WRONLY|O_CREAT|O_TRUNC|O_NONBLOCK',
+  'O_RDWR|O_APPEND|O_CREAT|O_NONBLOCK',
+  'O_RDONLY|O_DIRECTORY',
+  'O_RDONLY|O_NOFOLLOW|O_NONBLOCK',
+);
+const acl = fc
+  .constantFrom<AclEntry[][]>(
+    [
+      ['user', 7],
+      ['user', 6, ALICE.uid],
+      ['group', 5],
+      ['mask', 7],
+      ['other', 0],
+    ],
+    [
+      ['user', 6],
+      ['group', 4],
+      ['group', 7, 64_003],
+      ['mask', 5],
+      ['other', 4],
+    ],
+    [
+      ['user', 7],
+      ['group', 5],
+      ['other', 1],
+    ],
+    [['user', 7]],
+  )
+  .map((entries) => aclText.format(entries));
+const aclName = fc.constantFrom('system.posix_acl_access', 'system.posix_acl_default');
+
+const call = (made: string, ...args: fc.Arbitrary<Argument>[]): fc.Arbitrary<[string, ...Argument[]]> =>
+  fc.tuple(...args).map((values) => [made, ...values]);
+
+const NAMES: fc.WeightedArbitrary<[string, ...Argument[]]>[] = [
+  { weight: 6, arbitrary: call('writeAll', path, text, mode) },
+  { weight: 6, arbitrary: call('mkdir', path, mode) },
+  { weight: 2, arbitrary: call('rmdir', path) },
+  { weight: 3, arbitrary: call('unlink', path) },
+  { weight: 5, arbitrary: call('rename', path, path) },
+  { weight: 2, arbitrary: call('renameat2', path, path, fc.constantFrom(1, 2, 3)) },
+  { weight: 3, arbitrary: call('link', path, path, fc.boolean()) },
+  { weight: 3, arbitrary: call('symlink', fc.oneof(path, fc.constantFrom('nowhere', 'a/b/c')), path) },
+  { weight: 1, arbitrary: call('readlink', path) },
+  { weight: 1, arbitrary: call('mkfifo', path, mode) },
+  {
+    weight: 1,
+    arbitrary: call(
+      'mknod',
+      path,
+      mode.map((bits) => 0o140000 | bits),
+    ),
+  },
+  { weight: 1, arbitrary: call('list', path) },
+];
+
+const ATTRIBUTES: fc.WeightedArbitrary<[string, ...Argument[]]>[] = [
+  { weight: 3, arbitrary: call('chmod', path, mode) },
+  { weight: 3, arbitrary: call('chown', path, uid, gid) },
+  { weight: 1, arbitrary: call('lchown', path, uid, gid) },
+  { weight: 2, arbitrary: call('utimensat', path, time, time, fc.boolean()) },
+  { weight: 1, arbitrary: call('access', path, fc.integer({ min: 0, max: 7 })) },
+  { weight: 2, arbitrary: call('truncate', path, size) },
+  { weight: 1, arbitrary: call('umask', fc.constantFrom(0, 0o022, 0o077)) },
+  {
+    weight: 2,
+    arbitrary: call(
+      'setxattr',
+      path,
+      attribute,
+      fc.constantFrom('', 'v', 'w'.repeat(200)),
+      fc.constantFrom(0, 0, 1, 2),
+    ),
+  },
+  { weight: 1, arbitrary: call('getxattr', path, attribute) },
+  { weight: 1, arbitrary: call('listxattr', path) },
+  { weight: 1, arbitrary: call('removexattr', path, fc.oneof(attribute, aclName)) },
+  { weight: 2, arbitrary: call('setxattr', path, aclName, acl) },
+];
+
+const FILES: fc.WeightedArbitrary<[string, ...Argument[]]>[] = [
+  { weight: 6, arbitrary: call('open', path, flags, mode) },
+  { weight: 2, arbitrary: call('close', fd) },
+  { weight: 3, arbitrary: call('write', fd, text) },
+  { weight: 3, arbitrary: call('pwrite', fd, text, size) },
+  { weight: 2, arbitrary: call('pread', fd, fc.constant(100_000), size) },
+  { weight: 1, arbitrary: call('read', fd, fc.constant(100)) },
+  { weight: 2, arbitrary: call('ftruncate', fd, size) },
+  { weight: 1, arbitrary: call('fsync', fd) },
+  { weight: 1, arbitrary: call('fchmod', fd, mode) },
+  { weight: 1, arbitrary: call('fchown', fd, uid, gid) },
+  { weight: 1, arbitrary: call('futimens', fd, time, time) },
+  { weight: 1, arbitrary: call('readAll', path) },
+];
+
+/** Sequences of operations that meet one another: few names, few descriptors. */
+export function fileOperations(mounts: number, maxLength: number): fc.Arbitrary<FileOperation[]> {
+  const one = fc.record({
+    mount: fc.integer({ min: 0, max: mounts - 1 }),
+    user: fc.constantFrom(0, 0, 1, 2),
+    call: fc.oneof(...NAMES, ...ATTRIBUTES, ...FILES),
+  });
+  return fc.array(one, { minLength: 1, maxLength, size: 'max' });
+}
