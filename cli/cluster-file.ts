@@ -26,6 +26,8 @@ const clusterSchema = z.object({
   pgCount: z.int().min(1).max(4096),
   metaservers: z.array(serverSchema).min(1),
   chunkservers: z.array(serverSchema).min(1),
+  /** It was up once: metaservers without data must not found a new cluster in its place. */
+  formed: z.boolean().optional(),
 });
 
 export type ClusterFile = z.infer<typeof clusterSchema>;

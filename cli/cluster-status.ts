@@ -81,7 +81,7 @@ const { fullName: ADMIN, methods: ADMIN_METHODS } = AdminServiceDefinition;
 
 /** Asks every metaserver at once; who does not answer within the time counts as not alive. */
 export class StatusReader {
-  readonly #clients: RpcClient[];
+  #clients: RpcClient[];
   #expectedChunkservers: number;
 
   /** @param expectedChunkservers as configured; 0: as the cluster itself says */
@@ -90,9 +90,14 @@ export class StatusReader {
     this.#expectedChunkservers = expectedChunkservers;
   }
 
-  /** Another number of chunkservers is configured from now on. */
-  expect(chunkservers: number): void {
+  /** Other servers are configured from now on. */
+  expect(addresses: readonly string[], chunkservers: number): void {
     this.#expectedChunkservers = chunkservers;
+    const [kept, gone] = [new Map<string, RpcClient>(), new Map<string, RpcClient>()];
+    for (const client of this.#clients)
+      (addresses.includes(client.address) ? kept : gone).set(client.address, client);
+    this.#clients = addresses.map((address) => kept.get(address) ?? new RpcClient(address));
+    for (const client of gone.values()) client.close();
   }
 
   /** @returns undefined when no metaserver answered */

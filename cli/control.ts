@@ -5,7 +5,7 @@ import { controlSocket } from './run-files.js';
 
 /** Commands to a running `up`, one JSON line each, over a Unix socket in its data directory. */
 export interface ControlRequest {
-  /** add: a further chunkserver, whose name is in the reply; remove: a server is stopped and forgotten. */
+  /** add: a further `chunkserver` or `metaserver`, whose name is in the reply; remove: a server is stopped and forgotten. */
   command: 'start' | 'stop' | 'add' | 'remove';
   name: string;
   kill?: boolean;

@@ -97,6 +97,12 @@ export class Supervisor {
     timer.cancel();
   }
 
+  /** A process that is declared is started in this way from its next start on. */
+  respecify(spec: ProcessSpec): void {
+    const managed = this.#managed.get(spec.name);
+    if (managed) managed.spec = spec;
+  }
+
   /** Stops a process and forgets it. */
   async remove(name: string): Promise<void> {
     await this.stop(name);

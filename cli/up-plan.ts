@@ -44,7 +44,7 @@ export async function planCluster(request: UpRequest): Promise<ClusterFile> {
   const cluster = existing ?? makeCluster(request);
   if (existing) refuseChanges(existing, request);
   while (cluster.chunkservers.length < (request.chunkservers ?? 0))
-    await addChunkserver(cluster, request.dataDir);
+    await addServer(cluster, 'chunkserver', request.dataDir);
   if (!existing || request.port !== undefined) await assignPorts(cluster, request.port);
   const busy = await firstBusy(allServers(cluster));
   if (busy) {
@@ -56,20 +56,28 @@ export async function planCluster(request: UpRequest): Promise<ClusterFile> {
   return cluster;
 }
 
+/** A kind of server that can be added. */
+export type ServerKind = 'metaserver' | 'chunkserver';
+
 /**
- * A further chunkserver, on a free port, with a number and a data directory that were never used. The caller writes the
+ * A further server, on a free port, with a number and a data directory that were never used. The caller writes the
  * cluster file.
  * @throws CliError when there are too many
  */
-export async function addChunkserver(cluster: ClusterFile, dataDir: string): Promise<ServerAddress> {
-  let id = Math.max(0, ...cluster.chunkservers.map((server) => server.id)) + 1;
-  while (existsSync(join(dataDir, `chunkserver-${id}`))) id++;
+export async function addServer(
+  cluster: ClusterFile,
+  kind: ServerKind,
+  dataDir: string,
+): Promise<ServerAddress> {
+  const servers = kind === 'chunkserver' ? cluster.chunkservers : cluster.metaservers;
+  let id = Math.max(0, ...servers.map((server) => server.id)) + 1;
+  while (existsSync(join(dataDir, `${kind}-${id}`))) id++;
   if (id > SERVERS_MAX)
-    throw new CliError(`there can be no more than ${SERVERS_MAX} chunkservers on one machine`);
+    throw new CliError(`there can be no more than ${SERVERS_MAX} ${kind}s on one machine`);
   let port = Math.max(...allServers(cluster).map((server) => server.port)) + 1;
   while (port <= PORT_MAX && !(await portFree({ id, host: HOST, port }))) port++;
   const server = { id, host: HOST, port };
-  cluster.chunkservers.push(server);
+  servers.push(server);
   return server;
 }
 
@@ -87,6 +95,7 @@ export function serverSpecs(
       ...serverFlags(one, dataDir, `metaserver-${one.id}`),
       ...['--cluster-id', cluster.clusterId, '--peers', peers, '--replicas', String(cluster.replicas)],
       ...['--min-in-sync', String(cluster.minInSync), '--chunk-size', String(cluster.chunkSize)],
+      ...(cluster.formed ? ['--existing'] : []),
       ...['--pgs', String(cluster.pgCount), '--chunkservers', String(cluster.chunkservers.length)],
     ],
   }));

@@ -9,7 +9,7 @@ import { type ControlRequest, listenForControl } from './control.js';
 import { CliError, EXIT_FAILED, EXIT_USAGE, formatBytes, oneLine } from './output.js';
 import { pidFile, readLivePid, removePid, writePid } from './run-files.js';
 import { type ProcessSpec, Supervisor } from './supervisor.js';
-import { addChunkserver, planCluster, serverSpecs, type UpRequest } from './up-plan.js';
+import { addServer, planCluster, type ServerKind, serverSpecs, type UpRequest } from './up-plan.js';
 
 export interface UpOptions extends UpRequest {
   mountPoint: string;
@@ -96,6 +96,7 @@ class Up {
       this.#control = await listenForControl(this.#options.dataDir, (request) => this.#command(request));
       const failure = await Promise.race([stop, this.#bringUp()]);
       if (failure === undefined) {
+        await this.#formed();
         this.#screen.ready(this.#options.mountPoint);
         await this.#watch(stop);
       } else if (failure instanceof Error) {
@@ -106,6 +107,13 @@ class Up {
       this.#stopping = true;
       await this.#shutDown();
     }
+  }
+
+  /** From now on metaservers that have lost their disks are not to found a new cluster. */
+  async #formed(): Promise<void> {
+    if (this.#cluster.formed) return;
+    this.#cluster.formed = true;
+    await this.#saveCluster();
   }
 
   /** Resolves with the signal's name; a second signal kills everything. */
@@ -183,17 +191,17 @@ class Up {
 
   /** @returns the name of the server that was meant */
   async #command({ command, name, kill }: ControlRequest): Promise<string> {
-    if (command === 'add') return this.#add();
+    if (command === 'add') return this.#add(name as ServerKind);
     if (command === 'remove') await this.#remove(name);
     else if (command === 'start') await this.#supervisor.start(name);
     else await this.#supervisor.stop(name, kill);
     return name;
   }
 
-  async #add(): Promise<string> {
+  async #add(kind: ServerKind): Promise<string> {
     const { dataDir } = this.#options;
-    const { id } = await addChunkserver(this.#cluster, dataDir);
-    const name = `chunkserver-${id}`;
+    const { id } = await addServer(this.#cluster, kind, dataDir);
+    const name = `${kind}-${id}`;
     await this.#saveCluster();
     const spec = serverSpecs(this.#cluster, this.#options).find((one) => one.name === name);
     this.#supervisor.add(spec as ProcessSpec);
@@ -203,18 +211,21 @@ class Up {
   }
 
   async #remove(name: string): Promise<void> {
-    const { chunkservers } = this.#cluster;
-    const index = chunkservers.findIndex(({ id }) => `chunkserver-${id}` === name);
-    if (index < 0) throw new Error(`no chunkserver ${name}`);
-    chunkservers.splice(index, 1);
+    const [kind, number] = name.split('-');
+    const servers = kind === 'chunkserver' ? this.#cluster.chunkservers : this.#cluster.metaservers;
+    const index = servers.findIndex(({ id }) => String(id) === number);
+    if (index < 0) throw new Error(`no server ${name}`);
+    servers.splice(index, 1);
     await this.#saveCluster();
     await this.#supervisor.remove(name);
     this.#screen.event(name, 'removed');
   }
 
+  /** Servers that run go on as they are; at their next start they get what the file says now. */
   async #saveCluster(): Promise<void> {
     await writeClusterFile(clusterFilePath(this.#options.dataDir), this.#cluster);
-    this.#status.expect(this.#cluster.chunkservers.length);
+    for (const spec of serverSpecs(this.#cluster, this.#options)) this.#supervisor.respecify(spec);
+    this.#status.expect(metaAddresses(this.#cluster), this.#cluster.chunkservers.length);
   }
 
   /** The mount first, so that what it holds still reaches the servers; then those who store, then those who decide. */

@@ -266,6 +266,7 @@ export class Peers {
         server = hello.from;
         from = memberIdOf(hello.diskUuid);
         stream.send({ body: { $case: 'accepted', value: this.#options.present() } });
+        this.#links.get(server)?.hurry();
       } else if (body?.$case === 'message') {
         this.#receive(stream, from, server, body.value);
       } else if (body?.$case === 'chunk') {
