@@ -89,8 +89,9 @@ export async function runMount(options: RunMountOptions, deps: RunMountDeps): Pr
     role: 'client' as const,
     id: session.id,
   });
-  const connections = new ChunkConnections(clock, log, frameDialer(clock, log, hello));
-  const chunks = new ChunkIo({ clock, log, prng, view, connections, softTimeoutMs });
+  const ofSession = (): number => session.id;
+  const connections = new ChunkConnections(clock, log, frameDialer(clock, log, hello), ofSession);
+  const chunks = new ChunkIo({ clock, log, prng, view, connections, session: ofSession, softTimeoutMs });
   const readOnly = options.readOnly ?? false;
   const destroyTimeoutMs = UNMOUNT_FLUSH_TIMEOUT_MS;
   const noAtime = options.noAtime ?? false;

@@ -6,6 +6,7 @@ import {
   type ChunkServerEnvelope,
   type ClusterMap,
   ClusterServiceDefinition,
+  type Fence,
   type Heartbeat,
   type MetaToChunkServer,
   type PgTask,
@@ -48,6 +49,8 @@ export interface HeartbeatDeps {
   onLease(until: number): void;
   onPurge(purge: Purge): void;
   onTask(task: PgTask): void;
+  /** Which sessions to refuse: pushed, and with the registration before onRegistered settles. */
+  onFence(fence: Fence): void;
   /** The stream that was registered has ended: the lease with it. */
   onDown(reason: string): void;
   /** The cluster refuses this server for good. */
@@ -208,6 +211,7 @@ export class HeartbeatClient {
     this.#retryMs = ROUND_RETRY_MIN_MS;
     log.info({ metaserver: address, mapVersion: registered.map?.version ?? 0 }, 'registered');
     try {
+      if (registered.fence) this.#deps.onFence(registered.fence);
       await onRegistered(registered);
     } catch (error) {
       this.#deps.onRefused(toHoldfastError(error));
@@ -260,6 +264,7 @@ export class HeartbeatClient {
     if (body.$case === 'map') this.#deps.onMap(body.value);
     else if (body.$case === 'purge') this.#deps.onPurge(body.value);
     else if (body.$case === 'task') this.#deps.onTask(body.value);
+    else if (body.$case === 'fence') this.#deps.onFence(body.value);
   }
 
   #ended(stream: Stream, reason: string): void {

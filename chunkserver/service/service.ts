@@ -3,6 +3,7 @@ import { type Deferred, deferred } from '../../common/deferred.js';
 import type { Logger } from '../../common/logger.js';
 import type { Prng } from '../../common/prng.js';
 import { HoldfastError } from '../../proto/errors.js';
+import { FrameType } from '../../proto/frame-header.js';
 import {
   type Frame,
   type FrameConnection,
@@ -22,6 +23,7 @@ import { PgHost } from './pg-host.js';
 import { RecoveryMeter } from './recovery-meter.js';
 import { routeFrame } from './route.js';
 import { Scrubber, type ScrubberOptions } from './scrubber.js';
+import { SessionFence } from './session-fence.js';
 import { runTask } from './tasks.js';
 
 export interface ChunkServiceOptions {
@@ -67,6 +69,7 @@ export class ChunkService {
   readonly #ticker: Timer;
   readonly #meter = new RecoveryMeter();
   readonly host: PgHost;
+  readonly #fence: SessionFence;
   #port = 0;
   #stopped = false;
 
@@ -90,6 +93,9 @@ export class ChunkService {
       },
       onFatal: (error) => this.fail(error),
     });
+    this.#fence = new SessionFence((version) =>
+      this.#heartbeat.push({ $case: 'fenced', value: { version } }),
+    );
     const handler = (frame: Frame, connection: FrameConnection) => this.#handle(frame, connection);
     const shared = { clock, log, handler, hello: this.#hello, sockets };
     this.#server = new FrameServer(shared, (connection) => this.#peers.accept(connection));
@@ -117,6 +123,7 @@ export class ChunkService {
           this.#heartbeat.push({ $case: 'taskDone', value }),
         );
       },
+      onFence: (fence) => this.#fence.set(fence),
       onDown: () => this.host.setRegistered(false),
       onRefused: (error) => this.fail(error),
     });
@@ -210,6 +217,23 @@ export class ChunkService {
 
   #handle(frame: Frame, connection: FrameConnection): Promise<FrameReply> {
     if (this.#stopped) return Promise.reject(new HoldfastError('UNAVAILABLE', 'this server stops'));
-    return routeFrame(this.host, frame, connection, connection.peer?.id ?? 0, this.#deps.clock.now());
+    const { id = 0, role } = connection.peer ?? {};
+    const route = () => routeFrame(this.host, frame, connection, id, this.#deps.clock.now());
+    return role === 'client' ? this.#serveClient(id, frame.header.type, route) : route();
+  }
+
+  async #serveClient(
+    session: number,
+    type: FrameType,
+    serve: () => Promise<FrameReply>,
+  ): Promise<FrameReply> {
+    this.#fence.admit(session);
+    if (type !== FrameType.WRITE && type !== FrameType.TRUNCATE) return serve();
+    this.#fence.begin(session);
+    try {
+      return await serve();
+    } finally {
+      this.#fence.ended(session);
+    }
   }
 }

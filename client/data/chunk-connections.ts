@@ -48,7 +48,7 @@ export function frameDialer(
 }
 
 interface Entry {
-  /** Changes when the server moved or lost its disk: the old connection is then of no use. */
+  /** Changes when the server moved or lost its disk, and with the session: the old connection is then of no use. */
   identity: string;
   link: FrameLink | undefined;
   dialling: Promise<FrameLink> | undefined;
@@ -67,20 +67,25 @@ export class ChunkConnections {
   readonly #entries = new Map<number, Entry>();
   readonly #watch = new LinkWatch();
   readonly #watchTimer: Timer;
+  readonly #session: () => number;
   #closed = false;
 
-  constructor(clock: Clock, log: Logger, dial: FrameDialer) {
+  /** @param session in whose name the dialler says HELLO; another one needs other connections */
+  constructor(clock: Clock, log: Logger, dial: FrameDialer, session: () => number = () => 1) {
     this.#clock = clock;
     this.#log = log;
     this.#dial = dial;
     const check = (): void => this.#watch.check(this.#links(), clock.now());
     this.#watchTimer = clock.every(LINK_CHECK_INTERVAL_MS, check, { weak: true });
+    this.#session = session;
   }
 
   /** The connection when it is up. */
   peek(server: ChunkServerInfo): FrameLink | undefined {
     const entry = this.#entries.get(server.id);
-    return entry?.link && !entry.link.ended && entry.identity === identityOf(server) ? entry.link : undefined;
+    return entry?.link && !entry.link.ended && entry.identity === this.#identityOf(server)
+      ? entry.link
+      : undefined;
   }
 
   /** @throws HoldfastError UNAVAILABLE when it cannot be reached, or was not a moment ago */
@@ -88,10 +93,10 @@ export class ChunkConnections {
     if (this.#closed) return Promise.reject(new HoldfastError('EIO', 'the mount has ended'));
     const link = this.peek(server);
     if (link) return Promise.resolve(link);
-    const identity = identityOf(server);
+    const identity = this.#identityOf(server);
     let entry = this.#entries.get(server.id);
     if (entry?.identity !== identity) {
-      entry?.link?.close('the server moved');
+      entry?.link?.close('the server moved, or the session is another one');
       entry = { identity, link: undefined, dialling: undefined, failures: 0, notBefore: 0 };
       this.#entries.set(server.id, entry);
     }
@@ -107,7 +112,7 @@ export class ChunkConnections {
   mapChanged(servers: ReadonlyMap<number, ChunkServerInfo>): void {
     for (const [id, entry] of this.#entries) {
       const server = servers.get(id);
-      if (server?.alive && identityOf(server) === entry.identity) {
+      if (server?.alive && this.#identityOf(server) === entry.identity) {
         entry.notBefore = 0; // the map vouches for it: try at once
         continue;
       }
@@ -125,6 +130,10 @@ export class ChunkConnections {
 
   *#links(): Generator<FrameLink> {
     for (const { link } of this.#entries.values()) if (link) yield link;
+  }
+
+  #identityOf(server: ChunkServerInfo): string {
+    return `${server.host}:${server.port}/${server.diskUuid}/${this.#session()}`;
   }
 
   async #connect(entry: Entry, server: ChunkServerInfo): Promise<FrameLink> {
@@ -152,8 +161,4 @@ export class ChunkConnections {
       entry.dialling = undefined;
     }
   }
-}
-
-function identityOf(server: ChunkServerInfo): string {
-  return `${server.host}:${server.port}/${server.diskUuid}`;
 }

@@ -22,8 +22,11 @@ const CORRUPT_ATTEMPTS_MAX = 10;
 /** A blocked request is logged first after this time, then at each doubling. */
 const SLOW_LOG_MS = 5_000;
 
-/** Refusals of a stranger at a chunkserver's address: the map will name another address. */
-const MISPLACED: ReadonlySet<string> = new Set(['WRONG_CLUSTER', 'VERSION']);
+/**
+ * Final refusals that pass: of a stranger at a chunkserver's address, the map will name another one; of a session that
+ * has expired, there will be another one.
+ */
+const REPEATED: ReadonlySet<string> = new Set(['WRONG_CLUSTER', 'VERSION', 'SESSION_EXPIRED']);
 
 interface Target {
   /** Of a file's chunk, or of a group directly. */
@@ -37,6 +40,8 @@ export interface ChunkIoDeps {
   prng: Prng;
   view: ClusterView;
   connections: ChunkConnections;
+  /** The session in whose name requests are made, as the connections' HELLO says; 0: there is none now. Default: 1, always. */
+  session?(): number;
   /** Callers get ETIMEDOUT after so long; absent: they wait until the data is there. */
   softTimeoutMs?: number;
 }
@@ -45,10 +50,12 @@ export interface ChunkIoDeps {
 export class ChunkIo implements ChunkApi {
   readonly #deps: ChunkIoDeps;
   readonly #softTimeoutMs: number;
+  readonly #session: () => number;
 
   constructor(deps: ChunkIoDeps) {
     this.#deps = deps;
     this.#softTimeoutMs = deps.softTimeoutMs ?? Infinity;
+    this.#session = deps.session ?? (() => 1);
     deps.view.onChange((servers) => deps.connections.mapChanged(servers));
   }
 
@@ -138,14 +145,17 @@ export class ChunkIo implements ChunkApi {
     let truncates = 0;
     let corrupt = 0;
     let logAt = SLOW_LOG_MS;
+    // What was written under a session ends with it: others may have changed the file since.
+    const owner = fields.type === FrameType.WRITE ? this.#session() : undefined;
     for (;;) {
       throwIfInterrupted(signal);
       const version = view.version;
       const pg = target.pg();
-      const failure = await this.#attempt(target, pg, fields, payload, signal);
+      const failure = await this.#attempt(target, pg, fields, payload, signal, owner);
       if (!(failure instanceof HoldfastError)) return failure;
       const error = failure.errorName;
-      if (!failure.retriable && !MISPLACED.has(error)) throw failure;
+      if (error === 'SESSION_EXPIRED' && owner !== undefined) throw new HoldfastError('EIO', failure.message);
+      if (!failure.retriable && !REPEATED.has(error)) throw failure;
       if (error === 'NEED_TRUNCATE' && ++truncates <= PROMPT_TRUNCATES_MAX) continue;
       if (error === 'CORRUPT' && ++corrupt >= CORRUPT_ATTEMPTS_MAX)
         throw new HoldfastError('EIO', failure.message);
@@ -170,13 +180,17 @@ export class ChunkIo implements ChunkApi {
     fields: FrameFields & { type: FrameType },
     payload: Buffer[] | undefined,
     signal: AbortSignal | undefined,
+    owner: number | undefined,
   ): Promise<Frame | HoldfastError> {
     const { view, connections } = this.#deps;
     const primary = pg >= 0 ? view.primary(pg) : undefined;
     if (!primary) return new HoldfastError('UNAVAILABLE', `placement group ${pg} has no primary`);
+    if (this.#session() === 0)
+      return new HoldfastError(owner === undefined ? 'UNAVAILABLE' : 'SESSION_EXPIRED');
     try {
       const { server, epoch } = primary;
       const link = connections.peek(server) ?? (await interruptible(connections.get(server), signal));
+      if (owner !== undefined && owner !== this.#session()) return new HoldfastError('SESSION_EXPIRED');
       const truncateSeq = target.file?.truncateSeq ?? 0;
       const reply = link.call({ ...fields, pg, epoch, truncateSeq }, payload, ATTEMPT_DEADLINE_MS);
       try {

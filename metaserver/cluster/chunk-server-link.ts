@@ -3,6 +3,7 @@ import type {
   ChunkServerEnvelope,
   ChunkServerInfo,
   ClusterMap,
+  Fence,
   Heartbeat,
   MetaToChunkServer,
   PgTask,
@@ -22,6 +23,10 @@ export const LINK_REQUESTS_MAX = 4096;
 /** What a link asks of the service that accepted it. */
 export interface LinkHost {
   readonly map: ClusterMap | undefined;
+  /** Which sessions a chunkserver is to refuse from now on. */
+  fence(): Fence;
+  /** The chunkserver keeps the fence of this version. */
+  fenced(link: ChunkServerLink, version: number): void;
   /** Binds the identity to the link. The link adds the map. @throws HoldfastError the refusal; the stream is ended behind it */
   register(link: ChunkServerLink, request: RegisterChunkServer): Promise<Registered>;
   /** The registration was answered. */
@@ -72,6 +77,10 @@ export class ChunkServerLink {
 
   pushMap(map: ClusterMap): void {
     if (this.registered) this.#answer(0, { $case: 'map', value: map });
+  }
+
+  pushFence(fence: Fence): void {
+    if (this.registered) this.#answer(0, { $case: 'fence', value: fence });
   }
 
   pushPurge(purge: Purge): void {
@@ -126,6 +135,9 @@ export class ChunkServerLink {
         this.#host.taskDone(this, body.value);
         this.#answer(id, { $case: 'ok', value: {} });
         break;
+      case 'fenced':
+        this.#host.fenced(this, body.value.version);
+        break;
       case 'register':
         this.#fail(id, new HoldfastError('PROTOCOL', 'a second registration'));
         break;
@@ -136,8 +148,10 @@ export class ChunkServerLink {
     try {
       const registered = await this.#host.register(this, request);
       this.#registered = true;
-      // The map of this very moment: every later one is pushed.
-      this.#answer(id, { $case: 'registered', value: { ...registered, map: this.#host.map } });
+      // The map and the fence of this very moment: every later one is pushed.
+      const { map } = this.#host;
+      const fence = this.#host.fence();
+      this.#answer(id, { $case: 'registered', value: { ...registered, map, fence } });
       this.#host.registered(this);
     } catch (error) {
       this.refuse(id, toHoldfastError(error));

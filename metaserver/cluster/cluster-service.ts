@@ -5,6 +5,7 @@ import {
   type ChunkServerInfo,
   type ClusterMap,
   ClusterServiceDefinition,
+  type Fence,
   type Heartbeat,
   type Pg,
   type PgTask,
@@ -24,6 +25,7 @@ import { GREETING_TIMEOUT_MS, type MetaReplica, type MetaState } from '../servic
 import type { CommandBody, Proposer } from '../service/proposer.js';
 import { ChunkServerLink, type LinkHost } from './chunk-server-link.js';
 import type { ChunkServerRegistry } from './chunk-server-registry.js';
+import { Fencing } from './fencing.js';
 import { LIVENESS_TICK_MS, Liveness, type LivenessEvent } from './liveness.js';
 import { Mover } from './mover.js';
 import { primaryOf } from './pg-change.js';
@@ -57,6 +59,7 @@ export class ClusterService implements LeaderDuty, LinkHost {
   readonly #liveness = new Liveness();
   readonly #rejoin = new Rejoin();
   readonly #mover: Mover;
+  readonly #fencing: Fencing;
   /** Servers whose ServerDown is in the log: no lease, and a registration has to follow it in the log. */
   readonly #downs = new Set<number>();
   /** ReplicaDrops in the log, by PG, epoch and server: many writers report one failure. */
@@ -72,6 +75,13 @@ export class ClusterService implements LeaderDuty, LinkHost {
       log: options.log,
       propose: (body) => this.#propose(body),
       actsBy: (server) => this.#actsBy(server),
+    });
+    this.#fencing = new Fencing({
+      fence: () => this.fence(),
+      alive: () => aliveIn(options.state.map()),
+      push: (fence) => {
+        for (const link of this.#links.values()) link.pushFence(fence);
+      },
     });
   }
 
@@ -109,6 +119,7 @@ export class ClusterService implements LeaderDuty, LinkHost {
     this.#mover.clear();
     this.#options.registry.clear();
     const error = this.#options.leadership.notLeader();
+    this.#fencing.end(error);
     for (const link of [...this.#streams]) link.refuse(0, error);
   }
 
@@ -120,6 +131,7 @@ export class ClusterService implements LeaderDuty, LinkHost {
     this.#step({ kind: 'map', alive: [...this.#alive] });
     for (const link of this.#links.values()) link.pushMap(map);
     this.#endRemoved(map);
+    this.#fencing.check();
     this.#createPgsIfDue();
   }
 
@@ -139,6 +151,20 @@ export class ClusterService implements LeaderDuty, LinkHost {
     if (this.#alive.has(server) || !this.#liveness.leaseOver(server, clock.now()))
       return registry.mapVersion(server);
     return Number.POSITIVE_INFINITY;
+  }
+
+  /** Resolves when every chunkserver refuses the sessions that are over now. @throws HoldfastError NOT_LEADER */
+  shutOut(): Promise<void> {
+    return this.#fencing.shutOut();
+  }
+
+  fence(): Fence {
+    return this.#options.state.fence();
+  }
+
+  fenced(link: ChunkServerLink, version: number): void {
+    const id = link.info?.id;
+    if (id !== undefined && this.#links.get(id) === link) this.#fencing.kept(id, version);
   }
 
   /** @returns false when the server is not connected */
@@ -259,7 +285,7 @@ export class ClusterService implements LeaderDuty, LinkHost {
 
   #takeMap(map: ClusterMap): void {
     this.#map = map;
-    this.#alive = new Set(map.servers.filter((server) => server.alive).map((server) => server.id));
+    this.#alive = aliveIn(map);
   }
 
   #step(event: LivenessEvent): void {
@@ -335,6 +361,10 @@ export class ClusterService implements LeaderDuty, LinkHost {
     const result = await this.#options.proposer.propose(body);
     if (result.error !== 0) throw errorFromCode(result.error, result.errorText);
   }
+}
+
+function aliveIn(map: ClusterMap): Set<number> {
+  return new Set(map.servers.filter((server) => server.alive).map((server) => server.id));
 }
 
 function isInMap(info: ChunkServerInfo, map: ClusterMap): boolean {

@@ -53,7 +53,7 @@ function applyBody(context: ApplyContext, body: CommandBody): CommandResult {
       cluster.require();
       return success({ session: sessions.open(batch.txn, batch.counters, body.value) });
     case 'expireSession':
-      sessions.close(batch.txn, body.value.session);
+      sessions.expire(batch.txn, body.value.session);
       dropReserved(batch.txn, body.value.session);
       return success();
     case 'reclaimDone':
@@ -63,6 +63,8 @@ function applyBody(context: ApplyContext, body: CommandBody): CommandResult {
       repairRecords(batch, body.value);
       return success();
     case 'sessionFenced':
+      sessions.fenced(batch.txn, body.value.session);
+      return success();
     case 'noop':
       return success();
     case 'initCluster':

@@ -13,6 +13,7 @@
  *   U uuid                 client uuid -> session
  *   R session seq          result of that mutation -> CommandResult
  *   N session              inode numbers reserved for it -> ranges
+ *   F session              expired, and not known yet to be shut out by every chunkserver -> nothing
  */
 export const FORMAT_VERSION = 1;
 
@@ -28,6 +29,7 @@ const TAG = {
   U: 0x55,
   R: 0x52,
   N: 0x4e,
+  F: 0x46,
 } as const;
 /** The letter of a table. */
 export type Tag = keyof typeof TAG;
@@ -152,6 +154,12 @@ export function resultKey(session: number, seq: number): Buffer {
 export function reservedKey(session: number): Buffer {
   return numberKey('N', session);
 }
+
+export function fenceKey(session: number): Buffer {
+  return numberKey('F', session);
+}
+
+export const FENCES_RANGE: KeyRange = { start: Buffer.from('F'), end: Buffer.from('G') };
 
 /** Writes an integer of up to 53 bits as 8 bytes, big-endian. */
 export function writeU64(target: Buffer, offset: number, value: number): void {

@@ -1,7 +1,16 @@
 import { errorFromCode, HoldfastError } from '../../proto/errors.js';
 import { CommandResult, type Mutation, type OpenSession } from '../../proto/gen/meta.js';
 import type { KvReader, KvTransaction } from '../store/kv.js';
-import { readU64, resultKey, SESSIONS_RANGE, sessionKey, uuidKey, writeU64 } from './keys.js';
+import {
+  FENCES_RANGE,
+  fenceKey,
+  readU64,
+  resultKey,
+  SESSIONS_RANGE,
+  sessionKey,
+  uuidKey,
+  writeU64,
+} from './keys.js';
 import { type Counters, decodeSession, encodeSession, type Session } from './records.js';
 
 /** Mutations whose results one session may leave unacknowledged; further ones are refused until it acknowledges. */
@@ -21,12 +30,14 @@ export const CLIENT_UUID_MAX_BYTES = 128;
 export class SessionTable {
   private readonly sessions = new Map<number, Session>();
   private readonly dirty = new Set<Session>();
+  private readonly toFence = new Set<number>();
 
   constructor(kv: KvReader) {
     for (const { key, value } of kv.range(SESSIONS_RANGE.start, SESSIONS_RANGE.end)) {
       const id = readU64(key, 1);
       this.sessions.set(id, decodeSession(id, value));
     }
+    for (const { key } of kv.range(FENCES_RANGE.start, FENCES_RANGE.end)) this.toFence.add(readU64(key, 1));
   }
 
   get(id: number): Session | undefined {
@@ -56,6 +67,24 @@ export class SessionTable {
     writeU64(value, 0, id);
     txn.put(uuidKey(clientUuid), value);
     return id;
+  }
+
+  /** Sessions that expired, and may still reach a chunkserver. */
+  fencing(): number[] {
+    return [...this.toFence];
+  }
+
+  /** Ends a session that may not know of it: it is remembered until every chunkserver shuts it out. */
+  expire(txn: KvTransaction, id: number): void {
+    if (!this.sessions.has(id)) return;
+    this.close(txn, id);
+    txn.put(fenceKey(id), Buffer.alloc(0));
+    this.toFence.add(id);
+  }
+
+  /** Every chunkserver shuts it out. */
+  fenced(txn: KvTransaction, id: number): void {
+    if (this.toFence.delete(id)) txn.delete(fenceKey(id));
   }
 
   /** Removes a session and its results, if it is there. */

@@ -1,6 +1,6 @@
 import { assert } from '../../common/assert.js';
 import { HoldfastError } from '../../proto/errors.js';
-import type { ClusterMap } from '../../proto/gen/cluster.js';
+import type { ClusterMap, Fence } from '../../proto/gen/cluster.js';
 import type { CommandResult, InitCluster, ReadReply, ReadRequest } from '../../proto/gen/meta.js';
 import { MAX_INO, ROOT_INO } from '../../proto/types.js';
 import type { Kv } from '../store/kv.js';
@@ -134,6 +134,18 @@ export class MetaStateMachine {
 
   sessions(): Readonly<Session>[] {
     return this.sessionTable.all();
+  }
+
+  /** Sessions that expired and are not known yet to be shut out everywhere. */
+  fencing(): number[] {
+    return this.sessionTable.fencing();
+  }
+
+  /** Which sessions chunkservers are to refuse, as of the last command applied. */
+  fence(): Fence {
+    const { applied, nextSession } = this.counters;
+    const live = this.sessionTable.all().map(({ id }) => id);
+    return { version: applied, upto: nextSession - 1, live };
   }
 
   /** Waiting deletes and truncates behind `after`, by (ino, truncateSeq), at most `limit`. */

@@ -56,6 +56,8 @@ export interface ClientServiceOptions {
   capacity(): Capacity | undefined;
   /** Whether the data of this inode is being deleted: it cannot be opened any more. */
   isReclaiming(ino: number): boolean;
+  /** Resolves when no chunkserver takes anything any more from sessions that are over. @throws HoldfastError NOT_LEADER */
+  shutOut(): Promise<void>;
 }
 
 /** MetaService: sessions of clients, their reads and mutations, and what is pushed to them. */
@@ -100,7 +102,9 @@ export class ClientService implements LeaderDuty, ClientStreamHost {
     this.#checkedAt = clock.now();
     const records = state.sessions();
     sessions.reset(records, this.#checkedAt);
-    this.#leases.begin(records, []);
+    const fencing = state.fencing();
+    this.#leases.begin(records, fencing);
+    for (const id of fencing) void this.#fence(id);
     this.#timer = clock.every(SESSION_CHECK_INTERVAL_MS, () => this.#checkSessions(), { weak: true });
   }
 
@@ -367,14 +371,30 @@ export class ClientService implements LeaderDuty, ClientStreamHost {
     this.#expiring.add(id);
     try {
       await proposer.propose({ $case: 'expireSession', value: { session: id } });
-      const stream = sessions.remove(id)?.stream;
-      stream?.expire();
-      this.#leases.over(id);
+      sessions.get(id)?.stream?.expire();
       log.warn({ session: id }, 'session expired');
+      await this.#fence(id);
     } catch (error) {
       log.debug({ session: id, error: toHoldfastError(error).errorName }, 'session not expired');
     } finally {
       this.#expiring.delete(id);
+    }
+  }
+
+  /**
+   * The session is over in the state machine: others get what it held once it can write nothing any more. A leadership
+   * that ends before is followed by one that begins here again.
+   */
+  async #fence(id: number): Promise<void> {
+    const { proposer, sessions, shutOut, log } = this.#options;
+    try {
+      await shutOut();
+      sessions.remove(id);
+      this.#leases.over(id);
+      await proposer.propose({ $case: 'sessionFenced', value: { session: id } });
+      log.info({ session: id }, 'session fenced');
+    } catch (error) {
+      log.debug({ session: id, error: toHoldfastError(error).errorName }, 'session not fenced');
     }
   }
 }

@@ -1,4 +1,4 @@
-import type { ClusterMap } from '../../proto/gen/cluster.js';
+import type { ClusterMap, Fence } from '../../proto/gen/cluster.js';
 import type { CommandResult, InitCluster, ReadReply, ReadRequest } from '../../proto/gen/meta.js';
 import type { KvView } from '../store/kv.js';
 
@@ -106,6 +106,10 @@ export interface MetaState {
   mapVersion(): number;
   session(id: number): SessionRecord | undefined;
   sessions(): SessionRecord[];
+  /** Sessions that expired and are not known yet to be shut out everywhere. */
+  fencing(): number[];
+  /** Which sessions chunkservers are to refuse now; its version rises with every command. */
+  fence(): Fence;
   /** Waiting deletes and truncates behind `after`, ordered by (ino, truncateSeq), at most `limit`. */
   reclaims(after: ReclaimKey | undefined, limit: number): ReclaimItem[];
   /** A session may yet make an inode of this number. */

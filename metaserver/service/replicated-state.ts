@@ -2,7 +2,7 @@ import { rename, rm } from 'node:fs/promises';
 import path from 'node:path';
 import { type Disk, diskErrorCode, replaceFile } from '../../common/disk.js';
 import { HoldfastError } from '../../proto/errors.js';
-import type { ClusterMap } from '../../proto/gen/cluster.js';
+import type { ClusterMap, Fence } from '../../proto/gen/cluster.js';
 import type { CommandResult, InitCluster, ReadReply, ReadRequest } from '../../proto/gen/meta.js';
 import { MetaStateMachine } from '../namespace/state-machine.js';
 import type { Command, StateMachine } from '../replica/state-machine.js';
@@ -139,6 +139,14 @@ export class ReplicatedState implements StateMachine<CommandResult>, MetaState {
 
   sessions(): SessionRecord[] {
     return this.#machine.sessions();
+  }
+
+  fencing(): number[] {
+    return this.#machine.fencing();
+  }
+
+  fence(): Fence {
+    return this.#machine.fence();
   }
 
   reclaims(after: ReclaimKey | undefined, limit: number): ReclaimItem[] {

@@ -100,6 +100,7 @@ export function createServices(options: ServicesOptions): Services {
     metaservers,
     capacity,
     isReclaiming: (ino) => reclaimer.isReclaiming(ino),
+    shutOut: () => cluster.shutOut(),
   });
   const admin = new AdminService({
     replica,

@@ -5,7 +5,7 @@ import type { Command, StateMachine } from '../../metaserver/replica/state-machi
 import type { MetaState, ReclaimItem, ReclaimKey, SessionRecord } from '../../metaserver/service/ports.js';
 import type { KvView } from '../../metaserver/store/kv.js';
 import { MemoryKv } from '../../metaserver/store/memory-kv.js';
-import type { ClusterMap } from '../../proto/gen/cluster.js';
+import type { ClusterMap, Fence } from '../../proto/gen/cluster.js';
 import type { CommandResult, InitCluster, ReadReply, ReadRequest } from '../../proto/gen/meta.js';
 import type { SimProcess } from './process.js';
 
@@ -94,6 +94,14 @@ export class SimState implements StateMachine<CommandResult>, MetaState {
 
   sessions(): SessionRecord[] {
     return this.#machine.sessions();
+  }
+
+  fencing(): number[] {
+    return this.#machine.fencing();
+  }
+
+  fence(): Fence {
+    return this.#machine.fence();
   }
 
   reclaims(after: ReclaimKey | undefined, limit: number): ReclaimItem[] {

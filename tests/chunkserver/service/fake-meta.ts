@@ -7,6 +7,7 @@ import {
   type ChunkServerEnvelope,
   type ClusterMap,
   ClusterServiceDefinition,
+  type Fence,
   type MetaToChunkServer,
   type Pg,
   type PgStatus,
@@ -38,6 +39,10 @@ export class FakeMeta {
   /** How registrations are refused otherwise. */
   refusal: ErrorName | undefined;
   readonly purged: PurgeDone[] = [];
+  /** Which sessions servers that register are told to refuse. */
+  fence: Fence | undefined;
+  /** The newest fence that each server says it keeps. */
+  readonly fenced = new Map<number, number>();
   readonly failures: { pg: number; server: number; reason: string }[] = [];
   readonly progress = new Map<number, PgStatus[]>();
 
@@ -107,6 +112,12 @@ export class FakeMeta {
     return done.promise;
   }
 
+  /** Pushes a fence to all servers. */
+  pushFence(fence: Fence): void {
+    this.fence = fence;
+    for (const stream of this.#streams.values()) stream.send(pushOf({ $case: 'fence', value: fence }));
+  }
+
   apply(command: MapCommand): void {
     const map = applyMapCommand(this.map, command);
     if (map !== this.map) {
@@ -158,7 +169,7 @@ export class FakeMeta {
         const info = { id: server, diskUuid, host, port, domain, alive: true };
         this.apply({ $case: 'putChunkServer', value: { server: info } });
         const { clusterId } = this.map;
-        const value = { clusterId, map: this.map, heartbeatIntervalMs: 50, fence: undefined };
+        const value = { clusterId, map: this.map, heartbeatIntervalMs: 50, fence: this.fence };
         stream.send({ ...pushOf({ $case: 'registered', value }), id });
       } else if (body) stream.send({ ...pushOf(this.#answer(server, body)), id });
       this.#changed();
@@ -181,6 +192,9 @@ export class FakeMeta {
         break;
       case 'taskDone':
         this.#tasks.get(body.value.task)?.resolve(body.value);
+        break;
+      case 'fenced':
+        this.fenced.set(server, body.value.version);
         break;
       case 'purgeDone':
         this.purged.push(body.value);

@@ -42,6 +42,7 @@ class Probe {
       },
       onTask: () => {},
       onPurge: () => this.log.push('purge'),
+      onFence: ({ version }) => this.log.push(`fence ${version}`),
       onDown: () => this.log.push('down'),
       onRefused: (error) => this.refused.resolve(error),
     };

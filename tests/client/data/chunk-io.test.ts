@@ -94,10 +94,12 @@ function setUp(softTimeoutMs?: number) {
   const clock = new ManualClock();
   const servers = new FakeServers();
   const view = new ClusterView(clock);
-  const connections = new ChunkConnections(clock, silentLogger, servers.dial);
+  const name = { session: 1 };
+  const session = () => name.session;
+  const connections = new ChunkConnections(clock, silentLogger, servers.dial, session);
   const log = silentLogger;
-  const chunks = new ChunkIo({ clock, log, prng: createPrng(1), view, connections, softTimeoutMs });
-  return { clock, servers, view, chunks };
+  const chunks = new ChunkIo({ clock, log, prng: createPrng(1), view, connections, session, softTimeoutMs });
+  return { clock, servers, view, chunks, name };
 }
 
 const named = (name: string) => (error: unknown) =>
@@ -145,6 +147,39 @@ describe('ChunkIo', () => {
       assert.equal(servers.sent.length, 4);
     });
   }
+
+  it('fails a write whose session has expired, and never sends it in the name of another session', async () => {
+    const { clock, servers, view, chunks, name } = setUp();
+    view.update(mapOf(1, [1, 2]));
+    servers.answer = () => 'SESSION_EXPIRED';
+    await assert.rejects(chunks.write(FILE, 0, 0, [Buffer.from('hello')], true), named('EIO'));
+    servers.answer = () => 'UNAVAILABLE';
+    const late = assert.rejects(chunks.write(FILE, 0, 0, [Buffer.from('hello')], true), named('EIO'));
+    await settle();
+    const { length } = servers.sent;
+    servers.answer = () => undefined;
+    name.session = 2;
+    await clock.advance(500);
+    await late;
+    assert.equal(servers.sent.length, length);
+    await chunks.write(FILE, 0, 0, [Buffer.from('hello')], true);
+    assert.deepEqual(servers.dials, [1, 1], 'another session has its own connections');
+  });
+
+  it('reads on in the name of the next session', async () => {
+    const { clock, servers, view, chunks, name } = setUp();
+    view.update(mapOf(1, [1, 2]));
+    servers.answer = () => (name.session === 1 ? 'SESSION_EXPIRED' : undefined);
+    const read = chunks.read(FILE, 0, 0, 10);
+    await clock.advance(100);
+    name.session = 0;
+    await clock.advance(1000);
+    const { length } = servers.sent;
+    name.session = 2;
+    await clock.advance(1000);
+    await read;
+    assert.equal(servers.sent.length, length + 1);
+  });
 
   it('goes to the new primary as soon as the map names it, without waiting out the back-off', async () => {
     const { clock, servers, view, chunks } = setUp();

@@ -139,6 +139,7 @@ describe('the namespace against a naive model', () => {
         }
         assert.deepEqual(fs.machine.usage(), { inodes: 1, orphans: 0, allocatedBytes: 0 });
         fs.command({ $case: 'expireSession', value: { session: fs.session } });
+        fs.command({ $case: 'sessionFenced', value: { session: fs.session } });
         const tags = dumpKv(fs.kv).map((line) => String(Buffer.from(line.slice(0, 2), 'hex')));
         const rootXattrs = tags.filter((tag) => tag === 'X').length;
         assert.ok(rootXattrs <= 2);

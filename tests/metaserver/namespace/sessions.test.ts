@@ -123,6 +123,21 @@ describe('namespace: sessions', () => {
     assert.deepEqual([...fs.kv.range(b('U'), b('V')), ...fs.kv.range(b('Z'), b('['))], []);
   });
 
+  it('remembers who expired until it is fenced, but not who ended its session itself', () => {
+    const other = fs.openSession('client-2');
+    const third = fs.openSession('client-3');
+    send(1, 1, { $case: 'closeSession', value: {} }, other);
+    fs.command({ $case: 'expireSession', value: { session: fs.session } });
+    fs.command({ $case: 'expireSession', value: { session: 99 } });
+    const again = new MetaStateMachine(fs.kv);
+    for (const machine of [fs.machine, again]) {
+      assert.deepEqual(machine.fencing(), [fs.session]);
+      assert.deepEqual(machine.fence(), { version: machine.appliedIndex(), upto: third, live: [third] });
+    }
+    fs.command({ $case: 'sessionFenced', value: { session: fs.session } });
+    assert.deepEqual([fs.machine.fencing(), [...fs.kv.range(b('F'), b('G'))]], [[], []]);
+  });
+
   it('remembers everything over a restart', () => {
     const first = send(1, 1, makeNode(fs.root, 'f', S_IFREG));
     const again = new MetaStateMachine(fs.kv);

@@ -10,7 +10,12 @@ import type {
   SessionRecord,
 } from '../../../metaserver/service/ports.js';
 import { errorCode, HoldfastError } from '../../../proto/errors.js';
-import { type ChunkServerInfo, type ClusterMap, ReplicaState } from '../../../proto/gen/cluster.js';
+import {
+  type ChunkServerInfo,
+  type ClusterMap,
+  type Fence,
+  ReplicaState,
+} from '../../../proto/gen/cluster.js';
 import {
   Attr,
   Command,
@@ -102,6 +107,7 @@ export class FakeState implements MetaState {
   readonly applied: string[] = [];
   #init: InitCluster | undefined;
   #nextIno = 2;
+  #lastSession = 99;
   readonly #map: ClusterMap = {
     version: 0,
     clusterId: '',
@@ -132,6 +138,13 @@ export class FakeState implements MetaState {
   }
   sessions(): SessionRecord[] {
     return [...this.sessionRecords.values()];
+  }
+  readonly toFence = new Set<number>();
+  fencing(): number[] {
+    return [...this.toFence];
+  }
+  fence(): Fence {
+    return { version: this.applied.length, upto: this.#lastSession, live: [...this.sessionRecords.keys()] };
   }
   usage(): { inodes: number; orphans: number } {
     return { inodes: this.inodes.size, orphans: this.rows.size };
@@ -175,7 +188,10 @@ export class FakeState implements MetaState {
       case 'openSession':
         return this.#openSession(body.value);
       case 'expireSession':
-        this.sessionRecords.delete(body.value.session);
+        if (this.sessionRecords.delete(body.value.session)) this.toFence.add(body.value.session);
+        return CommandResult.create({});
+      case 'sessionFenced':
+        this.toFence.delete(body.value.session);
         return CommandResult.create({});
       case 'mutation':
         return this.#mutation(body.value);
@@ -204,7 +220,7 @@ export class FakeState implements MetaState {
 
   #openSession({ clientUuid, hostname, mountPoint, wantsLeases = false }: OpenSession): CommandResult {
     const present = this.sessions().find((session) => session.clientUuid === clientUuid);
-    const id = present?.id ?? 100 + this.sessionRecords.size;
+    const id = present?.id ?? ++this.#lastSession;
     this.sessionRecords.set(id, { id, clientUuid, hostname, mountPoint, wantsLeases });
     return CommandResult.create({ session: id });
   }

@@ -5,6 +5,7 @@ import { createServices, type Services } from '../../../metaserver/service/servi
 import {
   type ChunkServerEnvelope,
   ClusterServiceDefinition,
+  type Fence,
   type Heartbeat,
   type MetaToChunkServer,
   type PurgeDone,
@@ -208,6 +209,17 @@ export class TestChunkServer {
     const push = await this.pushes.take(({ body }) => body?.$case === 'map' && fits(body.value.version));
     if (push.body?.$case !== 'map') throw new Error('unreachable');
     return push.body.value;
+  }
+
+  /** The next fence that is pushed. */
+  async fence(): Promise<Fence> {
+    const { body } = await this.pushes.take((push) => push.body?.$case === 'fence');
+    if (body?.$case !== 'fence') throw new Error('unreachable');
+    return body.value;
+  }
+
+  fenced(version: number): void {
+    this.calls.push((id) => ({ id, body: { $case: 'fenced', value: { version } } }));
   }
 
   purgeDone(value: PurgeDone): void {

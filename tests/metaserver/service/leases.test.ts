@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import type { HoldfastError } from '../../../proto/errors.js';
 import { type Lease, LeaseMode, type MutationReply, type ReadReply } from '../../../proto/gen/meta.js';
 import { SESSION_TIMEOUT_MS } from '../../../proto/types.js';
-import { type Harness, type TestClient, withHarness } from './harness.js';
+import { type Harness, type TestChunkServer, type TestClient, withHarness } from './harness.js';
 
 const { LEASE_NONE: NONE, LEASE_SHARED: SHARED, LEASE_EXCLUSIVE: EXCLUSIVE } = LeaseMode;
 const ROOT = 1;
@@ -42,6 +42,15 @@ async function isSettled(harness: Harness, promise: Promise<unknown>): Promise<b
   promise.then(done, done);
   for (let i = 0; i < 20; i++) await harness.settle();
   return settled;
+}
+
+/** Lets time pass until whoever is silent has expired. */
+async function expire(harness: Harness, clients: TestClient[], servers: TestChunkServer[]): Promise<void> {
+  for (let waited = 0; waited <= SESSION_TIMEOUT_MS + 1000; waited += 500) {
+    await harness.clock.advance(500);
+    for (const server of servers) await server.heartbeat();
+    for (const client of clients) await client.call({ $case: 'keepAlive', value: {} });
+  }
 }
 
 describe('leases of the client service', () => {
@@ -259,6 +268,45 @@ describe('leases of the client service', () => {
       await one.pushes.take((push) => push.body?.$case === 'sessionExpired');
       assert.equal(await refused, 'DEADLINE_EXCEEDED');
       assert.equal(inoOf(await two.read(getAttr(f))), f);
+    }));
+
+  it('of a session that expired are given away only when every chunkserver shuts it out', () =>
+    withHarness(async (harness) => {
+      const servers = await harness.cluster();
+      const [one, two] = await pair(harness);
+      const f = inoOf(await one.create('f'));
+      await expire(harness, [two], servers);
+      const fences = await Promise.all(servers.map((server) => server.fence()));
+      for (const { upto, live } of fences) assert.deepEqual([upto, live], [two.session, [two.session]]);
+      const read = two.read(getAttr(f));
+      servers[0]?.fenced(fences[0]?.version ?? 0);
+      servers[1]?.fenced(fences[1]?.version ?? 0);
+      assert.equal(await isSettled(harness, read), false);
+      assert.deepEqual([...harness.state.toFence], [one.session]);
+      servers[2]?.fenced(fences[2]?.version ?? 0);
+      assert.equal(inoOf(await read), f);
+      await harness.settle();
+      assert.deepEqual([...harness.state.toFence], []);
+    }));
+
+  it('of a session that a former leader expired wait for its fence, too', () =>
+    withHarness(async (harness) => {
+      const servers = await harness.cluster();
+      const [one, two] = await pair(harness);
+      const f = inoOf(await one.create('f'));
+      await expire(harness, [two], servers);
+      harness.replica.lead(false);
+      harness.replica.lead(true);
+      await two.pushes.ended;
+      const again = [1, 2, 3].map((id) => harness.chunkServer(id));
+      const fences = [];
+      for (const server of again) fences.push((await server.register()).fence);
+      const reader = harness.client();
+      await reader.hello({ session: two.session, clientUuid: 'two', wantsLeases: true });
+      const read = reader.read(getAttr(f));
+      assert.equal(await isSettled(harness, read), false);
+      for (const [i, server] of again.entries()) server.fenced(fences[i]?.version ?? 0);
+      assert.equal(inoOf(await read), f);
     }));
 
   it('are not believed of an answer that is repeated', () =>
