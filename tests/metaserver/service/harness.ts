@@ -26,7 +26,7 @@ import { CallStream, RpcClient, RpcServer } from '../../../proto/rpc.js';
 import { PROTOCOL_VERSION } from '../../../proto/types.js';
 import { FakeClock, FakeReplica, FakeState, INIT, settled } from './fakes.js';
 
-const CALL_DEADLINE_MS = 5000;
+const CALL_DEADLINE_MS = 20_000;
 
 /** What arrives on a stream without being asked for; `take` waits for the first that fits. */
 export class Inbox<T> {
