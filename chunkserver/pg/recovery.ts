@@ -110,6 +110,14 @@ export class Pull implements OpOwner {
     if (this.#state === 'retry' && now >= this.#retryAt) this.#continue();
   }
 
+  /** The primary may have seen a map between, by which this replica was out, and does not count on it any more. */
+  announceAgain(): void {
+    if (!this.#announced || this.#state === 'cancelled') return;
+    if (this.#ask) this.#ask.cancelled = true;
+    this.#state = 'finishing';
+    this.#announce();
+  }
+
   /** The store refused an operation: what it missed is found by comparing everything again. */
   refusedByStore(now: number): void {
     if (this.#state === 'cancelled') return;

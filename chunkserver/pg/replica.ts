@@ -37,6 +37,7 @@ export class Replica implements OpOwner {
       // A copy for RESYNC takes no operations meanwhile: it is no recovery.
       const recovers = this.#pull?.source === this.#ctx.primary && !this.#resync;
       if (newInterval || !recovers) this.#recover();
+      else this.#pull?.announceAgain();
       return;
     }
     if (state === ReplicaState.REPLICA_IN_SYNC && this.#pull && !this.#resync) {

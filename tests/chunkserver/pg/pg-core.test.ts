@@ -380,6 +380,19 @@ describe('a replica of a group', () => {
     assert.equal(asksOf(effects, FrameType.LIST).length, 1);
   });
 
+  it('says again that it has caught up when the map has changed: the primary may have seen it out between', () => {
+    const f = replica();
+    const [seqs] = asksOf(f.map(pgMap(3, 2, [2, IN_SYNC], [1, RECOVERING])), FrameType.LIST);
+    const fields = { flags: FRAME_FLAG_END, versionEpoch: 2, versionSeq: 5 };
+    const [chunks] = asksOf(f.reply(seqs!, fields), FrameType.LIST);
+    const [state] = only(f.reply(chunks!, fields, packList([])), 'setState');
+    const [first] = asksOf(f.step({ kind: 'stored', done: state!.done!, error: undefined }));
+    assert.equal(first?.fields.type, FrameType.CAUGHT_UP);
+    f.reply(first!);
+    const [again] = asksOf(f.map(pgMap(5, 2, [2, IN_SYNC], [1, RECOVERING])));
+    assert.deepEqual([again?.fields.type, again?.fields.epoch], [FrameType.CAUGHT_UP, 5]);
+  });
+
   describe('whose disk is full', () => {
     const FULL = new HoldfastError('ENOSPC');
     const list = (versionSeq: number) => {

@@ -3,6 +3,7 @@ import { HoldfastError } from '../../../proto/errors.js';
 import { ReplicaState } from '../../../proto/gen/cluster.js';
 import { Checker } from './sim/checker.js';
 import { CHUNKS, Files, INODES, SimClient } from './sim/client.js';
+import type { SimServer } from './sim/server.js';
 import { Simulation } from './sim/simulation.js';
 
 /** More with HOLDFAST_SIM_SEEDS=n; one alone with HOLDFAST_SIM_SEED=n. */
@@ -19,11 +20,11 @@ function strike(sim: Simulation, powerCuts: boolean): void {
   const server = servers[prng.int(servers.length)]!;
   const other = servers[prng.int(servers.length)]!;
   // Most often the primary.
-  const struck = prng.int(3) ? sim.server(sim.authority.primary) : server;
+  const struck = prng.int(3) && sim.authority.primary ? sim.server(sim.authority.primary) : server;
   const back = (): void => {
     sim.clock.after(20 + sim.delay(400), () => !struck.up && struck.start());
   };
-  switch (prng.int(10)) {
+  switch (prng.int(14)) {
     case 0:
     case 1:
       if (!struck.up) return;
@@ -55,19 +56,35 @@ function strike(sim: Simulation, powerCuts: boolean): void {
       sim.isolate(struck, prng.float() * 3000, prng.int(2) === 0);
       return;
     case 8:
-      if (!server.up) return;
-      server.kill();
-      // An empty disk comes back, once the map counts on this one no more.
-      sim.clock.after(400, () => {
-        const replica = sim.authority.map.pgs[0]!.replicas.find(({ server: id }) => id === server.id);
-        if (server.up) return;
-        if (replica?.state !== ReplicaState.REPLICA_IN_SYNC) server.wipe();
-        server.start();
-      });
+    case 9:
+      wipe(sim, struck, powerCuts);
+      return;
+    case 10:
+    case 11:
+    case 12:
+      sim.authority.drain(server.id, prng.int(3) > 0);
       return;
     default:
       sim.authority.fail();
   }
+}
+
+/**
+ * A server dies and comes back with an empty disk, at once or after the others noticed, if the promise holds without what
+ * it had. Another one may be counted on only while its disk is in it.
+ * @param backwards what was read and never acknowledged may be lost with it
+ */
+function wipe(sim: Simulation, server: SimServer, backwards: boolean): void {
+  if (!server.up) return;
+  server.kill();
+  sim.clock.after(sim.prng.int(2) ? sim.delay(40) : 400, () => {
+    if (server.up) return;
+    if (sim.authority.spares(server.id, (id) => sim.server(id).diskUuid, backwards)) {
+      server.wipe();
+      sim.wipes++;
+    }
+    server.start();
+  });
 }
 
 /** Reads until it is answered, for a client may still have an old map. */
@@ -94,10 +111,19 @@ async function lastRead(
   }
 }
 
-async function run(seed: number): Promise<Checker> {
+interface Outcome {
+  checker: Checker;
+  wipes: number;
+  moves: number;
+  unavailable: number;
+}
+
+async function run(seed: number): Promise<Outcome> {
   const powerCuts = seed % 2 === 1;
-  const servers = 3 + (seed % 3 === 0 ? 1 : 0);
-  const sim = new Simulation(seed, { servers, replicas: servers, minInSync: 1 + (seed % 2), powerCuts });
+  // With more servers than replicas, the group moves.
+  const servers = 3 + (seed % 3);
+  const replicas = seed % 3 === 1 && seed % 4 < 2 ? 4 : 3;
+  const sim = new Simulation(seed, { servers, replicas, minInSync: 1 + (seed % 2), powerCuts });
   const { clock } = sim;
   const checker = new Checker(!powerCuts);
   const files = new Files();
@@ -115,35 +141,58 @@ async function run(seed: number): Promise<Checker> {
     if (sim.failure) throw sim.failure;
   };
   await until(CHAOS_MS);
-  for (const server of sim.servers) if (!server.up) server.start();
-  const settled = (): boolean =>
-    sim.authority.map.pgs[0]!.replicas.every(({ state }) => state === ReplicaState.REPLICA_IN_SYNC);
+  for (const server of sim.servers) {
+    if (!server.up) server.start();
+    sim.authority.drain(server.id, false);
+  }
+  const settled = (): boolean => {
+    const group = sim.authority.map.pgs[0]!.replicas;
+    const inSync = group.filter(({ state, leaving }) => state === ReplicaState.REPLICA_IN_SYNC && !leaving);
+    return inSync.length === replicas && group.length === replicas;
+  };
   await until(CHAOS_MS + 500);
   for (const client of clients) client.stopped = true;
   // The last faults go on for a while: pauses and cuts, and what is found of them by silence.
   await until(CHAOS_MS + AFTERMATH_MS);
   while (clock.now() < CHAOS_MS + QUIET_MS && !settled()) await until(clock.now() + 100);
+  const { replicas: group } = sim.authority.map.pgs[0]!;
+  if (sim.authority.primary === 0) {
+    // The last in-sync disk went while the other one was being dropped: nothing is answered rather than anything wrong.
+    const missed = group.find(({ wholeDisk }) => wholeDisk)!;
+    assert.notEqual(missed.wholeDisk, sim.server(missed.server).diskUuid);
+    return { checker, wipes: sim.wipes, moves: sim.authority.moves, unavailable: 1 };
+  }
   assert.ok(settled(), `not all replicas in-sync: ${JSON.stringify(sim.authority.map.pgs[0])}`);
   for (let ino = 1; ino <= INODES; ino++) {
     for (let chunk = 0; chunk < CHUNKS; chunk++) {
       await lastRead(sim, () => clients[0]!.read(ino, chunk), until);
     }
   }
-  const [first, ...others] = sim.servers.map((server) => server.store.dump(0));
+  await until(clock.now() + 500);
+  const members = sim.authority.map.pgs[0]!.replicas.map(({ server }) => server);
+  const [first, ...others] = members.map((id) => sim.server(id).store.dump(0));
   for (const other of others) assert.deepEqual(other, first, 'replicas differ after quiet');
-  return checker;
+  for (const { id, store } of sim.servers)
+    if (!members.includes(id)) assert.deepEqual(store.pgs(), [], 'what left the group keeps nothing of it');
+  return { checker, wipes: sim.wipes, moves: sim.authority.moves, unavailable: 0 };
 }
 
 describe('a placement group in simulation', function () {
   this.timeout(600_000);
 
-  it('keeps what it acknowledged, through crashes, power cuts, pauses and cut connections', async () => {
+  it('keeps what it acknowledged, through crashes, power cuts, pauses, cut connections, wiped disks and moves', async () => {
     const seeds = ONE ? [Number(ONE)] : Array.from({ length: SEEDS }, (_, i) => i + 1);
     let reads = 0;
     let acked = 0;
+    let wipes = 0;
+    let moves = 0;
+    let unavailable = 0;
     for (const seed of seeds) {
       try {
-        const checker = await run(seed);
+        const { checker, ...counts } = await run(seed);
+        wipes += counts.wipes;
+        moves += counts.moves;
+        unavailable += counts.unavailable;
         reads += checker.reads;
         acked += checker.acked;
       } catch (error) {
@@ -153,5 +202,9 @@ describe('a placement group in simulation', function () {
     // The faults must not have kept the clients from working.
     assert.ok(acked > seeds.length * 20, `${acked} acknowledged writes`);
     assert.ok(reads > seeds.length * 100, `${reads} reads`);
+    if (ONE) return;
+    assert.ok(wipes > seeds.length / 4, `${wipes} disks wiped`);
+    assert.ok(unavailable <= seeds.length / 50, `${unavailable} without a primary`);
+    assert.ok(moves > seeds.length / 3, `${moves} moves`);
   });
 });

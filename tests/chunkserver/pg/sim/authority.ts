@@ -1,6 +1,7 @@
 import { applyMapCommand, createMap, type MapCommand } from '../../../../metaserver/cluster/map-commands.js';
 import { primaryOf } from '../../../../metaserver/cluster/pg-change.js';
-import type { ClusterMap } from '../../../../proto/gen/cluster.js';
+import { Rebalancer } from '../../../../metaserver/cluster/rebalance.js';
+import { type ClusterMap, type Replica, ReplicaState } from '../../../../proto/gen/cluster.js';
 import { LEASE_MS } from '../../../../proto/types.js';
 import type { SimServer } from './server.js';
 import type { VirtualClock } from './virtual-clock.js';
@@ -21,6 +22,11 @@ export class Authority {
   readonly #onMap: (map: ClusterMap) => void;
   readonly #streams = new Map<number, SimStream>();
   readonly #leaseEnds = new Map<number, number>();
+  readonly #rebalancer = new Rebalancer();
+  /** Version of the map by which each server acts, as its heartbeats say. */
+  readonly #acts = new Map<number, number>();
+  /** Replicas that were added and taken away by moves. */
+  moves = 0;
   map: ClusterMap;
 
   constructor(
@@ -55,6 +61,30 @@ export class Authority {
     clock.every(100, () => this.#tick());
   }
 
+  /** Has the group leave the server, if there are enough others, or lets it hold the group again. */
+  drain(server: number, draining: boolean): void {
+    const others = this.map.servers.filter((info) => info.id !== server && !info.draining);
+    if (draining && others.length < this.map.replicas) return;
+    this.#apply({ $case: 'drainChunkServer', value: { server, draining } });
+  }
+
+  /**
+   * Whether the disk of a server may be lost now: another in-sync replica is on the disk that the map believes it on.
+   * @param disk the one in the server
+   * @param backwards a replica will do that holds all that was acknowledged, but not all that was read
+   */
+  spares(server: number, disk: (server: number) => string, backwards: boolean): boolean {
+    const { replicas } = this.map.pgs[0]!;
+    const uuid = (id: number) => this.map.servers.find((info) => info.id === id)?.diskUuid;
+    if (disk(server) !== uuid(server)) return false;
+    const holdsAll = (other: Replica): boolean =>
+      other.state === ReplicaState.REPLICA_IN_SYNC ||
+      (backwards && other.wholeDisk !== undefined && other.wholeDisk === disk(other.server));
+    return replicas.some(
+      (other) => other.server !== server && holdsAll(other) && disk(other.server) === uuid(other.server),
+    );
+  }
+
   get primary(): number {
     return primaryOf(this.map.pgs[0]!) ?? 0;
   }
@@ -82,9 +112,10 @@ export class Authority {
     stream.down(() => stream.server.registered(stream, map));
   }
 
-  heartbeat(stream: SimStream, sentAt: number): void {
+  heartbeat(stream: SimStream, sentAt: number, mapVersion: number): void {
     const { id } = stream.server;
     if (this.#streams.get(id) !== stream) return;
+    this.#acts.set(id, mapVersion);
     this.#leaseEnds.set(id, this.#clock.now() + LEASE_MS + LEASE_MARGIN_MS);
     if (!this.map.servers.some((server) => server.id === id && server.alive)) return;
     stream.down(() => stream.server.lease(sentAt + LEASE_MS));
@@ -132,6 +163,14 @@ export class Authority {
       this.#apply({ $case: 'serverDown', value: { server: id } });
     }
     this.#rejoin();
+    const actsBy = (id: number): number => {
+      const leased = this.#streams.has(id) || now < (this.#leaseEnds.get(id) ?? 0);
+      return leased ? (this.#acts.get(id) ?? 0) : Number.POSITIVE_INFINITY;
+    };
+    for (const command of this.#rebalancer.next(this.map, actsBy, now)) {
+      this.moves++;
+      this.#apply(command);
+    }
   }
 
   /** Servers that are connected, but out of the group. */

@@ -129,7 +129,8 @@ export class SimClient {
     let done = false;
     const again = (): void => {
       if (done) return;
-      const host = this.#sim.server(this.#sim.authority.primary).host;
+      const primary = this.#sim.authority.primary;
+      const host = primary ? this.#sim.server(primary).host : undefined;
       host?.purge(purge, () => {
         if (done) return;
         done = true;
@@ -160,8 +161,9 @@ export class SimClient {
   #call(fields: FrameFields & { type: FrameType }, payload: Buffer | undefined): Promise<Outcome> {
     const { clock } = this.#sim;
     const pg = this.#map.pgs[0]!;
-    const primary = pg.replicas.find(({ state }) => state === ReplicaState.REPLICA_IN_SYNC)!.server;
-    const server = this.#sim.server(primary);
+    const primary = pg.replicas.find(({ state }) => state === ReplicaState.REPLICA_IN_SYNC);
+    if (!primary) return Promise.reject(new HoldfastError('UNAVAILABLE', 'the group has no primary'));
+    const server = this.#sim.server(primary.server);
     return new Promise((resolve, reject) => {
       const timer = clock.after(ANSWER_TIMEOUT_MS, () => reject(new HoldfastError('DEADLINE_EXCEEDED')));
       const answer: ClientCall['answer'] = (error, reply) => {

@@ -38,6 +38,10 @@ export class SimServer {
     return this.host !== undefined;
   }
 
+  get diskUuid(): string {
+    return `disk-${this.id}-${this.wipes}`;
+  }
+
   /** Runs `fn` in this life of the process, later while it is paused. */
   at(ms: number, fn: () => void): { cancel(): void } {
     const life = this.#life;
@@ -60,7 +64,7 @@ export class SimServer {
     };
     this.store = new MemoryStore({
       disk: this.disk,
-      diskUuid: `disk-${this.id}-${this.wipes}`,
+      diskUuid: this.diskUuid,
       complete: (fn) => this.at(sim.delay(sim.diskMs), fn),
     });
     this.host = new PgHost({
@@ -114,7 +118,8 @@ export class SimServer {
         this.streamEnded(stream, 'silent');
         return;
       }
-      this.#toAuthority((s) => this.#sim.authority.heartbeat(s, now));
+      const version = this.host?.map?.version ?? 0;
+      this.#toAuthority((s) => this.#sim.authority.heartbeat(s, now, version));
       this.at(HEARTBEAT_INTERVAL_MS, beat);
     };
     beat();

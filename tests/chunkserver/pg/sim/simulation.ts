@@ -28,6 +28,8 @@ export class Simulation {
   /** Maps as clients get them. */
   clientMaps: ((map: ClusterMap) => void)[] = [];
   failure: Error | undefined;
+  /** Disks that were replaced by empty ones. */
+  wipes = 0;
   /** Pairs of servers that cannot talk. */
   readonly #cut = new Set<string>();
   /** Servers that cannot talk to the authority. */
