@@ -1,9 +1,11 @@
 import { readFileSync, statSync } from 'node:fs';
 import type { Clock } from '../common/clock.js';
 import { deferred } from '../common/deferred.js';
+import { type Disk, nodeDisk } from '../common/disk.js';
 import type { Logger } from '../common/logger.js';
 import type { Prng } from '../common/prng.js';
 import { DEFAULT_SEGMENT_BYTES } from '../common/segment-log.js';
+import { WatchedDisk } from '../common/watched-disk.js';
 import { ChunkService } from './service/service.js';
 import { openChunkStore } from './store/open.js';
 
@@ -29,12 +31,16 @@ export interface ChunkserverOptions {
   scrubIntervalMs?: number;
   /** What a scrub reads, MB/s. Default: 20. */
   scrubMbps?: number;
+  /** A disk that does not answer for so long is given up. Default: DISK_STALL_MS. */
+  diskStallMs?: number;
 }
 
 export interface ChunkserverDeps {
   clock: Clock;
   log: Logger;
   prng: Prng;
+  /** Default: the file system of this machine. */
+  disk?: Disk;
 }
 
 export interface RunningChunkserver {
@@ -54,16 +60,21 @@ function deviceOf(dir: string): string {
   return `${readFileSync('/proc/sys/kernel/random/boot_id', 'latin1').trim()}/${statSync(dir).dev}`;
 }
 
-/** With a limit, segments are a part of it: the store keeps some of them free. */
+/** Segments are a part of the disk, or of the limit: the store keeps some of them free. */
 const SEGMENTS_PER_LIMIT = 32;
 const SEGMENT_MIN_BYTES = 8 * 1024 * 1024;
 
-function limits(capacityLimitBytes: number | undefined) {
-  if (capacityLimitBytes === undefined) return {};
-  const share = Math.floor(capacityLimitBytes / SEGMENTS_PER_LIMIT);
+async function limits(disk: Disk, dir: string, capacityLimitBytes: number | undefined) {
+  await disk.mkdir(dir);
+  const { totalBytes } = await disk.space(dir);
+  const share = Math.floor(Math.min(totalBytes, capacityLimitBytes ?? totalBytes) / SEGMENTS_PER_LIMIT);
   const segmentBytes = Math.max(SEGMENT_MIN_BYTES, Math.min(DEFAULT_SEGMENT_BYTES, share));
   return { capacityLimitBytes, segmentBytes };
 }
+
+/** A disk that has not answered for so long is given up: others hold the same data. */
+export const DISK_STALL_MS = 15_000;
+const DISK_CHECK_MS = 500;
 
 /**
  * Runs one chunkserver: the store, its placement groups, and the stream to the metaservers. It serves as soon as a
@@ -77,6 +88,7 @@ export async function runChunkserver(
 ): Promise<RunningChunkserver> {
   const { id, host, port, dataDir, clusterId = '', metaservers, domain, recoveryMbps } = options;
   const { clock, log, prng } = deps;
+  const { diskStallMs = DISK_STALL_MS } = options;
   if (metaservers.length === 0) throw new Error('no metaserver is named');
   const fatal = deferred<Error>();
   const failed = (error: unknown): void => {
@@ -85,13 +97,24 @@ export async function runChunkserver(
     fatal.resolve(cause);
   };
   let service: ChunkService | undefined;
+  const disk = new WatchedDisk(deps.disk ?? nodeDisk, clock);
   const store = await openChunkStore({
     dir: dataDir,
     clock,
     logger: log,
     onFailure: failed,
-    ...limits(options.capacityLimitBytes),
+    disk,
+    ...(await limits(disk, dataDir, options.capacityLimitBytes)),
   });
+  const watch = clock.every(
+    DISK_CHECK_MS,
+    () => {
+      const stalledMs = disk.stalledMs(DISK_CHECK_MS);
+      if (stalledMs > diskStallMs)
+        failed(new Error(`the disk of ${dataDir} has not answered for ${diskStallMs} ms`));
+    },
+    { weak: true },
+  );
   try {
     if (clusterId && store.clusterId && store.clusterId !== clusterId) {
       throw new Error(`${dataDir} belongs to the cluster ${store.clusterId}, not to ${clusterId}`);
@@ -117,12 +140,14 @@ export async function runChunkserver(
     log.info({ host, port: bound, dataDir, diskUuid: store.diskUuid }, 'chunkserver started');
     let closing: Promise<void> | undefined;
     const close = (): Promise<void> => {
+      watch.cancel();
       opened.stop();
       closing ??= store.close();
       return closing;
     };
     return { port: bound, close, fatal: fatal.promise };
   } catch (error) {
+    watch.cancel();
     service?.stop();
     await store.close();
     throw error;

@@ -59,6 +59,8 @@ export interface SegmentLogOptions {
   /** Replay starts here (a position that append() returned, or `log.end`); default: the oldest record. */
   from?: Position;
   onRecord: OnRecord;
+  /** Told once when a write or an fdatasync has failed: what lies behind `durable` may not be believed any more. */
+  onFailure?: (durable: Position) => void;
 }
 
 /** One record without its payload. */
@@ -375,6 +377,7 @@ export class SegmentLog {
     this.failure = new LogFailedError(`${this.options.dir}: ${what} failed, the log is closed: ${cause}`, {
       cause: error,
     });
+    this.options.onFailure?.(this.durableTo);
     const batches = [...(this.inFlight ? [this.inFlight] : []), ...this.queue.splice(0)];
     for (const batch of batches) batch.done?.reject(this.failure);
     for (const waiter of this.waiters.splice(0)) waiter.done.reject(this.failure);

@@ -1,4 +1,5 @@
 import { type Clock, delay } from '../../common/clock.js';
+import { diskErrorCode } from '../../common/disk.js';
 import type { Logger } from '../../common/logger.js';
 import { type RecordSummary, SegmentLog } from '../../common/segment-log.js';
 import { HoldfastError } from '../../proto/errors.js';
@@ -98,6 +99,10 @@ export class Compactor {
         moved += await this.moveRecord(record);
       }
       logger.debug({ segment, moved }, 'segment compacted');
+    } catch (error) {
+      // Its headers cannot be read. What is live in it stays, and is repaired when it is read.
+      if (diskErrorCode(error) !== 'EIO') throw error;
+      logger.error({ segment, err: error }, 'damaged segment');
     } finally {
       reader.unpin(segment);
     }

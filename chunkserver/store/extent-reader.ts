@@ -1,4 +1,4 @@
-import type { SegmentLog } from '../../common/segment-log.js';
+import { LogFailedError, type SegmentLog } from '../../common/segment-log.js';
 import { HoldfastError } from '../../proto/errors.js';
 import { firstBadBlock } from './block-crc.js';
 import type { ChunkKey } from './chunk-store.js';
@@ -78,8 +78,22 @@ export class ExtentReader {
     }
   }
 
+  /** A place that the disk cannot read is as lost as one with a wrong checksum. */
+  private async bytesOf(pg: number, key: ChunkKey, run: Run): Promise<Buffer> {
+    try {
+      return await this.log.readAt(run.segment, run.from, run.to - run.from);
+    } catch (error) {
+      if (error instanceof LogFailedError) throw error;
+      const cause = error instanceof Error ? error.message : String(error);
+      throw new HoldfastError(
+        'CORRUPT',
+        `pg ${pg} inode ${key.ino} chunk ${key.chunk}: segment ${run.segment}: ${cause}`,
+      );
+    }
+  }
+
   private async readRun(pg: number, key: ChunkKey, run: Run): Promise<ExtentData[]> {
-    const bytes = await this.log.readAt(run.segment, run.from, run.to - run.from);
+    const bytes = await this.bytesOf(pg, key, run);
     return run.pieces.map((piece) => {
       const at = piece.place - run.from;
       const blocks = bytes.subarray(at, at + piece.blockEnd - piece.blockStart);

@@ -4,13 +4,19 @@ import type { Clock } from '../../common/clock.js';
 import { lockDirectory } from '../../common/dir-lock.js';
 import { type Disk, nodeDisk } from '../../common/disk.js';
 import type { Logger } from '../../common/logger.js';
-import { DEFAULT_SEGMENT_BYTES, LogCorruptError, SegmentLog } from '../../common/segment-log.js';
+import {
+  DEFAULT_SEGMENT_BYTES,
+  LogCorruptError,
+  type Position,
+  SegmentLog,
+} from '../../common/segment-log.js';
 import { blockCrcs } from './block-crc.js';
 import { ChunkIndex } from './chunk-index.js';
 import type { ChunkKey, ChunkStore } from './chunk-store.js';
 import { Compactor } from './compactor.js';
 import { ExtentReader } from './extent-reader.js';
 import { newExtent } from './extents.js';
+import { cutAtFailure, writeFailureMark } from './failure-mark.js';
 import { openFormat, writeFormat } from './format-file.js';
 import type { IndexDb } from './index-db.js';
 import { LmdbIndexDb } from './lmdb-index.js';
@@ -55,16 +61,33 @@ export async function openChunkStore(options: ChunkStoreOptions): Promise<ChunkS
   let db: IndexDb | undefined;
   try {
     const format = await openFormat(disk, dir, newUuid);
+    const logDir = path.join(dir, 'log');
+    await disk.mkdir(logDir);
+    const cut = await cutAtFailure(disk, dir, logDir);
+    if (cut !== undefined) {
+      options.logger.warn(
+        { bytes: cut },
+        'what was written behind the last good sync before the disk failed was cut off',
+      );
+    }
     const indexDir = path.join(dir, 'index');
     db = (options.openIndex ?? ((at: string) => new LmdbIndexDb(at)))(indexDir);
     const index = new ChunkIndex(db, format.uuid);
-    const log = await openLog(disk, path.join(dir, 'log'), format.uuid, index, options.segmentBytes);
+    const { logger, segmentBytes } = options;
+    let marked: Promise<void> | undefined;
+    const onFailure = (durable: Position): void => {
+      marked = writeFailureMark(disk, dir, durable).catch((error: unknown) => {
+        logger.error({ err: error }, 'the failure of the disk could not be noted');
+      });
+    };
+    const log = await openLog(disk, logDir, format.uuid, index, { segmentBytes, onFailure });
     const opened = db;
     return await assemble(options, log, index, {
       diskUuid: format.uuid,
       clusterId: format.clusterId,
       saveClusterId: (clusterId) => writeFormat(disk, dir, { ...format, clusterId }),
       release: async () => {
+        await marked;
         await opened.close();
         await unlock();
       },
@@ -81,8 +104,9 @@ async function openLog(
   dir: string,
   uuid: string,
   index: ChunkIndex,
-  segmentBytes = DEFAULT_SEGMENT_BYTES,
+  options: { segmentBytes?: number; onFailure(durable: Position): void },
 ): Promise<SegmentLog> {
+  const { segmentBytes = DEFAULT_SEGMENT_BYTES, onFailure } = options;
   const log = await SegmentLog.open({
     disk,
     dir,
@@ -91,6 +115,7 @@ async function openLog(
     segmentBytes,
     uuid,
     from: index.replayFrom,
+    onFailure,
     onRecord: (position, type, payload) => replayRecord(index, position, type, payload),
   });
   // Without an index the log must be whole; compaction and deletes do not survive the loss of their records.
@@ -117,7 +142,7 @@ async function assemble(
   if (log.tornBytes > 0) logger.warn({ bytes: log.tornBytes }, 'torn tail of the chunk log was cut off');
   const reader = new ExtentReader(log);
   const limit = options.capacityLimitBytes ?? Number.POSITIVE_INFINITY;
-  const space = new SpaceMeter(disk, dir, segmentBytes, limit);
+  const space = new SpaceMeter(disk, dir, segmentBytes, limit, clock);
   await space.start(log.segments.reduce((sum, segment) => sum + log.sizeOf(segment), 0));
   const move = (pg: number, key: ChunkKey, offset: number, data: Buffer): void => {
     const meta = encodeMeta({ pg, ino: key.ino, chunk: key.chunk, offset });

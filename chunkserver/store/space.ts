@@ -1,12 +1,20 @@
+import type { Clock } from '../../common/clock.js';
 import type { Disk } from '../../common/disk.js';
 import type { Usage } from './chunk-store.js';
 
 /** Kept free of writes, in segments: room for compaction, deletes, the index and recovery's bookkeeping. */
 const RESERVE_SEGMENTS = 4;
+/**
+ * What is asked for is taken as long as so many are left: a primary may have counted on space that another program has
+ * taken since, and a write that only some replicas take would cost the others their place.
+ */
+const ADMIT_RESERVE_SEGMENTS = 3;
 /** Below it nothing that takes space is admitted, compaction neither. */
 const HARD_RESERVE_SEGMENTS = 2;
 /** The file system is asked again after so many appended bytes. */
 const REFRESH_BYTES = 16 * 1024 * 1024;
+/** .. and after so long, for others may write to it too. */
+const REFRESH_MS = 300;
 
 /** Whether a write may go on: at once, held up until space was reclaimed, or not at all. */
 export type Admission = 'free' | 'tight' | 'full';
@@ -16,6 +24,7 @@ export class SpaceMeter {
   private logBytes = 0;
   private diskFree = 0;
   private sinceRefresh = 0;
+  private refreshedAt = 0;
   /** Appended since the start, a running total. */
   appendedBytes = 0;
   private refreshing?: Promise<void>;
@@ -26,6 +35,7 @@ export class SpaceMeter {
     private readonly dir: string,
     private readonly segmentBytes: number,
     private readonly limitBytes: number,
+    private readonly clock: Clock,
   ) {}
 
   /** To be called once before use. */
@@ -40,6 +50,7 @@ export class SpaceMeter {
       .then((space) => {
         this.diskFree = space.freeBytes;
         this.sinceRefresh = 0;
+        this.refreshedAt = this.clock.now();
       })
       .finally(() => {
         this.refreshing = undefined;
@@ -74,7 +85,7 @@ export class SpaceMeter {
   /** @param liveBytes of all segments; dead ones can be reclaimed */
   admit(bytes: number, liveBytes: number): Admission {
     const left = this.physicalFree - bytes;
-    if (left >= this.reserve) return 'free';
+    if (left >= ADMIT_RESERVE_SEGMENTS * this.segmentBytes) return 'free';
     const reclaimable = this.logBytes - liveBytes;
     const hard = HARD_RESERVE_SEGMENTS * this.segmentBytes;
     return left >= hard && reclaimable >= RESERVE_SEGMENTS * this.segmentBytes ? 'tight' : 'full';
@@ -92,7 +103,8 @@ export class SpaceMeter {
 
   /** Heartbeats and requests ask often: while space is short, the disk is asked again, for others may have freed some. */
   usage(liveBytes: number): Usage {
-    if (this.pressed) this.refresh().catch(() => undefined);
+    const old = this.clock.now() - this.refreshedAt >= REFRESH_MS;
+    if (this.pressed || old) this.refresh().catch(() => undefined);
     const capacityBytes = Math.max(liveBytes, this.logBytes + this.physicalFree - this.reserve);
     const diskFreeBytes = Math.max(0, this.diskFree - this.sinceRefresh - this.reserve);
     return { liveBytes, capacityBytes, freeBytes: capacityBytes - liveBytes, diskFreeBytes };

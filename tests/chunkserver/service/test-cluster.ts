@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { type RunningChunkserver, runChunkserver } from '../../../chunkserver/main.js';
 import { systemClock } from '../../../common/clock.js';
+import type { Disk } from '../../../common/disk.js';
 import { silentLogger } from '../../../common/logger.js';
 import { createPrng } from '../../../common/prng.js';
 import { HoldfastError } from '../../../proto/errors.js';
@@ -21,21 +22,38 @@ export class TestCluster {
   readonly #connections = new Map<number, FrameConnection>();
   dir = '';
   capacityLimitBytes: number | undefined;
+  diskStallMs: number | undefined;
+  /** Disks of servers that do not have this machine's. */
+  readonly disks = new Map<number, Disk>();
 
   constructor(servers: number, pgCount: number, minInSync: number) {
     this.meta = new FakeMeta(servers, pgCount, minInSync);
   }
 
   async start(...ids: number[]): Promise<void> {
-    this.dir = await mkdtemp(path.join(tmpdir(), 'holdfast-chunkserver-'));
+    await this.prepare();
     await this.meta.start();
     await Promise.all(ids.map((id) => this.startServer(id)));
     await this.meta.when(() => this.meta.whole);
   }
 
-  async close(): Promise<void> {
+  /** Makes the directory for the servers' own ones. */
+  async prepare(): Promise<void> {
+    if (this.dir === '') this.dir = await mkdtemp(path.join(tmpdir(), 'holdfast-chunkserver-'));
+  }
+
+  /** Leaves a server alone that cannot be closed, for its disk hangs. */
+  abandonServer(id: number): void {
+    this.#servers.delete(id);
+  }
+
+  async stopAll(): Promise<void> {
     for (const connection of this.#connections.values()) connection.close('done');
-    await Promise.all([...this.#servers.values()].map((server) => server.close()));
+    await Promise.all([...this.#servers.keys()].map((id) => this.stopServer(id)));
+  }
+
+  async close(): Promise<void> {
+    await this.stopAll();
     this.meta.stop();
     await rm(this.dir, { recursive: true });
   }
@@ -53,9 +71,15 @@ export class TestCluster {
         dataDir: this.dataDir(id),
         metaservers: ['127.0.0.1:1', this.meta.address],
         recoveryMbps: 500,
+        ...(this.diskStallMs !== undefined && { diskStallMs: this.diskStallMs }),
         ...(this.capacityLimitBytes !== undefined && { capacityLimitBytes: this.capacityLimitBytes }),
       },
-      { clock: systemClock, log: silentLogger, prng: createPrng(id) },
+      {
+        clock: systemClock,
+        log: silentLogger,
+        prng: createPrng(id),
+        disk: this.disks.get(id),
+      },
     );
     this.#servers.set(id, server);
     return server;

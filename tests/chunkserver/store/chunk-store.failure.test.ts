@@ -100,6 +100,44 @@ describe('chunk store when data is damaged', () => {
     assert.deepEqual(Buffer.concat((await again.read(1, KEY, 0, 100)).data), pattern(1, 100));
   });
 
+  it('believes after a failed sync only what was synced before, whatever the system shows', async () => {
+    const machine = new Machine();
+    const store = await machine.boot();
+    await store.write(1, KEY, 0, pattern(1, 100), version(1));
+    await store.sync();
+    const written = await fill(store, 8, 3 * 4096);
+    machine.disk.fail('datasync', 'EIO');
+    await assert.rejects(store.sync(), named('EIO'));
+    await store.close();
+    assert.ok(
+      machine.disk.content(`${DIR}/log/0000000001.seg`).length > 1000,
+      'the bytes are still to be seen',
+    );
+    const again = await machine.boot();
+    assert.deepEqual(Buffer.concat((await again.read(1, KEY, 0, 100)).data), pattern(1, 100));
+    assert.deepEqual(again.pgState(1).last, version(1));
+    assert.equal(again.list(1, undefined, 100).length, 1);
+    await again.write(1, KEY, 0, pattern(2, 100), version(2));
+    await again.close();
+    const third = await machine.boot();
+    assert.deepEqual(Buffer.concat((await third.read(1, KEY, 0, 100)).data), pattern(2, 100));
+    assert.ok(written > 0);
+  });
+
+  it('treats what the disk cannot read as lost, and goes on', async () => {
+    const machine = new Machine();
+    const store = await machine.boot();
+    await store.write(1, KEY, 0, pattern(1, 4096), version(1));
+    await fill(store, 8, 4 * SEGMENT_BYTES);
+    machine.disk.fail('read', 'EIO');
+    await assert.rejects(store.read(1, KEY, 0, 100), named('CORRUPT', /pg 1 inode 7 chunk 0: .*EIO/));
+    await store.deleteInode(1, 8, version(1e6));
+    machine.disk.fail('read', 'EIO', 0, 100);
+    await machine.clock.advance(60_000);
+    assert.deepEqual(machine.failures, []);
+    await store.write(1, KEY, 0, pattern(3, 4096), version(1e6 + 1));
+  });
+
   it('refuses a lost index, a lost log and a foreign one', async () => {
     const machine = new Machine();
     const store = await machine.boot();
