@@ -7,6 +7,7 @@ import { metaserverCommand } from './metaserver.js';
 import { mountCommand } from './mount.js';
 import { CliError, EXIT_FAILED, EXIT_USAGE, oneLine } from './output.js';
 import { scrubCommand } from './scrub.js';
+import { snapshotCommand } from './snapshot.js';
 import { startCommand, stopCommand } from './start-stop.js';
 import { statusCommand } from './status.js';
 import { umountCommand } from './umount.js';
@@ -24,6 +25,7 @@ function buildProgram(): Command {
     .addCommand(statusCommand())
     .addCommand(fsckCommand())
     .addCommand(scrubCommand())
+    .addCommand(snapshotCommand())
     .addCommand(mountCommand())
     .addCommand(umountCommand())
     .addCommand(startCommand())

@@ -25,6 +25,7 @@ interface MetaserverFlags {
   chunkSize: number;
   pgs: number;
   chunkservers: number;
+  awaitRestore?: boolean;
   logLevel: LogLevel;
 }
 
@@ -93,6 +94,7 @@ export function metaserverCommand(): Command {
         parseInteger('--chunkservers', 1, SERVERS_MAX),
         3,
       )
+      .option('--await-restore', 'wait for `holdfast snapshot restore` instead of making a new cluster')
       .option(
         '--log-level <level>',
         LOG_LEVELS.join(', '),
@@ -113,6 +115,7 @@ export function metaserverCommand(): Command {
             clusterId: flags.clusterId,
             peers: parsePeers(flags.peers),
             existing: flags.existing ?? false,
+            awaitRestore: flags.awaitRestore ?? false,
             init: {
               clusterId: flags.clusterId,
               replicas: flags.replicas,

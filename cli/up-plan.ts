@@ -22,6 +22,8 @@ export interface UpRequest {
   port?: number;
   /** Of every chunkserver. */
   recoveryMbps?: number;
+  /** Snapshot to restore: the metaservers wait for it. */
+  restore?: string;
 }
 
 const HOST = '127.0.0.1';
@@ -84,7 +86,7 @@ export async function addServer(
 /** The servers' command lines, in the order in which they start. */
 export function serverSpecs(
   cluster: ClusterFile,
-  { dataDir, recoveryMbps }: Pick<UpRequest, 'dataDir' | 'recoveryMbps'>,
+  { dataDir, recoveryMbps, restore }: Pick<UpRequest, 'dataDir' | 'recoveryMbps' | 'restore'>,
 ): ProcessSpec[] {
   const clusterFile = clusterFilePath(dataDir);
   const peers = cluster.metaservers.map((one) => `${one.id}=${one.host}:${one.port}`).join(',');
@@ -95,8 +97,8 @@ export function serverSpecs(
       ...serverFlags(one, dataDir, `metaserver-${one.id}`),
       ...['--cluster-id', cluster.clusterId, '--peers', peers, '--replicas', String(cluster.replicas)],
       ...['--min-in-sync', String(cluster.minInSync), '--chunk-size', String(cluster.chunkSize)],
-      ...(cluster.formed ? ['--existing'] : []),
       ...['--pgs', String(cluster.pgCount), '--chunkservers', String(cluster.chunkservers.length)],
+      ...(restore !== undefined ? ['--await-restore'] : cluster.formed ? ['--existing'] : []),
     ],
   }));
   const chunkservers = cluster.chunkservers.map((one) => ({

@@ -8,6 +8,8 @@ import { type ClusterStatus, StatusReader } from './cluster-status.js';
 import { type ControlRequest, listenForControl } from './control.js';
 import { CliError, EXIT_FAILED, EXIT_USAGE, formatBytes, oneLine } from './output.js';
 import { pidFile, readLivePid, removePid, writePid } from './run-files.js';
+import { explainRestore } from './snapshot.js';
+import { restoreSnapshot } from './snapshot-transfer.js';
 import { type ProcessSpec, Supervisor } from './supervisor.js';
 import { addServer, planCluster, type ServerKind, serverSpecs, type UpRequest } from './up-plan.js';
 
@@ -66,13 +68,15 @@ class Up {
   readonly #status: StatusReader;
   readonly #screen: Screen;
   #control: Server | undefined;
+  readonly #addresses: string[];
   #stopping = false;
 
   constructor(options: UpOptions, cluster: ClusterFile) {
     this.#options = options;
     this.#cluster = cluster;
     this.#screen = new Screen(options.json);
-    this.#status = new StatusReader(metaAddresses(cluster), cluster.chunkservers.length);
+    this.#addresses = metaAddresses(cluster);
+    this.#status = new StatusReader(this.#addresses, cluster.chunkservers.length);
     this.#supervisor = new Supervisor({
       dataDir: options.dataDir,
       clock: systemClock,
@@ -140,6 +144,8 @@ class Up {
   /** @returns undefined when all is up, or why it is not */
   async #bringUp(): Promise<Error | undefined> {
     for (const name of this.#supervisor.names()) if (name !== MOUNT) await this.#supervisor.start(name);
+    const restored = await this.#restore();
+    if (restored) return restored;
     const servers = await this.#waitUntil('the servers', async (elapsedMs) => {
       const status = await this.#status.read(STATUS_TIMEOUT_MS);
       this.#screen.status(status, 'starting');
@@ -149,6 +155,23 @@ class Up {
     if (this.#stopping) return undefined;
     await this.#supervisor.start(MOUNT);
     return this.#waitUntil('the mount', () => isMounted(this.#options.mountPoint));
+  }
+
+  /** @returns why the snapshot that was asked for is not restored */
+  async #restore(): Promise<Error | undefined> {
+    const { restore } = this.#options;
+    if (restore === undefined) return undefined;
+    try {
+      const { inodes } = await restoreSnapshot(this.#addresses, restore, () => {});
+      this.#screen.event('up', `restored ${inodes} inodes from ${restore}`);
+      return undefined;
+    } catch (error) {
+      try {
+        return explainRestore(error);
+      } catch (explained) {
+        return explained as Error;
+      }
+    }
   }
 
   async #waitUntil(what: string, done: (elapsedMs: number) => Promise<boolean>): Promise<Error | undefined> {

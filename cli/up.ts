@@ -15,6 +15,7 @@ interface UpFlags {
   replicas?: number;
   port?: number;
   recoveryMbps?: number;
+  restore?: string;
   binding: BindingChoice;
   restart: boolean;
   json?: boolean;
@@ -53,6 +54,7 @@ export function upCommand(): Command {
       parseChoice('--binding', BINDINGS),
       'auto' as BindingChoice,
     )
+    .option('--restore <file>', 'restore a snapshot of the metadata first: the metaservers must have no data')
     .option('--no-restart', 'leave a server that died down')
     .option('--json', 'print one JSON line for each event')
     .addHelpText('after', '\nPrints `ready: DIR` once the directory can be used.')
@@ -68,6 +70,7 @@ export function upCommand(): Command {
         mountPoint: await canonicalMountPoint(dir ?? DEFAULT_MOUNT_POINT),
         makeMountPoint: dir === undefined,
         dataDir: resolve(flags.data),
+        ...(flags.restore !== undefined && { restore: resolve(flags.restore) }),
         json: flags.json ?? false,
       });
     });

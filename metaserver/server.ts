@@ -32,6 +32,8 @@ export interface MetaserverOptions {
   existing?: boolean;
   /** Settings of a new cluster; an existing one keeps its own. */
   init: InitCluster;
+  /** Wait for a snapshot to be restored instead of making a new cluster. */
+  awaitRestore?: boolean;
 }
 
 export interface MetaserverDeps {
@@ -98,6 +100,7 @@ export async function startServer(
       log,
       serverId: id,
       init,
+      awaitRestore: options.awaitRestore,
       rssBytes: () => process.memoryUsage.rss(),
       notes: () => notes(id, dataDir),
     });

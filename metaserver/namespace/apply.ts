@@ -15,6 +15,7 @@ import { rename } from './rename.js';
 import { repairRecords } from './repair.js';
 import { okReply } from './replies.js';
 import { dropReserved, reserveInodes } from './reserved.js';
+import { restoreRecords } from './restore.js';
 import type { SessionTable } from './sessions.js';
 import { link, makeNode, rmdir, unlink } from './tree.js';
 import { removeXattr, setXattr } from './xattr.js';
@@ -62,6 +63,8 @@ function applyBody(context: ApplyContext, body: CommandBody): CommandResult {
     case 'repairRecords':
       repairRecords(batch, body.value);
       return success();
+    case 'restoreRecords':
+      return success({ mapChanged: restoreRecords(batch, cluster, body.value) });
     case 'sessionFenced':
       sessions.fenced(batch.txn, body.value.session);
       return success();

@@ -6,7 +6,7 @@ import { applyMapCommand, createMap, type MapCommand } from '../cluster/map-comm
 import type { KvReader, KvTransaction } from '../store/kv.js';
 import type { Batch } from './batch.js';
 import { DIRECTORY_SIZE_BYTES } from './inode-codec.js';
-import { CLUSTER_KEY, MAP_KEY } from './keys.js';
+import { CLUSTER_KEY, MAP_KEY, RESTORING_KEY } from './keys.js';
 
 const ROOT_MODE = S_IFDIR | 0o755;
 
@@ -16,10 +16,7 @@ export class ClusterState {
   private current: ClusterMap | undefined;
 
   constructor(kv: KvReader) {
-    const settings = kv.get(CLUSTER_KEY);
-    const map = kv.get(MAP_KEY);
-    this.settings = settings && InitCluster.decode(settings);
-    this.current = map && ClusterMap.decode(map);
+    this.reload(kv);
   }
 
   /** Settings of InitCluster; undefined before it was applied. */
@@ -80,6 +77,15 @@ export class ClusterState {
       unnamed: false,
     });
     return true;
+  }
+
+  /** Takes over what the store holds now; a snapshot that has not arrived whole makes no cluster. */
+  reload(kv: KvReader): void {
+    if (kv.get(RESTORING_KEY)) return;
+    const settings = kv.get(CLUSTER_KEY);
+    const map = kv.get(MAP_KEY);
+    this.settings = settings && InitCluster.decode(settings);
+    this.current = map && ClusterMap.decode(map);
   }
 
   /** True when the command changed the map. */

@@ -2,7 +2,7 @@
  * The state machine's keys in the Kv. This is a durable format: tests/metaserver/namespace/keys.test.ts pins it, and
  * FORMAT_VERSION rises with any change. One letter names the table; numbers are big-endian, so that memcmp orders them.
  *
- *   S name                 single records: "format", "counters", "cluster", "map"
+ *   S name                 single records: "format", "counters", "cluster", "map", "restoring"
  *   I ino                  inode                               (inode-codec.ts)
  *   D parent name          directory entry -> ino, type, cookie
  *   C parent cookie        the same entry by its cookie -> ino, type, name: the order of readdir
@@ -41,6 +41,8 @@ export const FORMAT_KEY = Buffer.from('Sformat');
 export const COUNTERS_KEY = Buffer.from('Scounters');
 export const CLUSTER_KEY = Buffer.from('Scluster');
 export const MAP_KEY = Buffer.from('Smap');
+/** How many records of a snapshot have arrived, while one is being restored. */
+export const RESTORING_KEY = Buffer.from('Srestoring');
 
 /** Start (inclusive) and end (exclusive) of a range of keys. */
 export interface KeyRange {

@@ -25,6 +25,8 @@ export interface LeadershipOptions {
   log: Logger;
   /** Proposed by the first leader of a cluster that has no settings yet. */
   init: InitCluster;
+  /** Wait for a snapshot to be restored instead. */
+  awaitRestore?: boolean;
 }
 
 /**
@@ -117,8 +119,9 @@ export class Leadership {
   }
 
   async #initialise(): Promise<void> {
-    const { state, proposer, init, log } = this.#options;
+    const { state, proposer, init, awaitRestore, log } = this.#options;
     if (state.cluster()) return;
+    if (awaitRestore) throw new HoldfastError('UNAVAILABLE', 'waiting for a snapshot to be restored');
     const result = await proposer.propose({ $case: 'initCluster', value: init });
     if (result.error !== 0)
       throw new HoldfastError('UNAVAILABLE', `cluster not initialised: ${result.errorText}`);

@@ -9,6 +9,7 @@ import { ManageService } from '../cluster/manage-service.js';
 import { primaryOf } from '../cluster/pg-change.js';
 import { CheckService } from '../fsck/check-service.js';
 import { PgTasks } from '../fsck/pg-tasks.js';
+import { SnapshotService } from '../fsck/snapshot-service.js';
 import { AdminService } from './admin-service.js';
 import { type Capacity, ClientService } from './client-service.js';
 import type { ClientStream } from './client-stream.js';
@@ -26,6 +27,8 @@ export interface ServicesOptions {
   serverId: number;
   /** Settings of a cluster that has none yet. */
   init: InitCluster;
+  /** Wait for a snapshot to be restored instead. */
+  awaitRestore?: boolean;
   /** Resident memory of this process, bytes. */
   rssBytes(): number;
   /** What an operator should know of this server and need not act upon, a line each. */
@@ -43,11 +46,11 @@ export interface Services {
 
 /** Puts the leader's services together over a replica and its state machine. */
 export function createServices(options: ServicesOptions): Services {
-  const { replica, state, clock, log, serverId, init, rssBytes } = options;
+  const { replica, state, clock, log, serverId, init, awaitRestore, rssBytes } = options;
   const metaservers = (): string[] =>
     replica.status().members.flatMap(({ address }) => (address === '' ? [] : [address]));
   const proposer = new Proposer(replica, clock);
-  const leadership = new Leadership({ replica, state, proposer, clock, log, init });
+  const leadership = new Leadership({ replica, state, proposer, clock, log, init, awaitRestore });
   const registry = new ChunkServerRegistry();
   const sessions = new SessionTable<ClientStream>(() => reclaimer.released());
   let ledSince = 0;
@@ -127,6 +130,11 @@ export function createServices(options: ServicesOptions): Services {
     log,
   });
 
+  const snapshots = new SnapshotService({
+    ...{ replica, state, proposer, leadership, clock, log },
+    clusterId: init.clusterId,
+  });
+
   let mapVersion = 0;
   leadership.add({
     begin: () => {
@@ -149,7 +157,7 @@ export function createServices(options: ServicesOptions): Services {
   });
   return {
     attach: (server) => {
-      for (const service of [clients, cluster, admin, check, manage]) service.attach(server);
+      for (const service of [clients, cluster, admin, check, manage, snapshots]) service.attach(server);
     },
     start: () => leadership.start(),
     close: () => leadership.close(),
