@@ -54,7 +54,7 @@ describe('fsck and scrub', function () {
 
   /** Writes to a chunk of an inode as a client does that dies before it has told the metaservers. */
   async function leak(ino: number, chunk: number): Promise<void> {
-    const { leader } = await cluster.status();
+    const { leader, mounts } = await cluster.status();
     const admin = new RpcClient((leader as { address: string }).address);
     const { fullName, methods } = AdminServiceDefinition;
     const { map } = await admin.unary(fullName, methods.status, {}, 5000);
@@ -63,8 +63,14 @@ describe('fsck and scrub', function () {
     const pg = map.pgs[pgOfChunk(ino, chunk, map.pgs.length)];
     const primary = pg?.replicas.find(({ state }) => state === ReplicaState.REPLICA_IN_SYNC)?.server;
     const server = map.servers.find(({ id }) => id === primary);
-    assert.ok(pg && server);
-    const hello = { protocol: PROTOCOL_VERSION, clusterId: map.clusterId, role: 'client' as const, id: 0 };
+    const session = mounts[0]?.session;
+    assert.ok(pg && server && session);
+    const hello = {
+      protocol: PROTOCOL_VERSION,
+      clusterId: map.clusterId,
+      role: 'client' as const,
+      id: session,
+    };
     const handler = () => Promise.reject(new HoldfastError('PROTOCOL'));
     const options = { clock: systemClock, log: silentLogger, handler, hello };
     const link = await dialFrames(server.host, server.port, options, 5000);
