@@ -8,7 +8,10 @@ export enum FrameType {
   HELLO = 1,
   /** Client: pg, epoch, ino, chunk, offset, length, truncateSeq. Reply: payload (a trailing hole is left out), version. */
   READ = 2,
-  /** Client: pg, epoch, ino, chunk, offset, truncateSeq, payload; flag SYNC. Reply: aux = newly allocated bytes. */
+  /**
+   * Client: pg, epoch, ino, chunk, offset, truncateSeq, payload; flag SYNC. Without a payload, `length` bytes become a hole.
+   * Reply: aux = newly allocated bytes (negative for a hole).
+   */
   WRITE = 3,
   /** Client: pg, epoch. Everything acknowledged in this PG is on all in-sync disks when the reply comes. */
   SYNC = 4,
@@ -16,6 +19,8 @@ export enum FrameType {
   TRUNCATE = 5,
   /** Any: answered at once. */
   PING = 6,
+  /** Client: pg, epoch, ino, chunk, truncateSeq. Reply: where the first chunk from there on that has data, has it (proto/extents.ts). */
+  EXTENTS = 7,
 
   /** Primary to replica: one operation of the PG's order; version. Reply when written (with SYNC: durable). */
   REPLICATE_WRITE = 16,

@@ -300,6 +300,7 @@ export class Primary implements OpOwner {
       chunk: request.chunk,
       offset: request.offset,
       payload: request.payload,
+      hole: request.kind === 'write' ? request.length : 0,
       payloadCrc: request.payloadCrc,
       truncateSeq: request.kind === 'truncate' ? request.truncateSeq : 0,
       chunkSize: request.chunkSize,

@@ -125,6 +125,7 @@ export class Replica implements OpOwner {
       chunk: header.chunk,
       offset: kind === 'truncate' ? header.aux : header.offset,
       payload,
+      hole: kind === 'write' ? header.length : 0,
       payloadCrc: header.payloadCrc,
       truncateSeq: header.truncateSeq,
       chunkSize: header.length,

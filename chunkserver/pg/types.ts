@@ -34,6 +34,8 @@ export interface Op {
   /** Within the chunk; truncates: within the file. */
   readonly offset: number;
   readonly payload: Buffer;
+  /** Writes without a payload: so many bytes become a hole. */
+  readonly hole?: number;
   readonly payloadCrc: number;
   readonly truncateSeq: number;
   readonly chunkSize: number;

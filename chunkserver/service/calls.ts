@@ -13,6 +13,8 @@ export const DEFAULT_DEADLINE_MS = 30_000;
 /** A request on its way through the core, with who waits for its answer. */
 export interface ClientCall extends PgRequest {
   result: ReadResult | undefined;
+  /** A read that asks where data is, not what. */
+  ranges?: boolean;
   /** Called once. */
   answer(error: HoldfastError | undefined, reply: FrameReply): void;
 }
@@ -27,6 +29,7 @@ const KINDS: Partial<Record<FrameType, PgRequest['kind']>> = {
   [FrameType.WRITE]: 'write',
   [FrameType.SYNC]: 'sync',
   [FrameType.TRUNCATE]: 'truncate',
+  [FrameType.EXTENTS]: 'read',
 };
 
 /** Whether a frame type is a client's. */
@@ -45,6 +48,7 @@ export function clientCall(
   check(kind, header, payload.length);
   return {
     kind,
+    ranges: header.type === FrameType.EXTENTS,
     epoch: header.epoch,
     ino: header.ino,
     chunk: header.chunk,
@@ -92,7 +96,8 @@ export function orderedCall(
 }
 
 function check(kind: PgRequest['kind'], header: FrameHeader, payloadBytes: number): void {
-  const bytes = kind === 'write' ? payloadBytes : kind === 'read' ? header.length : 1;
+  const sized = kind === 'write' || header.type === FrameType.READ;
+  const bytes = sized ? payloadBytes || header.length : 1;
   const inode = kind === 'sync' || header.ino > 0;
   const range = kind === 'truncate' || kind === 'sync' || header.offset + bytes <= CHUNK_BYTES_MAX;
   const truncate = kind !== 'truncate' || (header.length > 0 && header.truncateSeq > 0 && header.aux >= 0);
@@ -117,7 +122,7 @@ export function replicateFields(pg: number, op: Op): FrameFields & { type: Frame
     ino: op.ino,
     chunk: op.chunk,
     offset: kind === 'write' ? op.offset : 0,
-    length: kind === 'truncate' ? op.chunkSize : 0,
+    length: kind === 'truncate' ? op.chunkSize : (op.hole ?? 0),
     versionEpoch: version.epoch,
     versionSeq: version.seq,
     truncateSeq: op.truncateSeq,

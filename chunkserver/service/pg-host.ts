@@ -23,6 +23,7 @@ import { FetchQueue } from './fetch-queue.js';
 import { LinkTable, type PeerLink } from './links.js';
 import { Purges } from './purges.js';
 import { Repair } from './repair.js';
+import { applyOp, readFor } from './store-calls.js';
 import { SyncGroup } from './sync-group.js';
 
 /** What the host tells the metaserver. */
@@ -361,12 +362,7 @@ export class PgHost {
 
   #apply(core: PgCore, op: Op): void {
     const { store } = this.#deps;
-    const { ino, version } = op;
-    let written: Promise<{ allocatedDelta: number }>;
-    if (op.kind === 'write') written = store.write(core.id, op, op.offset, op.payload, version);
-    else if (op.kind === 'truncate')
-      written = store.truncate(core.id, ino, op.offset, op.chunkSize, op.truncateSeq, version);
-    else written = store.deleteInode(core.id, ino, version);
+    const written = applyOp(store, core.id, op);
     const done = op.sync ? Promise.all([written, this.sync()]).then(([result]) => result) : written;
     done.then(
       ({ allocatedDelta }) => this.#dispatch(core, { kind: 'applied', op, error: undefined, allocatedDelta }),
@@ -410,7 +406,7 @@ export class PgHost {
   }
 
   #read(core: PgCore, call: ClientCall): void {
-    this.#deps.store.read(core.id, call, call.offset, call.length).then(
+    readFor(this.#deps.store, core.id, call).then(
       (result) => {
         call.result = result;
         const { version } = result;

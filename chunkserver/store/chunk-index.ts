@@ -188,6 +188,27 @@ export class ChunkIndex {
     return delta;
   }
 
+  /** Makes [start, end) of the chunk a hole. Returns the change of covered bytes, at most 0. */
+  applyPunch(pg: number, key: ChunkKey, start: number, end: number, version: Version): number {
+    const old = this.get(pg, key.ino, key.chunk);
+    if (!old) return 0;
+    const before = this.liveTotal;
+    const extents = replaceRange(old.extents, start, end, undefined, this.onLive);
+    const delta = this.liveTotal - before;
+    this.set(pg, key.ino, key.chunk, { version, extents, bytes: old.bytes + delta });
+    return delta;
+  }
+
+  /** The first chunk of the inode from `key.chunk` on that has extents. */
+  nextWithData(pg: number, key: ChunkKey): { chunk: number; extents: readonly Extent[] } | undefined {
+    const from = { ino: key.ino, sub: key.chunk };
+    for (const { sub } of this.merged(Table.CHUNK, 'chunks', pg, from, { ino: key.ino, sub: UINT32_MAX })) {
+      const { extents = [] } = this.get(pg, key.ino, sub) ?? {};
+      if (extents.length > 0) return { chunk: sub, extents };
+    }
+    return undefined;
+  }
+
   /** Replaces the chunk, or removes it. Returns the change of covered bytes. */
   applyInstall(
     pg: number,

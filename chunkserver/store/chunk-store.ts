@@ -1,3 +1,5 @@
+import type { ChunkRanges } from '../../proto/extents.js';
+
 /** Of one operation of a placement group; ordered by epoch, then seq; unique within the group. */
 export interface Version {
   epoch: number;
@@ -79,6 +81,16 @@ export interface ChunkStore {
     data: Buffer,
     version: Version,
   ): Promise<{ allocatedDelta: number }>;
+  /** Makes a hole of `length` bytes at `offset`; the space is given back. A chunk that is not here stays so. */
+  punch(
+    pg: number,
+    key: ChunkKey,
+    offset: number,
+    length: number,
+    version: Version,
+  ): Promise<{ allocatedDelta: number }>;
+  /** Where the first of the inode's chunks from `chunk` on that has data in this group, has it. @throws HoldfastError CORRUPT */
+  ranges(pg: number, key: ChunkKey): ChunkRanges | undefined;
   /**
    * Cuts the inode's data in this group to `from` bytes of the file: later chunks go, the boundary chunk is trimmed.
    * Always applied: whether a truncate is a repetition is the caller's to decide, by truncateSeq().

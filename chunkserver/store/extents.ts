@@ -71,6 +71,7 @@ export function newExtent(
 export function sliceExtent(extent: Extent, start: number, end: number): Extent {
   assert(extent.start <= start && start < end && end <= extent.end, 'slice within the extent');
   if (start === extent.start && end === extent.end) return extent;
+  if (isLost(extent)) return { ...extent, start, end };
   const blockStart = Math.max(extent.blockStart, blockFloor(start));
   const blockEnd = Math.min(extent.blockEnd, blockCeil(end));
   const first = blockCount(extent.blockStart, blockStart);

@@ -8,6 +8,7 @@ import {
   SegmentLog,
 } from '../../common/segment-log.js';
 import { HoldfastError } from '../../proto/errors.js';
+import { type ChunkRanges, joinRanges } from '../../proto/extents.js';
 import { appendBlockCrcs, blockCrcs } from './block-crc.js';
 import type { ChunkIndex } from './chunk-index.js';
 import type {
@@ -21,7 +22,7 @@ import type {
   Version,
 } from './chunk-store.js';
 import type { ExtentReader } from './extent-reader.js';
-import { newExtent } from './extents.js';
+import { isLost, newExtent } from './extents.js';
 import type { Maintenance } from './maintenance.js';
 import { EXTENT_ENTRY_BYTES, encodeMeta, META_BYTES, RecordType } from './records.js';
 import { installExtents } from './replay.js';
@@ -114,6 +115,29 @@ export class LogChunkStore implements ChunkStore {
     this.index.applied(pg, version);
     await this.finish(tight);
     return { allocatedDelta };
+  }
+
+  async punch(
+    pg: number,
+    key: ChunkKey,
+    offset: number,
+    length: number,
+    version: Version,
+  ): Promise<{ allocatedDelta: number }> {
+    checkRange(offset, length);
+    this.append(RecordType.PUNCH, [encodeMeta({ pg, ...chunkOf(key), offset, count: length, version })]);
+    const allocatedDelta = this.index.applyPunch(pg, key, offset, offset + length, version);
+    this.parts.maintenance.noteExtents(pg, key);
+    this.index.applied(pg, version);
+    await this.finish(false, allocatedDelta < 0);
+    return { allocatedDelta };
+  }
+
+  ranges(pg: number, key: ChunkKey): ChunkRanges | undefined {
+    const found = this.index.nextWithData(pg, key);
+    if (found?.extents.some(isLost))
+      throw new HoldfastError('CORRUPT', `pg ${pg} inode ${key.ino}: a chunk is lost`);
+    return found && { chunk: found.chunk, ranges: joinRanges(found.extents) };
   }
 
   /** True when the write must be held up until space was reclaimed. */
@@ -323,6 +347,11 @@ export class LogChunkStore implements ChunkStore {
       await this.parts.release();
     }
   }
+}
+
+/** Of a larger object, the key alone. */
+function chunkOf({ ino, chunk }: ChunkKey): ChunkKey {
+  return { ino, chunk };
 }
 
 function checkRange(offset: number, length: number): void {

@@ -16,6 +16,8 @@ export const RecordType = {
   MOVE: 7,
   DROP_PG: 8,
   TRUNCATE_SEQ: 9,
+  /** `count` bytes at `offset` of the chunk are a hole. */
+  PUNCH: 10,
 } as const;
 
 /**

@@ -32,6 +32,10 @@ export function replayRecord(index: ChunkIndex, position: Position, type: number
       if (!move) index.applied(pg, version);
       return;
     }
+    case RecordType.PUNCH:
+      index.applyPunch(pg, key, meta.offset, meta.offset + meta.count, version);
+      index.applied(pg, version);
+      return;
     case RecordType.TRUNCATE:
       index.applyTruncate(pg, ino, meta.from, meta.offset, version);
       index.raiseTruncateSeq(pg, ino, meta.truncateSeq);

@@ -1,3 +1,4 @@
+import type { DataRange } from '../../proto/extents.js';
 import type { Attr, Time, Truncate } from '../../proto/gen/meta.js';
 
 /** What a data request says about its file. The chunk service reads it again at every attempt: it may grow newer. */
@@ -37,6 +38,12 @@ export interface ChunkApi {
     data: readonly Buffer[],
     sync: boolean,
   ): Promise<number>;
+  /** Makes a hole within one chunk. @returns bytes newly allocated: negative @throws HoldfastError EIO */
+  punch(file: FileLayout, chunk: number, offset: number, length: number): Promise<number>;
+  /** Where the servers have data of a chunk; ascending. @throws HoldfastError as read() */
+  ranges(file: FileLayout, chunk: number, signal?: AbortSignal): Promise<DataRange[]>;
+  /** The first chunk in [first, last] that has data on the servers; undefined: none. @throws HoldfastError as read() */
+  nextChunk(file: FileLayout, first: number, last: number, signal?: AbortSignal): Promise<number | undefined>;
   /** Everything acknowledged in the group so far is on all in-sync disks when this resolves. */
   sync(pg: number): Promise<void>;
   /** Applies pending truncates in the groups of chunks [first, last], once, without repeating: the servers do. */

@@ -2,6 +2,7 @@ import type { Clock } from '../../common/clock.js';
 import type { Logger } from '../../common/logger.js';
 import type { Prng } from '../../common/prng.js';
 import { HoldfastError, toHoldfastError } from '../../proto/errors.js';
+import { type ChunkRanges, type DataRange, unpackRanges } from '../../proto/extents.js';
 import { FRAME_FLAG_SYNC, type FrameFields, FrameType } from '../../proto/frame-header.js';
 import { type Frame, FrameError } from '../../proto/frames.js';
 import { FILE_SIZE_MAX_BYTES } from '../../proto/types.js';
@@ -87,6 +88,43 @@ export class ChunkIo implements ChunkApi {
     const fields = { type: FrameType.WRITE, flags, ino: file.ino, chunk, offset };
     const reply = await this.#run(this.#chunkTarget(file, chunk), fields, data as Buffer[], undefined);
     return reply.header.aux;
+  }
+
+  async punch(file: FileLayout, chunk: number, offset: number, length: number): Promise<number> {
+    const fields = { type: FrameType.WRITE, ino: file.ino, chunk, offset, length };
+    const reply = await this.#run(this.#chunkTarget(file, chunk), fields, undefined, undefined);
+    return reply.header.aux;
+  }
+
+  async ranges(file: FileLayout, chunk: number, signal?: AbortSignal): Promise<DataRange[]> {
+    const found = await this.#extents(file, chunk, signal);
+    return found?.chunk === chunk ? found.ranges : [];
+  }
+
+  /** Each group knows its own chunks: all are asked at once. */
+  async nextChunk(
+    file: FileLayout,
+    first: number,
+    last: number,
+    signal?: AbortSignal,
+  ): Promise<number | undefined> {
+    const groups = new Set<number>();
+    const asked: Promise<ChunkRanges | undefined>[] = [];
+    for (let chunk = first; chunk <= last; chunk++) {
+      const pg = await this.pgOf(file.ino, chunk, signal);
+      if (groups.has(pg)) break; // neighbouring chunks lie in neighbouring groups: it went round
+      groups.add(pg);
+      asked.push(this.#extents(file, chunk, signal));
+    }
+    const found = (await Promise.all(asked)).map((one) => one?.chunk ?? Number.POSITIVE_INFINITY);
+    const next = Math.min(...found);
+    return next <= last ? next : undefined;
+  }
+
+  async #extents(file: FileLayout, chunk: number, signal?: AbortSignal): Promise<ChunkRanges | undefined> {
+    const fields = { type: FrameType.EXTENTS, ino: file.ino, chunk };
+    const reply = await this.#run(this.#chunkTarget(file, chunk), fields, undefined, signal);
+    return unpackRanges(reply.payload);
   }
 
   async sync(pg: number): Promise<void> {

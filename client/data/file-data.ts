@@ -232,6 +232,30 @@ export class FileData implements FileLayout, FlushSource {
     if (grows) await this.#commit(mark);
   }
 
+  /** Makes [start, end) read as zeros, and gives the space back; the size stays. Committed when it resolves. */
+  async punch(start: number, end: number): Promise<void> {
+    const { chunks, blocks, clock } = this.#deps;
+    await this.flush();
+    for (let at = start; at < end; ) {
+      const chunk = await chunks.nextChunk(
+        this,
+        Math.floor(at / this.chunkSize),
+        Math.floor((end - 1) / this.chunkSize),
+      );
+      if (chunk === undefined) break;
+      const base = chunk * this.chunkSize;
+      const from = Math.max(at, base);
+      const to = Math.min(end, base + this.chunkSize);
+      this.#allocatedDelta += await chunks.punch(this, chunk, from - base, to - from);
+      this.#unsynced.set(await chunks.pgOf(this.ino, chunk), ++this.#acks);
+      at = to;
+    }
+    blocks.dropRange(this.ino, start, end, unitWithin(this.chunkSize, READ_BLOCK_BYTES_MAX));
+    this.#written++;
+    this.#mtime = this.#ctime = clock.wall();
+    await this.flush();
+  }
+
   /**
    * Changes the size. `setAttr` asks the metaserver; what it answers becomes the known attributes.
    * Goes on to its end even when its caller does not wait for it.

@@ -149,6 +149,8 @@ export class VfsContext {
     const reply = await staleIfGone(this.mutate([ino], setAttrOp(ino, change), signal));
     const attr = attrOf(reply.result);
     this.inodes.learn(attr, this.inodes.stamp(), true);
+    // A mode changes an access list with it; capabilities go with privileges.
+    if (change.mode !== undefined || change.killPriv) this.inodes.xattrsChanged(ino);
     return attr;
   }
 

@@ -1,6 +1,7 @@
 import { HoldfastError } from '../../proto/errors.js';
 import { type Attr, LeaseMode, type SetAttr } from '../../proto/gen/meta.js';
 import { FILE_SIZE_MAX_BYTES, S_IFREG, S_ISGID, S_ISUID } from '../../proto/types.js';
+import type { ChunkApi } from '../data/api.js';
 import type { FileData } from '../data/file-data.js';
 import type { FileReader } from '../data/reader.js';
 import type { Caller, CreateReply, OpenReply, SetAttrRequest, WriteRequest } from '../fuse/binding.js';
@@ -18,6 +19,7 @@ import {
   O_TRUNC,
   throwWriteError,
 } from './file-table.js';
+import { seekData, seekHole } from './holes.js';
 import type { LocalChanges } from './local-changes.js';
 import type { NameCalls } from './name-calls.js';
 
@@ -31,8 +33,6 @@ const SEEK_HOLE = 4;
 const BACKGROUND_FLUSH_BYTES_MAX = 1024 * 1024;
 /** Asked for by the kernel before the first write. */
 const CAPABILITY = 'security.capability';
-/** Holes are written as zeros in pieces of this size. */
-const ZERO_PIECE_BYTES = 1024 * 1024;
 /** One call copies so much at most, in pieces: a longer copy can be interrupted between calls. */
 const COPY_BYTES_MAX = 128 * 1024 * 1024;
 const COPY_PIECE_BYTES = 1024 * 1024;
@@ -44,9 +44,17 @@ export class FileCalls {
   readonly #reader: FileReader;
   readonly #names: NameCalls;
   readonly #local: LocalChanges;
+  readonly #chunks: ChunkApi;
 
-  constructor(context: VfsContext, reader: FileReader, names: NameCalls, local: LocalChanges) {
+  constructor(
+    context: VfsContext,
+    reader: FileReader,
+    names: NameCalls,
+    local: LocalChanges,
+    chunks: ChunkApi,
+  ) {
     this.#context = context;
+    this.#chunks = chunks;
     this.#reader = reader;
     this.#names = names;
     this.#local = local;
@@ -235,16 +243,23 @@ export class FileCalls {
     }
     if (kind === FALLOC_FL_PUNCH_HOLE && !keepSize) throw new HoldfastError('EOPNOTSUPP');
     const end = offset + length;
-    if (kind !== 0) await this.#writeZeros(caller, file, offset, Math.min(end, file.size));
+    if (kind !== 0 && this.#context.readOnly) throw new HoldfastError('EROFS');
+    if (kind !== 0 && offset < file.size) {
+      if (!this.#context.owns(file.ino)) await this.#announceWriter(file, caller.signal);
+      const punched = this.#context.lane.urgently(file.punch(offset, Math.min(end, file.size)));
+      await interruptible(punched, caller.signal);
+    }
     if (!keepSize && end > file.size) await this.#truncate(file, end, {}, caller.signal);
   }
 
-  /** The files' holes are not known here: everything up to the end counts as data. */
-  async lseek(handle: number, offset: number, whence: number): Promise<number> {
+  /** Where data is, the servers know: what is dirty goes there first. */
+  async lseek(caller: Caller, handle: number, offset: number, whence: number): Promise<number> {
     const { file } = this.#context.files.handle(handle);
     if (whence !== SEEK_DATA && whence !== SEEK_HOLE) throw new HoldfastError('EINVAL');
     if (offset < 0 || offset >= file.size) throw new HoldfastError('ENXIO');
-    return whence === SEEK_DATA ? offset : file.size;
+    if (!file.clean) await interruptible(this.#context.lane.urgently(file.flush()), caller.signal);
+    const seek = whence === SEEK_DATA ? seekData : seekHole;
+    return seek(this.#chunks, file, offset, caller.signal);
   }
 
   /** The kernel goes on believing the access time that it has cached. */
@@ -371,13 +386,6 @@ export class FileCalls {
     await notifier
       ?.invalidateInode(ino, -1, 0)
       .catch((error: unknown) => log.warn({ ino, err: error }, 'invalidation failed'));
-  }
-
-  async #writeZeros(caller: Caller, file: FileData, start: number, end: number): Promise<void> {
-    const zeros = Buffer.alloc(Math.max(0, Math.min(ZERO_PIECE_BYTES, end - start)));
-    for (let at = start; at < end; at += zeros.length) {
-      await file.write(at, zeros.subarray(0, Math.min(zeros.length, end - at)), caller.signal);
-    }
   }
 }
 

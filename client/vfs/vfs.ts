@@ -94,7 +94,7 @@ export class HoldfastFs implements FileSystem {
     meta.listenToLeases(this.#recalls);
     const reader = new FileReader(chunks, blocks, limits, (ino) => this.#context.mode(ino) !== 0);
     this.#names = new NameCalls(this.#context, this.#local);
-    this.#fileCalls = new FileCalls(this.#context, reader, this.#names, this.#local);
+    this.#fileCalls = new FileCalls(this.#context, reader, this.#names, this.#local, chunks);
     this.#xattrs = new XattrCalls(this.#context);
     this.#destroyTimeoutMs = parts.destroyTimeoutMs;
   }
@@ -348,8 +348,8 @@ export class HoldfastFs implements FileSystem {
     return this.#fileCalls.fallocate(caller, handle, mode, offset, length);
   }
 
-  lseek(_caller: Caller, _ino: number, handle: number, offset: number, whence: number): Promise<number> {
-    return this.#fileCalls.lseek(handle, offset, whence);
+  lseek(caller: Caller, _ino: number, handle: number, offset: number, whence: number): Promise<number> {
+    return this.#fileCalls.lseek(caller, handle, offset, whence);
   }
 
   /** The kernel holds its lock on these directories until the call is answered. */

@@ -20,6 +20,8 @@ export interface Features {
   acls: boolean;
   /** O_TMPFILE, copy_file_range, fallocate modes, SEEK_DATA and SEEK_HOLE. */
   linux: boolean;
+  /** fallocate(2) takes the space. */
+  reserves: boolean;
   /** Reads bring the atime behind mtime and ctime (mount option relatime, the default of Linux). */
   relatime: boolean;
 }

@@ -4,7 +4,13 @@ import { join } from 'node:path';
 import type { Features } from './bench.js';
 
 /** What a mount of Holdfast offers. */
-export const MOUNT_FEATURES: Features = { xattrs: true, acls: true, linux: false, relatime: true };
+export const MOUNT_FEATURES: Features = {
+  xattrs: true,
+  acls: true,
+  linux: true,
+  reserves: false,
+  relatime: true,
+};
 
 /** Tries what its second argument names on the file of its first. */
 const PROBE = `
@@ -16,6 +22,10 @@ if what == 'xattrs':
 elif what == 'acls':
     os.setxattr(path, 'system.posix_acl_access', bytes.fromhex(
         '0200000001000600ffffffff0200040001000000040004' + '00ffffffff10000400ffffffff20000400ffffffff'))
+elif what == 'reserves':
+    fd = os.open(path, os.O_RDWR)
+    os.posix_fallocate(fd, 0, 1 << 20)
+    sys.exit(os.fstat(fd).st_blocks * 512 < 1 << 20)
 elif what == 'relatime':
     os.utime(path, ns=(0, 0))
     os.read(os.open(path, os.O_RDONLY), 1)
@@ -39,6 +49,7 @@ export function localFeatures(dir: string): Features {
     xattrs: can('xattrs'),
     acls: can('acls'),
     linux: can('linux'),
+    reserves: can('reserves'),
     relatime: can('relatime'),
   };
   rmSync(file);

@@ -23,6 +23,15 @@ const command = fc.oneof(
     }),
   },
   {
+    weight: 4,
+    arbitrary: fc.record({
+      do: fc.constant('punch' as const),
+      ...place,
+      offset: fc.integer({ min: 0, max: CHUNK_BYTES - 1 }),
+      length: fc.integer({ min: 1, max: CHUNK_BYTES }),
+    }),
+  },
+  {
     weight: 3,
     arbitrary: fc.record({
       do: fc.constant('truncate' as const),
@@ -117,6 +126,11 @@ class Run {
       const data = pattern(this.seq, Math.min(command.length, CHUNK_BYTES - offset));
       expected = this.model.write(pg, ino, chunk, offset, data, at);
       done = this.store.write(pg, { ino, chunk }, offset, data, at);
+    } else if (command.do === 'punch') {
+      const { pg, ino, chunk, offset } = command;
+      const length = Math.min(command.length, CHUNK_BYTES - offset);
+      expected = this.model.punch(pg, ino, chunk, offset, length, at);
+      done = this.store.punch(pg, { ino, chunk }, offset, length, at);
     } else if (command.do === 'truncate') {
       const { pg, ino, from } = command;
       const truncateSeq = ++this.truncates;

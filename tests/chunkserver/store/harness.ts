@@ -149,6 +149,17 @@ export class Model {
     return data.length > 0 ? size - (old?.size ?? 0) : 0;
   }
 
+  punch(pg: number, ino: number, chunk: number, offset: number, length: number, at: Version): number {
+    this.last.set(pg, at);
+    const name = `${pg}/${ino}/${chunk}`;
+    const old = this.chunks.get(name);
+    if (!old) return 0;
+    const bytes = Buffer.from(old.bytes).fill(0, offset, offset + length);
+    const covered = Buffer.from(old.covered).fill(0, offset, offset + length);
+    this.chunks.set(name, { version: at, bytes, covered, size: sum(covered) });
+    return sum(covered) - old.size;
+  }
+
   truncate(pg: number, ino: number, from: number, seq: number, at: Version): number {
     const key = `${pg}/${ino}`;
     this.last.set(pg, at);

@@ -9,6 +9,7 @@ import type {
   Version,
 } from '../../../chunkserver/store/chunk-store.js';
 import { HoldfastError } from '../../../proto/errors.js';
+import { type ChunkRanges, joinRanges } from '../../../proto/extents.js';
 
 interface MemoryChunk {
   ino: number;
@@ -160,6 +161,35 @@ export class MemoryStore implements ChunkStore {
       },
       () => undefined,
     );
+  }
+
+  punch(pg: number, { ino, chunk: index }: ChunkKey, offset: number, length: number, version: Version) {
+    return this.#do(
+      (groups) => {
+        const group = groupOf(groups, pg);
+        group.state = { ...group.state, last: version };
+        const chunk = group.chunks.get(nameOf({ ino, chunk: index }));
+        if (!chunk) return 0;
+        const before = allocated(chunk);
+        const bytes = chunk.bytes.map((byte, at) =>
+          at >= offset && at < offset + length ? undefined : byte,
+        );
+        const punched = { ...chunk, version, bytes };
+        group.chunks.set(nameOf(chunk), punched);
+        return allocated(punched) - before;
+      },
+      (allocatedDelta) => ({ allocatedDelta }),
+    );
+  }
+
+  ranges(pg: number, key: ChunkKey): ChunkRanges | undefined {
+    const before =
+      key.chunk > 0 ? { ino: key.ino, chunk: key.chunk - 1 } : { ino: key.ino - 1, chunk: 2 ** 32 };
+    const next = this.list(pg, before, 1e9).find(({ ino, bytes }) => ino === key.ino && bytes > 0);
+    const found = next && this.#groups.get(pg)?.chunks.get(nameOf(next));
+    if (!found) return undefined;
+    const cells = found.bytes.flatMap((byte, at) => (byte === undefined ? [] : [{ start: at, end: at + 1 }]));
+    return { chunk: found.chunk, ranges: joinRanges(cells) };
   }
 
   setTruncateSeq(pg: number, ino: number, truncateSeq: number): Promise<void> {

@@ -1,5 +1,6 @@
 import type { ChunkApi, FileLayout } from '../../../client/data/api.js';
 import { type Deferred, deferred } from '../../../common/deferred.js';
+import type { DataRange } from '../../../proto/extents.js';
 import { pgOfChunk } from '../../../proto/types.js';
 
 export interface WriteCall {
@@ -100,6 +101,24 @@ export class MemoryChunks implements ChunkApi {
       this.inFlight--;
       this.#underWay.delete(call);
     }
+  }
+
+  /** Zeros count as data here: only where nothing was ever written is a hole. */
+  async punch(file: FileLayout, chunk: number, offset: number, length: number): Promise<number> {
+    await Promise.resolve();
+    this.#stored.get(`${file.ino}/${chunk}`)?.data.fill(0, offset, offset + length);
+    return 0;
+  }
+
+  async ranges(file: FileLayout, chunk: number): Promise<DataRange[]> {
+    await Promise.resolve();
+    const end = this.chunk(file.ino, chunk).length;
+    return end > 0 ? [{ start: 0, end }] : [];
+  }
+
+  async nextChunk(file: FileLayout, first: number, last: number): Promise<number | undefined> {
+    for (let chunk = first; chunk <= last; chunk++) if (this.chunk(file.ino, chunk).length > 0) return chunk;
+    return undefined;
   }
 
   async sync(pg: number): Promise<void> {

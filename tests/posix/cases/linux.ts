@@ -15,14 +15,14 @@ export function linuxCases(bench: Bench, features: Features): void {
     before(function () {
       if (!features.linux) this.skip();
     });
-    allocationCases(bench);
+    allocationCases(bench, features);
     holeCases(bench);
     copyCases(bench);
     temporaryCases(bench);
   });
 }
 
-function allocationCases(bench: Bench): void {
+function allocationCases(bench: Bench, features: Features): void {
   describe('fallocate', () => {
     it('extends the file with zeros and takes the space', async () => {
       const fd = await bench.root.open('f', 'O_RDWR|O_CREAT');
@@ -31,7 +31,7 @@ function allocationCases(bench: Bench): void {
       assert.match(times, /ctime$/);
       const { size, blocks } = await bench.root.fstat(fd);
       assert.equal(size, MIB);
-      assert.ok(blocks * 512 >= MIB, `${blocks} blocks`);
+      if (features.reserves) assert.ok(blocks * 512 >= MIB, `${blocks} blocks`);
       assert.equal(await bench.root.ok('pread', fd, 8, 0), 'data\0\0\0\0');
       assert.equal(await bench.root.ok('pread', fd, 4, MIB - 2), '\0\0');
     });
@@ -50,7 +50,7 @@ function allocationCases(bench: Bench): void {
       await bench.root.ok('fallocate', fd, KEEP_SIZE, 0, MIB);
       const { size, blocks } = await bench.root.fstat(fd);
       assert.equal(size, 4);
-      assert.ok(blocks * 512 >= MIB, `${blocks} blocks`);
+      if (features.reserves) assert.ok(blocks * 512 >= MIB, `${blocks} blocks`);
       await bench.root.ok('ftruncate', fd, 4096);
       assert.equal(await bench.root.ok('readAll', 'f'), `data${'\0'.repeat(4092)}`);
     });
@@ -164,15 +164,15 @@ function holeCases(bench: Bench): void {
       await bench.root.ok('ftruncate', fd, 64 * MIB);
       await bench.root.ok('fsync', fd);
       assert.ok((await bench.root.fstat(fd)).blocks * 512 < MIB);
-      for (let i = 0; i < 4; i++) await bench.root.ok('pwrite', fd, 'x'.repeat(MIB), (i + 8) * MIB);
+      for (let i = 0; i < 4; i++) await bench.root.ok('pwrite', fd, 'x'.repeat(MIB), i * MIB);
       await bench.root.ok('fsync', fd);
       const full = (await bench.root.fstat(fd)).blocks * 512;
       assert.ok(full >= 4 * MIB && full < 4.5 * MIB, `${full}`);
       // The same bytes again take no more space.
-      await bench.root.ok('pwrite', fd, 'y'.repeat(MIB), 8 * MIB);
+      await bench.root.ok('pwrite', fd, 'y'.repeat(MIB), 2 * MIB);
       await bench.root.ok('fsync', fd);
       assert.equal((await bench.root.fstat(fd)).blocks * 512, full);
-      await bench.root.ok('ftruncate', fd, 9 * MIB);
+      await bench.root.ok('ftruncate', fd, MIB);
       const cut = (await bench.root.fstat(fd)).blocks * 512;
       assert.ok(cut >= MIB && cut < 1.5 * MIB, `${cut}`);
       await bench.root.ok('ftruncate', fd, 0);
