@@ -24,9 +24,9 @@ const FILE_UNIT_BYTES = 16 * KIB;
 
 /** Every kind of access of a program that the file system must bring through a failure. */
 export const JOB_KINDS: readonly JobKind[] = [
-  { name: 'sequential', rate: 3 * MIB, options: ['rw=write', 'bs=1m'] },
+  { name: 'sequential', rate: 1.5 * MIB, options: ['rw=write', 'bs=1m'] },
   { name: 'random', rate: 512 * KIB, options: ['rw=randwrite', 'bs=4k'] },
-  { name: 'mixed-sizes', rate: 2 * MIB, options: ['rw=randwrite', 'bssplit=4k/50:64k/30:256k/20'] },
+  { name: 'mixed-sizes', rate: MIB, options: ['rw=randwrite', 'bssplit=4k/50:64k/30:256k/20'] },
   { name: 'many-files', rate: 512 * KIB, files: 100, options: ['rw=write', 'bs=4k', 'openfiles=16'] },
   { name: 'synced', rate: 64 * KIB, options: ['rw=write', 'bs=4k', 'fsync=1'] },
   { name: 'direct', rate: 512 * KIB, options: ['rw=randwrite', 'bs=16k', 'direct=1'] },

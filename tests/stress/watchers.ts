@@ -31,11 +31,15 @@ export class Watchers {
   async progress(more = 5, timeoutMs = 120_000): Promise<void> {
     const kinds = ['write', 'read', 'claim'] as const;
     const before = kinds.map((kind) => this.count(kind));
-    await eventually(
-      'reads, writes and claims go on',
-      () => kinds.every((kind, n) => this.count(kind) >= (before[n] ?? 0) + more),
-      timeoutMs,
-    );
+    const behind = (): string[] => kinds.filter((kind, n) => this.count(kind) < (before[n] ?? 0) + more);
+    const done = (): boolean => {
+      const ended = this.#children.some((child) => child.exitCode !== null || child.signalCode !== null);
+      if (ended) throw new Error(`a program ended: ${this.judge().offences.join('; ')}`);
+      return behind().length === 0;
+    };
+    await eventually('two clients go on', done, timeoutMs).catch((error: Error) => {
+      throw new Error(`${error.message} (${behind().join(', ')})`);
+    });
   }
 
   /** Judges what was seen so far. */
