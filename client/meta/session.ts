@@ -15,6 +15,7 @@ import { LeaseTable } from '../leases/lease-table.js';
 import { throwIfInterrupted } from '../wait.js';
 import type { Change, LeaseEvents, MetaApi, MutationOp, ReadAnswer, ReadOp, ReadResult } from './api.js';
 import type { MetaConnection } from './dialer.js';
+import { EarlyPushes } from './early-pushes.js';
 import { bodyOf, randomUuid } from './envelopes.js';
 import { LeaderSearch } from './leader-search.js';
 import { CLOSED_BATCH_MAX, OpenFileCounts } from './open-files.js';
@@ -48,6 +49,7 @@ export class MetaSession implements MetaApi {
   #leaseEvents: LeaseEvents | undefined;
   #leaseMs = 0;
   readonly #probes = new Map<string, MetaConnection>();
+  readonly #early = new EarlyPushes();
   readonly #failures = new Map<string, string>();
   readonly #mapListeners: ((map: ClusterMap) => void)[] = [];
   #connection: MetaConnection | undefined;
@@ -270,6 +272,7 @@ export class MetaSession implements MetaApi {
     this.leases.answered(sentAt);
     log.info({ leader: address, session: hello.session, repeated: this.#ledger.pending }, 'connected');
     if (hello.map) for (const listener of this.#mapListeners) listener(hello.map);
+    for (const push of this.#early.take(connection)) this.#onPush(connection, push);
     this.#started?.resolve(hello);
     this.#pump();
     this.#tellClosed();
@@ -378,7 +381,10 @@ export class MetaSession implements MetaApi {
   }
 
   #onPush(connection: MetaConnection, push: ServerEnvelope): void {
-    if (connection !== this.#connection) return;
+    if (connection !== this.#connection) {
+      this.#early.keep(connection, push);
+      return;
+    }
     this.#lastHeardAt = this.#deps.clock.now();
     if (push.error !== 0) {
       const error = errorFromCode(push.error, push.errorText);

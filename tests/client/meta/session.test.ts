@@ -244,6 +244,26 @@ describe('MetaSession', () => {
     assert.deepEqual(versions, [4, 5]);
   });
 
+  it('loses no push that comes right behind the answer to Hello', async () => {
+    const servers = new FakeMetaservers(1);
+    servers.map = ClusterMap.create({ version: 3 });
+    const recall = { leases: [{ ino: 7, mode: 0, seq: 4 }] };
+    servers.behindHello = [
+      { body: { $case: 'recall', value: recall } },
+      { body: { $case: 'map', value: ClusterMap.create({ version: 4 }) } },
+    ];
+    const { session } = setUp(servers);
+    const seen: string[] = [];
+    session.onMap((map) => seen.push(`map ${map.version}`));
+    session.listenToLeases({
+      onRecall: (orders) => seen.push(...orders.map(({ ino, seq }) => `recall ${ino} ${seq}`)),
+      onSessionLost: () => seen.push('lost'),
+    });
+    await session.start(1_000);
+    await settle();
+    assert.deepEqual(seen, ['map 3', 'recall 7 4', 'map 4']);
+  });
+
   it('ends the session and every wait when it is closed', async () => {
     const servers = new FakeMetaservers(2);
     const { session, clock } = await connected(servers);

@@ -46,6 +46,8 @@ export class FakeMetaservers {
   /** Refuses a request with an error, once for each entry. */
   readonly refusals: ErrorName[] = [];
   map: ClusterMap | undefined;
+  /** Sent right behind each answer to Hello, in the same read. */
+  behindHello: Partial<ServerEnvelope>[] = [];
   readonly #streams = new Set<Stream>();
   readonly #results = new Map<string, number>();
   readonly #sessions = new Map<string, number>();
@@ -120,6 +122,8 @@ export class FakeMetaservers {
       if (body.$case === 'mutation' && this.loseAnswers) return;
       stream.pending.delete(result);
       result.resolve({ ...ServerEnvelope.create({}), id: 1, body: answer });
+      if (body.$case === 'hello')
+        for (const push of this.behindHello) stream.events.onPush({ ...ServerEnvelope.create({}), ...push });
     } catch (error) {
       stream.pending.delete(result);
       result.reject(error);
