@@ -111,7 +111,8 @@ function promotion(view: MembershipView): MembershipStep | undefined {
   const { conf, commit, progress } = view;
   for (const id of conf.learners) {
     const own = progress.get(id);
-    if (!own?.alive || own.match + CAUGHT_UP_ENTRIES < commit) continue;
+    // In a young cluster nothing at all would be close enough: it must have acknowledged something.
+    if (!own?.alive || own.match === 0 || own.match + CAUGHT_UP_ENTRIES < commit) continue;
     const server = serverOf(conf, id);
     const voters = [...conf.voters.filter((other) => serverOf(conf, other) !== server), id];
     const alive = voters.filter((other) => progress.get(other)?.alive).length;

@@ -24,6 +24,7 @@ interface Given {
   leaving?: number[];
   self?: number;
   moved?: number;
+  commit?: number;
 }
 
 function view(given: Given): MembershipView {
@@ -32,7 +33,7 @@ function view(given: Given): MembershipView {
   return {
     conf: { voters, votersOutgoing: outgoing, learners, roster: ids.map((id) => member(id)) },
     self,
-    commit: 10_000,
+    commit: given.commit ?? 10_000,
     progress: new Map(ids.map((id) => [id, { match: match[id] ?? 10_000, alive: present.includes(id) }])),
     present: present.map((id) => member(id, id === given.moved ? 'elsewhere:1' : undefined)),
     joining: new Set(given.joining),
@@ -80,6 +81,11 @@ describe('membership', () => {
       'goes on with a learner that another leader took in',
       { voters: [1, 2, 3], learners: [13], present: [1, 2, 13], self: 2 },
       '(1,2,13)',
+    ],
+    [
+      'promotes no learner that has nothing yet, however young the cluster is',
+      { voters: [1, 2, 3], learners: [13], present: [1, 2, 13], match: { 13: 0 }, commit: 5 },
+      'nothing',
     ],
     ['promotes no learner that is silent', { voters: [1, 2, 3], learners: [13], present: [1, 2] }, 'nothing'],
     [

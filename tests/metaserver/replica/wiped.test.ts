@@ -92,36 +92,41 @@ describe('a replica with an empty disk', function () {
       options: () => ({ keepEntries: 20, keepBytes: 4096, segmentBytes: 4096 }),
     });
     let working = true;
-    let count = 0;
+    const acknowledged: string[] = [];
+    const propose = async (item: string): Promise<void> => {
+      await cluster.propose(item);
+      acknowledged.push(item);
+    };
     const work = (async () => {
-      while (working) assert.equal(await cluster.propose(`${count}`), ++count);
+      for (let i = 0; working; i++) await propose(`${i}`);
     })();
-    await until(() => count > 60, 'work is done');
+    const more = (): Promise<void> => {
+      const before = acknowledged.length;
+      return until(() => acknowledged.length > before + 20, 'work goes on');
+    };
+    for (let i = 0; i < 3; i++) await more();
     const victim = cluster.ids.find((id) => !cluster.replica(id).status().serving) as number;
     await wipe(victim);
     await voting([1, 2, 3]);
-    const before = count;
-    await until(() => count > before + 20, 'work goes on');
+    await more();
     working = false;
     await work;
     await cluster.settle();
-    const items = Array.from({ length: count }, (_, i) => `${i}`);
-    assert.deepEqual(cluster.machine(victim).state.items, items);
-    // It is one of the two that are left: nothing is decided without its vote.
-    const other = cluster.ids.find((id) => id !== victim && !cluster.replica(id).status().serving) as number;
-    await cluster.down(other);
-    assert.equal(await cluster.propose('without the other'), count + 1);
-    const leader = cluster.ids.find((id) => id !== victim && id !== other) as number;
-    await cluster.up(other);
-    await cluster.settle();
-    await cluster.down(leader);
-    assert.equal(await cluster.propose('without the leader'), count + 2);
-    await cluster.settle();
-    assert.deepEqual(cluster.machine(victim).state.items, [
-      ...items,
-      'without the other',
-      'without the leader',
-    ]);
+    // A try whose outcome was unknown may stand there beside its repetition.
+    const has = (id: number): string[] => {
+      const items = cluster.machine(id).state.items;
+      return items.filter((item, i) => items.indexOf(item) === i);
+    };
+    assert.deepEqual(has(victim), acknowledged);
+    // Each of the two others is gone in turn: nothing is decided without its vote.
+    for (const other of cluster.ids.filter((id) => id !== victim)) {
+      await cluster.down(other);
+      await propose(`without ${other}`);
+      await cluster.settle();
+      assert.deepEqual(has(victim), acknowledged);
+      await cluster.up(other);
+      await cluster.settle();
+    }
   });
 
   it('is taken in when it led before, and when the leader changes half-way', async () => {

@@ -1,4 +1,5 @@
 import { assert } from '../../../../common/assert.js';
+import { confOfEntry } from '../../../../metaserver/raft/confchange.js';
 import type { RaftEntry, Ready } from '../../../../metaserver/raft/types.js';
 import type { MemoryLog } from '../memory-log.js';
 
@@ -29,9 +30,34 @@ export class Checker {
   elections = 0;
   readsAnswered = 0;
 
+  /** Voted for by a server in a term, whatever disk it had: it votes once. */
+  readonly #votes = new Map<string, number>();
+  /** Members that any configuration ever let vote. */
+  readonly #entitled = new Set<number>();
+
+  /** Members of the first configuration vote. */
+  founded(voters: readonly number[]): void {
+    for (const id of voters) this.#entitled.add(id);
+  }
+
+  /** The member `voter`, on the server at `place`, gives its vote of `term` to `candidate`. */
+  voted(place: number, voter: number, term: number, candidate: number): void {
+    const before = this.#votes.get(`${place}/${term}`);
+    assert(
+      before === undefined || before === candidate,
+      `the server at ${place} votes for ${before} and for ${candidate} in term ${term}`,
+    );
+    this.#votes.set(`${place}/${term}`, candidate);
+    assert(this.#entitled.has(voter), `member ${voter} votes, which no configuration allowed`);
+  }
+
   /** Checks what a server's Ready tells; `server.log` holds its entries already. */
   observe(server: Observed, ready: Ready): void {
     if (ready.softState?.role === 'leader') this.#electionSafety(server);
+    for (const entry of ready.entries) {
+      const conf = confOfEntry(entry);
+      if (conf) this.founded([...conf.voters, ...conf.votersOutgoing]);
+    }
     if (server.role === 'leader') this.#leaderAppendOnly(server, ready.entries);
     if (ready.hardState) this.#stateMachineSafety(server, ready.hardState.commit);
     for (const entry of ready.committed) {

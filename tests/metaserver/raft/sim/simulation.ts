@@ -1,7 +1,10 @@
 import { assert } from '../../../../common/assert.js';
 import { createPrng, type Prng } from '../../../../common/prng.js';
+import { confOfEntry, EMPTY_CONF } from '../../../../metaserver/raft/confchange.js';
 import type { RaftConfState, RaftMessage } from '../../../../metaserver/raft/types.js';
-import { RaftMessageType } from '../../../../proto/gen/raft.js';
+import { type MemberProgress, nextMembershipStep } from '../../../../metaserver/replica/membership.js';
+import { type RaftMember, RaftMessageType } from '../../../../proto/gen/raft.js';
+import type { MemoryLog } from '../memory-log.js';
 import { Checker } from './checker.js';
 import { EventQueue } from './event-queue.js';
 import { SimServer } from './server.js';
@@ -26,18 +29,39 @@ const SLOW_DISK_CHANCE = 0.15;
 const RARE_DELAY_MS = 600;
 const SNAPSHOT_MS = 40;
 
+const STEWARD_MS = 40;
+
+function describe(id: number, place: number): RaftMember {
+  return { id, server: place, diskUuid: `disk-${id}`, address: '' };
+}
+
+/** No configuration stands in the log that could be taken back. */
+function isSettled(log: MemoryLog, commit: number): boolean {
+  for (let i = commit + 1; i <= log.lastIndex(); i++) {
+    const entry = log.entry(i);
+    if (entry && confOfEntry(entry)) return false;
+  }
+  return true;
+}
+
 export interface SimOptions {
   seed: number;
   /** Servers in the first configuration. */
   voters: number;
   /** Servers that exist; the others may join by a change of membership. */
   servers: number;
+  /**
+   * Servers come back with empty disks, as long as a majority of the voters keeps theirs. replaced: as another member, which
+   * the leader takes in (and nobody else changes the membership). amnesia: as the one that they were, which is wrong.
+   */
+  wipes?: 'replaced' | 'amnesia';
 }
 
 export interface SimResult {
   elections: number;
   committed: number;
   reads: number;
+  wipes: number;
 }
 
 /** One run: a cluster, a hostile network, clients. Everything follows from the seed. */
@@ -45,10 +69,16 @@ export class Simulation {
   readonly #queue = new EventQueue();
   readonly #prng: Prng;
   readonly #checker = new Checker();
+  /** By place; a server whose disk was lost is another one at the same place. */
   readonly #servers: SimServer[] = [];
+  readonly #places = new Map<number, number>();
+  #wipes = 0;
+  #nextId: number;
   /** Directed links on which messages vanish: `from * 100 + to`. */
   readonly #cut = new Set<number>();
   readonly #maxDelayMs: number;
+  readonly #persistMs: number;
+  readonly #first: RaftConfState;
   #drop: number;
   #duplicate: number;
   #rareDelay: number;
@@ -69,17 +99,22 @@ export class Simulation {
     const { delayMs, persistMs } = prng.float() < 0.5 ? QUICK : SLOW;
     this.#maxDelayMs = delayMs;
     const voters = Array.from({ length: options.voters }, (_, i) => i + 1);
+    this.#first = { ...EMPTY_CONF, voters, roster: voters.map((id) => describe(id, id)) };
+    this.#checker.founded(voters);
+    this.#persistMs = persistMs;
+    this.#nextId = options.servers + 1;
     for (let id = 1; id <= options.servers; id++) {
-      const conf = {
-        voters: id <= options.voters ? voters : [],
-        votersOutgoing: [],
-        learners: [],
-        roster: [],
-      };
-      const send = (message: RaftMessage) => this.#send(message);
-      const diskMs = prng.float() < SLOW_DISK_CHANCE ? persistMs * SLOW_DISK_FACTOR : persistMs;
-      this.#servers.push(new SimServer(id, CONFIG, diskMs, conf, this.#queue, prng, this.#checker, send));
+      this.#servers.push(this.#make(id, id, id <= options.voters ? this.#first : EMPTY_CONF));
     }
+  }
+
+  /** A server with an empty disk. */
+  #make(id: number, place: number, conf: RaftConfState): SimServer {
+    const prng = this.#prng;
+    this.#places.set(id, place);
+    const send = (message: RaftMessage) => this.#send(message);
+    const diskMs = prng.float() < SLOW_DISK_CHANCE ? this.#persistMs * SLOW_DISK_FACTOR : this.#persistMs;
+    return new SimServer(id, CONFIG, diskMs, conf, this.#queue, prng, this.#checker, send);
   }
 
   servers(): readonly SimServer[] {
@@ -91,6 +126,7 @@ export class Simulation {
     for (const server of this.#servers) server.start();
     this.#client();
     this.#nemesis();
+    if (this.options.wipes) this.#steward();
     this.#queue.runUntil(FAULTY_MS);
     this.#calm();
     this.#queue.runUntil(FAULTY_MS + CALM_MS);
@@ -98,13 +134,14 @@ export class Simulation {
     this.#queue.runUntil(FAULTY_MS + CALM_MS + QUIET_MS);
     this.#checkQuiet();
     const { elections, maxCommitted, readsAnswered } = this.#checker;
-    return { elections, committed: maxCommitted, reads: readsAnswered };
+    return { elections, committed: maxCommitted, reads: readsAnswered, wipes: this.#wipes };
   }
 
   // Network.
 
   #send(message: RaftMessage): void {
     const prng = this.#prng;
+    this.#noteVote(message);
     const isLost = prng.float() < this.#drop;
     if (message.type === RaftMessageType.RAFT_SNAPSHOT) {
       this.#sendSnapshot(message, isLost);
@@ -113,6 +150,12 @@ export class Simulation {
     if (isLost) return;
     this.#deliver(message, this.#delayMs());
     if (prng.float() < this.#duplicate) this.#deliver(message, this.#delayMs());
+  }
+
+  #noteVote({ type, from, to, term, reject }: RaftMessage): void {
+    const place = this.#places.get(from)!;
+    if (type === RaftMessageType.RAFT_VOTE) this.#checker.voted(place, from, term, from);
+    if (type === RaftMessageType.RAFT_VOTE_RESPONSE && !reject) this.#checker.voted(place, from, term, to);
   }
 
   #delayMs(): number {
@@ -126,21 +169,23 @@ export class Simulation {
       if (this.#cut.has(message.from * 100 + message.to)) return;
       // The receiver owns what it decodes; entries themselves never change.
       const copy = { ...message, entries: message.entries.slice() };
-      this.#server(message.to).input((node, nowMs) => node.step(copy, nowMs));
+      this.#server(message.to)?.input((node, nowMs) => node.step(copy, nowMs));
     });
   }
 
   #sendSnapshot(message: RaftMessage, isLost: boolean): void {
     const { from, to } = message;
     this.#queue.after(this.#prng.float() * SNAPSHOT_MS, () => {
-      const ok = !isLost && !this.#cut.has(from * 100 + to) && this.#server(to).alive;
-      if (ok) this.#server(to).input((node, nowMs) => node.step(message, nowMs));
-      this.#server(from).input((node) => node.reportSnapshot(to, ok));
+      const receiver = this.#server(to);
+      const ok = !isLost && !this.#cut.has(from * 100 + to) && receiver?.alive === true;
+      if (ok) receiver.input((node, nowMs) => node.step(message, nowMs));
+      this.#server(from)?.input((node) => node.reportSnapshot(to, ok));
     });
   }
 
-  #server(id: number): SimServer {
-    return this.#servers[id - 1]!;
+  /** Undefined: that member's disk was lost. */
+  #server(id: number): SimServer | undefined {
+    return this.#servers.find((server) => server.id === id);
   }
 
   // Clients.
@@ -192,7 +237,10 @@ export class Simulation {
       () => this.#breakLeader(leader),
       () => this.#transfer(leader, server),
       () => this.#usurp(leader, server),
-      () => leader.input((node, nowMs) => void node.proposeConfChange(this.#randomConf(), nowMs)),
+      () =>
+        this.options.wipes
+          ? this.#wipe(victim)
+          : leader.input((node, nowMs) => void node.proposeConfChange(this.#randomConf(), nowMs)),
     ];
     faults[prng.int(faults.length)]!();
     this.#checker.logMatching(this.#servers);
@@ -269,8 +317,9 @@ export class Simulation {
     if (a === b || !this.#faulty) return;
     if (this.#prng.float() < 0.8) this.#cut.add(a * 100 + b);
     if (this.#prng.float() < 0.8) this.#cut.add(b * 100 + a);
-    if (tellA) this.#lose(this.#server(a), b);
-    if (tellB) this.#lose(this.#server(b), a);
+    const [one, other] = [this.#server(a), this.#server(b)];
+    if (tellA && one) this.#lose(one, b);
+    if (tellB && other) this.#lose(other, a);
   }
 
   /** Every follower sees the leader's connection break; the leader lives, and does not notice. */
@@ -311,6 +360,59 @@ export class Simulation {
     return { voters, votersOutgoing: [], learners, roster: [] };
   }
 
+  // Lost disks.
+
+  /**
+   * A voter loses its disk, if no configuration that anybody holds has lost one yet: then each of them keeps a majority.
+   * Nothing changes just now, so that no other configuration is on its way.
+   */
+  #wipe(victim: SimServer): void {
+    const isIntact = (id: number): boolean => this.#server(id) !== undefined;
+    const isWhole = this.#servers.every(({ alive, node, log }) => {
+      if (!alive) return false;
+      const { commit, conf } = node.status();
+      return [...conf.voters, ...conf.votersOutgoing].every(isIntact) && isSettled(log, commit);
+    });
+    if (!isWhole || !this.#servers.some((server) => server.leads)) return;
+    this.#wipes++;
+    victim.crash();
+    const place = this.#places.get(victim.id)!;
+    const isForgetful = this.options.wipes === 'amnesia';
+    const id = isForgetful ? victim.id : this.#nextId++;
+    const next = this.#make(id, place, isForgetful ? this.#first : EMPTY_CONF);
+    // Its log is looked at also while it is down.
+    next.start();
+    next.crash();
+    this.#servers[place - 1] = next;
+    for (const other of this.#servers) {
+      if (other !== next) this.#queue.after(this.#prng.float() * 3, () => this.#lose(other, victim.id));
+    }
+    this.#queue.after(this.#prng.float() * 200, () => {
+      if (!next.alive) this.#restart(next);
+    });
+  }
+
+  /** What the replica's steward does, by the same rules. */
+  #steward(): void {
+    for (const leader of this.#servers) {
+      if (!leader.leads || leader.paused) continue;
+      const { conf, commit, lastIndex, peers } = leader.node.status();
+      const limitMs = this.#queue.nowMs - 2 * CONFIG.electionMs;
+      const progress = new Map<number, MemberProgress>(
+        peers.map(({ id, match, lastActiveMs }) => [id, { match, alive: lastActiveMs > limitMs }]),
+      );
+      progress.set(leader.id, { match: lastIndex, alive: true });
+      const alive = this.#servers.filter((server) => server.alive);
+      const present = alive.map(({ id }) => describe(id, this.#places.get(id)!));
+      const nobody = new Set<number>();
+      const asked = { joining: nobody, leaving: nobody };
+      const step = nextMembershipStep({ conf, self: leader.id, commit, progress, present, ...asked });
+      if (step?.kind !== 'change') continue;
+      leader.input((node, nowMs) => void node.proposeConfChange(step.conf, nowMs));
+    }
+    this.#queue.after(STEWARD_MS, () => this.#steward());
+  }
+
   // The end: all faults cease, and the cluster must work again.
 
   #calm(): void {
@@ -333,7 +435,9 @@ export class Simulation {
     const { voters, votersOutgoing, learners } = status.conf;
     assert(votersOutgoing.length === 0, 'joint consensus was left');
     for (const id of [...voters, ...learners]) {
-      const { applied } = this.#server(id).machine;
+      const server = this.#server(id);
+      assert(server, `member ${id} still has its disk: who lost it was replaced`);
+      const { applied } = server.machine;
       assert(applied === status.lastIndex, `server ${id} has applied ${applied} of ${status.lastIndex}`);
     }
     assert(this.#checker.maxCommitted > 20, `progress was made: ${this.#checker.maxCommitted} entries`);
