@@ -1,13 +1,16 @@
 import { S_IFLNK, S_IFMT } from '../../proto/types.js';
+import { encodeInode } from '../namespace/inode-codec.js';
 import {
   firstNumberOf,
   inodeKey,
+  nameOfKey,
   parseReclaimKey,
   readU64,
   secondNumberOf,
   tableRange,
   uuidKey,
   writeU64,
+  xattrRange,
 } from '../namespace/keys.js';
 import { decodeSession, type Session } from '../namespace/records.js';
 import type { KvReader } from '../store/kv.js';
@@ -30,16 +33,41 @@ export async function checkInodeRecords(view: KvReader, pace: Pace, findings: Fi
     if (inode ? (inode.mode & S_IFMT) !== S_IFLNK : !view.get(inodeKey(ino)))
       stray('target', ino, key, value);
   });
-  await scan(view, tableRange('X'), pace, (key, value) => {
-    const ino = firstNumberOf(key);
-    if (!view.get(inodeKey(ino))) stray('attribute', ino, key, value);
-  });
+  await checkAttributes(view, pace, findings, stray);
   await scan(view, tableRange('P'), pace, (key, value) => {
     const { ino, truncateSeq } = parseReclaimKey(key);
     const inode = readable(view, ino);
     // Without an inode it is data that nothing reached: the record goes when the data has gone.
-    if (!inode || truncateSeq === 0 || inode.truncates.some(({ seq }) => seq === truncateSeq)) return;
-    stray(`truncate ${truncateSeq}`, ino, key, value);
+    if (!inode || inode.truncates.some(({ seq }) => seq === truncateSeq)) return;
+    if (truncateSeq !== 0) stray(`truncate ${truncateSeq}`, ino, key, value);
+    else if (inode.nlink > 0) {
+      const text = `inode ${ino} is about to be deleted although it has a name`;
+      findings.add({ kind: 'inode', ino, text, repair: change(key, value, undefined) });
+    }
+  });
+}
+
+/** Attributes of inodes that count none, and of none at all. */
+async function checkAttributes(
+  view: KvReader,
+  pace: Pace,
+  findings: Findings,
+  stray: (what: string, ino: number, key: Buffer, value: Buffer) => void,
+): Promise<void> {
+  let last = 0;
+  await scan(view, tableRange('X'), pace, (key, value) => {
+    const ino = firstNumberOf(key);
+    const record = view.get(inodeKey(ino));
+    if (!record) stray('attribute', ino, key, value);
+    const inode = readable(view, ino);
+    if (!record || !inode || inode.xattrBytes > 0 || ino === last) return;
+    last = ino;
+    const { start, end } = xattrRange(ino);
+    let xattrBytes = 0;
+    for (const each of view.range(start, end)) xattrBytes += nameOfKey(each.key).length + 1;
+    const right = { ...inode, xattrBytes, change: inode.change + 1 };
+    const text = `inode ${ino} counts no attribute names for ${xattrBytes} bytes of them`;
+    findings.add({ kind: 'inode', ino, text, repair: change(inodeKey(ino), record, encodeInode(right)) });
   });
 }
 

@@ -1,7 +1,7 @@
 import type { KvReader } from '../store/kv.js';
 
 /** Records read between two turns of the event loop. */
-export const SCAN_SLICE_RECORDS = 512;
+export const SCAN_SLICE_RECORDS = 128;
 
 /** What a check is run with: it must not hold up the server that it runs in. */
 export interface Pace {
