@@ -203,7 +203,9 @@ export class PgCore {
       map.replicas.length > 0 &&
       map.replicas.every(({ state }) => state === ReplicaState.REPLICA_IN_SYNC);
     const held = before !== undefined || last.seq > 0 || clean;
-    if (!complete || !held || this.#ctx.dropping) return;
+    // A map older than the data (of metaservers that lost theirs) says nothing about where the group is.
+    const older = map !== undefined && map.epoch < last.epoch;
+    if (!complete || !held || older || this.#ctx.dropping) return;
     this.#ctx.last = { epoch: 0, seq: 0 };
     this.#ctx.clean = false;
     this.#ctx.dropping = true;

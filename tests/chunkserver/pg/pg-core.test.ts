@@ -482,6 +482,8 @@ describe('a replica of a group', () => {
 
   it('drops a group that is complete elsewhere, and keeps one that is not', () => {
     assert.deepEqual(only(replica().map(pgMap(3, 2, [2, IN_SYNC], [3, RECOVERING])), 'drop'), []);
+    const newer = new CoreFixture({ last: { epoch: 9, seq: 4 }, clean: true });
+    assert.deepEqual(only(newer.map(pgMap(3, 2, [2, IN_SYNC], [3, IN_SYNC])), 'drop'), []);
     assert.equal(only(replica().map(pgMap(3, 2, [2, IN_SYNC], [3, IN_SYNC])), 'drop').length, 1);
   });
 });
