@@ -33,6 +33,8 @@ const FAULTS: [weight: number, name: string, fault: Fault][] = [
   [2, 'deafness', (n) => n.isolate(n.server().name, 'in')],
   [2, 'dumbness', (n) => n.isolate(n.server().name, 'out')],
   [3, 'broken connections', (n) => n.cluster.world.network.breakAll(n.host(), n.host())],
+  [4, 'partition', (n) => n.partition()],
+  [3, 'cut off from the metaservers', (n) => n.cutOffFromMetas(n.server())],
   [2, 'slow network', (n) => n.slowNetwork(n.host())],
   [2, 'slow disk', (n) => n.slowDisk(n.server())],
   [1, 'failed fsync', (n) => n.failSync(n.server())],
@@ -175,6 +177,31 @@ export class Nemesis {
       if (other.name === name) continue;
       if (direction !== 'in') this.#healLater(ms, world.network.cut(name, other.name));
       if (direction !== 'out') this.#healLater(ms, world.network.cut(other.name, name));
+    }
+  }
+
+  /** Two halves that do not see each other. */
+  partition(): void {
+    const { machines, clients, world } = this.cluster;
+    const halves: [string[], string[]] = [[], []];
+    for (const { name } of [...machines, ...clients]) (halves[this.prng.int(2)] as string[]).push(name);
+    const ms = this.prng.float() * CUT_MAX_MS;
+    for (const a of halves[0]) {
+      for (const b of halves[1]) {
+        this.#healLater(ms, world.network.cut(a, b));
+        this.#healLater(ms, world.network.cut(b, a));
+      }
+    }
+  }
+
+  /** Clients and chunkservers still reach it. */
+  cutOffFromMetas(machine: Machine): void {
+    const { metas, world } = this.cluster;
+    const ms = this.prng.float() * CUT_MAX_MS;
+    for (const { name } of metas) {
+      if (name === machine.name) continue;
+      this.#healLater(ms, world.network.cut(machine.name, name));
+      this.#healLater(ms, world.network.cut(name, machine.name));
     }
   }
 

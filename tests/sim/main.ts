@@ -1,7 +1,7 @@
 import { writeFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import { systemClock } from '../../common/clock.js';
-import { MUTATIONS } from './mutations.js';
+import { MUTATIONS } from './mutations/index.js';
 import { Simulation, type SimulationOptions, type SimulationResult } from './simulation.js';
 
 const USAGE = `Runs the whole cluster in simulation, one run for each seed.

@@ -1,6 +1,5 @@
 import { newDiskUuid, readFormat, writeFormat } from '../../metaserver/replica/format.js';
 import { Replica } from '../../metaserver/replica/replica.js';
-import type { MetaReplica } from '../../metaserver/service/ports.js';
 import { replicaPort } from '../../metaserver/service/replica-port.js';
 import { createServices } from '../../metaserver/service/services.js';
 import { MemoryKv } from '../../metaserver/store/memory-kv.js';
@@ -22,8 +21,6 @@ const SEGMENT_BYTES = 16 * 1024;
 export interface MetaMachineHooks {
   /** Sees, and may change, what a state machine applies. */
   onApply(server: number, index: number, data: Buffer): Buffer;
-  /** Wraps the replica as the services see it. */
-  wrapReplica?(replica: MetaReplica): MetaReplica;
 }
 
 /** A machine with a metaserver: the real replica, state machine and services on simulated disk and network. */
@@ -92,7 +89,7 @@ export class MetaMachine extends Machine {
     this.replica = replica;
     const port = replicaPort(replica, clock);
     const services = createServices({
-      replica: this.#hooks.wrapReplica?.(port) ?? port,
+      replica: port,
       state,
       clock,
       log,

@@ -7,7 +7,7 @@ import { RaftChecker } from './checkers/raft.js';
 import type { ClientMachine } from './client.js';
 import { Cluster, type ClusterShape } from './cluster.js';
 import { Nemesis } from './faults.js';
-import type { Mutation } from './mutations.js';
+import type { Mutation } from './mutations/index.js';
 import { BlocksWorker } from './workload/blocks.js';
 import { Files, FilesWorker } from './workload/files.js';
 import { Names, NamesWorker, REGISTERS } from './workload/names.js';
@@ -16,10 +16,13 @@ import { World } from './world.js';
 
 /** Virtual time: before the first fault, with faults, and the longest wait for quiet after them. */
 const FORMATION_MAX_MS = 5_000;
-const CHAOS_MIN_MS = 6_000;
-const CHAOS_MAX_MS = 16_000;
-const QUIET_MAX_MS = 90_000;
-const FAULT_INTERVAL_MS = 700;
+const CHAOS_MIN_MS = 2_500;
+const CHAOS_MAX_MS = 7_000;
+/** One run in so many has its faults for so much longer: beyond the time-out of sessions. */
+const LONG_EVERY = 25;
+const LONG_FACTOR = 8;
+const QUIET_MAX_MS = 60_000;
+const FAULT_INTERVAL_MS = 500;
 /** Servers must hold the same within so long after the last answer. */
 const AGREE_MAX_MS = 10_000;
 
@@ -65,13 +68,16 @@ export class Simulation {
   readonly #workers: Worker[] = [];
   readonly #writers: number[] = [];
   #nextClient: number;
+  #quiet = false;
+  readonly #aloneMs: number | undefined;
 
   constructor({ seed, verbose, mutation }: SimulationOptions) {
     const world = new World(seed, verbose);
     this.world = world;
     const shape = shapeOf(seed);
+    const apply = mutation?.apply?.();
     this.cluster = new Cluster(world, shape, {
-      onApply: (server, index, data) => this.#applied(server, index, mutation?.apply?.(data, world) ?? data),
+      onApply: (server, index, data) => this.#applied(server, index, data, apply),
       ...mutation?.hooks?.(world),
     });
     this.#nextClient = shape.clients + 1;
@@ -95,6 +101,7 @@ export class Simulation {
       },
       onClientDeath: (name) => this.#replaceClient(name),
     });
+    this.#aloneMs = mutation?.aloneMs;
     mutation?.prepare?.(this.cluster);
   }
 
@@ -114,15 +121,20 @@ export class Simulation {
   async #run(): Promise<void> {
     const { world, cluster, nemesis } = this;
     const { time, prng } = world;
+    // From here on everything runs in a turn of the event loop of its own, whoever has called.
+    await world.until(time.now() + 1);
     cluster.start();
     await this.#wait(() => cluster.whole(), FORMATION_MAX_MS, 'the cluster does not form');
     await this.#settled(this.#names.prepare(cluster.clients[0] as ClientMachine), FORMATION_MAX_MS);
     for (const client of cluster.clients) this.#work(client);
-    nemesis.start();
-    const chaosMs = CHAOS_MIN_MS + prng.float() * (CHAOS_MAX_MS - CHAOS_MIN_MS);
+    if (this.#aloneMs === undefined) nemesis.start();
+    const factor = world.seed % LONG_EVERY === 0 ? LONG_FACTOR : 1;
+    const drawn = factor * (CHAOS_MIN_MS + prng.float() * (CHAOS_MAX_MS - CHAOS_MIN_MS));
+    const chaosMs = this.#aloneMs ?? drawn;
     await world.until(time.now() + chaosMs);
     world.trace.note('quiet', undefined);
     nemesis.stop();
+    this.#quiet = true;
     for (const worker of this.#workers) worker.stop();
     const deadline = time.now() + QUIET_MAX_MS;
     await this.#wait(() => this.#idle(), QUIET_MAX_MS, 'operations do not end');
@@ -135,9 +147,11 @@ export class Simulation {
     this.#writers.push(id);
     const pgs = this.cluster.shape.pgs;
     const workers = [
-      new NamesWorker(client, this.#names),
+      new NamesWorker(client, this.#names, false),
+      new NamesWorker(client, this.#names, true),
       new FilesWorker(client, this.#files),
       new BlocksWorker(client, id, this.#writers, this.#blocks, pgs),
+      new BlocksWorker(client, 0, this.#writers, this.#blocks, pgs),
     ];
     for (const worker of workers) worker.start();
     this.#workers.push(...workers);
@@ -154,13 +168,20 @@ export class Simulation {
       if (this.#workers[i]?.client === dead) this.#workers.splice(i, 1);
     }
     const client = cluster.addClient(`k${this.#nextClient++}`);
-    void client.ready.then(() => this.#work(client));
+    void client.ready.then(() => {
+      if (!this.#quiet) this.#work(client);
+    });
   }
 
-  #applied(server: number, index: number, data: Buffer): Buffer {
+  #applied(
+    server: number,
+    index: number,
+    data: Buffer,
+    change: ReturnType<NonNullable<Mutation['apply']>> | undefined,
+  ): Buffer {
     this.world.trace.note(`apply ${server} ${index}`, undefined);
     this.#guard(() => this.#raft.applied(server, index, data));
-    return data;
+    return change ? change(server, index, data) : data;
   }
 
   /** What a checker finds ends the run, whoever is asking. */
@@ -176,12 +197,18 @@ export class Simulation {
     return this.#workers.every((worker) => worker.idle);
   }
 
+  /** Who still works, for a failure's text. */
+  #busy(): string {
+    const busy = this.#workers.filter((worker) => !worker.idle);
+    return busy.map((worker) => `${worker.client.name} ${worker.constructor.name} works, `).join('');
+  }
+
   async #wait(condition: () => boolean, ms: number, what: string): Promise<void> {
     const { world } = this;
     const deadline = world.time.now() + ms;
     while (!condition()) {
       if (world.time.now() >= deadline) {
-        throw new Error(`${what} within ${ms.toFixed(0)} ms; ${this.cluster.describe()}`);
+        throw new Error(`${what} within ${ms.toFixed(0)} ms; ${this.#busy()}${this.cluster.describe()}`);
       }
       await world.until(world.time.now() + 50);
     }

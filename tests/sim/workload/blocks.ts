@@ -19,16 +19,17 @@ function layout(writer: number): FileLayout {
 
 /**
  * Reads and writes chunks without the file system and its caches: what one reader has seen, every later reader must see.
- * Each writer has chunks of its own and reads everybody's.
+ * Each writer has chunks of its own; readers, programs of their own, read everybody's.
  */
 export class BlocksWorker extends Worker {
   readonly #cells: Cells;
+  /** 0: it only reads. */
   readonly #id: number;
   readonly #writers: readonly number[];
   readonly #pgs: number;
 
   constructor(client: ClientMachine, id: number, writers: readonly number[], cells: Cells, pgs: number) {
-    super(client, 100);
+    super(client, 180);
     this.#id = id;
     this.#writers = writers;
     this.#cells = cells;
@@ -38,9 +39,9 @@ export class BlocksWorker extends Worker {
   protected next(): Task {
     const { prng } = this;
     const chunk = prng.int(CHUNKS);
-    if (prng.int(2) === 0) return () => this.#write(chunk);
+    if (this.#id > 0) return () => this.#write(chunk);
     const writer = this.#writers[prng.int(this.#writers.length)] as number;
-    return () => this.read(writer, chunk);
+    return () => this.beside(() => this.read(writer, chunk));
   }
 
   static cellName(writer: number, chunk: number, cell: number): string {

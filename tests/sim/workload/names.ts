@@ -49,18 +49,28 @@ export class Names {
 /** One program that changes and reads names and attributes, one call at a time, straight through the session. */
 export class NamesWorker extends Worker {
   readonly #names: Names;
+  readonly #readOnly: boolean;
 
-  constructor(client: ClientMachine, names: Names) {
-    super(client, 120);
+  /** @param readOnly it only asks, and goes on asking while an answer is awaited */
+  constructor(client: ClientMachine, names: Names, readOnly: boolean) {
+    super(client, 150);
     this.#names = names;
+    this.#readOnly = readOnly;
   }
 
   protected next(): Task {
     const { prng } = this;
-    if (prng.int(4) === 0) return () => this.#register(prng.int(this.#names.registers.length));
+    const register = prng.int(this.#names.registers.length);
+    if (prng.int(4) === 0) return this.#task(() => this.#register(register));
     const dir = prng.int(DIRECTORIES);
     const name = NAMES[prng.int(NAMES.length)] as string;
-    return () => this.#name(this.#choose(dir, name));
+    const read: NameInput = prng.int(2) === 0 ? { kind: 'list', dir } : { kind: 'lookup', dir, name };
+    const input = this.#readOnly ? read : this.#choose(dir, name);
+    return this.#task(() => this.#name(input));
+  }
+
+  #task(task: Task): Task {
+    return this.#readOnly ? () => this.beside(task) : task;
   }
 
   #choose(dir: number, name: string): NameInput {
@@ -162,7 +172,7 @@ export class NamesWorker extends Worker {
     const { prng } = this;
     const history = this.#names.registers[index] as RegisterHistory;
     const ino = this.#names.files[index >> 1] as number;
-    const isWrite = prng.int(2) === 0;
+    const isWrite = !this.#readOnly && prng.int(3) > 0;
     const value = String((this.#names.nextValue++ % 0o7777) + 1);
     const answered = history.call(this.client.name, isWrite ? { kind: 'write', value } : { kind: 'read' });
     try {

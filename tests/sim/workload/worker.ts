@@ -3,13 +3,15 @@ import type { ClientMachine } from '../client.js';
 
 export type Task = () => Promise<void>;
 
+const BACKGROUND_MAX = 6;
+
 /** One program on a client machine: one task after the other, with pauses, until it is told to stop. */
 export abstract class Worker {
   readonly client: ClientMachine;
   readonly #pauseMs: number;
   #stopped = false;
-  /** Nothing of it is under way any more. */
-  idle = false;
+  #ended = false;
+  #background = 0;
   tasks = 0;
 
   /** @param pauseMs mean pause between two tasks */
@@ -32,7 +34,7 @@ export abstract class Worker {
   start(): void {
     this.client.process.clock.after(this.prng.float() * 2 * this.#pauseMs, () => {
       if (this.#stopped) {
-        this.idle = true;
+        this.#ended = true;
         return;
       }
       this.tasks++;
@@ -41,6 +43,24 @@ export abstract class Worker {
         (error: unknown) => this.client.world.fail(error as Error),
       );
     });
+  }
+
+  /** Nothing of it is under way any more. */
+  get idle(): boolean {
+    return this.#ended && this.#background === 0;
+  }
+
+  /** Goes on with the next task while this one waits; with too many of them, waits after all. */
+  protected beside(task: Task): Promise<void> {
+    if (this.#background >= BACKGROUND_MAX) return task();
+    this.#background++;
+    task().then(
+      () => {
+        this.#background--;
+      },
+      (error: unknown) => this.client.world.fail(error as Error),
+    );
+    return Promise.resolve();
   }
 
   /** After the present task; `idle` tells when. */

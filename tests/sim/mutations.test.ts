@@ -1,0 +1,31 @@
+import assert from 'node:assert/strict';
+import { MUTATIONS } from './mutations/index.js';
+import { Simulation } from './simulation.js';
+
+describe('a planted bug that the simulation finds', function () {
+  this.timeout(1_200_000);
+  const stackTraceLimit = Error.stackTraceLimit;
+  before(() => {
+    Error.stackTraceLimit = 0;
+  });
+  after(() => {
+    Error.stackTraceLimit = stackTraceLimit;
+  });
+
+  it('is one of at least twelve', () => {
+    assert.ok(new Set(MUTATIONS.map(({ name }) => name)).size >= 12);
+  });
+
+  for (const mutation of MUTATIONS) {
+    it(`within ${mutation.seeds} seeds: ${mutation.text}`, async () => {
+      for (let seed = 1; seed <= mutation.seeds; seed++) {
+        try {
+          await new Simulation({ seed, mutation }).run();
+        } catch {
+          return;
+        }
+      }
+      assert.fail(`${mutation.name} was not found within ${mutation.seeds} seeds`);
+    });
+  }
+});

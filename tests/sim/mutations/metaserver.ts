@@ -1,0 +1,128 @@
+import { ClientEnvelope, Command } from '../../../proto/gen/meta.js';
+import { type RaftMessage, RaftMessageType } from '../../../proto/gen/raft.js';
+import { asBuffer } from '../../../proto/message-stream.js';
+import type { Mutation } from './mutation.js';
+import { messageTap, raftTap } from './wire.js';
+
+const CLIENT_PATH = '/holdfast.MetaService/Connect';
+/** Beyond what a session asks in one run, and within what it may have unanswered. */
+const FRESH_SEQ = 500;
+/** How often a bug strikes that would be found at once if it always did. */
+const NOW_AND_THEN = 0.05;
+
+function encoded(command: Command): Buffer {
+  return asBuffer(Command.encode(command).finish());
+}
+
+/** Answers an append in the follower's name, as if all of it were on its disk. */
+function forgeAppendResponse(message: RaftMessage): RaftMessage {
+  const { from: leader, to, term, index, entries, context } = message;
+  return {
+    ...message,
+    type: RaftMessageType.RAFT_APPEND_RESPONSE,
+    from: to,
+    to: leader,
+    term,
+    index: entries.at(-1)?.index ?? index,
+    logTerm: 0,
+    entries: [],
+    commit: 0,
+    reject: false,
+    context,
+  };
+}
+
+/** Bugs in consensus, state machine and sessions. */
+export const METASERVER_MUTATIONS: readonly Mutation[] = [
+  {
+    name: 'meta-skips-fsync',
+    text: 'metaservers answer before their log is on disk',
+    seeds: 20,
+    prepare: ({ metas }) => {
+      for (const meta of metas) meta.mood.lies = true;
+    },
+  },
+  {
+    name: 'votes-twice',
+    text: 'a metaserver votes for whoever asks, also a second time in a term',
+    seeds: 40,
+    tap: () =>
+      raftTap((message) => {
+        const refusal = message.type === RaftMessageType.RAFT_VOTE_RESPONSE && message.reject;
+        return [refusal ? { ...message, reject: false } : message];
+      }),
+  },
+  {
+    name: 'counts-what-it-lacks',
+    text: 'a follower confirms entries that it never got',
+    seeds: 40,
+    tap: (world) => {
+      /** Answers in the name of a follower, sent with its next words to the leader. */
+      const forged = new Map<string, RaftMessage[]>();
+      return raftTap((message) => {
+        const waiting = forged.get(`${message.from}>${message.to}`)?.splice(0) ?? [];
+        const strikes = message.type === RaftMessageType.RAFT_APPEND && message.entries.length > 0;
+        if (!strikes || world.prng.float() >= NOW_AND_THEN) return [...waiting, message];
+        const key = `${message.to}>${message.from}`;
+        const answers = forged.get(key) ?? [];
+        forged.set(key, answers);
+        answers.push(forgeAppendResponse(message));
+        return waiting;
+      });
+    },
+  },
+  {
+    name: 'leads-in-anothers-term',
+    text: 'a leader that was deposed goes on under the new term',
+    seeds: 20,
+    tap: () => {
+      let highest = 0;
+      return raftTap((message) => {
+        highest = Math.max(highest, message.term);
+        const leads = [RaftMessageType.RAFT_APPEND, RaftMessageType.RAFT_HEARTBEAT].includes(message.type);
+        return [leads ? { ...message, term: highest } : message];
+      });
+    },
+  },
+  {
+    name: 'forgets-sessions',
+    text: 'a repeated change is made a second time',
+    seeds: 60,
+    apply: () => {
+      const first = new Map<string, number>();
+      return (_server, index, data) => {
+        const command = Command.decode(data);
+        if (command.body?.$case !== 'mutation') return data;
+        const { value } = command.body;
+        const key = `${value.session}/${value.seq}`;
+        const before = first.get(key) ?? index;
+        first.set(key, Math.min(before, index));
+        if (before >= index) return data;
+        const again = { ...value, seq: value.seq + FRESH_SEQ };
+        return encoded({ ...command, body: { $case: 'mutation', value: again } });
+      };
+    },
+  },
+  {
+    name: 'own-clock',
+    text: 'a state machine takes the time from its own server, not from the log',
+    seeds: 3,
+    apply: () => (server, _index, data) => {
+      const command = Command.decode(data);
+      const sec = (command.time?.sec ?? 0) + server;
+      return encoded({ ...command, time: { sec, nsec: 0 } });
+    },
+  },
+  {
+    name: 'forgets-opens',
+    text: 'a client does not tell a new leader which files it holds open',
+    seeds: 60,
+    tap: () =>
+      messageTap(CLIENT_PATH, true, ClientEnvelope, (envelope) => {
+        const { body } = envelope;
+        if (body?.$case !== 'hello') return [envelope];
+        body.value.openInodes = [];
+        return [envelope];
+      }),
+  },
+];
