@@ -105,6 +105,7 @@ async function mountHere(mountPoint: string, flags: MountFlags): Promise<void> {
       for (const limit of mount.limits) deps.log.info({ limit }, 'binding limit');
       deps.log.info({ mountPoint, binding: mount.info.kind }, 'mounted');
     }
+    process.on('SIGUSR2', () => deps.log.info({ statistics: mount.statistics() }, 'statistics'));
     const ended = mount.ended.then(() => undefined);
     process.exitCode = await serveUntilStopped({ close: () => mount.unmount(), ended }, deps);
   } catch (error) {

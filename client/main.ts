@@ -51,10 +51,23 @@ export interface RunMountDeps {
   prng: Prng;
 }
 
+/** Requests sent so far, repetitions included; what keeps the session alive does not count. */
+export interface MountStatistics {
+  metaReads: number;
+  metaMutations: number;
+  /** Several changes each. */
+  metaBatches: number;
+  chunkRequests: number;
+  /** Held now. */
+  leases: number;
+}
+
 export interface RunningMount {
   readonly info: BindingInfo;
   /** What this binding cannot do, one line each. */
   readonly limits: string[];
+  /** What has been asked of servers so far. */
+  statistics(): MountStatistics;
   /** Settles when the mount has ended, whoever ended it, and everything is written back. */
   readonly ended: Promise<void>;
   /** Writes back, unmounts, ends the session. Idempotent. */
@@ -128,6 +141,13 @@ export async function runMount(options: RunMountOptions, deps: RunMountDeps): Pr
   return {
     info: mount.info,
     limits: mount.info.kind === 'fuse-native' ? [...FUSE_NATIVE_LIMITS] : [],
+    statistics: () => ({
+      metaReads: session.requests.read,
+      metaMutations: session.requests.mutation,
+      metaBatches: session.requests.batch,
+      chunkRequests: chunks.requests,
+      leases: session.leases.size,
+    }),
     ended,
     async unmount() {
       // What is dirty goes first: it needs no kernel, and the kernel's part is then short.

@@ -52,6 +52,8 @@ export class ChunkIo implements ChunkApi {
   readonly #deps: ChunkIoDeps;
   readonly #softTimeoutMs: number;
   readonly #session: () => number;
+  /** Frames sent so far, repetitions included. */
+  requests = 0;
 
   constructor(deps: ChunkIoDeps) {
     this.#deps = deps;
@@ -230,6 +232,7 @@ export class ChunkIo implements ChunkApi {
       const link = connections.peek(server) ?? (await interruptible(connections.get(server), signal));
       if (owner !== undefined && owner !== this.#session()) return new HoldfastError('SESSION_EXPIRED');
       const truncateSeq = target.file?.truncateSeq ?? 0;
+      this.requests++;
       const reply = link.call({ ...fields, pg, epoch, truncateSeq }, payload, ATTEMPT_DEADLINE_MS);
       try {
         return await interruptible(reply, signal);

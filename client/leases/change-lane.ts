@@ -3,7 +3,7 @@ import type { Clock, Timer } from '../../common/clock.js';
 import { type Deferred, deferred } from '../../common/deferred.js';
 import { errorFromCode, type HoldfastError, toHoldfastError } from '../../proto/errors.js';
 import type { CommandResult, MutationReply, Time } from '../../proto/gen/meta.js';
-import { BATCH_MUTATIONS_MAX } from '../../proto/types.js';
+import { BATCH_MUTATIONS_MAX, S_IFMT, S_IFREG } from '../../proto/types.js';
 import type { Change, MutationOp } from '../meta/api.js';
 
 /**
@@ -191,10 +191,12 @@ export class ChangeLane {
   }
 
   async #send(items: readonly Item[]): Promise<void> {
+    const { changes, places } = merged(items.map(({ change }) => change as Change));
     try {
-      const results = await this.#deps.send(items.map(({ change }) => change as Change));
-      assert(results.length === items.length, 'a batch has a result for each change');
-      for (const [at, item] of items.entries()) this.#answer(item, results[at] as CommandResult);
+      const results = await this.#deps.send(changes);
+      assert(results.length === changes.length, 'a batch has a result for each change');
+      for (const [at, item] of items.entries())
+        this.#answer(item, results[places[at] as number] as CommandResult);
     } catch (error) {
       for (const item of items) this.#fail(item, toHoldfastError(error));
     }
@@ -231,4 +233,35 @@ export class ChangeLane {
       waiter.done.resolve();
     }
   }
+}
+
+/**
+ * One entry of the log is applied as a whole: what was written to a file that is made in the same batch goes with its
+ * making.
+ * @returns the changes to send, and the place among them of each one that was given
+ */
+function merged(given: readonly Change[]): { changes: Change[]; places: number[] } {
+  const changes: Change[] = [];
+  const places: number[] = [];
+  /** Files made in this batch, and where, until anything but a change of names elsewhere follows. */
+  const made = new Map<number, number>();
+  for (const change of given) {
+    const { op } = change;
+    const at = op.$case === 'commitWrite' ? made.get(op.value.ino) : undefined;
+    if (op.$case === 'commitWrite' && at !== undefined) {
+      const making = changes[at] as Change;
+      assert(making.op.$case === 'makeNode', 'a file is made before it is written');
+      const value = { ...making.op.value, written: op.value };
+      changes[at] = { ...making, op: { $case: 'makeNode', value } };
+      made.delete(op.value.ino);
+      places.push(at);
+      continue;
+    }
+    if (op.$case === 'makeNode') {
+      if (op.value.ino && (op.value.mode & S_IFMT) === S_IFREG) made.set(op.value.ino, changes.length);
+    } else made.clear();
+    places.push(changes.length);
+    changes.push(change);
+  }
+  return { changes, places };
 }

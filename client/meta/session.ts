@@ -48,6 +48,8 @@ export class MetaSession implements MetaApi {
   readonly leases = new LeaseTable();
   #leaseEvents: LeaseEvents | undefined;
   #leaseMs = 0;
+  /** Requests sent so far, repetitions included; what keeps the session alive does not count. */
+  readonly requests = { read: 0, mutation: 0, batch: 0 };
   readonly #probes = new Map<string, MetaConnection>();
   readonly #early = new EarlyPushes();
   readonly #failures = new Map<string, string>();
@@ -194,8 +196,6 @@ export class MetaSession implements MetaApi {
     this.#shutDown('unmounted');
   }
 
-  // ---- finding the leader
-
   #probe(): void {
     const { clock, dial } = this.#deps;
     if (this.#closed) return;
@@ -296,8 +296,6 @@ export class MetaSession implements MetaApi {
     this.#leaseEvents?.onSessionLost(this.leases.lost());
   }
 
-  // ---- the connection
-
   #pump(): void {
     const { clock } = this.#deps;
     const connection = this.#connection;
@@ -313,6 +311,7 @@ export class MetaSession implements MetaApi {
 
   async #send(connection: MetaConnection, request: PendingRequest): Promise<void> {
     const sentAt = this.#deps.clock.now();
+    this.requests[request.kind]++;
     try {
       const reply = await connection.call(
         bodyOf(request, this.#session, this.#ledger.ackedBelow),
@@ -444,8 +443,6 @@ export class MetaSession implements MetaApi {
       },
     );
   }
-
-  // ---- timers, closing
 
   #schedule(): void {
     const { clock } = this.#deps;

@@ -147,6 +147,8 @@ export class VfsContext {
   /** @returns the inode afterwards */
   async setAttr(ino: number, change: Partial<SetAttr>, signal?: AbortSignal): Promise<Attr> {
     const reply = await staleIfGone(this.mutate([ino], setAttrOp(ino, change), signal));
+    // An access list follows the mode, a capability ends with a new owner or size.
+    this.inodes.xattrsChanged(ino);
     const attr = attrOf(reply.result);
     this.inodes.learn(attr, this.inodes.stamp(), true);
     // A mode changes an access list with it; capabilities go with privileges.

@@ -17,6 +17,7 @@ import {
   O_RDONLY,
   O_SYNC_ONLY,
   O_TRUNC,
+  O_WRONLY,
   throwWriteError,
 } from './file-table.js';
 import { seekData, seekHole } from './holes.js';
@@ -120,6 +121,8 @@ export class FileCalls {
         attr = await this.#truncate(file, 0, { killPriv: caller.uid !== 0 }, caller.signal);
       }
       const caching = await this.#context.opened(attr);
+      // Nobody reads through this description: without the page cache the kernel asks less before a write.
+      if ((flags & O_ACCMODE) === O_WRONLY) caching.directIo = true;
       return { entry: this.#context.entry(attr, parent, name), handle: files.open(file, flags), ...caching };
     } catch (error) {
       if (file) await files.release(file);

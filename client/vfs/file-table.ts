@@ -7,6 +7,7 @@ import type { Atimes } from './atimes.js';
 
 export const O_ACCMODE = 3;
 export const O_RDONLY = 0;
+export const O_WRONLY = 1;
 export const O_EXCL = 0o200;
 export const O_TRUNC = 0o1000;
 export const O_APPEND = 0o2000;
@@ -83,7 +84,8 @@ export class FileTable {
     const entry = this.#files.get(file.ino);
     assert(entry?.file === file && entry.references > 0, 'a released file was acquired');
     // Pages of a mapping may come after the last close(2).
-    if (entry.references === 1 && !file.clean) await file.flush();
+    // Asked again after the wait: more may have been written, through a description that was released meanwhile.
+    while (entry.references === 1 && !file.clean) await file.flush();
     entry.references--;
     if (entry.references > 0) return;
     this.#files.delete(file.ino);

@@ -109,7 +109,12 @@ function applyMutation(context: ApplyContext, mutation: Mutation): CommandResult
   if (!op) throw new HoldfastError('PROTOCOL', 'mutation without an operation');
   return sessions.once(batch.txn, mutation, () =>
     refusing(() => {
-      if (op.$case !== 'closeSession') return success({ mutation: mutate(batch, op, mutation.session) });
+      if (op.$case !== 'closeSession') {
+        const reply = mutate(batch, op, mutation.session);
+        // Who has made the change already knows what became of the directories.
+        if (mutation.time) reply.parents = [];
+        return success({ mutation: reply });
+      }
       sessions.close(batch.txn, mutation.session);
       dropReserved(batch.txn, mutation.session);
       return success({ mutation: okReply() });

@@ -3,8 +3,10 @@ import type { CommitWrite, MutationReply, SetAtimes, SetAttr, Time } from '../..
 import {
   BLOCK_SIZE_BYTES,
   FILE_SIZE_MAX_BYTES,
+  S_IFDIR,
   S_IFLNK,
   S_IFMT,
+  S_IFREG,
   S_ISGID,
   S_ISUID,
 } from '../../proto/types.js';
@@ -80,11 +82,8 @@ function resize(batch: Batch, inode: Inode, size: number): void {
 /** Reports data that has reached the chunkservers. */
 export function commitWrite(batch: Batch, op: CommitWrite): MutationReply {
   const inode = batch.inode(op.ino);
-  if (!isRegular(inode)) throw new HoldfastError(isDirectory(inode) ? 'EISDIR' : 'EINVAL');
-  if (op.newSize > FILE_SIZE_MAX_BYTES) throw new HoldfastError('EFBIG');
+  checkCommit(inode.mode & S_IFMT, op);
   if (op.truncateSeq > inode.truncateSeq) throw new HoldfastError('EINVAL');
-  checkTime(op.mtime);
-  checkTime(op.ctime);
   if (op.killPriv) killPrivileges(batch, inode);
   // Data written before a truncate that the writer did not know of was cut off: it must not bring back the old length.
   if (op.truncateSeq === inode.truncateSeq && op.newSize > inode.size) {
@@ -110,6 +109,14 @@ export function setAtimes(batch: Batch, op: SetAtimes): MutationReply {
     batch.keep(inode);
   }
   return okReply();
+}
+
+/** What can be said without the inode. @throws HoldfastError EISDIR, EINVAL, EFBIG */
+export function checkCommit(type: number, op: CommitWrite): void {
+  if (type !== S_IFREG) throw new HoldfastError(type === S_IFDIR ? 'EISDIR' : 'EINVAL');
+  if (op.newSize > FILE_SIZE_MAX_BYTES) throw new HoldfastError('EFBIG');
+  checkTime(op.mtime);
+  checkTime(op.ctime);
 }
 
 function later(a: Time, b: Time): Time {

@@ -15,6 +15,7 @@ import {
   SYMLINK_MAX_BYTES,
 } from '../../proto/types.js';
 import type { Batch } from './batch.js';
+import { checkCommit, commitWrite } from './files.js';
 import { DIRECTORY_SIZE_BYTES, type Inode, isDirectory, isRegular } from './inode-codec.js';
 import { symlinkKey } from './keys.js';
 import { checkName, checkSticky, dots } from './names.js';
@@ -45,6 +46,7 @@ export function makeNode(batch: Batch, op: MakeNode, session: number): MutationR
   if (type === S_IFDIR && parent.nlink >= LINK_MAX) throw new HoldfastError('EMLINK');
   if (batch.counters.nextIno > MAX_INO) throw new HoldfastError('ENOSPC');
 
+  if (op.written) checkCommit(type, op.written);
   const useNumber = op.ino ? claimReserved(batch, session, op.ino) : undefined;
 
   const inode = newInode(batch, parent, op, type);
@@ -56,6 +58,7 @@ export function makeNode(batch: Batch, op: MakeNode, session: number): MutationR
   parent.entries++;
   if (type === S_IFDIR) parent.nlink++;
   batch.touch(parent, true);
+  if (op.written) commitWrite(batch, { ...op.written, ino: inode.ino });
   return withParents(attrReply(inode, true), parent);
 }
 

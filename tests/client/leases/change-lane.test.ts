@@ -3,7 +3,8 @@ import { ChangeLane, LANE_CHANGES_MAX, LANE_DELAY_MS } from '../../../client/lea
 import type { Change, MutationOp } from '../../../client/meta/api.js';
 import { type Deferred, deferred } from '../../../common/deferred.js';
 import { errorCode, HoldfastError } from '../../../proto/errors.js';
-import { CommandResult, CommitWrite, MutationReply, SetAttr } from '../../../proto/gen/meta.js';
+import { CommandResult, CommitWrite, MakeNode, MutationReply, SetAttr } from '../../../proto/gen/meta.js';
+import { S_IFREG } from '../../../proto/types.js';
 import { ManualClock } from '../support/manual-clock.js';
 
 const change = (ino: number): MutationOp => ({ $case: 'setAttr', value: { ...SetAttr.create({}), ino } });
@@ -11,6 +12,18 @@ const commit = (ino: number): MutationOp => ({
   $case: 'commitWrite',
   value: { ...CommitWrite.create({}), ino },
 });
+
+const make = (ino: number): MutationOp => ({
+  $case: 'makeNode',
+  value: { ...MakeNode.create({}), ino, mode: S_IFREG | 0o644 },
+});
+
+function shown(op: MutationOp): string {
+  const { ino } = op.value as { ino: number };
+  if (op.$case === 'commitWrite') return `c${ino}`;
+  if (op.$case !== 'makeNode') return `s${ino}`;
+  return op.value.written ? `m${ino}+c${op.value.written.ino}` : `m${ino}`;
+}
 
 class Harness {
   readonly clock = new ManualClock();
@@ -42,11 +55,7 @@ class Harness {
   }
 
   #send(changes: readonly Change[]): Promise<CommandResult[]> {
-    this.sent.push(
-      changes.map(
-        ({ op }) => `${op.$case === 'commitWrite' ? 'c' : 's'}${(op.value as { ino: number }).ino}`,
-      ),
-    );
+    this.sent.push(changes.map(({ op }) => shown(op)));
     const answer = deferred<CommandResult[]>();
     this.#answers.push(answer);
     return answer.promise;
@@ -113,6 +122,17 @@ describe('the lane of changes', () => {
     await answer();
     assert.equal(done, true);
     assert.equal(lane.touches([7]), false);
+  });
+
+  it('sends what was written to a new file with its making, when one batch holds both', async () => {
+    const { lane, sent, answer } = bound(new Harness());
+    const pushed = [make(5), make(6), commit(5), change(6), commit(6)];
+    const answers = pushed.map((op) => lane.push(op, [(op.value as { ino: number }).ino]));
+    const settled = lane.settled();
+    await answer();
+    await settled;
+    assert.deepEqual(sent, [['m5+c5', 'm6', 's6', 'c6']], 'what stands in between keeps its place');
+    await Promise.all(answers);
   });
 
   it('tells of each change that was refused, and goes on', async () => {

@@ -69,6 +69,23 @@ describe('files', () => {
     assert.equal(await keeps(), true);
   });
 
+  it('that are closed and written again while the first write-back goes on are never seen without the second', async () => {
+    const mount = new TestMount();
+    const first = await mount.create('f');
+    await mount.write(first.handle, 0, pattern(100, 1));
+    const release = mount.chunks.hold();
+    await mount.close(first.handle);
+    const second = await mount.open(first.ino, O_RDWR);
+    await mount.write(second.handle, 0, pattern(300, 2));
+    const closed = mount.close(second.handle);
+    release();
+    await closed;
+    await mount.clock.advance(100);
+    assert.deepEqual(await mount.readFile('f'), pattern(300, 2));
+    await mount.clock.advance(2_000);
+    assert.deepEqual(await mount.second().readFile('f'), pattern(300, 2));
+  });
+
   it('go round the pages of a kernel that cannot be told, where it knows an old size', async () => {
     const one = new TestMount();
     const two = one.second();

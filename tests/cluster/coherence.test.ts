@@ -1,0 +1,129 @@
+import assert from 'node:assert/strict';
+import { readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import type { MountStatistics } from '../../client/main.js';
+import { eventually, nodeScript, sh, TestCluster } from './support/cluster.js';
+
+describe('caches under leases, on two mounts of one cluster', function () {
+  this.timeout(240_000);
+  const cluster = new TestCluster('coherence');
+  let a: string;
+  let b: string;
+  before(async () => {
+    await cluster.up();
+    a = cluster.dir;
+    b = await cluster.mount('second');
+  });
+  after(() => cluster.destroy());
+
+  /** What the first mount has asked of servers so far. */
+  async function statistics(): Promise<MountStatistics> {
+    const lines = (): string[] => {
+      const dir = join(cluster.data, 'log');
+      const logs = readdirSync(dir).filter((file) => /^mount\.log$/.test(file));
+      return logs
+        .flatMap((file) => readFileSync(join(dir, file), 'utf8').split('\n'))
+        .filter((line) => line.includes('"msg":"statistics"'));
+    };
+    const before = lines().length;
+    process.kill(cluster.pid('mount'), 'SIGUSR2');
+    return eventually('the mount logs its statistics', () => {
+      const now = lines();
+      return (
+        now.length > before &&
+        (JSON.parse(now.at(-1) as string) as { statistics: MountStatistics }).statistics
+      );
+    });
+  }
+
+  it('what is warm asks no server: stat, open and read, ls, absent names, extended attributes', async () => {
+    await sh(`mkdir ${b}/tree ${b}/tree/sub; for i in $(seq 50); do echo $i > ${b}/tree/f$i; done; ln -s f1 ${b}/tree/link
+              setfattr -n user.x -v y ${b}/tree/f1`);
+    const warm = `cd ${a}/tree; ls -l > /dev/null; cat f* > /dev/null; stat -L link > /dev/null; test ! -e nothing
+      getfattr -d f1 > /dev/null; getfattr -n user.absent f1 2> /dev/null || true; ls sub; ls -R . > /dev/null`;
+    await sh(`${warm}\n${warm}`);
+    const before = await statistics();
+    for (let round = 0; round < 5; round++) await sh(warm);
+    assert.deepEqual(await statistics(), before);
+  });
+
+  it('a change elsewhere is seen by what was warm', async () => {
+    await sh(`test "$(cat ${a}/tree/f7)" = 7; echo other > ${b}/tree/f7; test "$(cat ${a}/tree/f7)" = other
+              test ! -e ${a}/tree/nothing; touch ${b}/tree/nothing; test -e ${a}/tree/nothing
+              chmod 600 ${b}/tree/f8; test "$(stat -c %a ${a}/tree/f8)" = 600
+              rm ${b}/tree/f9; test ! -e ${a}/tree/f9; test "$(ls ${a}/tree | sort)" = "$(ls ${b}/tree | sort)"
+              setfattr -n user.x -v z ${b}/tree/f1; test "$(getfattr --only-values -n user.x ${a}/tree/f1)" = z
+              mv ${b}/tree/sub ${b}/tree/bus; test -d ${a}/tree/bus -a ! -e ${a}/tree/sub`);
+  });
+
+  it('files made here without waiting are complete for others as soon as they look', async () => {
+    await nodeScript(
+      `const [a, b] = args; fs.mkdirSync(path.join(a, 'own'));
+       for (let i = 0; i < 300; i++) {
+         fs.writeFileSync(path.join(a, 'own', 'f' + i), 'contents ' + i);
+         if (i % 10) continue;
+         if (fs.readFileSync(path.join(b, 'own', 'f' + i), 'utf8') !== 'contents ' + i) throw new Error('f' + i);
+         if (fs.readdirSync(path.join(b, 'own')).length !== i + 1) throw new Error('listing at ' + i);
+       }`,
+      [a, b],
+    );
+  });
+
+  it('in a directory to oneself changes cost no request each', async () => {
+    await sh(`mkdir ${a}/mine; touch ${a}/mine/first ${a}/mine/second`);
+    const before = await statistics();
+    await sh(`cd ${a}/mine; for i in $(seq 100); do echo $i > g$i; done; for i in $(seq 50); do mv g$i h$i; done
+              for i in $(seq 50); do rm h$i; done; mkdir d; rmdir d; chmod 600 g*`);
+    const after = await statistics();
+    assert.ok(after.metaMutations - before.metaMutations <= 2, 'inode numbers at the most');
+    assert.ok(after.metaReads - before.metaReads <= 2, JSON.stringify([before, after]));
+    await sh(`sync ${a}/mine; test "$(ls ${b}/mine | wc -l)" = 52`);
+  });
+
+  it('several processes on both mounts in one directory lose and double nothing', async () => {
+    await sh(`mkdir ${a}/busy`);
+    const work = (dir: string, tag: string): Promise<string> =>
+      nodeScript(
+        `const [dir, tag] = args; let seen = 0;
+         for (let i = 0; i < 60; i++) {
+           const name = path.join(dir, 'busy', tag + i);
+           fs.writeFileSync(name, tag); fs.renameSync(name, name + 'r');
+           if (i % 3 === 0) fs.unlinkSync(name + 'r');
+           seen = fs.readdirSync(path.join(dir, 'busy')).filter((one) => one.startsWith(tag)).length;
+         }
+         console.log(seen);`,
+        [dir, tag],
+      );
+    const seen = await Promise.all([work(a, 'p'), work(b, 'q'), work(a, 's'), work(b, 't')]);
+    assert.deepEqual(seen.map(Number), [40, 40, 40, 40]);
+    assert.equal(await sh(`ls ${a}/busy | wc -l`), await sh(`ls ${b}/busy | wc -l`));
+  });
+
+  it('a file written on one and read on the other is never seen old, while both have it open', async () => {
+    await nodeScript(
+      `const [a, b] = args; const data = Buffer.alloc(5000);
+       const w = fs.openSync(path.join(a, 'shared'), 'w'); fs.writeSync(w, data, 0, 5000, 0);
+       const r = fs.openSync(path.join(b, 'shared'), 'r+'); const seen = Buffer.alloc(5000);
+       for (let i = 1; i <= 60; i++) {
+         const [from, to] = i % 2 ? [w, r] : [r, w]; data.fill(i);
+         fs.writeSync(from, data, 0, 5000, (i % 3) * 5000);
+         if (i % 2 && fs.readSync(to, seen, 0, 5000, (i % 3) * 5000) !== 5000) throw new Error('short at ' + i);
+         if (i % 2 && seen.some((byte) => byte !== i)) throw new Error('old data at ' + i);
+         if (fs.fstatSync(to).size < ((i % 3) + 1) * 5000) throw new Error('old size at ' + i);
+       }`,
+      [a, b],
+    );
+  });
+
+  it('a mount that is stopped delays others no longer than its session lasts, and then sees what is new', async () => {
+    await sh(`mkdir ${a}/stopped; echo old > ${a}/stopped/f; sync ${a}/stopped/f; cat ${a}/stopped/f > /dev/null`);
+    const pid = cluster.pid('mount');
+    process.kill(pid, 'SIGSTOP');
+    try {
+      await sh(`echo new > ${b}/stopped/f`, { timeoutMs: 90_000 });
+    } finally {
+      process.kill(pid, 'SIGCONT');
+    }
+    await sh(`test "$(cat ${a}/stopped/f)" = new`);
+  });
+});
