@@ -10,6 +10,7 @@ import type {
   Time,
 } from '../../proto/gen/meta.js';
 import type { LeaseTable, RecallOrder } from '../leases/lease-table.js';
+import type { LockClient } from './locks.js';
 
 export type ReadOp = NonNullable<ReadRequest['op']>;
 export type ReadResult = NonNullable<ReadReply['result']>;
@@ -60,6 +61,7 @@ export interface MetaApi {
    */
   mutateBatch(changes: readonly Change[]): Promise<CommandResult[]>;
   readonly leases: LeaseTable;
+  readonly locks: LockClient;
   /** One listener. */
   listenToLeases(events: LeaseEvents): void;
   /** Answers recalls, or gives back leases unasked. One-way. */

@@ -1,6 +1,34 @@
 import type { Prng } from '../../common/prng.js';
+import { PROTOCOL_VERSION } from '../../proto/types.js';
+import type { LeaseTable } from '../leases/lease-table.js';
 import type { ClientBody } from './dialer.js';
-import type { PendingRequest } from './request-ledger.js';
+import type { LockClient } from './locks.js';
+import type { OpenFileCounts } from './open-files.js';
+import type { PendingChange, PendingRequest } from './request-ledger.js';
+
+/** The first message on a stream: who this is, and what it holds. */
+export function helloOf(
+  who: { session: number; clientUuid: string; clusterId: string; hostname: string; mountPoint: string },
+  opens: OpenFileCounts,
+  leases: LeaseTable,
+  locks: LockClient,
+): ClientBody {
+  const value = {
+    ...who,
+    protocol: PROTOCOL_VERSION,
+    openInodes: opens.snapshot(),
+    writingInodes: opens.writing(),
+    leases: leases.announce(),
+    wantsLeases: true,
+    locks: locks.announce(),
+  };
+  return { $case: 'hello', value };
+}
+
+/** For the log. */
+export function nameOf(change: PendingChange): string {
+  return change.kind === 'batch' ? `batch of ${change.changes.length}` : change.op.$case;
+}
 
 /** The message of a request, as it is at this attempt. @param ackedBelow every mutation with a smaller number is answered */
 export function bodyOf(request: PendingRequest, session: number, ackedBelow: number): ClientBody {

@@ -10,14 +10,14 @@ import {
   type MutationReply,
   type ServerEnvelope,
 } from '../../proto/gen/meta.js';
-import { PROTOCOL_VERSION } from '../../proto/types.js';
 import { LeaseTable } from '../leases/lease-table.js';
 import { throwIfInterrupted } from '../wait.js';
 import type { Change, LeaseEvents, MetaApi, MutationOp, ReadAnswer, ReadOp, ReadResult } from './api.js';
-import type { MetaConnection } from './dialer.js';
+import type { ClientBody, MetaConnection } from './dialer.js';
 import { EarlyPushes } from './early-pushes.js';
-import { bodyOf, randomUuid } from './envelopes.js';
+import { bodyOf, helloOf, nameOf, randomUuid } from './envelopes.js';
 import { LeaderSearch } from './leader-search.js';
+import { LockClient } from './locks.js';
 import { CLOSED_BATCH_MAX, OpenFileCounts } from './open-files.js';
 import { type PendingMutation, type PendingRequest, RequestLedger } from './request-ledger.js';
 import type { SessionDeps, SessionOptions } from './session-options.js';
@@ -46,6 +46,7 @@ export class MetaSession implements MetaApi {
   readonly #ledger: RequestLedger;
   readonly #opens = new OpenFileCounts();
   readonly leases = new LeaseTable();
+  readonly locks: LockClient;
   #leaseEvents: LeaseEvents | undefined;
   #leaseMs = 0;
   /** Requests sent so far, repetitions included; what keeps the session alive does not count. */
@@ -75,6 +76,11 @@ export class MetaSession implements MetaApi {
     this.#ledger = new RequestLedger(options.softTimeoutMs ?? Infinity);
     this.#clientUuid = randomUuid(deps.prng);
     this.#clusterId = options.clusterId;
+    this.locks = new LockClient({
+      clock: deps.clock,
+      call: (body) => this.#callOnce(body),
+      push: (body) => this.#connection?.push(body),
+    });
   }
 
   /** The number that servers know this mount by; 0 before the first connection. */
@@ -213,21 +219,11 @@ export class MetaSession implements MetaApi {
   async #greet(address: string, probe: MetaConnection): Promise<void> {
     const session = this.#session;
     const sentAt = this.#deps.clock.now();
-    const value = {
-      protocol: PROTOCOL_VERSION,
-      session,
-      clientUuid: this.#clientUuid,
-      hostname: this.#options.hostname,
-      mountPoint: this.#options.mountPoint,
-      openInodes: this.#opens.snapshot(),
-      clusterId: this.#clusterId,
-      leases: this.leases.announce(),
-      wantsLeases: true,
-      locks: [],
-      writingInodes: this.#opens.writing(),
-    };
+    const { hostname, mountPoint } = this.#options;
+    const who = { session, clientUuid: this.#clientUuid, clusterId: this.#clusterId, hostname, mountPoint };
+    const hello = helloOf(who, this.#opens, this.leases, this.locks);
     try {
-      const reply = await probe.call({ $case: 'hello', value }, HELLO_DEADLINE_MS);
+      const reply = await probe.call(hello, HELLO_DEADLINE_MS);
       if (reply.body?.$case !== 'hello') throw new HoldfastError('PROTOCOL', 'Hello was not answered');
       if (this.#probes.get(address) !== probe) return; // another one won
       this.#adopt(address, probe, reply.body.value, sentAt);
@@ -282,17 +278,10 @@ export class MetaSession implements MetaApi {
   #expire(): void {
     const { log, prng } = this.#deps;
     const unknown = this.#ledger.expired();
-    log.error(
-      {
-        session: this.#session,
-        unknown: unknown.map((one) =>
-          one.kind === 'batch' ? `batch of ${one.changes.length}` : one.op.$case,
-        ),
-      },
-      'the session expired; changes with unknown outcome failed with EIO',
-    );
+    log.error({ session: this.#session, unknown: unknown.map(nameOf) }, 'the session expired');
     this.#session = 0;
     this.#clientUuid = randomUuid(prng);
+    this.locks.sessionLost();
     this.#leaseEvents?.onSessionLost(this.leases.lost());
   }
 
@@ -325,6 +314,20 @@ export class MetaSession implements MetaApi {
         this.#attemptFailed(connection, request, toHoldfastError(error), sentAt);
     }
     this.#pump();
+  }
+
+  /** One attempt, on the present connection. @throws HoldfastError UNAVAILABLE without one; as the call */
+  async #callOnce(body: ClientBody): Promise<ServerEnvelope['body']> {
+    const connection = this.#connection;
+    this.#refuseClosed();
+    if (!connection) throw new HoldfastError('UNAVAILABLE', 'not connected');
+    try {
+      return (await connection.call(body, ATTEMPT_DEADLINE_MS)).body;
+    } catch (cause) {
+      const error = toHoldfastError(cause);
+      if (error.errorName === 'NOT_LEADER') this.#lose(connection, 'no longer the leader', error.leaderHint);
+      throw error;
+    }
   }
 
   #take(request: PendingRequest, body: ServerEnvelope['body']): void {

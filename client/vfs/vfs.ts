@@ -15,6 +15,7 @@ import type {
   CreateReply,
   DirEntry,
   Entry,
+  FileLock,
   FileSystem,
   OpenReply,
   SetAttrRequest,
@@ -33,6 +34,7 @@ import { FileTable } from './file-table.js';
 import { InodeCache } from './inode-cache.js';
 import { KernelEntries } from './kernel-entries.js';
 import { LocalChanges } from './local-changes.js';
+import { LockCalls } from './lock-calls.js';
 import { NameCalls } from './name-calls.js';
 import { Recalls } from './recalls.js';
 import { XattrCalls } from './xattr-calls.js';
@@ -62,6 +64,7 @@ export class HoldfastFs implements FileSystem {
   readonly #recalls: Recalls;
   readonly #names: NameCalls;
   readonly #fileCalls: FileCalls;
+  readonly #locks: LockCalls;
   readonly #xattrs: XattrCalls;
   readonly #directories = new Map<number, DirectoryStream>();
   readonly #destroyTimeoutMs: number;
@@ -94,6 +97,7 @@ export class HoldfastFs implements FileSystem {
     meta.listenToLeases(this.#recalls);
     const reader = new FileReader(chunks, blocks, limits, (ino) => this.#context.mode(ino) !== 0);
     this.#names = new NameCalls(this.#context, this.#local);
+    this.#locks = new LockCalls(meta.locks, log);
     this.#fileCalls = new FileCalls(this.#context, reader, this.#names, this.#local, chunks);
     this.#xattrs = new XattrCalls(this.#context);
     this.#destroyTimeoutMs = parts.destroyTimeoutMs;
@@ -235,12 +239,35 @@ export class HoldfastFs implements FileSystem {
     return this.#fileCalls.write(caller, ino, request);
   }
 
-  flush(caller: Caller, _ino: number, handle: number, _lockOwner: bigint): Promise<void> {
-    return this.#fileCalls.flush(caller, handle);
+  async flush(caller: Caller, ino: number, handle: number, lockOwner: bigint): Promise<void> {
+    try {
+      await this.#fileCalls.flush(caller, handle);
+    } finally {
+      await this.#locks.flush(ino, handle, lockOwner);
+    }
   }
 
-  release(_ino: number, handle: number, _flags: number, _lockOwner?: bigint): Promise<void> {
-    return this.#fileCalls.release(handle);
+  async release(ino: number, handle: number, _flags: number, lockOwner?: bigint): Promise<void> {
+    try {
+      await this.#fileCalls.release(handle);
+    } finally {
+      await this.#locks.release(ino, handle, lockOwner);
+    }
+  }
+
+  getlk(caller: Caller, ino: number, _handle: number, owner: bigint, lock: FileLock): Promise<FileLock> {
+    return this.#locks.test(caller, ino, owner, lock);
+  }
+
+  setlk(
+    caller: Caller,
+    ino: number,
+    handle: number,
+    owner: bigint,
+    lock: FileLock,
+    options: { wait: boolean; flock: boolean },
+  ): Promise<void> {
+    return this.#locks.set(caller, ino, handle, owner, lock, options);
   }
 
   fsync(caller: Caller, _ino: number, handle: number, dataOnly: boolean): Promise<void> {

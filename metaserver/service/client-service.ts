@@ -10,6 +10,7 @@ import {
   type HelloReply,
   type Lease,
   type LeaseReturn,
+  type LockRequest,
   MetaServiceDefinition,
   type Mutation,
   type MutationBatch,
@@ -22,6 +23,7 @@ import { CLIENT_LEASE_MS, PROTOCOL_VERSION, SESSION_TIMEOUT_MS } from '../../pro
 import { ClientStream, type ClientStreamHost, DIR_PAGE_ENTRIES_MAX, type Session } from './client-stream.js';
 import type { LeaderDuty, Leadership } from './leadership.js';
 import { LeaseGate } from './lease-gate.js';
+import { type LockAnswer, LockService } from './lock-service.js';
 import { GREETING_TIMEOUT_MS, type MetaReplica, type MetaState, type SessionRecord } from './ports.js';
 import type { CommandBody, Proposer } from './proposer.js';
 import { ReadGate } from './read-gate.js';
@@ -65,6 +67,7 @@ export class ClientService implements LeaderDuty, ClientStreamHost {
   readonly #options: ClientServiceOptions;
   readonly #gate: ReadGate;
   readonly #leases: LeaseGate;
+  readonly #locks = new LockService();
   readonly #streams = new Set<ClientStream>();
   /** Sessions whose ExpireSession is in the log. */
   readonly #expiring = new Set<number>();
@@ -105,6 +108,7 @@ export class ClientService implements LeaderDuty, ClientStreamHost {
     const fencing = state.fencing();
     this.#leases.begin(records, fencing);
     for (const id of fencing) void this.#fence(id);
+    this.#openLocks();
     this.#timer = clock.every(SESSION_CHECK_INTERVAL_MS, () => this.#checkSessions(), { weak: true });
   }
 
@@ -114,6 +118,7 @@ export class ClientService implements LeaderDuty, ClientStreamHost {
     this.#timer = undefined;
     this.#expiring.clear();
     this.#leases.end();
+    this.#locks.end();
     const error = this.#options.leadership.notLeader();
     for (const stream of [...this.#streams]) stream.refuse(0, error);
     this.#options.sessions.reset([], 0);
@@ -180,6 +185,40 @@ export class ClientService implements LeaderDuty, ClientStreamHost {
 
   leaseReturn(session: Session, { leases }: LeaseReturn): void {
     this.#leases.returned(session.record.id, leases);
+  }
+
+  lock(
+    session: Session,
+    request: LockRequest,
+    answer: LockAnswer,
+    fail: (error: HoldfastError) => void,
+  ): void {
+    const run = (): void => {
+      try {
+        this.#locks.request(session.record.id, request, answer);
+      } catch (error) {
+        fail(toHoldfastError(error));
+      }
+    };
+    // Only who certainly leads may give a lock.
+    this.#gate.pass(run, fail);
+  }
+
+  cancelLock(session: Session, wait: number): void {
+    this.#locks.cancel(session.record.id, wait);
+  }
+
+  /** What a session held goes to others; only who certainly leads may give it. */
+  #locksOver(id: number): void {
+    const run = (): void => {
+      this.#locks.over(id);
+      this.#openLocks();
+    };
+    this.#gate.pass(run, () => {}); // the leadership is over
+  }
+
+  #openLocks(): void {
+    if (this.#leases.open && this.#options.sessions.allAnnounced) this.#locks.open();
   }
 
   mutate(
@@ -267,6 +306,7 @@ export class ClientService implements LeaderDuty, ClientStreamHost {
     if (op.$case === 'closeSession') {
       sessions.remove(id);
       this.#leases.over(id);
+      this.#locksOver(id);
       return;
     }
     if (!mutation || sessions.get(id) !== session) return;
@@ -328,6 +368,8 @@ export class ClientService implements LeaderDuty, ClientStreamHost {
     if (!sessions.announce(session, openInodes, writingInodes))
       throw new HoldfastError('ENOMEM', 'too many open inodes');
     this.#leases.announced(record, leases, fresh);
+    this.#locks.announced(record.id, hello.locks);
+    this.#openLocks();
   }
 
   #open(session: Session, { ino, write }: Open, request: ReadRequest): ReadReply {
@@ -391,6 +433,7 @@ export class ClientService implements LeaderDuty, ClientStreamHost {
       await shutOut();
       sessions.remove(id);
       this.#leases.over(id);
+      this.#locksOver(id);
       await proposer.propose({ $case: 'sessionFenced', value: { session: id } });
       log.info({ session: id }, 'session fenced');
     } catch (error) {

@@ -7,6 +7,7 @@ import type {
   HelloReply,
   Lease,
   LeaseReturn,
+  LockRequest,
   Mutation,
   MutationBatch,
   ReadReply,
@@ -15,6 +16,7 @@ import type {
 } from '../../proto/gen/meta.js';
 import type { RpcStream } from '../../proto/rpc.js';
 import { BATCH_MUTATIONS_MAX } from '../../proto/types.js';
+import type { LockAnswer } from './lock-service.js';
 import type { SessionEntry } from './session-table.js';
 
 /** Requests of one stream that may wait for the log or a read barrier; a further one gets OVERLOADED. */
@@ -50,6 +52,14 @@ export interface ClientStreamHost {
     fail: (error: HoldfastError) => void,
   ): void;
   leaseReturn(session: Session, returned: LeaseReturn): void;
+  /** Calls exactly one of the two, or none when the stream ends before. */
+  lock(
+    session: Session,
+    request: LockRequest,
+    answer: LockAnswer,
+    fail: (error: HoldfastError) => void,
+  ): void;
+  cancelLock(session: Session, wait: number): void;
   openFiles(session: Session, opened: readonly number[], closed: readonly number[]): void;
   ended(stream: ClientStream, reason: string): void;
 }
@@ -164,8 +174,10 @@ export class ClientStream {
         this.#host.leaseReturn(session, body.value);
         break;
       case 'lock':
+        this.#lock(id, session, body.value);
+        break;
       case 'cancelLock':
-        this.#fail(id, new HoldfastError('ENOSYS'));
+        this.#host.cancelLock(session, body.value.wait);
         break;
       case 'hello':
         this.#fail(id, new HoldfastError('PROTOCOL', 'a second Hello'));
@@ -273,6 +285,16 @@ export class ClientStream {
       this.#fail(id, error);
     };
     this.#host.mutateBatch(session, batch, done, fail);
+  }
+
+  /** A lock may be waited for as long as its owner likes: what bounds it is the number of locks of a session. */
+  #lock(id: number, session: Session, request: LockRequest): void {
+    const fail = (error: HoldfastError): void => this.#fail(id, error);
+    const answer: LockAnswer = (error, conflict) => {
+      if (error) fail(new HoldfastError(error));
+      else this.#answer(id, { $case: 'lock', value: { conflict } });
+    };
+    this.#host.lock(session, request, answer, fail);
   }
 
   #settle(id: number, result: CommandResult): void {

@@ -8,10 +8,12 @@ import type {
   ReadOp,
   ReadResult,
 } from '../../../client/meta/api.js';
+import { LockClient } from '../../../client/meta/locks.js';
 import { type Deferred, deferred } from '../../../common/deferred.js';
 import { errorFromCode, HoldfastError } from '../../../proto/errors.js';
 import { type CommandResult, type Lease, LeaseMode, type MutationReply } from '../../../proto/gen/meta.js';
 import { Namespace } from '../../metaserver/namespace/harness.js';
+import { ManualClock } from './manual-clock.js';
 
 /** The metadata service in memory: the real state machine, asked without a network. */
 export class MemoryMeta implements MetaApi {
@@ -22,6 +24,11 @@ export class MemoryMeta implements MetaApi {
   /** Inodes that the server knows to be open here. */
   readonly registered = new Set<number>();
   readonly leases = new LeaseTable();
+  readonly locks = new LockClient({
+    clock: new ManualClock(),
+    call: () => Promise.reject(new HoldfastError('ENOLCK')),
+    push: () => {},
+  });
   leaseEvents: LeaseEvents | undefined;
   /** Leases given back, inodes announced as open, kinds of the changes in each batch; in order. */
   readonly returned: Lease[] = [];

@@ -1,0 +1,133 @@
+import { type Clock, delay } from '../../common/clock.js';
+import { HoldfastError, toHoldfastError } from '../../proto/errors.js';
+import {
+  type Lock,
+  type LockKind,
+  LockOperation,
+  LockType,
+  type ServerEnvelope,
+} from '../../proto/gen/meta.js';
+import { throwIfInterrupted } from '../wait.js';
+import type { ClientBody } from './dialer.js';
+
+const RETRY_MIN_MS = 20;
+const RETRY_MAX_MS = 500;
+
+export interface LockClientDeps {
+  clock: Clock;
+  /** One attempt. @throws HoldfastError, a retriable one when it is worth another attempt */
+  call(body: ClientBody): Promise<ServerEnvelope['body']>;
+  push(body: ClientBody): void;
+}
+
+/**
+ * This mount's locks at the leader. Setting a lock may be repeated without harm, so a request is repeated until it is
+ * answered; what is held is announced again to each new leader.
+ */
+export class LockClient {
+  readonly #deps: LockClientDeps;
+  /** What was granted, by inode and kind. */
+  readonly #held = new Map<string, Lock[]>();
+  #waits = 0;
+  #session = 0;
+
+  constructor(deps: LockClientDeps) {
+    this.#deps = deps;
+  }
+
+  /** For Hello. */
+  announce(): Lock[] {
+    return [...this.#held.values()].flat();
+  }
+
+  /** Its locks went with it. */
+  sessionLost(): void {
+    this.#held.clear();
+    this.#session++;
+  }
+
+  /** Whether an owner holds anything there. */
+  holds(ino: number, kind: LockKind, owner: bigint): boolean {
+    const { ownerLow, ownerHigh } = ownerFields(owner);
+    const held = this.#held.get(`${ino}/${kind}`) ?? [];
+    return held.some((lock) => lock.ownerLow === ownerLow && lock.ownerHigh === ownerHigh);
+  }
+
+  /** @returns a lock that stands in the way; undefined: it could be had. @throws HoldfastError EINTR */
+  async test(lock: Lock, signal?: AbortSignal): Promise<Lock | undefined> {
+    const body = await this.#repeat(signal, () => request(lock, LockOperation.LOCK_TEST, 0));
+    return body;
+  }
+
+  /** @throws HoldfastError EAGAIN, EDEADLK, ENOLCK, EINTR */
+  async set(lock: Lock, wait: boolean, signal?: AbortSignal): Promise<void> {
+    throwIfInterrupted(signal);
+    const session = this.#session;
+    const id = wait ? ++this.#waits : 0;
+    const interrupt = (): void => this.#deps.push({ $case: 'cancelLock', value: { wait: id } });
+    if (wait) signal?.addEventListener('abort', interrupt, { once: true });
+    // Interrupted, it is not waited for again, but its answer is: the lock may have been granted meanwhile.
+    const waits = (): boolean => wait && signal?.aborted !== true;
+    const operation = (): LockOperation => (waits() ? LockOperation.LOCK_SET_WAIT : LockOperation.LOCK_SET);
+    try {
+      await this.#repeat(wait ? undefined : signal, () => request(lock, operation(), id));
+    } catch (error) {
+      const failure = toHoldfastError(error);
+      if (wait && signal?.aborted && failure.errorName === 'EAGAIN') throw new HoldfastError('EINTR');
+      throw failure;
+    } finally {
+      signal?.removeEventListener('abort', interrupt);
+    }
+    if (session === this.#session) this.#remember(lock);
+  }
+
+  async #repeat(signal: AbortSignal | undefined, make: () => ClientBody): Promise<Lock | undefined> {
+    let backoff = RETRY_MIN_MS;
+    for (;;) {
+      throwIfInterrupted(signal);
+      try {
+        const body = await this.#deps.call(make());
+        if (body?.$case !== 'lock') throw new HoldfastError('PROTOCOL', `unexpected answer ${body?.$case}`);
+        return body.value.conflict;
+      } catch (cause) {
+        const error = toHoldfastError(cause);
+        // A session that has expired is followed by another one.
+        if (!error.retriable && error.errorName !== 'SESSION_EXPIRED') throw error;
+        if (error.errorName === 'DEADLINE_EXCEEDED') continue; // of one attempt: the wait goes on
+      }
+      await delay(this.#deps.clock, backoff);
+      backoff = Math.min(RETRY_MAX_MS, backoff * 2);
+    }
+  }
+
+  #remember(lock: Lock): void {
+    const key = `${lock.ino}/${lock.kind}`;
+    const kept: Lock[] = [];
+    for (const held of this.#held.get(key) ?? []) {
+      const same = held.ownerLow === lock.ownerLow && held.ownerHigh === lock.ownerHigh;
+      if (!same || held.end < lock.start || held.start > lock.end) kept.push(held);
+      else {
+        if (held.start < lock.start) kept.push({ ...held, end: lock.start - 1 });
+        if (held.end > lock.end) kept.push({ ...held, start: lock.end + 1 });
+      }
+    }
+    if (lock.type !== LockType.LOCK_UNLOCK) kept.push(lock);
+    if (kept.length > 0) this.#held.set(key, kept);
+    else this.#held.delete(key);
+  }
+}
+
+/** A kernel's 64-bit owner as it travels. */
+export function ownerFields(owner: bigint): { ownerLow: number; ownerHigh: number } {
+  return { ownerLow: Number(owner & 0xffff_ffffn), ownerHigh: Number((owner >> 32n) & 0xffff_ffffn) };
+}
+
+function request(lock: Lock, operation: LockOperation, wait: number): ClientBody {
+  return { $case: 'lock', value: { lock, operation, wait } };
+}
+
+/** The whole file, of one owner. */
+export function wholeFile(ino: number, kind: LockKind, owner: bigint): Lock {
+  const { LOCK_UNLOCK: type } = LockType;
+  return { ino, kind, type, ...ownerFields(owner), start: 0, end: Number.MAX_SAFE_INTEGER, pid: 0 };
+}

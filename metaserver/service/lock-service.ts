@@ -1,0 +1,65 @@
+import { type ErrorName, HoldfastError } from '../../proto/errors.js';
+import { type Lock, LockKind, LockOperation, type LockRequest, LockType } from '../../proto/gen/meta.js';
+import { LockCore } from '../locks/lock-core.js';
+
+/** Called once: with an error, or with what keeps the caller from the lock that it tested. */
+export type LockAnswer = (error: ErrorName | undefined, conflict: Lock | undefined) => void;
+
+/**
+ * The sessions' locks at the leader. They are volatile and announced again like opens; until every session has said
+ * what it holds, or is over, requests wait.
+ */
+export class LockService {
+  readonly #core = new LockCore();
+  #open = false;
+  #waiting: (() => void)[] = [];
+
+  end(): void {
+    this.#open = false;
+    this.#waiting = [];
+    this.#core.clear();
+  }
+
+  /** Every session has announced what it holds. */
+  open(): void {
+    this.#open = true;
+    for (const again of this.#waiting.splice(0)) again();
+  }
+
+  announced(session: number, locks: readonly Lock[]): void {
+    this.#core.announce(
+      session,
+      locks.filter((lock) => isSound(lock) && lock.type !== LockType.LOCK_UNLOCK),
+    );
+  }
+
+  over(session: number): void {
+    this.#core.remove(session);
+  }
+
+  /** @throws HoldfastError EINVAL for what is no lock */
+  request(session: number, request: LockRequest, answer: LockAnswer): void {
+    const { lock, operation, wait } = request;
+    if (!lock || !isSound(lock)) throw new HoldfastError('EINVAL', 'not a lock');
+    if (!this.#open) {
+      this.#waiting.push(() => this.request(session, request, answer));
+      return;
+    }
+    if (operation === LockOperation.LOCK_TEST) {
+      answer(undefined, this.#core.test(session, lock));
+      return;
+    }
+    const waits = operation === LockOperation.LOCK_SET_WAIT ? wait : undefined;
+    this.#core.set(session, lock, waits, (error) => answer(error, undefined));
+  }
+
+  cancel(session: number, wait: number): void {
+    this.#core.cancel(session, wait);
+  }
+}
+
+function isSound({ ino, kind, type, start, end }: Lock): boolean {
+  const { LOCK_READ, LOCK_WRITE, LOCK_UNLOCK } = LockType;
+  const known = kind === LockKind.LOCK_POSIX || kind === LockKind.LOCK_FLOCK;
+  return known && [LOCK_READ, LOCK_WRITE, LOCK_UNLOCK].includes(type) && ino > 0 && start <= end;
+}
