@@ -429,5 +429,7 @@ async function commitWrite(
   const merged =
     known && known.change > attr.change ? { ...known, size, allocated, truncateSeq, truncates } : attr;
   if (context.owns(ino)) inodes.setLocal(merged);
+  // Given back meanwhile, perhaps not altogether: what was foretold must not be believed any longer.
+  else inodes.learn(merged, inodes.stamp(), true);
   return merged;
 }

@@ -15,6 +15,7 @@ import { staleIfGone, type VfsContext } from './context.js';
 
 const TRUSTED_PREFIX = Buffer.from('trusted.');
 const SYSTEM_PREFIX = Buffer.from('system.');
+const NAMESPACES = [Buffer.from('user.'), TRUSTED_PREFIX, Buffer.from('security.'), SYSTEM_PREFIX];
 /** Attributes that the kernel asks for by itself, again and again: their absence is among what is known of an inode. */
 const KINDS: ReadonlyMap<string, number> = new Map([
   [ACL_ACCESS_NAME, HAS_ACCESS_ACL],
@@ -99,6 +100,9 @@ export class XattrCalls {
 
 function checkXattrName(name: Buffer): void {
   if (name.length > XATTR_NAME_MAX_BYTES) throw new HoldfastError('ERANGE');
+  const namespace = NAMESPACES.find((prefix) => startsWith(name, prefix));
+  if (!namespace) throw new HoldfastError('EOPNOTSUPP');
+  if (name.length === namespace.length && namespace !== SYSTEM_PREFIX) throw new HoldfastError('EINVAL');
   if (startsWith(name, SYSTEM_PREFIX) && !KINDS.has(name.toString('latin1')))
     throw new HoldfastError('EOPNOTSUPP');
 }

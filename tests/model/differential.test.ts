@@ -7,6 +7,7 @@ import { localFeatures } from '../posix/features.js';
 import { Differential } from './differential.js';
 
 const SEED = 20_240_229;
+const TWO_MOUNTS_RUNS = 40;
 
 describe('the same operations on a mount and on a local file system', function () {
   this.timeout(600_000);
@@ -32,5 +33,12 @@ describe('the same operations on a mount and on a local file system', function (
   it('by three users: every answer, and afterwards every name, attribute and byte, is equal', async () => {
     both = new Differential(join(local, 'tree'), [cluster.dir]);
     await both.check(SEED);
+  });
+
+  it('by three users on two mounts of one cluster, in turns: as if there were one', async () => {
+    both?.end();
+    const second = await cluster.mount('second');
+    both = new Differential(join(local, 'tree'), [cluster.dir, second]);
+    await both.check(SEED, TWO_MOUNTS_RUNS);
   });
 });

@@ -33,10 +33,8 @@ export class Differential {
   }
 
   /** Random sequences; what fails is made as short as it can be. HOLDFAST_DIFFERENTIAL_RUNS and _SEED say how many, and which. */
-  async check(
-    seed: number,
-    runs = Number(process.env.HOLDFAST_DIFFERENTIAL_RUNS ?? DEFAULT_RUNS),
-  ): Promise<void> {
+  async check(seed: number, defaultRuns = DEFAULT_RUNS): Promise<void> {
+    const runs = Number(process.env.HOLDFAST_DIFFERENTIAL_RUNS ?? defaultRuns);
     await fc.assert(
       fc.asyncProperty(fileOperations(this.#mounts.length, OPERATIONS_MAX), (operations) =>
         this.run(operations),
@@ -70,7 +68,7 @@ export class Differential {
 
   /** A new directory for each run. */
   async #begin(): Promise<void> {
-    const name = `run-${process.pid}-${this.#next++}`;
+    const name = `run-${this.#mounts.length}-${process.pid}-${this.#next++}`;
     for (const [agent, dir] of [
       [this.#agent(this.#local, 0, 0), this.#localDir],
       [this.#agent(this.#mounted, 0, 0), this.#mounts[0] as string],

@@ -51,6 +51,7 @@ const flags = fc.constantFrom(
   'O_RDWR|O_APPEND|O_CREAT|O_NONBLOCK',
   'O_RDONLY|O_DIRECTORY',
   'O_RDONLY|O_NOFOLLOW|O_NONBLOCK',
+  'O_RDWR|O_TMPFILE',
 );
 const acl = fc
   .constantFrom<AclEntry[][]>(
@@ -91,7 +92,6 @@ const NAMES: fc.WeightedArbitrary<[string, ...Argument[]]>[] = [
   { weight: 3, arbitrary: call('link', path, path, fc.boolean()) },
   { weight: 3, arbitrary: call('symlink', fc.oneof(path, fc.constantFrom('nowhere', 'a/b/c')), path) },
   { weight: 1, arbitrary: call('readlink', path) },
-  { weight: 1, arbitrary: call('mkfifo', path, mode) },
   {
     weight: 1,
     arbitrary: call(
@@ -140,6 +140,14 @@ const FILES: fc.WeightedArbitrary<[string, ...Argument[]]>[] = [
   { weight: 1, arbitrary: call('fchown', fd, uid, gid) },
   { weight: 1, arbitrary: call('futimens', fd, time, time) },
   { weight: 1, arbitrary: call('readAll', path) },
+  { weight: 2, arbitrary: call('fallocate', fd, fc.constantFrom(0, 1, 3, 16, 17), size, size) },
+  { weight: 1, arbitrary: call('lseek', fd, size, fc.constantFrom('SEEK_SET', 'SEEK_END', 'SEEK_HOLE')) },
+  { weight: 2, arbitrary: call('copy_file_range', fd, fd, size, size, size) },
+];
+
+/** On one mount alone: a fifo connects the processes of one kernel's file system, as with any network file system. */
+const FIFOS: fc.WeightedArbitrary<[string, ...Argument[]]>[] = [
+  { weight: 1, arbitrary: call('mkfifo', path, mode) },
 ];
 
 /** Sequences of operations that meet one another: few names, few descriptors. */
@@ -147,7 +155,7 @@ export function fileOperations(mounts: number, maxLength: number): fc.Arbitrary<
   const one = fc.record({
     mount: fc.integer({ min: 0, max: mounts - 1 }),
     user: fc.constantFrom(0, 0, 1, 2),
-    call: fc.oneof(...NAMES, ...ATTRIBUTES, ...FILES),
+    call: fc.oneof(...NAMES, ...ATTRIBUTES, ...FILES, ...(mounts === 1 ? FIFOS : [])),
   });
   return fc.array(one, { minLength: 1, maxLength, size: 'max' });
 }
