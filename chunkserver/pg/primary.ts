@@ -249,7 +249,12 @@ export class Primary implements OpOwner {
       this.#change(request, now);
       return;
     }
-    // A repetition: done when the first one is.
+    // A repetition. The first one may have asked for less: a power cut must not bring back what was cut.
+    if (request.sync) {
+      this.#sync(request);
+      return;
+    }
+    // Done when the first one is.
     const held: Held = { request, waits: 0, ready: true, version: undefined };
     this.#held.set(request, held);
     this.#waitFor(held, (op) => op.ino === request.ino && op.kind !== 'write');

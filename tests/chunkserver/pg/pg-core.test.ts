@@ -185,6 +185,17 @@ describe('the primary of a group', () => {
     assert.equal(only(f.request('delete', { ino: 6 }), 'apply').length, 0);
   });
 
+  it('makes the repetition of a truncate durable when it is asked to, for the first one may not be', async () => {
+    const f = new CoreFixture().lead();
+    await f.store.truncate(0, 5, 0, 100, 3, { epoch: 1, seq: 1 });
+    const repeated = f.request('truncate', { truncateSeq: 3, sync: true });
+    assert.deepEqual(
+      repeated.map(({ kind }) => kind),
+      ['sync'],
+    );
+    assert.deepEqual(answers(f.request('truncate', { truncateSeq: 3 })), [undefined]);
+  });
+
   it('refuses what it holds when another server takes over', () => {
     const f = new CoreFixture().lead();
     f.request('write');
