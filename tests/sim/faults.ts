@@ -47,6 +47,7 @@ export interface NemesisOptions {
   /** Mean time between two faults. */
   intervalMs: number;
   onPowerCut(): void;
+  onFullDisk(): void;
   onClientDeath(name: string): void;
 }
 
@@ -228,6 +229,7 @@ export class Nemesis {
     const machine = chunks[this.prng.int(chunks.length)] as Machine;
     const { disk } = machine;
     machine.diskFaults++;
+    this.#options.onFullDisk();
     this.#healLater(this.prng.float() * FULL_MAX_MS, () => {
       disk.capacityBytes = machine.capacityBytes;
     });

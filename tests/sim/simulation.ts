@@ -99,6 +99,9 @@ export class Simulation {
         this.#blocks.powerLost();
         this.#files.cells.powerLost();
       },
+      onFullDisk: () => {
+        this.#files.cells.wasFull = true;
+      },
       onClientDeath: (name) => this.#replaceClient(name),
     });
     this.#aloneMs = mutation?.aloneMs;

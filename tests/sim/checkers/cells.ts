@@ -26,6 +26,8 @@ export class Cells {
   synced = 0;
   /** Power cuts so far. What was written before one and acknowledged behind it may be gone all the same. */
   cuts = 0;
+  /** A disk was full: data that was written back in vain is gone before a program is told. */
+  wasFull = false;
 
   #of(name: string): Cell {
     let cell = this.#cells.get(name);

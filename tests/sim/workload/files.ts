@@ -125,7 +125,7 @@ export class FilesWorker extends Worker {
       try {
         await fs.flush(simCaller(), this.#ino, handle, 0n);
         for (const [index, { number, cuts }] of written) {
-          this.#files.cells.acknowledged(this.#cell(index), number, cuts);
+          if (!this.#files.cells.wasFull) this.#files.cells.acknowledged(this.#cell(index), number, cuts);
         }
       } finally {
         await fs.release(this.#ino, handle, 0);
@@ -137,7 +137,7 @@ export class FilesWorker extends Worker {
     return this.#tolerant(async () => {
       const data = await this.#read(this.#ino, this.#handle);
       for (const [index, { number, cuts }] of this.#written) {
-        if (cuts !== this.#files.cells.cuts) continue;
+        if (cuts !== this.#files.cells.cuts || this.#files.cells.wasFull) continue;
         const found = data.readUInt32LE(index * CELL_STRIDE_BYTES);
         const floor = this.#files.cells.floor(this.#cell(index));
         // A truncate empties a cell under a number of its own.
