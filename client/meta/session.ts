@@ -29,8 +29,8 @@ const ATTEMPT_DEADLINE_MS = 5_000;
 const WATCHDOG_INTERVAL_MS = 250;
 /** With requests in flight, a leader that is silent for so long is asked whether it lives. */
 const SILENCE_BUSY_MS = 500;
-/** With none, the session is kept alive this often. */
-const SILENCE_IDLE_MS = 5_000;
+/** .. and so often while idle: a new leader serves nobody before every client that may hold leases has found it. */
+const SILENCE_IDLE_MS = 1_000;
 const KEEP_ALIVE_DEADLINE_MS = 1_500;
 /** Last closes are gathered for so long, so that a file opened again at once costs no message. */
 const CLOSED_DELAY_MS = 20;

@@ -225,12 +225,15 @@ describe('MetaSession', () => {
     assert.deepEqual(servers.openFiles[1], { opened: [], closed: [5, 6] });
   });
 
-  it('keeps an idle session alive', async () => {
+  it('keeps an idle session alive, and would notice a silent leader within 3 s', async () => {
     const servers = new FakeMetaservers(1);
     const { session, clock } = await connected(servers);
     await clock.advance(21_000);
-    assert.ok(servers.keepAlives >= 3 && servers.keepAlives <= 5, `${servers.keepAlives} in 21 s`);
+    assert.ok(servers.keepAlives >= 15 && servers.keepAlives <= 22, `${servers.keepAlives} in 21 s`);
     assert.equal(session.leader, 'meta1:1');
+    servers.frozen.add('meta1:1');
+    await clock.advance(3_000);
+    assert.equal(session.leader, '');
   });
 
   it('hands maps on, from Hello and from pushes', async () => {
