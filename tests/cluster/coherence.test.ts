@@ -116,7 +116,9 @@ describe('caches under leases, on two mounts of one cluster', function () {
   });
 
   it('a mount that is stopped delays others no longer than its session lasts, and then sees what is new', async () => {
-    await sh(`mkdir ${a}/stopped; echo old > ${a}/stopped/f; sync ${a}/stopped/f; cat ${a}/stopped/f > /dev/null`);
+    await sh(
+      `mkdir ${a}/stopped; echo old > ${a}/stopped/f; sync ${a}/stopped/f; cat ${a}/stopped/f > /dev/null`,
+    );
     const pid = cluster.pid('mount');
     process.kill(pid, 'SIGSTOP');
     try {

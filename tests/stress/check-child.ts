@@ -83,6 +83,8 @@ process.stdin.on('end', () => {
   stop = true;
 });
 process.stdin.resume();
+// Whoever started us is gone.
+process.stdout.on('error', () => process.exit(0));
 const [program, dir] = process.argv.slice(2) as [string, string];
 PROGRAMS[program]?.(dir).then(
   () => process.exit(0),

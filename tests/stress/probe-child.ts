@@ -18,6 +18,8 @@ async function main(path: string): Promise<void> {
     stop = true;
   });
   process.stdin.resume();
+  // Whoever started us is gone.
+  process.stdout.on('error', () => process.exit(0));
   const file = await open(path, 'w');
   let began = monotonicMs();
   systemClock.every(
