@@ -1,3 +1,4 @@
+import { readFileSync, readlinkSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { type Clock, delay } from '../common/clock.js';
 import type { Logger } from '../common/logger.js';
@@ -90,6 +91,7 @@ export async function runMount(options: RunMountOptions, deps: RunMountDeps): Pr
       clusterId: options.clusterId ?? '',
       hostname: hostname(),
       mountPoint: options.mountPoint,
+      place: mountPlace(options.mountPoint),
       softTimeoutMs,
     },
     { clock, log, prng, dial: streamDialer(clock) },
@@ -156,4 +158,14 @@ export async function runMount(options: RunMountOptions, deps: RunMountDeps): Pr
       await ended;
     },
   };
+}
+
+/** Boot, mount namespace and directory: two mounts that run at a time differ in one of them. Empty where /proc is not there. */
+function mountPlace(mountPoint: string): string {
+  try {
+    const boot = readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim();
+    return [boot, readlinkSync('/proc/self/ns/mnt'), mountPoint].join(' ');
+  } catch {
+    return '';
+  }
 }

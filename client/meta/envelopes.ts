@@ -1,20 +1,26 @@
 import type { Prng } from '../../common/prng.js';
+import type { Hello } from '../../proto/gen/meta.js';
 import { PROTOCOL_VERSION } from '../../proto/types.js';
 import type { LeaseTable } from '../leases/lease-table.js';
 import type { ClientBody } from './dialer.js';
 import type { LockClient } from './locks.js';
 import type { OpenFileCounts } from './open-files.js';
 import type { PendingChange, PendingRequest } from './request-ledger.js';
+import type { SessionOptions } from './session-options.js';
 
 /** The first message on a stream: who this is, and what it holds. */
 export function helloOf(
-  who: { session: number; clientUuid: string; clusterId: string; hostname: string; mountPoint: string },
+  who: Pick<Hello, 'session' | 'clientUuid' | 'clusterId'>,
+  { hostname, mountPoint, place }: SessionOptions,
   opens: OpenFileCounts,
   leases: LeaseTable,
   locks: LockClient,
 ): ClientBody {
   const value = {
     ...who,
+    hostname,
+    mountPoint,
+    place,
     protocol: PROTOCOL_VERSION,
     openInodes: opens.snapshot(),
     writingInodes: opens.writing(),

@@ -10,6 +10,8 @@ export interface SessionOptions {
   clusterId: string;
   hostname: string;
   mountPoint: string;
+  /** What only one running mount at a time has; absent: unknown. */
+  place?: string;
   /** Callers get ETIMEDOUT after so long; absent: they wait until the cluster answers. */
   softTimeoutMs?: number;
 }

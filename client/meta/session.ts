@@ -219,9 +219,8 @@ export class MetaSession implements MetaApi {
   async #greet(address: string, probe: MetaConnection): Promise<void> {
     const session = this.#session;
     const sentAt = this.#deps.clock.now();
-    const { hostname, mountPoint } = this.#options;
-    const who = { session, clientUuid: this.#clientUuid, clusterId: this.#clusterId, hostname, mountPoint };
-    const hello = helloOf(who, this.#opens, this.leases, this.locks);
+    const who = { session, clientUuid: this.#clientUuid, clusterId: this.#clusterId };
+    const hello = helloOf(who, this.#options, this.#opens, this.leases, this.locks);
     try {
       const reply = await probe.call(hello, HELLO_DEADLINE_MS);
       if (reply.body?.$case !== 'hello') throw new HoldfastError('PROTOCOL', 'Hello was not answered');

@@ -73,6 +73,8 @@ export interface Session {
   clientUuid: string;
   hostname: string;
   mountPoint: string;
+  /** What only one running mount at a time has; empty: unknown. */
+  place: string;
   wantsLeases: boolean;
   /** Results of all mutations below are forgotten; those of [forgottenBelow, maxSeq] are stored, if they ran. */
   forgottenBelow: number;
@@ -80,19 +82,24 @@ export interface Session {
   maxSeq: number;
 }
 
-/** u64 forgotten below, u64 max seq, then uuid, hostname and mount point, each u16 bytes and UTF-8, u8 flags (absent: 0). */
+/**
+ * u64 forgotten below, u64 max seq, then uuid, hostname and mount point, each u16 bytes and UTF-8, u8 flags (absent: 0),
+ * place like the other texts (absent: empty).
+ */
 export function encodeSession(session: Session): Buffer {
   const numbers = Buffer.allocUnsafe(16);
   writeU64(numbers, 0, session.forgottenBelow);
   writeU64(numbers, 8, session.maxSeq);
   const parts = [numbers];
-  for (const text of [session.clientUuid, session.hostname, session.mountPoint]) {
+  const addText = (text: string): void => {
     const bytes = Buffer.from(text);
     const length = Buffer.allocUnsafe(2);
     length.writeUInt16BE(bytes.length);
     parts.push(length, bytes);
-  }
+  };
+  for (const text of [session.clientUuid, session.hostname, session.mountPoint]) addText(text);
   parts.push(Buffer.from([session.wantsLeases ? WANTS_LEASES : 0]));
+  if (session.place !== '') addText(session.place);
   return Buffer.concat(parts);
 }
 
@@ -105,12 +112,14 @@ export function decodeSession(id: number, bytes: Buffer): Session {
     return value;
   };
   const [clientUuid, hostname, mountPoint] = [text(), text(), text()];
-  const flags = bytes[at] ?? 0;
+  const flags = bytes[at++] ?? 0;
+  const place = at < bytes.length ? text() : '';
   return {
     id,
     clientUuid,
     hostname,
     mountPoint,
+    place,
     wantsLeases: (flags & WANTS_LEASES) !== 0,
     forgottenBelow: readU64(bytes, 0),
     maxSeq: readU64(bytes, 8),

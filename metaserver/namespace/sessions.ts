@@ -53,14 +53,24 @@ export class SessionTable {
     checkText('client uuid', op.clientUuid, CLIENT_UUID_MAX_BYTES);
     checkText('host name', op.hostname, SESSION_TEXT_MAX_BYTES);
     checkText('mount point', op.mountPoint, SESSION_TEXT_MAX_BYTES);
+    checkText('place', op.place ?? '', SESSION_TEXT_MAX_BYTES);
     if (op.clientUuid === '') throw new HoldfastError('PROTOCOL', 'client uuid is empty');
     const known = txn.get(uuidKey(op.clientUuid));
     if (known) return readU64(known, 0);
     if (this.sessions.size >= MAX_SESSIONS) throw new HoldfastError('OVERLOADED', 'too many sessions');
     const id = counters.nextSession++;
-    const { clientUuid, hostname, mountPoint } = op;
+    const { clientUuid, hostname, mountPoint, place = '' } = op;
     const wantsLeases = op.wantsLeases ?? false;
-    const session = { id, clientUuid, hostname, mountPoint, wantsLeases, forgottenBelow: 1, maxSeq: 0 };
+    const session = {
+      id,
+      clientUuid,
+      hostname,
+      mountPoint,
+      place,
+      wantsLeases,
+      forgottenBelow: 1,
+      maxSeq: 0,
+    };
     this.sessions.set(id, session);
     this.dirty.add(session);
     const value = Buffer.alloc(8);

@@ -33,6 +33,8 @@ import { SESSIONS_MAX, type SessionTable } from './session-table.js';
 export const CLIENT_STREAMS_MAX = 8192;
 /** How often silent sessions are looked for. */
 export const SESSION_CHECK_INTERVAL_MS = 1000;
+/** A former mount at the place of a new one that has no connection for so long has ended. */
+export const FORMER_MOUNT_GRACE_MS = 3000;
 /** A check that comes so late means that this process was paused, and heard nobody. */
 const SESSION_CHECK_LATE_MS = 3 * SESSION_CHECK_INTERVAL_MS;
 
@@ -340,12 +342,29 @@ export class ClientService implements LeaderDuty, ClientStreamHost {
     if (sessions.size >= SESSIONS_MAX)
       throw new HoldfastError('OVERLOADED', `more than ${SESSIONS_MAX} sessions`);
     if (hello.clientUuid === '') throw new HoldfastError('PROTOCOL', 'Hello without a client uuid');
-    const { clientUuid, hostname, mountPoint, wantsLeases = false } = hello;
-    const value = { clientUuid, hostname, mountPoint, wantsLeases };
+    const { clientUuid, hostname, mountPoint, place = '', wantsLeases = false } = hello;
+    const value = { clientUuid, hostname, mountPoint, place, wantsLeases };
     const result = await proposer.propose({ $case: 'openSession', value });
     if (result.error !== 0) throw errorFromCode(result.error, result.errorText);
     assert(result.session > 0, 'an opened session has a number');
+    if (place !== '') this.#expireFormer(place, result.session);
     return this.#options.state.session(result.session) ?? { id: result.session, ...value };
+  }
+
+  /**
+   * A mount at this place has ended if another one is there: its leases need not be waited for until it has been silent
+   * for the whole time-out. One that lives after all, detached, has come back to a new leader within the grace.
+   */
+  #expireFormer(place: string, successor: number): void {
+    const { clock, state, sessions } = this.#options;
+    for (const record of state.sessions()) {
+      if (record.place !== place || record.id === successor) continue;
+      const former = (): void => {
+        if (sessions.get(record.id)?.stream || this.#expiring.has(record.id)) return;
+        if (this.#timer && state.session(record.id)) void this.#expire(record.id);
+      };
+      clock.after(FORMER_MOUNT_GRACE_MS, former, { weak: true });
+    }
   }
 
   #resume(hello: Hello): SessionRecord {

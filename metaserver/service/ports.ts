@@ -78,6 +78,8 @@ export interface SessionRecord {
   clientUuid: string;
   hostname: string;
   mountPoint: string;
+  /** What only one running mount at a time has; empty: unknown. */
+  place: string;
   /** It is granted leases, and so has to be asked before others may change what it knows. */
   wantsLeases: boolean;
 }

@@ -97,6 +97,7 @@ describe('namespace: durable formats', () => {
       clientUuid: 'u',
       hostname: 'hö',
       mountPoint: '/m',
+      place: '',
       wantsLeases: true,
       forgottenBelow: 3,
       maxSeq: 5,
@@ -108,6 +109,9 @@ describe('namespace: durable formats', () => {
     assert.deepEqual(decodeSession(9, encodeSession(session)), session);
     const withoutFlags = encodeSession(session).subarray(0, -1);
     assert.deepEqual(decodeSession(9, withoutFlags), { ...session, wantsLeases: false });
+    const placed = { ...session, place: 'ab' };
+    assert.equal(hex(encodeSession(placed)), `${hex(encodeSession(session))}00026162`);
+    assert.deepEqual(decodeSession(9, encodeSession(placed)), placed);
   });
 
   const time = { sec: -1, nsec: 5 };

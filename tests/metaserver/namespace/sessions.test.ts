@@ -81,6 +81,7 @@ describe('namespace: sessions', () => {
       clientUuid: 'client-2',
       hostname: 'host',
       mountPoint: '/mnt',
+      place: '',
       wantsLeases: false,
       forgottenBelow: 1,
       maxSeq: 0,

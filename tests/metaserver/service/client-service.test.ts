@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { FORMER_MOUNT_GRACE_MS } from '../../../metaserver/service/client-service.js';
 import { REQUESTS_IN_FLIGHT_MAX } from '../../../metaserver/service/client-stream.js';
 import { GREETING_TIMEOUT_MS } from '../../../metaserver/service/ports.js';
 import { errorCode, HoldfastError } from '../../../proto/errors.js';
@@ -188,6 +189,35 @@ describe('client service', () => {
       await silent.pushes.take((push) => push.body?.$case === 'sessionExpired');
       await silent.pushes.ended;
       assert.deepEqual([...harness.state.sessionRecords.keys()], [alive.session]);
+    }));
+
+  it('does not wait out the time of a mount that has ended when another one is at its place', () =>
+    withHarness(async (harness) => {
+      const ended = await harness.connect({ clientUuid: 'ended', place: 'boot mnt /m' });
+      const elsewhere = await harness.connect({ clientUuid: 'elsewhere', place: 'boot mnt /other' });
+      const connected = await harness.connect({ clientUuid: 'connected', place: 'boot mnt /m' });
+      for (const client of [ended, elsewhere]) client.close();
+      await harness.settle();
+      const next = await harness.connect({ clientUuid: 'next', place: 'boot mnt /m' });
+      assert.equal(harness.state.sessionRecords.has(ended.session), true);
+      await harness.clock.advance(FORMER_MOUNT_GRACE_MS + 100);
+      assert.deepEqual(
+        [...harness.state.sessionRecords.keys()],
+        [elsewhere.session, connected.session, next.session],
+      );
+    }));
+
+  it('keeps a detached mount that is back at the new leader when another one has taken its place', () =>
+    withHarness(async (harness) => {
+      const detached = await harness.connect({ clientUuid: 'detached', place: 'boot mnt /m' });
+      harness.replica.lead(false);
+      harness.replica.lead(true);
+      await detached.pushes.ended;
+      await harness.connect({ clientUuid: 'next', place: 'boot mnt /m' });
+      const back = harness.client();
+      await back.hello({ session: detached.session, clientUuid: 'detached' });
+      await harness.clock.advance(FORMER_MOUNT_GRACE_MS + 100);
+      assert.equal(harness.state.sessionRecords.has(detached.session), true);
     }));
 
   it('gives sessions that it has not heard of yet a full time-out under a new leader', () =>

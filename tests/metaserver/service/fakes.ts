@@ -218,10 +218,16 @@ export class FakeState implements MetaState {
     this.rows.set(`${row.ino}/${row.truncateSeq}`, row);
   }
 
-  #openSession({ clientUuid, hostname, mountPoint, wantsLeases = false }: OpenSession): CommandResult {
+  #openSession({
+    clientUuid,
+    hostname,
+    mountPoint,
+    place = '',
+    wantsLeases = false,
+  }: OpenSession): CommandResult {
     const present = this.sessions().find((session) => session.clientUuid === clientUuid);
     const id = present?.id ?? ++this.#lastSession;
-    this.sessionRecords.set(id, { id, clientUuid, hostname, mountPoint, wantsLeases });
+    this.sessionRecords.set(id, { id, clientUuid, hostname, mountPoint, place, wantsLeases });
     return CommandResult.create({ session: id });
   }
 

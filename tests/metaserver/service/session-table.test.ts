@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { SessionTable } from '../../../metaserver/service/session-table.js';
 
 function record(id: number) {
-  return { id, clientUuid: `u${id}`, hostname: 'h', mountPoint: '/m', wantsLeases: false };
+  return { id, clientUuid: `u${id}`, hostname: 'h', mountPoint: '/m', place: '', wantsLeases: false };
 }
 
 function table(...ids: number[]) {
