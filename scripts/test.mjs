@@ -1,7 +1,8 @@
 // npm test: lint, then every test of the built tree, then one line `N passed, N failed` for machines to read.
 // Arguments go to mocha: `npm test -- --grep rename`.
 import { spawn, spawnSync } from 'node:child_process';
-import { dirname, join } from 'node:path';
+import { readdirSync } from 'node:fs';
+import { dirname, join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 const ROOT = join(dirname(fileURLToPath(import.meta.url)), '..');
@@ -12,9 +13,25 @@ const lint = spawnSync(bin('biome'), ['ci', '--colors=off', '--error-on-warnings
   stdio: 'inherit',
 });
 
+/** Two files at a time: tests of real mounts mostly wait, tests in simulation mostly compute. */
+const JOBS = 2;
+/** What takes longest begins first, so that no job is left alone with it at the end. */
+const LONGEST_FIRST = ['dist/tests/sim/', 'dist/tests/cluster/', 'dist/tests/model/', 'dist/tests/posix/'];
+
+function testFiles() {
+  const files = readdirSync(join(ROOT, 'dist', 'tests'), { recursive: true, withFileTypes: true })
+    .filter((entry) => entry.isFile() && entry.name.endsWith('.test.js'))
+    .map((entry) => relative(ROOT, join(entry.path, entry.name)));
+  const rank = (file) => {
+    const at = LONGEST_FIRST.findIndex((directory) => file.startsWith(directory));
+    return at < 0 ? LONGEST_FIRST.length : at;
+  };
+  return files.sort((a, b) => rank(a) - rank(b) || (a < b ? -1 : 1));
+}
+
 const args = process.argv.slice(2);
-const specs = args.some((arg) => arg.endsWith('.js')) ? [] : ['dist/tests/**/*.test.js'];
-const mocha = spawn(bin('mocha'), ['--no-color', ...specs, ...args], {
+const specs = args.some((arg) => arg.endsWith('.js')) ? [] : testFiles();
+const mocha = spawn(bin('mocha'), ['--no-color', '--parallel', '--jobs', String(JOBS), ...specs, ...args], {
   cwd: ROOT,
   stdio: ['ignore', 'pipe', 'inherit'],
   env: { ...process.env, UV_THREADPOOL_SIZE: '16', NO_COLOR: '1' },
