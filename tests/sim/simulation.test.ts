@@ -18,6 +18,8 @@ describe('the whole cluster in simulation', function () {
     for (let seed = 1; seed <= SEEDS; seed++) results.push(await new Simulation({ seed }).run());
     const sum = (of: (result: SimulationResult) => number): number =>
       results.reduce((total, result) => total + of(result), 0);
+    const undecided = sum((result) => result.undecided);
+    assert.ok(undecided <= SEEDS / 20, `${undecided} histories are not decided`);
     // What was checked must have happened.
     const least = { synced: 5, reads: 50, operations: 100, elections: 1, faults: 5 } as const;
     for (const [figure, perSeed] of Object.entries(least) as [keyof typeof least, number][]) {

@@ -1,6 +1,12 @@
 import { crc32c } from '../../common/crc32c.js';
 import { Cells } from './checkers/cells.js';
-import { checkLinearizable, History, type Operation, registerModel } from './checkers/linearizability.js';
+import {
+  checkLinearizable,
+  History,
+  type Operation,
+  registerModel,
+  UndecidedError,
+} from './checkers/linearizability.js';
 import { namespaceModel } from './checkers/namespace-model.js';
 import { replicasDiffer, statesDiffer } from './checkers/quiet.js';
 import { RaftChecker } from './checkers/raft.js';
@@ -44,6 +50,8 @@ export interface SimulationResult {
   faultKinds: Record<string, number>;
   reads: number;
   synced: number;
+  /** Histories in which too much overlapped to be decided. */
+  undecided: number;
 }
 
 /** The shape is of the seed too: most runs have the default one. */
@@ -58,6 +66,7 @@ function shapeOf(seed: number): ClusterShape {
 
 /** One run: a cluster, its clients and what goes wrong, all from one seed. */
 export class Simulation {
+  #undecided = 0;
   readonly world: World;
   readonly cluster: Cluster;
   readonly nemesis: Nemesis;
@@ -261,7 +270,15 @@ export class Simulation {
     model: Parameters<typeof checkLinearizable<S, I, O>>[0],
     history: readonly Operation<I, O>[],
   ): void {
-    const { ok, longest, stuck } = checkLinearizable(model, history);
+    let verdict: ReturnType<typeof checkLinearizable<S, I, O>>;
+    try {
+      verdict = checkLinearizable(model, history);
+    } catch (error) {
+      if (!(error instanceof UndecidedError)) throw error;
+      this.#undecided++;
+      return;
+    }
+    const { ok, longest, stuck } = verdict;
     if (ok) return;
     const text = (op: Operation<I, O>): string =>
       `${op.client} ${op.call}-${op.end} ${JSON.stringify(op.input)} -> ${JSON.stringify(op.output)}`;
@@ -287,6 +304,7 @@ export class Simulation {
       faultKinds: Object.fromEntries(nemesis.counts),
       reads: this.#blocks.reads + this.#files.cells.reads,
       synced: this.#blocks.synced + this.#files.cells.synced,
+      undecided: this.#undecided,
     };
   }
 }

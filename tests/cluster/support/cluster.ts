@@ -92,6 +92,18 @@ export function temporaryDirectory(name: string): string {
   return mkdtempSync(join(tmpdir(), `holdfast-${name}-`));
 }
 
+const FIRST_PORT = 8000;
+const PORTS_OF_A_WORKER = 10_000;
+const PORTS_OF_A_CLUSTER = 50;
+
+/** First ports that no other cluster of this run has, whichever of mocha's workers starts it. */
+function* firstPorts(): Generator<number, never> {
+  const first = FIRST_PORT + Number(process.env.MOCHA_WORKER_ID ?? 0) * PORTS_OF_A_WORKER;
+  for (let at = 0; ; at = (at + PORTS_OF_A_CLUSTER) % PORTS_OF_A_WORKER) yield first + at;
+}
+
+const PORTS = firstPorts();
+
 /** A cluster started by `holdfast up`. */
 export class TestCluster {
   readonly root: string;
@@ -117,6 +129,12 @@ export class TestCluster {
     return run(process.execPath, [this.#main, ...args], options);
   }
 
+  /** The first start says where: a cluster that is down for a moment must find its ports free again. */
+  #ports(): string[] {
+    if (this.#flags.includes('--port') || existsSync(join(this.data, 'cluster.json'))) return [];
+    return ['--port', String(PORTS.next().value)];
+  }
+
   /** Everything `up` printed. */
   get output(): string {
     return this.#output;
@@ -127,7 +145,7 @@ export class TestCluster {
     this.#output = '';
     const child = spawn(
       process.execPath,
-      [this.#main, 'up', this.dir, '--data', this.data, ...this.#flags, ...extra],
+      [this.#main, 'up', this.dir, '--data', this.data, ...this.#ports(), ...this.#flags, ...extra],
       {
         stdio: ['ignore', 'pipe', 'pipe'],
         env: { ...process.env, UV_THREADPOOL_SIZE: '16', LC_ALL: 'C.UTF-8' },

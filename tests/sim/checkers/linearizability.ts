@@ -32,7 +32,12 @@ export interface Verdict<Input, Output> {
 }
 
 /** States that are visited at most; beyond it the history counts as not decided. */
-const STATES_MAX = 2_000_000;
+const STATES_MAX = 60_000;
+
+/** Too many operations overlap for the search to end: nothing is known of the history. */
+export class UndecidedError extends Error {
+  override name = 'UndecidedError';
+}
 
 interface Event<I, O> {
   op: Operation<I, O>;
@@ -48,7 +53,7 @@ interface Frame<S, I, O> {
   state: S;
 }
 
-/** @throws Error when the history is too tangled to be decided */
+/** @throws UndecidedError when the history is too tangled */
 export function checkLinearizable<S, I, O>(
   model: Model<S, I, O>,
   history: readonly Operation<I, O>[],
@@ -67,7 +72,7 @@ export function checkLinearizable<S, I, O>(
       const key = next === undefined ? '' : `${(done | bit).toString(36)} ${model.key(next)}`;
       if (next !== undefined && !seen.has(key)) {
         if (seen.size >= STATES_MAX)
-          throw new Error(`history of ${history.length} operations is not decided`);
+          throw new UndecidedError(`history of ${history.length} operations is not decided`);
         seen.add(key);
         frames.push({ event, state });
         state = next;
