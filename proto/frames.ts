@@ -98,7 +98,9 @@ export class FrameConnection {
       try {
         this.#parser.push(chunk);
       } catch (error) {
-        this.close(toHoldfastError(error).message);
+        // The parser's own errors are of this class; a sink's failed assertion must end the process, not the connection.
+        if (!(error instanceof HoldfastError)) throw error;
+        this.close(error.message);
       }
     });
     socket.on('error', (error) => this.close(error.message));

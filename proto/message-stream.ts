@@ -32,10 +32,14 @@ export class RpcStream<Out, In> {
   readonly #socket: Duplex;
   readonly #encode: MessageType<Out>['encode'];
   readonly #decode: MessageType<In>['decode'];
-  readonly #parser = new MessageParser((payload) => this.#receive(payload));
+  readonly #parser = new MessageParser((payload) => {
+    this.#arrived.push(this.#decode(payload));
+  });
   #onMessage: ((message: In) => void) | undefined;
   #onEnd: ((reason: string) => void) | undefined;
   #waiting: In[] = [];
+  /** Decoded out of the chunk that is being taken in, not handed over yet. */
+  #arrived: In[] = [];
   #batch: Buffer[] = [];
   #batchBytes = 0;
   #unsent = 0;
@@ -51,14 +55,7 @@ export class RpcStream<Out, In> {
     this.#encode = out.encode;
     this.#decode = incoming.decode;
     this.peer = peer;
-    socket.on('data', (chunk: Buffer) => {
-      if (this.#endReason !== undefined) return;
-      try {
-        this.#parser.push(chunk);
-      } catch (error) {
-        this.destroy(error instanceof Error ? error.message : String(error));
-      }
-    });
+    socket.on('data', (chunk: Buffer) => this.#take(chunk));
     socket.on('end', () => this.#finish('ended by the peer'));
     socket.on('error', (error: Error) => this.#finish(error.message));
     socket.on('close', () => this.#finish('closed'));
@@ -154,12 +151,26 @@ export class RpcStream<Out, In> {
     this.#socket.uncork();
   }
 
-  /** @throws Error when the message cannot be decoded */
-  #receive(payload: Buffer): void {
+  /**
+   * What cannot be read ends the stream, after the messages before it. What a receiver throws does not concern the stream:
+   * it is a failed assertion of this process, and must end that.
+   */
+  #take(chunk: Buffer): void {
     if (this.#endReason !== undefined) return;
-    const message = this.#decode(payload);
-    if (this.#onMessage) this.#onMessage(message);
-    else this.#waiting.push(message);
+    let problem: string | undefined;
+    try {
+      this.#parser.push(chunk);
+    } catch (error) {
+      problem = error instanceof Error ? error.message : String(error);
+    }
+    const arrived = this.#arrived;
+    this.#arrived = [];
+    for (const message of arrived) {
+      if (this.#endReason !== undefined) return;
+      if (this.#onMessage) this.#onMessage(message);
+      else this.#waiting.push(message);
+    }
+    if (problem !== undefined) this.destroy(problem);
   }
 
   /** The half-open rest of a stream is of no use to anybody here: both directions end together. */

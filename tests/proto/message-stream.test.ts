@@ -124,6 +124,46 @@ describe('message streams', () => {
     assert.ok(stream.ended);
   });
 
+  it('end when a message cannot be decoded, after those before it', async () => {
+    const socket = new FakeSocket();
+    const picky = {
+      ...bytesType,
+      decode: (input: Uint8Array) => {
+        if (String(input) === String(Buffer.from('bad'))) throw new RangeError('index out of range');
+        return input;
+      },
+    };
+    const stream = new RpcStream(socket, bytesType, picky, 'peer');
+    const seen: string[] = [];
+    stream.onMessage((message) => seen.push(Buffer.from(message).toString()));
+    stream.onEnd((reason) => seen.push(`end: ${reason}`));
+    socket.push(await wireBytes(['good', 'bad', 'late'].map((text) => Buffer.from(text))));
+    await turn();
+    assert.deepEqual(seen, ['good', 'end: index out of range']);
+  });
+
+  it('let what a receiver throws pass: a failed assertion ends the process, not the stream', async () => {
+    const { socket, stream } = newStream();
+    const ends: string[] = [];
+    stream.onEnd((reason) => ends.push(reason));
+    stream.onMessage(() => assert.fail('an invariant is broken'));
+    const wire = await wireBytes([Buffer.from('fatal')]);
+    assert.throws(() => socket.emit('data', wire), /an invariant is broken/);
+    assert.deepEqual(ends, []);
+  });
+
+  it('hand nothing over any more once a receiver has ended them', async () => {
+    const { socket, stream } = newStream();
+    const seen: string[] = [];
+    stream.onMessage((message) => {
+      seen.push(Buffer.from(message).toString());
+      stream.destroy('enough');
+    });
+    socket.push(await wireBytes([Buffer.from('one'), Buffer.from('two')]));
+    await turn();
+    assert.deepEqual(seen, ['one']);
+  });
+
   it('count what the other side does not take, and break off at the bound', async () => {
     const { socket, stream } = newStream();
     socket.held = true;
