@@ -18,7 +18,20 @@ export interface Running {
 }
 
 export function processDeps(base: object, level: LogLevel): ProcessDeps {
-  return { clock: systemClock, log: createLogger(base, level), prng: systemPrng() };
+  const log = createLogger(base, level);
+  endOnFailure(log);
+  return { clock: systemClock, log, prng: systemPrng() };
+}
+
+/**
+ * Ends the process at once when an assertion fails or an error is not handled. Node's own way out waits for the threads of
+ * its pool, and in a mount one of them always waits for the kernel: it would stay, and hang, for ever.
+ */
+function endOnFailure(log: Logger): void {
+  process.on('uncaughtException', (error: unknown) => {
+    log.error({ err: error }, 'fatal: a failure in the program itself');
+    process.kill(process.pid, 'SIGKILL');
+  });
 }
 
 /** A close that takes longer than this is given up; the process ends anyway. */
