@@ -14,16 +14,13 @@ import { LeaseTable } from '../leases/lease-table.js';
 import { throwIfInterrupted } from '../wait.js';
 import type { Change, LeaseEvents, MetaApi, MutationOp, ReadAnswer, ReadOp, ReadResult } from './api.js';
 import type { ClientBody, MetaConnection } from './dialer.js';
-import { EarlyPushes } from './early-pushes.js';
 import { bodyOf, helloOf, nameOf, randomUuid } from './envelopes.js';
-import { LeaderSearch } from './leader-search.js';
+import { type FoundLeader, LeaderFinder } from './leader-finder.js';
 import { LockClient } from './locks.js';
 import { CLOSED_BATCH_MAX, OpenFileCounts } from './open-files.js';
 import { type PendingMutation, type PendingRequest, RequestLedger } from './request-ledger.js';
 import type { SessionDeps, SessionOptions } from './session-options.js';
 
-/** A server that has not answered Hello by then is asked again. */
-const HELLO_DEADLINE_MS = 3_000;
 /** One attempt of a request; it is repeated after that. */
 const ATTEMPT_DEADLINE_MS = 5_000;
 const WATCHDOG_INTERVAL_MS = 250;
@@ -37,12 +34,11 @@ const CLOSED_DELAY_MS = 20;
 
 /**
  * The mount's session with the metadata service: finds the leader, numbers mutations, repeats what was not answered.
- * The decisions are LeaderSearch's and RequestLedger's; here are the streams and timers.
+ * The leader is found by LeaderFinder, what is sent and repeated is RequestLedger's; here are the stream and the timers.
  */
 export class MetaSession implements MetaApi {
-  readonly #options: SessionOptions;
   readonly #deps: SessionDeps;
-  readonly #search: LeaderSearch;
+  readonly #finder: LeaderFinder;
   readonly #ledger: RequestLedger;
   readonly #opens = new OpenFileCounts();
   readonly leases = new LeaseTable();
@@ -51,9 +47,6 @@ export class MetaSession implements MetaApi {
   #leaseMs = 0;
   /** Requests sent so far, repetitions included; what keeps the session alive does not count. */
   readonly requests = { read: 0, mutation: 0, batch: 0 };
-  readonly #probes = new Map<string, MetaConnection>();
-  readonly #early = new EarlyPushes();
-  readonly #failures = new Map<string, string>();
   readonly #mapListeners: ((map: ClusterMap) => void)[] = [];
   #connection: MetaConnection | undefined;
   #leader = '';
@@ -70,9 +63,18 @@ export class MetaSession implements MetaApi {
   #closed = false;
 
   constructor(options: SessionOptions, deps: SessionDeps) {
-    this.#options = options;
     this.#deps = deps;
-    this.#search = new LeaderSearch(options.metaservers);
+    this.#finder = new LeaderFinder(options.metaservers, deps, {
+      hello: () => {
+        const who = { session: this.#session, clientUuid: this.#clientUuid, clusterId: this.#clusterId };
+        return helloOf(who, options, this.#opens, this.leases, this.locks);
+      },
+      onFound: (leader) => this.#adopt(leader),
+      onRefused: (address, hello, error) => this.#refused(address, hello, error),
+      onPush: (connection, push) => this.#onPush(connection, push),
+      // A probe's end shows as the failure of its Hello.
+      onEnd: (connection, reason) => this.#lose(connection, reason, undefined),
+    });
     this.#ledger = new RequestLedger(options.softTimeoutMs ?? Infinity);
     this.#clientUuid = randomUuid(deps.prng);
     this.#clusterId = options.clusterId;
@@ -111,13 +113,10 @@ export class MetaSession implements MetaApi {
     const started = deferred<HelloReply>();
     this.#started = started;
     const timer = clock.after(timeoutMs, () => {
-      const reasons = [...this.#failures].map(([address, reason]) => `${address} (${reason})`);
-      const asked = reasons.length > 0 ? reasons.join(', ') : this.#search.addresses.join(', ');
-      started.reject(new HoldfastError('ETIMEDOUT', `no metaserver answered: ${asked}`));
+      started.reject(new HoldfastError('ETIMEDOUT', `no metaserver answered: ${this.#finder.tried}`));
     });
     this.#watchdog = clock.every(WATCHDOG_INTERVAL_MS, () => this.#watch(), { weak: true });
-    this.#search.begin(clock.now());
-    this.#probe();
+    this.#finder.begin();
     try {
       return await started.promise;
     } catch (error) {
@@ -202,62 +201,18 @@ export class MetaSession implements MetaApi {
     this.#shutDown('unmounted');
   }
 
-  #probe(): void {
-    const { clock, dial } = this.#deps;
-    if (this.#closed) return;
-    for (const address of this.#search.due(clock.now())) {
-      const probe: MetaConnection = dial(address, {
-        onPush: (push) => this.#onPush(probe, push),
-        onEnd: (reason) => this.#onEnd(probe, reason),
-      });
-      this.#probes.set(address, probe);
-      void this.#greet(address, probe);
-    }
-    this.#schedule();
-  }
-
-  async #greet(address: string, probe: MetaConnection): Promise<void> {
-    const session = this.#session;
-    const sentAt = this.#deps.clock.now();
-    const who = { session, clientUuid: this.#clientUuid, clusterId: this.#clusterId };
-    const hello = helloOf(who, this.#options, this.#opens, this.leases, this.locks);
-    try {
-      const reply = await probe.call(hello, HELLO_DEADLINE_MS);
-      if (reply.body?.$case !== 'hello') throw new HoldfastError('PROTOCOL', 'Hello was not answered');
-      if (this.#probes.get(address) !== probe) return; // another one won
-      this.#adopt(address, probe, reply.body.value, sentAt);
-    } catch (error) {
-      if (this.#probes.get(address) !== probe) return;
-      this.#probes.delete(address);
-      probe.close('not the leader');
-      this.#refused(address, session, toHoldfastError(error));
-    }
-  }
-
-  #refused(address: string, session: number, error: HoldfastError): void {
-    const { clock, log } = this.#deps;
-    this.#failures.set(address, error.message);
-    log.debug({ address, error: error.message, hint: error.leaderHint }, 'metaserver refused');
+  #refused(address: string, hello: ClientBody, error: HoldfastError): void {
     if (error.errorName === 'VERSION' || error.errorName === 'WRONG_CLUSTER') {
       this.#started?.reject(new HoldfastError(error.errorName, `${address}: ${error.message}`));
     }
+    const session = hello.$case === 'hello' ? hello.value.session : 0;
     if (error.errorName === 'SESSION_EXPIRED' && session !== 0 && session === this.#session) this.#expire();
-    this.#search.failed(address, error.leaderHint, clock.now());
-    this.#probe();
   }
 
-  #adopt(address: string, connection: MetaConnection, hello: HelloReply, sentAt: number): void {
+  #adopt({ address, connection, hello, sentAt, pushes }: FoundLeader): void {
     const { clock, log } = this.#deps;
-    this.#probes.delete(address);
     this.#connection = connection;
     this.#leader = address;
-    this.#search.end();
-    this.#search.add(hello.metaservers);
-    for (const probe of [...this.#probes.values()]) {
-      probe.close('another server is the leader');
-    }
-    this.#probes.clear();
-    this.#failures.clear();
     this.#session = hello.session;
     this.#clusterId = hello.clusterId;
     this.#lastHeardAt = clock.now();
@@ -267,7 +222,7 @@ export class MetaSession implements MetaApi {
     this.leases.answered(sentAt);
     log.info({ leader: address, session: hello.session, repeated: this.#ledger.pending }, 'connected');
     if (hello.map) for (const listener of this.#mapListeners) listener(hello.map);
-    for (const push of this.#early.take(connection)) this.#onPush(connection, push);
+    for (const push of pushes) this.#onPush(connection, push);
     this.#started?.resolve(hello);
     this.#pump();
     this.#tellClosed();
@@ -382,10 +337,7 @@ export class MetaSession implements MetaApi {
   }
 
   #onPush(connection: MetaConnection, push: ServerEnvelope): void {
-    if (connection !== this.#connection) {
-      this.#early.keep(connection, push);
-      return;
-    }
+    if (connection !== this.#connection) return;
     this.#lastHeardAt = this.#deps.clock.now();
     if (push.error !== 0) {
       const error = errorFromCode(push.error, push.errorText);
@@ -402,13 +354,8 @@ export class MetaSession implements MetaApi {
     }
   }
 
-  #onEnd(connection: MetaConnection, reason: string): void {
-    // A probe's end shows as the failure of its Hello.
-    if (connection === this.#connection) this.#lose(connection, reason, undefined);
-  }
-
   #lose(connection: MetaConnection, reason: string, hint: string | undefined): void {
-    const { clock, log } = this.#deps;
+    const { log } = this.#deps;
     if (connection !== this.#connection) return;
     this.#connection = undefined;
     this.#ledger.disconnected();
@@ -418,9 +365,7 @@ export class MetaSession implements MetaApi {
       { leader: this.#leader, reason, pending: this.#ledger.pending },
       'connection to the leader lost',
     );
-    if (hint) this.#search.add([hint]);
-    this.#search.begin(clock.now());
-    this.#probe();
+    this.#finder.begin(hint);
   }
 
   /** Finds a leader that no longer answers, keeps the session alive, ends waits with a soft time-out. */
@@ -449,16 +394,13 @@ export class MetaSession implements MetaApi {
   #schedule(): void {
     const { clock } = this.#deps;
     const now = clock.now();
-    const candidates = [this.#search.nextDueAt(), this.#connection ? this.#ledger.nextWakeAt() : undefined];
-    let at = Infinity;
-    for (const candidate of candidates) if (candidate !== undefined && candidate < at) at = candidate;
+    const at = (this.#connection && this.#ledger.nextWakeAt()) ?? Infinity;
     if (at >= this.#wakeAt || this.#closed) return;
     this.#wake?.cancel();
     this.#wakeAt = at;
     this.#wake = clock.after(Math.max(0, at - now), () => {
       this.#wakeAt = Infinity;
-      if (this.#connection) this.#pump();
-      else this.#probe();
+      this.#pump();
     });
   }
 
@@ -490,7 +432,6 @@ export class MetaSession implements MetaApi {
     this.#connection = undefined;
     this.#ledger.close(new HoldfastError('EIO', reason));
     connection?.close(reason);
-    for (const probe of [...this.#probes.values()]) probe.close(reason);
-    this.#probes.clear();
+    this.#finder.close(reason);
   }
 }
