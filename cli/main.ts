@@ -46,6 +46,18 @@ function withSubcommands(command: Command): Command[] {
   return [command, ...command.commands.flatMap(withSubcommands)];
 }
 
+/** The words of `args` that name a command which exists, behind the program's own. */
+function commandNamed(args: readonly string[]): string[] {
+  const words = ['holdfast'];
+  let command: Command | undefined = buildProgram();
+  for (const word of args) {
+    command = command.commands.find((one) => one.name() === word);
+    if (!command) break;
+    words.push(word);
+  }
+  return words;
+}
+
 function reportAndExitCode(error: unknown, args: string[]): number {
   if (error instanceof CommanderError) {
     if (error.exitCode === 0) return 0; // --help, --version
@@ -53,8 +65,7 @@ function reportAndExitCode(error: unknown, args: string[]): number {
       process.stderr.write(buildProgram().helpInformation());
       return EXIT_USAGE;
     }
-    const command = args.find((arg) => !arg.startsWith('-'));
-    const help = `holdfast${command ? ` ${command}` : ''} --help`;
+    const help = `${commandNamed(args).join(' ')} --help`;
     process.stderr.write(`holdfast: ${oneLine(error).replace(/^error: /, '')} (see '${help}')\n`);
     return EXIT_USAGE;
   }

@@ -2,7 +2,7 @@ import { spawn } from 'node:child_process';
 import { closeSync, mkdirSync, openSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { basename, join, resolve } from 'node:path';
-import { Command } from 'commander';
+import { Command, Option } from 'commander';
 import type { BindingChoice } from '../client/fuse/choose.js';
 import { canonicalMountPoint } from '../client/fuse/mount-point.js';
 import { LOG_LEVELS, type LogLevel } from '../common/logger.js';
@@ -60,11 +60,13 @@ export function mountCommand(): Command {
       'auto' as BindingChoice,
     )
     .option('--read-only', 'refuse every change')
-    .option(
-      '-o, --options <list>',
-      `options as of mount(8), separated by commas: ${MOUNT_OPTION_NAMES.join(', ')}`,
-      parseMountOptions,
-      NO_MOUNT_OPTIONS,
+    .addOption(
+      new Option(
+        '-o, --options <list>',
+        `options as of mount(8), separated by commas: ${MOUNT_OPTION_NAMES.join(', ')}`,
+      )
+        .argParser(parseMountOptions)
+        .default(NO_MOUNT_OPTIONS, 'defaults'),
     )
     .option(
       '--log-level <level>',

@@ -43,8 +43,9 @@ describe('the holdfast command', function () {
   });
 
   it('refuses an unknown command, an unknown flag, a bad value', async () => {
-    await refuses(['upp'], /unknown command 'upp'/);
-    await refuses(['up', '--frob'], /unknown option '--frob'/);
+    await refuses(['upp'], /unknown command 'upp'.*see 'holdfast --help'/);
+    await refuses(['up', '--frob'], /unknown option '--frob'.*see 'holdfast up --help'/);
+    await refuses(['chunkserver', 'drain', '--frob'], /'--frob'.*see 'holdfast chunkserver drain --help'/);
     await refuses(['up', '--port', 'x'], /--port: 'x' is not a whole number from 1024 to 65535/);
     await refuses(['up', '--binding', 'x'], /--binding: 'x' is not one of auto, kernel, fuse-native/);
     await refuses(['up', '--metaservers', '2'], /even number/);
