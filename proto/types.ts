@@ -32,8 +32,13 @@ export const HEARTBEAT_INTERVAL_MS = 200;
 export const LEASE_MS = 1500;
 /** A client session that was silent for so long is expired. */
 export const SESSION_TIMEOUT_MS = 30_000;
-/** A client believes its leases for so long after the sending of the last request that was answered: less than the session lasts, as clocks differ. */
-export const CLIENT_LEASE_MS = SESSION_TIMEOUT_MS - 2000;
+/**
+ * A client believes its leases for so long after the sending of the last request that was answered. It asks every second while
+ * idle, so what is short costs nothing; but a new leader may have to wait for all of it: docs/decisions/new-leader-waits.md.
+ */
+export const CLIENT_LEASE_MS = 8_000;
+/** Behind that nobody believes a lease any more: clocks differ, and a deposed leader may answer for a moment longer. */
+export const CLIENT_LEASE_OVER_MS = CLIENT_LEASE_MS + 2_000;
 /** Changes in one MutationBatch. */
 export const BATCH_MUTATIONS_MAX = 512;
 /** Pending truncates of one inode; a further one waits. */

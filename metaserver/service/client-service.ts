@@ -1,5 +1,5 @@
 import { assert } from '../../common/assert.js';
-import type { Clock, Timer } from '../../common/clock.js';
+import type { Clock } from '../../common/clock.js';
 import type { Logger } from '../../common/logger.js';
 import { errorFromCode, HoldfastError, toHoldfastError } from '../../proto/errors.js';
 import type { ClusterMap } from '../../proto/gen/cluster.js';
@@ -27,17 +27,11 @@ import { type LockAnswer, LockService } from './lock-service.js';
 import { GREETING_TIMEOUT_MS, type MetaReplica, type MetaState, type SessionRecord } from './ports.js';
 import type { CommandBody, Proposer } from './proposer.js';
 import { ReadGate } from './read-gate.js';
+import { SessionExpiry } from './session-expiry.js';
 import { SESSIONS_MAX, type SessionTable } from './session-table.js';
 
 /** Streams of clients at one time, greeted or not. */
 export const CLIENT_STREAMS_MAX = 8192;
-/** How often silent sessions are looked for. */
-export const SESSION_CHECK_INTERVAL_MS = 1000;
-/** A former mount at the place of a new one that has no connection for so long has ended. */
-export const FORMER_MOUNT_GRACE_MS = 3000;
-/** A check that comes so late means that this process was paused, and heard nobody. */
-const SESSION_CHECK_LATE_MS = 3 * SESSION_CHECK_INTERVAL_MS;
-
 /** Bytes of the whole file system, already divided by the replication. */
 export interface Capacity {
   totalBytes: number;
@@ -71,10 +65,7 @@ export class ClientService implements LeaderDuty, ClientStreamHost {
   readonly #leases: LeaseGate;
   readonly #locks = new LockService();
   readonly #streams = new Set<ClientStream>();
-  /** Sessions whose ExpireSession is in the log. */
-  readonly #expiring = new Set<number>();
-  #timer: Timer | undefined;
-  #checkedAt = 0;
+  readonly #expiry: SessionExpiry;
 
   constructor(options: ClientServiceOptions) {
     this.#options = options;
@@ -86,6 +77,13 @@ export class ClientService implements LeaderDuty, ClientStreamHost {
       isOpenElsewhere: (session, ino) => sessions.isOpenElsewhere(sessions.get(session), ino),
       isContested: (ino) => sessions.isContested(ino),
       recall: (session, leases) => sessions.get(session)?.stream?.recall(leases),
+    });
+    this.#expiry = new SessionExpiry({
+      ...options,
+      leases: this.#leases,
+      locks: this.#locks,
+      notLeader: () => options.leadership.notLeader(),
+      onOver: (session) => this.#over(session),
     });
   }
 
@@ -104,21 +102,17 @@ export class ClientService implements LeaderDuty, ClientStreamHost {
 
   begin(): void {
     const { clock, sessions, state } = this.#options;
-    this.#checkedAt = clock.now();
     const records = state.sessions();
-    sessions.reset(records, this.#checkedAt);
+    sessions.reset(records, clock.now());
     const fencing = state.fencing();
     this.#leases.begin(records, fencing);
-    for (const id of fencing) void this.#fence(id);
     this.#openLocks();
-    this.#timer = clock.every(SESSION_CHECK_INTERVAL_MS, () => this.#checkSessions(), { weak: true });
+    this.#expiry.begin(fencing);
   }
 
   /** Ends all streams: the clients look for the new leader and announce themselves there. */
   end(): void {
-    this.#timer?.cancel();
-    this.#timer = undefined;
-    this.#expiring.clear();
+    this.#expiry.end();
     this.#leases.end();
     this.#locks.end();
     const error = this.#options.leadership.notLeader();
@@ -210,8 +204,9 @@ export class ClientService implements LeaderDuty, ClientStreamHost {
     this.#locks.cancel(session.record.id, wait);
   }
 
-  /** What a session held goes to others; only who certainly leads may give it. */
-  #locksOver(id: number): void {
+  /** What a session held goes to others; only who certainly leads may give its locks. */
+  #over(id: number): void {
+    this.#leases.over(id);
     const run = (): void => {
       this.#locks.over(id);
       this.#openLocks();
@@ -307,8 +302,7 @@ export class ClientService implements LeaderDuty, ClientStreamHost {
     const { id } = session.record;
     if (op.$case === 'closeSession') {
       sessions.remove(id);
-      this.#leases.over(id);
-      this.#locksOver(id);
+      this.#over(id);
       return;
     }
     if (!mutation || sessions.get(id) !== session) return;
@@ -347,24 +341,8 @@ export class ClientService implements LeaderDuty, ClientStreamHost {
     const result = await proposer.propose({ $case: 'openSession', value });
     if (result.error !== 0) throw errorFromCode(result.error, result.errorText);
     assert(result.session > 0, 'an opened session has a number');
-    if (place !== '') this.#expireFormer(place, result.session);
+    if (place !== '') this.#expiry.expireFormer(place, result.session);
     return this.#options.state.session(result.session) ?? { id: result.session, ...value };
-  }
-
-  /**
-   * A mount at this place has ended if another one is there: its leases need not be waited for until it has been silent
-   * for the whole time-out. One that lives after all, detached, has come back to a new leader within the grace.
-   */
-  #expireFormer(place: string, successor: number): void {
-    const { clock, state, sessions } = this.#options;
-    for (const record of state.sessions()) {
-      if (record.place !== place || record.id === successor) continue;
-      const former = (): void => {
-        if (sessions.get(record.id)?.stream || this.#expiring.has(record.id)) return;
-        if (this.#timer && state.session(record.id)) void this.#expire(record.id);
-      };
-      clock.after(FORMER_MOUNT_GRACE_MS, former, { weak: true });
-    }
   }
 
   #resume(hello: Hello): SessionRecord {
@@ -409,54 +387,5 @@ export class ClientService implements LeaderDuty, ClientStreamHost {
     const reply = this.#options.state.read(request);
     if (reply.result?.$case === 'statFs') Object.assign(reply.result.value, capacity);
     return reply;
-  }
-
-  #checkSessions(): void {
-    const { clock, sessions } = this.#options;
-    const now = clock.now();
-    const late = now - this.#checkedAt;
-    this.#checkedAt = now;
-    if (late > SESSION_CHECK_LATE_MS) {
-      sessions.forgive(late);
-      this.#leases.forgive(late);
-    }
-    const silent = sessions.silent(now, SESSION_TIMEOUT_MS).map((entry) => entry.record.id);
-    for (const id of [...silent, ...this.#leases.overdue()]) {
-      if (!this.#expiring.has(id)) void this.#expire(id);
-    }
-  }
-
-  /** A failed proposal is made again at the next check. */
-  async #expire(id: number): Promise<void> {
-    const { proposer, sessions, log } = this.#options;
-    this.#expiring.add(id);
-    try {
-      await proposer.propose({ $case: 'expireSession', value: { session: id } });
-      sessions.get(id)?.stream?.expire();
-      log.warn({ session: id }, 'session expired');
-      await this.#fence(id);
-    } catch (error) {
-      log.debug({ session: id, error: toHoldfastError(error).errorName }, 'session not expired');
-    } finally {
-      this.#expiring.delete(id);
-    }
-  }
-
-  /**
-   * The session is over in the state machine: others get what it held once it can write nothing any more. A leadership
-   * that ends before is followed by one that begins here again.
-   */
-  async #fence(id: number): Promise<void> {
-    const { proposer, sessions, shutOut, log } = this.#options;
-    try {
-      await shutOut();
-      sessions.remove(id);
-      this.#leases.over(id);
-      this.#locksOver(id);
-      await proposer.propose({ $case: 'sessionFenced', value: { session: id } });
-      log.info({ session: id }, 'session fenced');
-    } catch (error) {
-      log.debug({ session: id, error: toHoldfastError(error).errorName }, 'session not fenced');
-    }
   }
 }

@@ -69,6 +69,11 @@ export class LeaseGate {
     return this.#awaited.size === 0;
   }
 
+  /** Whether somebody waits because that is not known yet. */
+  get heldUp(): boolean {
+    return this.#held.length > 0;
+  }
+
   /** A session has said which leases it holds. @param fresh this leader had not heard of it before */
   announced({ id, wantsLeases }: SessionRecord, leases: readonly Lease[], fresh: boolean): void {
     this.#core.add(id, wantsLeases);

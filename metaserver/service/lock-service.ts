@@ -20,6 +20,11 @@ export class LockService {
     this.#core.clear();
   }
 
+  /** Whether somebody waits for that. */
+  get heldUp(): boolean {
+    return this.#waiting.length > 0;
+  }
+
   /** Every session has announced what it holds. */
   open(): void {
     this.#open = true;

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
-import { FORMER_MOUNT_GRACE_MS } from '../../../metaserver/service/client-service.js';
 import { REQUESTS_IN_FLIGHT_MAX } from '../../../metaserver/service/client-stream.js';
 import { GREETING_TIMEOUT_MS } from '../../../metaserver/service/ports.js';
+import { FORMER_MOUNT_GRACE_MS } from '../../../metaserver/service/session-expiry.js';
 import { errorCode, HoldfastError } from '../../../proto/errors.js';
 import { CLIENT_LEASE_MS, SESSION_TIMEOUT_MS } from '../../../proto/types.js';
 import { makeNode, withHarness } from './harness.js';
