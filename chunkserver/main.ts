@@ -5,6 +5,8 @@ import { type Disk, nodeDisk } from '../common/disk.js';
 import type { Logger } from '../common/logger.js';
 import type { Prng } from '../common/prng.js';
 import { DEFAULT_SEGMENT_BYTES } from '../common/segment-log.js';
+import type { Tracer } from '../common/trace.js';
+import { tracedDisk } from '../common/traced-disk.js';
 import { WatchedDisk } from '../common/watched-disk.js';
 import { ChunkService } from './service/service.js';
 import { openChunkStore } from './store/open.js';
@@ -41,6 +43,8 @@ export interface ChunkserverDeps {
   prng: Prng;
   /** Default: the file system of this machine. */
   disk?: Disk;
+  /** Notes where the time of each request goes; absent: nothing is noted. */
+  tracer?: Tracer;
 }
 
 export interface RunningChunkserver {
@@ -87,7 +91,7 @@ export async function runChunkserver(
   deps: ChunkserverDeps,
 ): Promise<RunningChunkserver> {
   const { id, host, port, dataDir, clusterId = '', metaservers, domain, recoveryMbps } = options;
-  const { clock, log, prng } = deps;
+  const { clock, log, prng, tracer } = deps;
   const { diskStallMs = DISK_STALL_MS } = options;
   if (metaservers.length === 0) throw new Error('no metaserver is named');
   const fatal = deferred<Error>();
@@ -97,7 +101,8 @@ export async function runChunkserver(
     fatal.resolve(cause);
   };
   let service: ChunkService | undefined;
-  const disk = new WatchedDisk(deps.disk ?? nodeDisk, clock);
+  const plainDisk = deps.disk ?? nodeDisk;
+  const disk = new WatchedDisk(tracer ? tracedDisk(plainDisk, tracer, 'segments') : plainDisk, clock);
   const store = await openChunkStore({
     dir: dataDir,
     clock,
@@ -133,7 +138,7 @@ export async function runChunkserver(
       },
       domain: domain ?? `server-${id}`,
     };
-    const opened = new ChunkService(settings, { store, clock, log, prng });
+    const opened = new ChunkService(settings, { store, clock, log, prng, tracer });
     service = opened;
     const bound = await opened.start();
     void opened.fatal.then((error) => fatal.resolve(error));

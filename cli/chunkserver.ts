@@ -15,6 +15,7 @@ import {
 } from './cluster-options.js';
 import { CliError } from './output.js';
 import { processDeps, serveUntilStopped, startError } from './serve.js';
+import { startTracing, traceOption } from './tracing.js';
 
 interface ChunkserverFlags extends ClusterSelection {
   id: number;
@@ -25,6 +26,7 @@ interface ChunkserverFlags extends ClusterSelection {
   recoveryMbps?: number;
   scrubInterval: number;
   scrubMbps: number;
+  trace?: string;
   logLevel: LogLevel;
 }
 
@@ -67,6 +69,7 @@ export function chunkserverCommand(): Command {
       168,
     )
     .option('--scrub-mbps <n>', 'what a scrub reads, MB/s', parseInteger('--scrub-mbps', 1, 100_000), 20)
+    .addOption(traceOption())
     .option(
       '--log-level <level>',
       LOG_LEVELS.join(', '),
@@ -79,6 +82,7 @@ export function chunkserverCommand(): Command {
     const { addresses, file } = await selectCluster(flags);
     const { runChunkserver } = await import('../chunkserver/main.js');
     const deps = processDeps({ part: 'chunkserver', id: flags.id }, flags.logLevel);
+    const tracing = await startTracing(flags.trace, `chunkserver-${flags.id}`, deps);
     const server = await runChunkserver(
       {
         id: flags.id,
@@ -93,10 +97,11 @@ export function chunkserverCommand(): Command {
         ...(flags.domain !== undefined && { domain: flags.domain }),
         ...(flags.capacity !== undefined && { capacityLimitBytes: flags.capacity * MIB }),
       },
-      deps,
+      { ...deps, tracer: tracing.tracer },
     ).catch((error: unknown) => {
       throw startError(`chunkserver ${flags.id} on ${flags.listen}`, error);
     });
-    process.exitCode = await serveUntilStopped({ close: () => server.close(), ended: server.fatal }, deps);
+    const close = () => server.close().finally(() => tracing.close());
+    process.exitCode = await serveUntilStopped({ close, ended: server.fatal }, deps);
   });
 }

@@ -10,6 +10,7 @@ import { scrubCommand } from './scrub.js';
 import { snapshotCommand } from './snapshot.js';
 import { startCommand, stopCommand } from './start-stop.js';
 import { statusCommand } from './status.js';
+import { traceCommand } from './trace.js';
 import { umountCommand } from './umount.js';
 import { upCommand } from './up.js';
 import { VERSION } from './version.js';
@@ -32,7 +33,8 @@ function buildProgram(): Command {
     .addCommand(stopCommand())
     .addCommand(metaserverCommand())
     .addCommand(chunkserverCommand())
-    .addCommand(benchCommand());
+    .addCommand(benchCommand())
+    .addCommand(traceCommand());
   for (const command of withSubcommands(program)) {
     command.exitOverride();
     // One line for a person; commander's own prefix and usage dump add nothing.

@@ -12,6 +12,7 @@ import { parseAddress, parseChoice, parseInteger } from './cluster-options.js';
 import { addCommand, removeCommand } from './metaserver-manage.js';
 import { CliError } from './output.js';
 import { processDeps, serveUntilStopped, startError } from './serve.js';
+import { startTracing, traceOption } from './tracing.js';
 
 interface MetaserverFlags {
   id: number;
@@ -26,6 +27,7 @@ interface MetaserverFlags {
   pgs: number;
   chunkservers: number;
   awaitRestore?: boolean;
+  trace?: string;
   logLevel: LogLevel;
 }
 
@@ -95,6 +97,7 @@ export function metaserverCommand(): Command {
         3,
       )
       .option('--await-restore', 'wait for `holdfast snapshot restore` instead of making a new cluster')
+      .addOption(traceOption())
       .option(
         '--log-level <level>',
         LOG_LEVELS.join(', '),
@@ -106,6 +109,7 @@ export function metaserverCommand(): Command {
         const { host, port } = parseAddress(flags.listen, '--listen');
         const { runMetaserver } = await import('../metaserver/main.js');
         const deps = processDeps({ part: 'metaserver', id: flags.id }, flags.logLevel);
+        const tracing = await startTracing(flags.trace, `metaserver-${flags.id}`, deps);
         const server = await runMetaserver(
           {
             id: flags.id,
@@ -127,14 +131,12 @@ export function metaserverCommand(): Command {
               rootGid: process.getgid?.() ?? 0,
             },
           },
-          deps,
+          { ...deps, tracer: tracing.tracer },
         ).catch((error: unknown) => {
           throw startError(`metaserver ${flags.id} on ${flags.listen}`, error);
         });
-        process.exitCode = await serveUntilStopped(
-          { close: () => server.close(), ended: server.fatal },
-          deps,
-        );
+        const close = () => server.close().finally(() => tracing.close());
+        process.exitCode = await serveUntilStopped({ close, ended: server.fatal }, deps);
       })
   );
 }

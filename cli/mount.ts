@@ -25,12 +25,14 @@ import { CliError, oneLine, printJson, printLine } from './output.js';
 import { PROCESS_FLAGS } from './process-flags.js';
 import { logFile } from './run-files.js';
 import { processDeps, serveUntilStopped, startError } from './serve.js';
+import { startTracing, type Tracing, traceOption } from './tracing.js';
 
 interface MountFlags extends ClusterSelection {
   foreground?: boolean;
   binding: BindingChoice;
   readOnly?: boolean;
   options: MountOptions;
+  trace?: string;
   logLevel: LogLevel;
   json?: boolean;
 }
@@ -68,6 +70,7 @@ export function mountCommand(): Command {
         .argParser(parseMountOptions)
         .default(NO_MOUNT_OPTIONS, 'defaults'),
     )
+    .addOption(traceOption())
     .option(
       '--log-level <level>',
       LOG_LEVELS.join(', '),
@@ -87,7 +90,9 @@ async function mountHere(mountPoint: string, flags: MountFlags): Promise<void> {
   const { runMount } = await import('../client/main.js');
   const deps = processDeps({ part: 'mount', mountPoint }, flags.logLevel);
   const reporting = process.env.HOLDFAST_READY_FD === String(READY_FD);
+  let tracing: Tracing | undefined;
   try {
+    tracing = await startTracing(flags.trace, traceName(mountPoint), deps);
     const mount = await runMount(
       {
         mountPoint,
@@ -99,7 +104,7 @@ async function mountHere(mountPoint: string, flags: MountFlags): Promise<void> {
         kernelOptions: flags.options.kernel,
         ...(file && { clusterId: file.clusterId }),
       },
-      deps,
+      { ...deps, tracer: tracing.tracer },
     );
     registerMount(mountPoint, process.pid);
     if (reporting) await report({ ready: true, binding: mount.info.kind, limits: mount.limits });
@@ -116,7 +121,14 @@ async function mountHere(mountPoint: string, flags: MountFlags): Promise<void> {
     throw failure;
   } finally {
     unregisterMount(mountPoint);
+    await tracing?.close();
   }
+}
+
+/** The mount of `holdfast up` is the only one of its name; others have their process number. */
+function traceName(mountPoint: string): string {
+  if (process.env.HOLDFAST_SUPERVISED === '1') return 'mount';
+  return `mount-${basename(mountPoint)}-${process.pid}`;
 }
 
 async function report(value: ReadyReport): Promise<void> {

@@ -12,6 +12,7 @@ import {
 } from './cluster-file.js';
 import { CliError } from './output.js';
 import type { ProcessSpec } from './supervisor.js';
+import { TRACE_DIR } from './tracing.js';
 
 /** What `up` was asked for; what is absent was not said. */
 export interface UpRequest {
@@ -24,6 +25,8 @@ export interface UpRequest {
   recoveryMbps?: number;
   /** Snapshot to restore: the metaservers wait for it. */
   restore?: string;
+  /** Every process notes where the time of requests goes. */
+  trace?: boolean;
 }
 
 const HOST = '127.0.0.1';
@@ -86,7 +89,12 @@ export async function addServer(
 /** The servers' command lines, in the order in which they start. */
 export function serverSpecs(
   cluster: ClusterFile,
-  { dataDir, recoveryMbps, restore }: Pick<UpRequest, 'dataDir' | 'recoveryMbps' | 'restore'>,
+  {
+    dataDir,
+    recoveryMbps,
+    restore,
+    trace,
+  }: Pick<UpRequest, 'dataDir' | 'recoveryMbps' | 'restore' | 'trace'>,
 ): ProcessSpec[] {
   const clusterFile = clusterFilePath(dataDir);
   const peers = cluster.metaservers.map((one) => `${one.id}=${one.host}:${one.port}`).join(',');
@@ -99,6 +107,7 @@ export function serverSpecs(
       ...['--min-in-sync', String(cluster.minInSync), '--chunk-size', String(cluster.chunkSize)],
       ...['--pgs', String(cluster.pgCount), '--chunkservers', String(cluster.chunkservers.length)],
       ...(restore !== undefined ? ['--await-restore'] : cluster.formed ? ['--existing'] : []),
+      ...traceFlags(dataDir, trace),
     ],
   }));
   const chunkservers = cluster.chunkservers.map((one) => ({
@@ -108,9 +117,15 @@ export function serverSpecs(
       ...serverFlags(one, dataDir, `chunkserver-${one.id}`),
       ...['--cluster', clusterFile],
       ...(recoveryMbps === undefined ? [] : ['--recovery-mbps', String(recoveryMbps)]),
+      ...traceFlags(dataDir, trace),
     ],
   }));
   return [...metaservers, ...chunkservers];
+}
+
+/** --trace of one process of `up`. */
+export function traceFlags(dataDir: string, trace = false): string[] {
+  return trace ? ['--trace', join(dataDir, TRACE_DIR)] : [];
 }
 
 function serverFlags(server: ServerAddress, dataDir: string, name: string): string[] {

@@ -11,7 +11,14 @@ import { pidFile, readLivePid, removePid, writePid } from './run-files.js';
 import { explainRestore } from './snapshot.js';
 import { restoreSnapshot } from './snapshot-transfer.js';
 import { type ProcessSpec, Supervisor } from './supervisor.js';
-import { addServer, planCluster, type ServerKind, serverSpecs, type UpRequest } from './up-plan.js';
+import {
+  addServer,
+  planCluster,
+  type ServerKind,
+  serverSpecs,
+  traceFlags,
+  type UpRequest,
+} from './up-plan.js';
 
 export interface UpOptions extends UpRequest {
   mountPoint: string;
@@ -89,6 +96,7 @@ class Up {
       args: [
         ...['mount', options.mountPoint, '--foreground', '--binding', options.binding],
         ...['--cluster', clusterFilePath(options.dataDir)],
+        ...traceFlags(options.dataDir, options.trace),
       ],
       prepare: () => clearStaleMount(options.mountPoint),
     });

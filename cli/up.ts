@@ -18,6 +18,7 @@ interface UpFlags {
   restore?: string;
   binding: BindingChoice;
   restart: boolean;
+  trace?: boolean;
   json?: boolean;
 }
 
@@ -56,6 +57,10 @@ export function upCommand(): Command {
     )
     .option('--restore <file>', 'restore a snapshot of the metadata first: the metaservers must have no data')
     .option('--no-restart', 'leave a server that died down')
+    .option(
+      '--trace',
+      'note where the time of each request goes, in DATA/trace; `holdfast trace DATA` sums it up',
+    )
     .option('--json', 'print one JSON line for each event')
     .addHelpText('after', '\nPrints `ready: DIR` once the directory can be used.')
     .action(async (dir: string | undefined, flags: UpFlags) => {

@@ -3,6 +3,7 @@ import { hostname } from 'node:os';
 import { type Clock, delay } from '../common/clock.js';
 import type { Logger } from '../common/logger.js';
 import type { Prng } from '../common/prng.js';
+import type { Tracer } from '../common/trace.js';
 import { PROTOCOL_VERSION } from '../proto/types.js';
 import { ChunkConnections, frameDialer } from './data/chunk-connections.js';
 import { ChunkIo } from './data/chunk-io.js';
@@ -13,6 +14,7 @@ import { type BindingChoice, mountFileSystem } from './fuse/choose.js';
 import { FUSE_NATIVE_LIMITS } from './fuse/fuse-native.js';
 import { streamDialer } from './meta/dialer.js';
 import { MetaSession } from './meta/session.js';
+import { tracedEnvelope, tracedFileSystem, tracedFrameDialer, tracedMetaDialer } from './tracing.js';
 import { HoldfastFs } from './vfs/vfs.js';
 
 /** How long the first connection may take. */
@@ -50,6 +52,8 @@ export interface RunMountDeps {
   clock: Clock;
   log: Logger;
   prng: Prng;
+  /** Notes where the time of each request goes; absent: nothing is noted. */
+  tracer?: Tracer;
 }
 
 /** Requests sent so far, repetitions included; what keeps the session alive does not count. */
@@ -81,10 +85,13 @@ export interface RunningMount {
  *   MountError (mount point, permission, no FUSE)
  */
 export async function runMount(options: RunMountOptions, deps: RunMountDeps): Promise<RunningMount> {
-  const { clock, log, prng } = deps;
+  const { clock, log, prng, tracer } = deps;
   const limits = dataLimits(options.limits);
   const softTimeoutMs = options.soft?.timeoMs;
   const view = new ClusterView(clock);
+  const dial = tracer
+    ? tracedMetaDialer(streamDialer(clock, undefined, tracedEnvelope(tracer)), tracer)
+    : streamDialer(clock);
   const session = new MetaSession(
     {
       metaservers: options.metaservers,
@@ -94,7 +101,7 @@ export async function runMount(options: RunMountOptions, deps: RunMountDeps): Pr
       place: mountPlace(options.mountPoint),
       softTimeoutMs,
     },
-    { clock, log, prng, dial: streamDialer(clock) },
+    { clock, log, prng, dial },
   );
   session.onMap((map) => view.update(map));
   await session.start(options.connectTimeoutMs ?? CONNECT_TIMEOUT_MS);
@@ -105,7 +112,9 @@ export async function runMount(options: RunMountOptions, deps: RunMountDeps): Pr
     id: session.id,
   });
   const ofSession = (): number => session.id;
-  const connections = new ChunkConnections(clock, log, frameDialer(clock, log, hello), ofSession);
+  const frames = frameDialer(clock, log, hello);
+  const dialFrames = tracer ? tracedFrameDialer(frames, tracer) : frames;
+  const connections = new ChunkConnections(clock, log, dialFrames, ofSession);
   const chunks = new ChunkIo({ clock, log, prng, view, connections, session: ofSession, softTimeoutMs });
   const readOnly = options.readOnly ?? false;
   const destroyTimeoutMs = UNMOUNT_FLUSH_TIMEOUT_MS;
@@ -125,7 +134,7 @@ export async function runMount(options: RunMountOptions, deps: RunMountDeps): Pr
   let mount: Mount;
   try {
     mount = await mountFileSystem(
-      fs,
+      tracer ? tracedFileSystem(fs, tracer) : fs,
       { mountPoint, fsName, allowOther, readOnly, binding, kernelOptions },
       log,
       clock,

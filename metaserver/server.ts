@@ -4,6 +4,7 @@ import type { Clock } from '../common/clock.js';
 import { type Disk, nodeDisk } from '../common/disk.js';
 import type { Logger } from '../common/logger.js';
 import type { Prng } from '../common/prng.js';
+import type { Tracer } from '../common/trace.js';
 import { toHoldfastError } from '../proto/errors.js';
 import type { CommandResult, InitCluster } from '../proto/gen/meta.js';
 import { RpcServer } from '../proto/rpc.js';
@@ -13,6 +14,7 @@ import { Replica } from './replica/replica.js';
 import { replicaPort } from './service/replica-port.js';
 import { ReplicatedState } from './service/replicated-state.js';
 import { createServices } from './service/services.js';
+import { MetaTracing } from './tracing.js';
 
 export interface MetaserverOptions {
   /** Number of this server, one of `peers`. */
@@ -40,6 +42,8 @@ export interface MetaserverDeps {
   clock: Clock;
   log: Logger;
   prng: Prng;
+  /** Notes where the time of each request goes; absent: nothing is noted. */
+  tracer?: Tracer;
 }
 
 /** A server that was started in a data directory that is locked for this process. */
@@ -63,6 +67,7 @@ export async function startServer(
 ): Promise<StartedServer> {
   const { id, host, port, dataDir, clusterId, peers, init } = options;
   const { clock, log, prng } = deps;
+  const tracing = deps.tracer && new MetaTracing(deps.tracer);
   const opened: { close(): Promise<void> | void }[] = [];
   const closeAll = async (): Promise<void> => {
     for (const each of opened.splice(0).reverse()) await each.close();
@@ -79,20 +84,21 @@ export async function startServer(
     const state = await ReplicatedState.open(nodeDisk, dataDir, onFatal);
     opened.push(state);
     const replica = await Replica.open<CommandResult>({
-      disk: nodeDisk,
+      disk: tracing?.disk(nodeDisk) ?? nodeDisk,
       dir: dataDir,
       clusterId,
       serverId: id,
       peers,
       address: peers.find((peer) => peer.id === id)?.address,
-      stateMachine: state,
+      stateMachine: tracing?.stateMachine(state) ?? state,
       clock,
       prng,
       log,
       onFatal,
     });
     opened.push(replica);
-    const meta = replicaPort(replica, clock);
+    const plainPort = replicaPort(replica, clock);
+    const meta = tracing?.replica(plainPort) ?? plainPort;
     const services = createServices({
       replica: meta,
       state,
@@ -106,7 +112,7 @@ export async function startServer(
     });
     const server = new RpcServer(log);
     replica.attach(server);
-    services.attach(server);
+    services.attach(tracing?.services(server) ?? server);
     const bound = await server.listen(host, port);
     opened.push(server);
     services.start();

@@ -60,7 +60,7 @@ export interface FrameFields {
   type?: number;
   flags?: number;
   requestId?: number;
-  /** Error code in replies; 0: success. */
+  /** Error code in replies; 0: success. In requests: the trace (proto/trace.ts); 0: none. */
   status?: number;
   pg?: number;
   epoch?: number;

@@ -1,5 +1,6 @@
 import type { Clock, Timer } from '../../common/clock.js';
 import type { Logger } from '../../common/logger.js';
+import type { Tracer } from '../../common/trace.js';
 import { toHoldfastError } from '../../proto/errors.js';
 import { FrameType } from '../../proto/frame-header.js';
 import {
@@ -10,6 +11,7 @@ import {
   type Sockets,
 } from '../../proto/frames.js';
 import { type ClusterMap, ReplicaState } from '../../proto/gen/cluster.js';
+import { traceReplication } from '../../proto/trace.js';
 import { REPLICA_TIMEOUT_MS } from '../pg/types.js';
 import type { PgHost } from './pg-host.js';
 
@@ -28,6 +30,8 @@ export interface PeersDeps {
   handler: FrameHandler;
   /** Default: TCP. */
   sockets?: Sockets;
+  /** Notes how long replicas take; absent: nothing is noted. */
+  tracer?: Tracer;
 }
 
 interface Peer {
@@ -105,7 +109,7 @@ export class Peers {
   }
 
   async #dial(peer: Peer): Promise<void> {
-    const { clock, log, handler, hello, sockets, host } = this.#deps;
+    const { clock, log, handler, hello, sockets, host, tracer } = this.#deps;
     peer.dialing = true;
     try {
       const options = { clock, log, handler, hello, sockets };
@@ -115,6 +119,7 @@ export class Peers {
         if (this.#present(peer)) this.#redial(peer);
         return;
       }
+      if (tracer) traceReplication(link, tracer);
       peer.link = link;
       peer.retryMs = DIAL_RETRY_MIN_MS;
       log.debug({ server: peer.server }, 'connected to a replica');

@@ -1,5 +1,6 @@
 import type { Clock } from '../../common/clock.js';
 import type { Logger } from '../../common/logger.js';
+import type { Tracer } from '../../common/trace.js';
 import { HoldfastError, toHoldfastError } from '../../proto/errors.js';
 import { FrameType } from '../../proto/frame-header.js';
 import type { ClusterMap, PgStatus, Purge } from '../../proto/gen/cluster.js';
@@ -43,6 +44,8 @@ export interface PgHostDeps {
   reports: MetaReports;
   /** The own store failed, or an invariant: nothing may be answered any more. */
   onFatal(error: Error): void;
+  /** Notes how long requests wait for the disk; absent: nothing is noted. */
+  tracer?: Tracer;
 }
 
 /** All placement groups of this server: carries out the effects of their cores with store and links. */
@@ -67,7 +70,7 @@ export class PgHost {
 
   constructor(deps: PgHostDeps) {
     this.#deps = deps;
-    const { store, clock, log } = deps;
+    const { store, clock, log, tracer } = deps;
     this.repair = new Repair(store, this.#links, log);
     this.audit = new Audit({
       self: deps.self,
@@ -77,12 +80,15 @@ export class PgHost {
       link: (server, side) => this.#links.get(server, side),
       repair: this.repair,
     });
-    this.#localSync = new SyncGroup((done) => {
-      store.sync().then(
-        () => done(),
-        (error: unknown) => this.#fatal('sync', error),
-      );
-    });
+    this.#localSync = new SyncGroup(
+      (done) => {
+        store.sync().then(
+          () => done(),
+          (error: unknown) => this.#fatal('sync', error),
+        );
+      },
+      tracer && ((done) => tracer.callback('sync', 'wait for sync', done)),
+    );
     this.#fetches = new FetchQueue(
       clock,
       deps.recoveryBytesPerSecond,

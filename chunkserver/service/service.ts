@@ -2,6 +2,7 @@ import type { Clock, Timer } from '../../common/clock.js';
 import { type Deferred, deferred } from '../../common/deferred.js';
 import type { Logger } from '../../common/logger.js';
 import type { Prng } from '../../common/prng.js';
+import type { Tracer } from '../../common/trace.js';
 import { HoldfastError } from '../../proto/errors.js';
 import { FrameType } from '../../proto/frame-header.js';
 import {
@@ -14,6 +15,7 @@ import {
 } from '../../proto/frames.js';
 import type { ClusterMap, Registered } from '../../proto/gen/cluster.js';
 import type { RpcDialer } from '../../proto/rpc.js';
+import { tracedHandler } from '../../proto/trace.js';
 import { PROTOCOL_VERSION } from '../../proto/types.js';
 import { TICK_INTERVAL_MS } from '../pg/types.js';
 import type { ChunkStore } from '../store/chunk-store.js';
@@ -52,6 +54,8 @@ export interface ChunkServiceDeps {
   dial?: RpcDialer;
   /** Default: TCP. */
   sockets?: Sockets;
+  /** Notes where the time of each request goes; absent: nothing is noted. */
+  tracer?: Tracer;
 }
 
 const BYTES_PER_MB = 1_000_000;
@@ -74,7 +78,7 @@ export class ChunkService {
   #stopped = false;
 
   constructor(options: ChunkServiceOptions, deps: ChunkServiceDeps) {
-    const { store, clock, log, prng, dial, sockets } = deps;
+    const { store, clock, log, prng, dial, sockets, tracer } = deps;
     this.#options = options;
     this.#deps = deps;
     const clusterId = store.clusterId || options.clusterId;
@@ -92,14 +96,16 @@ export class ChunkService {
           this.#heartbeat.report({ $case: 'replicaCaughtUp', value: { pg, epoch, server } }),
       },
       onFatal: (error) => this.fail(error),
+      tracer,
     });
     this.#fence = new SessionFence((version) =>
       this.#heartbeat.push({ $case: 'fenced', value: { version } }),
     );
-    const handler = (frame: Frame, connection: FrameConnection) => this.#handle(frame, connection);
+    const handle = (frame: Frame, connection: FrameConnection) => this.#handle(frame, connection);
+    const handler = tracer ? tracedHandler(handle, tracer) : handle;
     const shared = { clock, log, handler, hello: this.#hello, sockets };
     this.#server = new FrameServer(shared, (connection) => this.#peers.accept(connection));
-    this.#peers = new Peers({ self: options.id, host: this.host, ...shared });
+    this.#peers = new Peers({ self: options.id, host: this.host, tracer, ...shared });
     this.#heartbeat = new HeartbeatClient({
       addresses: options.metaservers,
       clock,

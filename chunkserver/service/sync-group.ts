@@ -7,15 +7,21 @@ export type SyncDone = (error: Error | undefined) => void;
  */
 export class SyncGroup {
   readonly #sync: (done: (error?: Error) => void) => void;
+  readonly #wrap: (done: SyncDone) => SyncDone;
   #waiting: SyncDone[] = [];
   #running = false;
 
-  constructor(sync: (done: (error?: Error) => void) => void) {
+  /** @param wrap put around the callback of each request, when requests are traced */
+  constructor(
+    sync: (done: (error?: Error) => void) => void,
+    wrap: (done: SyncDone) => SyncDone = (done) => done,
+  ) {
     this.#sync = sync;
+    this.#wrap = wrap;
   }
 
   request(done: SyncDone): void {
-    this.#waiting.push(done);
+    this.#waiting.push(this.#wrap(done));
     if (!this.#running) this.#run();
   }
 

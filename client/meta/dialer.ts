@@ -23,8 +23,17 @@ export interface MetaConnectionEvents {
 /** Opens a stream at once; that nobody listens shows as its end. */
 export type MetaDialer = (address: string, events: MetaConnectionEvents) => MetaConnection;
 
+/** Makes the message of a call. */
+export type Envelop = (id: number, deadlineMs: number, body: ClientBody) => ClientEnvelope;
+
+const plainEnvelope: Envelop = (id, deadlineMs, body) => ({ id, deadlineMs, body });
+
 /** Dials over TCP, or over what is handed in. */
-export function streamDialer(clock: Clock, dial: RpcDialer = tcpChannel): MetaDialer {
+export function streamDialer(
+  clock: Clock,
+  dial: RpcDialer = tcpChannel,
+  envelop: Envelop = plainEnvelope,
+): MetaDialer {
   return (address, events) => {
     const channel = dial(address);
     const stream = channel.openStream(MetaServiceDefinition.fullName, MetaServiceDefinition.methods.connect);
@@ -33,7 +42,7 @@ export function streamDialer(clock: Clock, dial: RpcDialer = tcpChannel): MetaDi
       events.onEnd(reason);
     });
     return {
-      call: (body, deadlineMs) => calls.call((id) => ({ id, deadlineMs, body }), deadlineMs),
+      call: (body, deadlineMs) => calls.call((id) => envelop(id, deadlineMs, body), deadlineMs),
       push: (body) => calls.push((id) => ({ id, deadlineMs: 0, body })),
       close: (reason) => calls.close(reason),
     };
