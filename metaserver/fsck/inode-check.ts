@@ -16,6 +16,7 @@ import { kindOf } from '../namespace/xattr.js';
 import type { KvReader } from '../store/kv.js';
 import { change, type Findings, type RecordRepair, together } from './findings.js';
 import { keyText, type Names, readable } from './name-check.js';
+import type { QuotaTally } from './quota-tally.js';
 import { type Pace, scan } from './scan.js';
 
 /** Inode numbers whose links are counted in one pass over all names: 12 MiB of counters. */
@@ -39,6 +40,7 @@ export interface InodeCheckOptions {
   pace: Pace;
   findings: Findings;
   names: Names;
+  quotas: QuotaTally;
   /** Told how many inodes have been looked at. */
   progress(inodes: number): void;
   /** Default LINK_WINDOW_INODES. */
@@ -139,7 +141,9 @@ export class InodeCheck {
     else if (count === 0 && inode.nlink === 0) this.#unlinked(verdict, bytes);
     else this.#file(verdict, count);
     this.#xattrs(verdict);
+    if (isDirectory(inode) && count === 1) this.#tree(verdict, links.parents[ino - links.from] as number);
     const { right, wrong, also } = verdict;
+    if (inode.nlink > 0 || count > 0 || isRegular(inode)) this.#options.quotas.count(right);
     if (wrong.length === 0) return;
     right.change++;
     const repair = together(change(inodeKey(ino), bytes, encodeInode(right)), ...also);
@@ -236,6 +240,14 @@ export class InodeCheck {
       const record = { from, size: Math.max(from, inode.size), chunkSize: inode.chunkSize };
       also.push(change(key, undefined, encodeReclaim(record)));
     }
+  }
+
+  #tree({ inode, right, wrong }: Verdict, parent: number): void {
+    const { view, quotas } = this.#options;
+    const project = quotas.misplaced(view, inode, parent);
+    if (project === undefined) return;
+    wrong.push(`is counted in tree ${inode.project} and lies in ${project}`);
+    right.project = project;
   }
 
   #symlink(inode: Inode, right: Inode, wrong: string[]): void {

@@ -6,6 +6,7 @@ import type { KvReader } from '../store/kv.js';
 import { type Finding, Findings } from './findings.js';
 import { InodeCheck, type InodeTotals } from './inode-check.js';
 import { checkNames } from './name-check.js';
+import { QuotaTally } from './quota-tally.js';
 import { checkInodeRecords, checkSessions } from './record-check.js';
 import type { Pace } from './scan.js';
 
@@ -42,11 +43,13 @@ export async function checkNamespace(options: NamespaceCheckOptions): Promise<Na
   const findings = new Findings();
   progress('names', 0, 0);
   const names = await checkNames(view, pace, findings);
+  const quotas = new QuotaTally(view);
   const inodeCheck = new InodeCheck({
     view,
     pace,
     findings,
     names,
+    quotas,
     progress: (inodes) => progress('inodes', inodes, counters.inodes),
     windowInodes,
   });
@@ -54,7 +57,7 @@ export async function checkNamespace(options: NamespaceCheckOptions): Promise<Na
   progress('records', 0, 0);
   await checkInodeRecords(view, pace, findings);
   const maxSession = await checkSessions(view, pace, findings);
-  const wrong = checkCounters(counters, totals, names.maxCookie, maxSession);
+  const wrong = checkCounters(counters, totals, quotas, names.maxCookie, maxSession);
   return {
     findings: findings.all,
     count: findings.count + (wrong ? 1 : 0),
@@ -67,6 +70,7 @@ export async function checkNamespace(options: NamespaceCheckOptions): Promise<Na
 function checkCounters(
   counters: Counters,
   totals: InodeTotals,
+  quotas: QuotaTally,
   maxCookie: number,
   maxSession: number,
 ): NamespaceReport['totals'] {
@@ -90,5 +94,10 @@ function checkCounters(
     nextCookie: above('nextCookie', maxCookie),
     nextSession: above('nextSession', maxSession),
   };
+  const corrections = quotas.corrections();
+  if (corrections) {
+    wrong.push(...corrections.texts);
+    repair.quotas = corrections.repair;
+  }
   return wrong.length > 0 ? { text: `totals: ${wrong.join(', ')}`, repair } : undefined;
 }

@@ -60,6 +60,7 @@ function footprintOfOne(op: NonNullable<Mutation['op']>): Footprint | undefined 
       return { inos: [op.value.ino], places: [], existingOk: false };
     case 'closeSession':
     case 'reserveInodes':
+    case 'reserveQuota':
     case 'setAtimes':
       return undefined;
     default:

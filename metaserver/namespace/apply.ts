@@ -10,6 +10,7 @@ import {
 import type { Batch } from './batch.js';
 import type { ClusterState } from './cluster-state.js';
 import { checkTime, commitWrite, setAtimes, setAttr } from './files.js';
+import { changeQuota, reserveQuota, spend, stepQuota } from './quota-commands.js';
 import { reclaimDone } from './reclaim.js';
 import { rename } from './rename.js';
 import { repairRecords } from './repair.js';
@@ -40,7 +41,10 @@ export function applyEntry(context: ApplyContext, data: Buffer): CommandResult {
     return refusal(new HoldfastError('PROTOCOL', 'undecodable command'));
   }
   context.batch.time = command.time ?? { sec: 0, nsec: 0 };
-  return command.body ? refusing(() => applyBody(context, command.body as CommandBody)) : success();
+  const { body } = command;
+  const result = body ? refusing(() => applyBody(context, body)) : success();
+  context.batch.chargeQuotas();
+  return result;
 }
 
 function applyBody(context: ApplyContext, body: CommandBody): CommandResult {
@@ -56,7 +60,13 @@ function applyBody(context: ApplyContext, body: CommandBody): CommandResult {
     case 'expireSession':
       sessions.expire(batch.txn, body.value.session);
       dropReserved(batch.txn, body.value.session);
+      batch.quotas.reservations.dropSession(body.value.session);
       return success();
+    case 'changeQuota':
+      cluster.require();
+      return success({ quota: changeQuota(batch, body.value) });
+    case 'stepQuota':
+      return success({ quota: stepQuota(batch, body.value) });
     case 'reclaimDone':
       reclaimDone(batch, body.value);
       return success();
@@ -94,7 +104,9 @@ function applyBatch(context: ApplyContext, { mutations }: MutationBatch): Comman
   const { time } = batch;
   const results = mutations.map((mutation) => {
     batch.time = time;
-    return refusing(() => applyMutation(context, mutation));
+    const result = refusing(() => applyMutation(context, mutation));
+    batch.chargeQuotas();
+    return result;
   });
   return success({ batch: { results } });
 }
@@ -109,17 +121,31 @@ function applyMutation(context: ApplyContext, mutation: Mutation): CommandResult
   if (!op) throw new HoldfastError('PROTOCOL', 'mutation without an operation');
   return sessions.once(batch.txn, mutation, () =>
     refusing(() => {
+      batch.acknowledged = mutation.time !== undefined;
       if (op.$case !== 'closeSession') {
-        const reply = mutate(batch, op, mutation.session);
+        const reply = spending(batch, mutation, () => mutate(batch, op, mutation.session));
         // Who has made the change already knows what became of the directories.
         if (mutation.time) reply.parents = [];
         return success({ mutation: reply });
       }
       sessions.close(batch.txn, mutation.session);
       dropReserved(batch.txn, mutation.session);
+      batch.quotas.reservations.dropSession(mutation.session);
       return success({ mutation: okReply() });
     }),
   );
+}
+
+/** A refusal that is final ends the reservations too: the client has taken them off its own count. */
+function spending(batch: Batch, { session, spent }: Mutation, run: () => MutationReply): MutationReply {
+  if (!spent) return run();
+  const undo = spend(batch, session, spent.amounts);
+  try {
+    return run();
+  } catch (error) {
+    if (error instanceof HoldfastError && error.retriable) undo();
+    throw error;
+  }
 }
 
 function mutate(
@@ -150,6 +176,8 @@ function mutate(
       return removeXattr(batch, op.value);
     case 'setAtimes':
       return setAtimes(batch, op.value);
+    case 'reserveQuota':
+      return reserveQuota(batch, session, op.value);
     default:
       return unreachable(op);
   }
@@ -180,6 +208,7 @@ function outcome(error: number, errorText: string): CommandResult {
     session: 0,
     mapChanged: false,
     repeated: undefined,
+    quota: undefined,
     batch: undefined,
   };
   return { error, errorText, ...nothing };

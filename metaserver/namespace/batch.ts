@@ -4,6 +4,7 @@ import { S_IFLNK, S_IFMT } from '../../proto/types.js';
 import type { KvReader, KvTransaction } from '../store/kv.js';
 import { decodeInode, encodeInode, type Inode, isDirectory } from './inode-codec.js';
 import { cookieKey, dentryKey, inodeKey, symlinkKey, xattrRange } from './keys.js';
+import { type Charge, chargeOf, type QuotaTable } from './quota-table.js';
 import { type Counters, type Dentry, decodeDentry, encodeCookieEntry, encodeDentry } from './records.js';
 
 const TYPE_SHIFT = 12;
@@ -27,6 +28,12 @@ export class Batch {
   /** Undefined: the inode does not exist (any more). */
   private readonly inodes = new Map<number, Inode | undefined>();
   private readonly dirty = new Set<number>();
+  /** What the quotas count of the inodes in memory; nothing is kept while there are none. */
+  private readonly charged = new Map<number, Charge>();
+  /** Changed by the command being applied, as far as quotas may have to know. */
+  private readonly changed = new Set<number>();
+  /** The change was answered by a client already: it must not be refused for want of room. */
+  acknowledged = false;
   /** Of the command being applied. */
   time: Time = { sec: 0, nsec: 0 };
 
@@ -35,6 +42,7 @@ export class Batch {
     readonly counters: Counters,
     /** Layout of new files, in bytes. */
     readonly chunkSize: () => number,
+    readonly quotas: QuotaTable,
   ) {}
 
   /** Shared with all commands of the batch: call `touch` after a change. */
@@ -42,6 +50,7 @@ export class Batch {
     if (this.inodes.has(ino)) return this.inodes.get(ino);
     const inode = loadInode(this.txn, ino);
     this.inodes.set(ino, inode);
+    if (inode && this.quotas.size > 0) this.charged.set(ino, chargeOf(inode));
     return inode;
   }
 
@@ -68,25 +77,25 @@ export class Batch {
     inode.change++;
     inode.ctime = this.time;
     if (data) inode.mtime = this.time;
-    this.dirty.add(inode.ino);
+    this.mark(inode.ino);
   }
 
   /** Has the inode written, without counting a change. */
   keep(inode: Inode): void {
-    this.dirty.add(inode.ino);
+    this.mark(inode.ino);
   }
 
   /** Takes a new inode into the store. */
   add(inode: Inode): void {
     this.inodes.set(inode.ino, inode);
-    this.dirty.add(inode.ino);
+    this.mark(inode.ino);
     this.counters.inodes++;
   }
 
   /** Removes an inode with all that hangs on it, except names and data to reclaim. */
   remove(inode: Inode): void {
     this.inodes.set(inode.ino, undefined);
-    this.dirty.add(inode.ino);
+    this.mark(inode.ino);
     this.counters.inodes--;
     this.counters.allocated -= inode.allocated;
     if (inode.xattrBytes > 0) {
@@ -117,10 +126,29 @@ export class Batch {
     inode.allocated = allocated;
   }
 
+  private mark(ino: number): void {
+    this.dirty.add(ino);
+    if (this.quotas.size > 0) this.changed.add(ino);
+  }
+
+  /** Has the quotas count what the command has changed. To be called behind each. */
+  chargeQuotas(): void {
+    for (const ino of this.changed) {
+      const inode = this.inodes.get(ino);
+      const after = inode && chargeOf(inode);
+      this.quotas.move(ino, this.charged.get(ino), after);
+      if (after) this.charged.set(ino, after);
+      else this.charged.delete(ino);
+    }
+    this.changed.clear();
+  }
+
   /** Writes the inodes that were touched and forgets all: what is read from now on is what the store holds. */
   settle(): void {
+    this.chargeQuotas();
     this.flush();
     this.inodes.clear();
+    this.charged.clear();
   }
 
   /** Writes the inodes that were touched. */

@@ -75,6 +75,7 @@ export class ClusterState {
       xattrBytes: 0,
       xattrKinds: 0,
       unnamed: false,
+      project: 0,
     });
     return true;
   }

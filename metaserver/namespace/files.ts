@@ -24,6 +24,7 @@ const NSEC_PER_SEC = 1_000_000_000;
 export function setAttr(batch: Batch, op: SetAttr): MutationReply {
   const inode = batch.inode(op.ino);
   checkSetAttr(inode, op);
+  admitOwner(batch, inode, op);
   const before = inode.change;
   if (op.killPriv) killPrivileges(batch, inode);
   if (op.size !== undefined) resize(batch, inode, op.size);
@@ -50,6 +51,13 @@ export function setAttr(batch: Batch, op: SetAttr): MutationReply {
   // One command is one change, whatever it was made of.
   if (inode.change > before) inode.change = before + 1;
   return attrReply(inode);
+}
+
+/** A new owner takes the file over with all that it counts. @throws HoldfastError EDQUOT */
+function admitOwner({ quotas, acknowledged }: Batch, inode: Inode, { uid, gid }: SetAttr): void {
+  if (quotas.size === 0 || acknowledged || (uid === undefined && gid === undefined)) return;
+  const to = { project: inode.project, uid: uid ?? inode.uid, gid: gid ?? inode.gid };
+  quotas.admit(to, inode, inode.allocated, 1);
 }
 
 function checkSetAttr(inode: Inode, op: SetAttr): void {

@@ -31,6 +31,8 @@ export interface Inode {
   xattrKinds: number;
   /** Made without a name (O_TMPFILE), and never had one: it may get one. */
   unnamed: boolean;
+  /** The innermost tree with a quota that it is counted in, 0: none. A directory's goes to what is made in it. */
+  project: number;
 }
 
 export function isDirectory(inode: Inode): boolean {
@@ -64,6 +66,7 @@ export function attrOf(inode: Inode): Attr {
     truncates: inode.truncates as Truncate[],
     change: inode.change,
     xattrKinds: inode.xattrKinds,
+    project: inode.project || undefined,
   };
 }
 
@@ -76,6 +79,7 @@ export function attrOf(inode: Inode): Attr {
 //   XATTRS     u8 kinds, u24 bytes of names
 //   TRUNCATES  u8 count, count times (u32 seq, u64 from)
 //   UNNAMED    nothing
+//   PROJECT    u64 project
 // A time is i64 sec, u32 nsec.
 const INODE_VERSION = 1;
 const HAS_TIMES = 1;
@@ -85,11 +89,12 @@ const HAS_DEVICE = 8;
 const HAS_XATTRS = 16;
 const HAS_TRUNCATES = 32;
 const IS_UNNAMED = 64;
+const HAS_PROJECT = 128;
 const XATTR_KINDS_SHIFT = 24;
 const FIXED_BYTES = 40;
 const TIME_BYTES = 12;
 const TRUNCATE_BYTES = 12;
-const MAX_BYTES = FIXED_BYTES + 2 * TIME_BYTES + 12 + 24 + 4 + 4 + 1;
+const MAX_BYTES = FIXED_BYTES + 2 * TIME_BYTES + 12 + 24 + 4 + 4 + 1 + 8;
 const U32_RANGE = 0x1_0000_0000;
 
 export function encodeInode(inode: Inode): Buffer {
@@ -101,7 +106,8 @@ export function encodeInode(inode: Inode): Buffer {
     (inode.rdev ? HAS_DEVICE : 0) |
     (inode.xattrBytes ? HAS_XATTRS : 0) |
     (inode.truncates.length ? HAS_TRUNCATES : 0) |
-    (inode.unnamed ? IS_UNNAMED : 0);
+    (inode.unnamed ? IS_UNNAMED : 0) |
+    (inode.project ? HAS_PROJECT : 0);
   const bytes = Buffer.allocUnsafe(MAX_BYTES + inode.truncates.length * TRUNCATE_BYTES);
   bytes[0] = INODE_VERSION;
   bytes[1] = flags;
@@ -132,6 +138,10 @@ export function encodeInode(inode: Inode): Buffer {
       writeU64(bytes, at + 4, from);
       at += TRUNCATE_BYTES;
     }
+  }
+  if (inode.project) {
+    writeU64(bytes, at, inode.project);
+    at += 8;
   }
   return bytes.subarray(0, at);
 }
@@ -165,6 +175,7 @@ export function decodeInode(ino: number, bytes: Buffer): Inode {
     xattrBytes: 0,
     xattrKinds: 0,
     unnamed: (flags & IS_UNNAMED) !== 0,
+    project: 0,
   };
   let at = FIXED_BYTES;
   if (flags & HAS_TIMES) {
@@ -205,6 +216,7 @@ function decodeRare(inode: Inode, bytes: Buffer, flags: number, start: number): 
     }
     inode.truncates = truncates;
   }
+  if (flags & HAS_PROJECT) inode.project = readU64(bytes, at);
   return inode;
 }
 

@@ -13,6 +13,9 @@
  *   U uuid                 client uuid -> session
  *   R session seq          result of that mutation -> CommandResult
  *   N session              inode numbers reserved for it -> ranges
+ *   Q kind id              quota -> limits, what counts, how far it has been counted (quota-records.ts)
+ *   A session kind id      what a session has reserved of a quota -> bytes, inodes
+ *   W ino                  directory whose entries are to be moved to or from a tree -> cookie of the last one moved
  *   F session              expired, and not known yet to be shut out by every chunkserver -> nothing
  */
 export const FORMAT_VERSION = 1;
@@ -30,6 +33,9 @@ const TAG = {
   R: 0x52,
   N: 0x4e,
   F: 0x46,
+  Q: 0x51,
+  A: 0x41,
+  W: 0x57,
 } as const;
 /** The letter of a table. */
 export type Tag = keyof typeof TAG;
@@ -162,6 +168,36 @@ export function fenceKey(session: number): Buffer {
 }
 
 export const FENCES_RANGE: KeyRange = { start: Buffer.from('F'), end: Buffer.from('G') };
+
+/** @param kind 0 tree, 1 user, 2 group */
+export function quotaKey(kind: number, id: number): Buffer {
+  const key = Buffer.allocUnsafe(2 + U64_BYTES);
+  key[0] = TAG.Q;
+  key[1] = kind;
+  writeU64(key, 2, id);
+  return key;
+}
+
+export function parseQuotaKey(key: Buffer): { kind: number; id: number } {
+  return { kind: key[1] as number, id: readU64(key, 2) };
+}
+
+export function allotmentKey(session: number, kind: number, id: number): Buffer {
+  const key = Buffer.allocUnsafe(2 + 2 * U64_BYTES);
+  key[0] = TAG.A;
+  writeU64(key, 1, session);
+  key[1 + U64_BYTES] = kind;
+  writeU64(key, 2 + U64_BYTES, id);
+  return key;
+}
+
+export function parseAllotmentKey(key: Buffer): { session: number; kind: number; id: number } {
+  return { session: readU64(key, 1), kind: key[1 + U64_BYTES] as number, id: readU64(key, 2 + U64_BYTES) };
+}
+
+export function treeWalkKey(directory: number): Buffer {
+  return numberKey('W', directory);
+}
 
 /** Writes an integer of up to 53 bits as 8 bytes, big-endian. */
 export function writeU64(target: Buffer, offset: number, value: number): void {

@@ -4,6 +4,7 @@ import { LINK_MAX, RENAME_EXCHANGE, RENAME_NOREPLACE, ROOT_INO } from '../../pro
 import type { Batch } from './batch.js';
 import { type Inode, isDirectory } from './inode-codec.js';
 import { checkName, checkSticky, dots } from './names.js';
+import { checkTreeChange, followTree } from './quota-commands.js';
 import type { Dentry } from './records.js';
 import { okReply, withParents } from './replies.js';
 import { dropDirectory, dropLink } from './tree.js';
@@ -37,10 +38,16 @@ export function rename(batch: Batch, op: Rename): MutationReply {
   checkSticky(from.parent, from.inode, op.uid);
   if (present(to)) checkSticky(to.parent, to.inode, op.uid);
   const parents = from.parent === to.parent ? [from.parent] : [from.parent, to.parent];
+  if (exchange && present(to)) {
+    // Two at once: neither may leave its tree.
+    checkTreeChange(batch, from.inode, to.parent, false);
+    checkTreeChange(batch, to.inode, from.parent, false);
+  }
   if (exchange && present(to)) return withParents(swap(batch, from, to), ...parents);
   if (present(to)) checkReplaceable(from.inode, to.inode);
   const gainsLink = isDirectory(from.inode) && from.parent !== to.parent && !to.inode;
   if (gainsLink && to.parent.nlink >= LINK_MAX) throw new HoldfastError('EMLINK');
+  checkTreeChange(batch, from.inode, to.parent, isAlone(batch, from.inode));
   return withParents(move(batch, from, to), ...parents);
 }
 
@@ -83,6 +90,10 @@ function isBelow(batch: Batch, directory: Inode, ancestor: Inode): boolean {
   return true;
 }
 
+function isAlone({ quotas }: Batch, inode: Inode): boolean {
+  return isDirectory(inode) ? inode.entries === 0 && !quotas.rootedAt(inode) : inode.nlink === 1;
+}
+
 function move(batch: Batch, from: FullEnd, to: End): MutationReply {
   if (present(to)) {
     batch.dropName(to.parent, to.name, to.dentry);
@@ -96,6 +107,7 @@ function move(batch: Batch, from: FullEnd, to: End): MutationReply {
   from.parent.entries--;
   to.parent.entries++;
   reparent(from.inode, from.parent, to.parent);
+  followTree(batch, from.inode, to.parent);
   batch.touch(from.inode);
   batch.touch(from.parent, true);
   if (to.parent !== from.parent) batch.touch(to.parent, true);

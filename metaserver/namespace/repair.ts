@@ -26,6 +26,10 @@ export function repairRecords(batch: Batch, op: RepairRecords): void {
   counters.inodes += op.inodesDelta;
   counters.orphans += op.orphansDelta;
   counters.allocated += op.allocatedDelta;
+  for (const { kind, id, bytes, inodes, orphans } of op.quotas?.corrections ?? []) {
+    const quota = batch.quotas.get(kind, id);
+    if (quota) batch.quotas.adjust(quota, bytes, inodes, orphans);
+  }
   counters.nextIno = Math.max(counters.nextIno, op.nextIno);
   counters.nextCookie = Math.max(counters.nextCookie, op.nextCookie);
   counters.nextSession = Math.max(counters.nextSession, op.nextSession);

@@ -10,6 +10,7 @@ export function attrReply(inode: Inode, created = false): MutationReply {
     unlinkedNlink: 0,
     parents: [],
     leases: [],
+    quota: undefined,
     firstIno: undefined,
   };
 }
@@ -29,6 +30,7 @@ export function okReply(unlinked?: Inode): MutationReply {
     unlinkedNlink: unlinked?.nlink ?? 0,
     parents: [],
     leases: [],
+    quota: undefined,
     firstIno: undefined,
   };
 }

@@ -19,7 +19,7 @@ import {
 import { decodeCounters } from './records.js';
 
 /** What a snapshot holds: files, names, data to reclaim. Sessions, and what is theirs, end with the cluster that had them. */
-export const SNAPSHOT_TABLES: readonly Tag[] = ['I', 'D', 'C', 'L', 'X', 'P'];
+export const SNAPSHOT_TABLES: readonly Tag[] = ['I', 'D', 'C', 'L', 'X', 'P', 'Q', 'W'];
 export const SNAPSHOT_SINGLES: readonly Buffer[] = [CLUSTER_KEY, MAP_KEY];
 
 /**
@@ -96,4 +96,5 @@ function finish(batch: Batch, cluster: ClusterState, encodedCounters: Buffer): v
   txn.put(MAP_KEY, Buffer.from(ClusterMap.encode(after).finish()));
   txn.delete(RESTORING_KEY);
   cluster.reload(txn);
+  batch.quotas.reload(txn);
 }

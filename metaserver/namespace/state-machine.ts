@@ -1,14 +1,25 @@
 import { assert } from '../../common/assert.js';
 import { HoldfastError } from '../../proto/errors.js';
 import type { ClusterMap, Fence } from '../../proto/gen/cluster.js';
-import type { CommandResult, InitCluster, ReadReply, ReadRequest } from '../../proto/gen/meta.js';
+import type {
+  CommandResult,
+  InitCluster,
+  QuotaKind,
+  QuotaRules,
+  ReadReply,
+  ReadRequest,
+} from '../../proto/gen/meta.js';
 import { MAX_INO, ROOT_INO } from '../../proto/types.js';
 import type { Kv } from '../store/kv.js';
 import { applyEntry } from './apply.js';
-import { Batch } from './batch.js';
+import { Batch, loadInode } from './batch.js';
 import { ClusterState } from './cluster-state.js';
 import { attrOf, type Inode } from './inode-codec.js';
 import { COUNTERS_KEY, FORMAT_KEY, FORMAT_VERSION } from './keys.js';
+import { nextInodes } from './quota-commands.js';
+import type { Quota } from './quota-records.js';
+import { withinQuota } from './quota-room.js';
+import { QuotaTable } from './quota-table.js';
 import { lookup, readDir, readInode, readLink } from './reads.js';
 import { listReclaims, type ReclaimItem } from './reclaim.js';
 import { type Counters, decodeCounters, encodeCounters, type Session } from './records.js';
@@ -39,6 +50,7 @@ export class MetaStateMachine {
   private readonly counters: Counters;
   private readonly sessionTable: SessionTable;
   private readonly cluster_: ClusterState;
+  private readonly quotaTable: QuotaTable;
   /** What stopped this machine: its memory may differ from its store. */
   private failure: unknown;
 
@@ -50,6 +62,7 @@ export class MetaStateMachine {
     this.counters = loadCounters(kv);
     this.sessionTable = new SessionTable(kv);
     this.cluster_ = new ClusterState(kv);
+    this.quotaTable = new QuotaTable(kv);
   }
 
   /**
@@ -62,7 +75,7 @@ export class MetaStateMachine {
     if (entries.length === 0) return [];
     try {
       return this.kv.transaction((txn) => {
-        const batch = new Batch(txn, this.counters, () => this.cluster_.chunkSize());
+        const batch = new Batch(txn, this.counters, () => this.cluster_.chunkSize(), this.quotaTable);
         const context = { batch, sessions: this.sessionTable, cluster: this.cluster_ };
         const results = entries.map(({ index, data }) => {
           assert(index > this.counters.applied, `entry ${index} after ${this.counters.applied}`);
@@ -71,6 +84,7 @@ export class MetaStateMachine {
         });
         batch.flush();
         this.sessionTable.flush(txn);
+        this.quotaTable.flush(txn);
         txn.put(COUNTERS_KEY, encodeCounters(this.counters));
         return results;
       });
@@ -110,7 +124,7 @@ export class MetaStateMachine {
         return answer({ $case: 'names', value: { names } });
       }
       case 'statFs':
-        return this.statFs();
+        return this.statFs(op.value.ino);
     }
   }
 
@@ -165,11 +179,40 @@ export class MetaStateMachine {
     return { inodes, orphans, allocatedBytes: allocated };
   }
 
-  private statFs(): ReadReply {
+  /** Which quotas there are; another object whenever something of that has changed. */
+  quotaRules(): QuotaRules {
+    return this.quotaTable.rules();
+  }
+
+  quotas(): Readonly<Quota>[] {
+    return [...this.quotaTable.all()];
+  }
+
+  /** What sessions have reserved of a quota, and which do. */
+  quotaReservations(kind: QuotaKind, id: number): { bytes: number; inodes: number; sessions: number[] } {
+    const { reservations } = this.quotaTable;
+    const quota = this.quotaTable.get(kind, id);
+    if (!quota) return { bytes: 0, inodes: 0, sessions: [] };
+    return { ...reservations.of(quota), sessions: reservations.holders(quota) };
+  }
+
+  /** What the next step of a tree's quota changes, besides itself: see stepQuota(). */
+  quotaStepInodes(max: number): number[] {
+    return nextInodes(this.kv, max);
+  }
+
+  /** The tightest limits of the trees around an inode. */
+  quotaRoom(ino: number): ReturnType<QuotaTable['room']> {
+    const inode = this.quotaTable.size > 0 ? loadInode(this.kv, ino) : undefined;
+    return this.quotaTable.room(inode?.project ?? 0);
+  }
+
+  private statFs(ino: number | undefined): ReadReply {
     const capacity = this.options.capacity?.() ?? { totalBytes: 0, freeBytes: 0, availBytes: 0 };
     const { inodes, nextIno } = this.counters;
     const value = { ...capacity, inodesUsed: inodes, inodesFree: MAX_INO - nextIno + 1 };
-    return answer({ $case: 'statFs', value });
+    const room = ino ? this.quotaRoom(ino) : undefined;
+    return answer({ $case: 'statFs', value: room ? withinQuota(value, room) : value });
   }
 
   private check(): void {

@@ -19,6 +19,7 @@ import { checkCommit, commitWrite } from './files.js';
 import { DIRECTORY_SIZE_BYTES, type Inode, isDirectory, isRegular } from './inode-codec.js';
 import { symlinkKey } from './keys.js';
 import { checkName, checkSticky, dots } from './names.js';
+import { checkTreeChange, followTree } from './quota-commands.js';
 import { addOrphan, dropOrphan } from './reclaim.js';
 import { attrReply, okReply, withParents } from './replies.js';
 import { claimReserved } from './reserved.js';
@@ -47,6 +48,7 @@ export function makeNode(batch: Batch, op: MakeNode, session: number): MutationR
   if (batch.counters.nextIno > MAX_INO) throw new HoldfastError('ENOSPC');
 
   if (op.written) checkCommit(type, op.written);
+  if (!batch.acknowledged) admitNew(batch, parent, op);
   const useNumber = op.ino ? claimReserved(batch, session, op.ino) : undefined;
 
   const inode = newInode(batch, parent, op, type);
@@ -66,6 +68,7 @@ export function makeNode(batch: Batch, op: MakeNode, session: number): MutationR
 function makeUnnamed(batch: Batch, parent: Inode, op: MakeNode, type: number): MutationReply {
   if (type !== S_IFREG) throw new HoldfastError('EINVAL');
   if (batch.counters.nextIno > MAX_INO) throw new HoldfastError('ENOSPC');
+  admitNew(batch, parent, op);
   const inode = newInode(batch, parent, op, type);
   inode.nlink = 0;
   inode.unnamed = true;
@@ -73,6 +76,13 @@ function makeUnnamed(batch: Batch, parent: Inode, op: MakeNode, type: number): M
   inheritAcls(batch, parent, inode, op.askedMode ?? op.mode);
   addOrphan(batch, inode);
   return attrReply(inode, true);
+}
+
+/** @throws HoldfastError EDQUOT */
+function admitNew({ quotas }: Batch, parent: Inode, { uid, gid }: MakeNode): void {
+  if (quotas.size === 0) return;
+  const { project } = parent;
+  quotas.admit({ project, uid, gid: parent.mode & S_ISGID ? parent.gid : gid }, undefined, 0, 1);
 }
 
 function checkTarget(target: Buffer): void {
@@ -107,6 +117,7 @@ function newInode(batch: Batch, parent: Inode, op: MakeNode, type: number): Inod
     xattrBytes: 0,
     xattrKinds: 0,
     unnamed: false,
+    project: parent.project,
   };
 }
 
@@ -119,7 +130,9 @@ export function link(batch: Batch, op: Link): MutationReply {
   if (isDirectory(inode)) throw new HoldfastError('EPERM');
   if (inode.nlink === 0 && !inode.unnamed) throw new HoldfastError('ENOENT');
   if (inode.nlink >= LINK_MAX) throw new HoldfastError('EMLINK');
+  checkTreeChange(batch, inode, parent, inode.unnamed);
 
+  followTree(batch, inode, parent);
   if (inode.unnamed) dropOrphan(batch, inode);
   inode.unnamed = false;
   batch.putName(parent, op.name, inode.ino, inode.mode);

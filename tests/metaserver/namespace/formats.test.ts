@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { decodeInode, encodeInode, type Inode } from '../../../metaserver/namespace/inode-codec.js';
 import {
+  allotmentKey,
   CLUSTER_KEY,
   COUNTERS_KEY,
   cookieKey,
@@ -9,14 +10,26 @@ import {
   inodeKey,
   MAP_KEY,
   nameOfKey,
+  parseAllotmentKey,
+  parseQuotaKey,
   parseReclaimKey,
+  quotaKey,
   reclaimKey,
   resultKey,
   sessionKey,
   symlinkKey,
+  treeWalkKey,
   uuidKey,
   xattrKey,
 } from '../../../metaserver/namespace/keys.js';
+import {
+  decodeAllotment,
+  decodeQuota,
+  encodeAllotment,
+  encodeQuota,
+  newQuota,
+  QuotaState,
+} from '../../../metaserver/namespace/quota-records.js';
 import {
   decodeCookieEntry,
   decodeCounters,
@@ -137,6 +150,7 @@ describe('namespace: durable formats', () => {
     xattrBytes: 0,
     xattrKinds: 0,
     unnamed: false,
+    project: 0,
   };
 
   it('pins the plain inode', () => {
@@ -172,12 +186,27 @@ describe('namespace: durable formats', () => {
           { seq: 9, from: 2 ** 52 },
         ],
         change: 2 ** 50,
+        project: INO,
       },
     ];
     for (const kind of kinds) {
       const inode = { ...file, ...kind };
       assert.deepEqual(decodeInode(3, encodeInode(inode)), inode);
     }
+  });
+
+  it('pins quotas and what is reserved of them', () => {
+    assert.equal(hex(quotaKey(1, INO)), '510100000abc12345678');
+    assert.deepEqual(parseQuotaKey(quotaKey(2, 7)), { kind: 2, id: 7 });
+    assert.equal(hex(allotmentKey(3, 0, INO)), '4100000000000000030000000abc12345678');
+    assert.deepEqual(parseAllotmentKey(allotmentKey(3, 1, 7)), { session: 3, kind: 1, id: 7 });
+    assert.equal(hex(treeWalkKey(2)), '570000000000000002');
+    const fields = { root: 2, parent: 3, limitBytes: 4, limitInodes: 5, bytes: 6, inodes: 7, orphans: 8 };
+    const quota = { ...newQuota(0, 9), ...fields, state: QuotaState.REMOVING, cursor: 10, done: 11 };
+    const numbers = [2, 3, 4, 5, 6, 7, 8, 10, 11].map((n) => n.toString(16).padStart(16, '0'));
+    assert.equal(hex(encodeQuota(quota)), `0102${numbers.join('')}`);
+    assert.deepEqual(decodeQuota(0, 9, encodeQuota(quota)), quota);
+    assert.deepEqual(decodeAllotment(encodeAllotment({ bytes: 1, inodes: 2 })), { bytes: 1, inodes: 2 });
   });
 
   it('refuses an inode of an unknown layout', () => {
