@@ -10,10 +10,13 @@ export enum FrameType {
   READ = 2,
   /**
    * Client: pg, epoch, ino, chunk, offset, truncateSeq, payload; flag SYNC. Without a payload, `length` bytes become a hole.
-   * Reply: aux = newly allocated bytes (negative for a hole).
+   * Reply: aux = newly allocated bytes (negative for a hole), version.
    */
   WRITE = 3,
-  /** Client: pg, epoch. Everything acknowledged in this PG is on all in-sync disks when the reply comes. */
+  /**
+   * Client: pg, epoch. Everything acknowledged in this PG is on all in-sync disks when the reply comes, unless all their
+   * servers lost it before: reply: aux, length and version say what (proto/lineage.ts).
+   */
   SYNC = 4,
   /** Client: pg, epoch, ino, aux = file offset, truncateSeq, length = chunk size. Reply: aux = allocated bytes (negative). */
   TRUNCATE = 5,
@@ -27,7 +30,10 @@ export enum FrameType {
   REPLICATE_TRUNCATE = 17,
   REPLICATE_DELETE = 18,
   REPLICATE_SYNC = 19,
-  /** Primary to replica at peering: its last version and whether it is clean. */
+  /**
+   * Primary to replica at peering: its last version and whether it is clean; truncateSeq = epoch of its map; what it knows
+   * of the lineage: length = since, chunk and ino = the boundary's epoch and seq.
+   */
   PG_INFO = 20,
   /** Chunks of a PG behind (ino, chunk), at most `length`; reply payload: packed list (chunkserver/pg). */
   LIST = 21,

@@ -1,4 +1,5 @@
 import { type Pg, ReplicaState } from '../../proto/gen/cluster.js';
+import type { Lineage } from '../../proto/lineage.js';
 import type { ChunkKey, Version } from '../store/chunk-store.js';
 import { type Effect, type Op, type PgEnv, REPORT_INTERVAL_MS, SUSPECTS_MAX } from './types.js';
 
@@ -17,6 +18,8 @@ export class PgContext {
   inSyncPeers: number[] = [];
   recoveringPeers: number[] = [];
   #out: Effect[] = [];
+  /** The last operation that was left when the lineage `since` began, if this server knows. */
+  #boundary: { since: number; last: Version } | undefined;
   readonly #lost = new Map<number, { reason: string; reportedAt: number }>();
   /** "inode/chunk" of writes that the store refused, "inode" of truncates and deletes. */
   readonly #suspects = new Set<string>();
@@ -26,6 +29,28 @@ export class PgContext {
     this.env = env;
     this.last = last;
     this.clean = clean;
+  }
+
+  /** As a primary that is active knows it. */
+  get lineage(): Lineage {
+    const { lineage: since = 0, formerLineage: former = 0 } = this.map ?? {};
+    const known = this.#boundary?.since === since ? this.#boundary.last : { epoch: 0, seq: 0 };
+    return { since, former, boundary: known };
+  }
+
+  /**
+   * This server holds all that is left of the group, `last` being the newest operation: the present lineage, if it has
+   * given none itself, began behind that one. What another server knows of it already goes first.
+   */
+  learnBoundary(last: Version): void {
+    const since = this.map?.lineage ?? 0;
+    if (this.#boundary?.since !== since && last.epoch < since) this.#boundary = { since, last };
+  }
+
+  /** What another server says of a lineage. */
+  takeBoundary({ since, boundary }: Pick<Lineage, 'since' | 'boundary'>): void {
+    if (boundary.epoch === 0 || since !== this.map?.lineage || this.#boundary?.since === since) return;
+    this.#boundary = { since, last: boundary };
   }
 
   emit(effect: Effect): void {

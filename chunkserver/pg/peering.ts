@@ -125,7 +125,14 @@ export class Peering {
   }
 
   #takeInfo(peer: PeerState, { header }: AskReply, now: number): void {
+    // A map that shows how this replica was started again is on its way.
+    if (header.truncateSeq > (this.#ctx.map?.epoch ?? 0)) {
+      peer.phase = 'connecting';
+      peer.askAt = now + ASK_RETRY_MS;
+      return;
+    }
     peer.phase = 'known';
+    this.#ctx.takeBoundary({ since: header.length, boundary: { epoch: header.chunk, seq: header.ino } });
     peer.last = { epoch: header.versionEpoch, seq: header.versionSeq };
     peer.clean = (header.flags & FRAME_FLAG_END) !== 0;
     this.#decide(now);
@@ -163,6 +170,7 @@ export class Peering {
     this.#phase = 'resyncing';
     const { map } = this.#ctx;
     const agreed = this.#jump ? { epoch: map?.epoch ?? 0, seq: last.seq + SEQ_JUMP } : last;
+    this.#ctx.learnBoundary(last);
     // Nobody has more than this copy now.
     this.#ctx.trustAll();
     this.#ctx.setState(agreed, true);

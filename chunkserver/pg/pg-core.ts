@@ -175,8 +175,10 @@ export class PgCore {
         this.#replica.stop();
         ctx.forgetLost();
         this.#peer();
-      } else if (this.#active) this.#primary.mapChanged(this.#now);
-      else if (this.#peering && inSyncBefore !== ctx.inSyncPeers.join()) this.#peer();
+      } else if (this.#active) {
+        ctx.learnBoundary(ctx.last);
+        this.#primary.mapChanged(this.#now);
+      } else if (this.#peering && inSyncBefore !== ctx.inSyncPeers.join()) this.#peer();
     } else {
       if (wasPrimary) this.#stepDown();
       if (ctx.selfState === undefined) this.#left(before);
@@ -227,6 +229,7 @@ export class PgCore {
       this.#peering = undefined;
       this.#active = true;
       this.#jump = true;
+      this.#ctx.learnBoundary(this.#ctx.last);
       this.#primary.activate(now);
       this.#retryParked();
     });

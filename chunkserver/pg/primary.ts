@@ -426,7 +426,8 @@ export class Primary implements OpOwner {
     }
     if (barrier.request) {
       if (!this.#enough() || !this.#ctx.hasLease(now)) return;
-      this.#answer(barrier.request, undefined);
+      const lineage = barrier.request.kind === 'sync' ? this.#ctx.lineage : undefined;
+      this.#ctx.emit({ kind: 'answer', request: barrier.request, error: undefined, lineage });
     }
     this.#barriers.delete(barrier);
   }

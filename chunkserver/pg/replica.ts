@@ -179,8 +179,16 @@ export class Replica implements OpOwner {
     }
     this.#stopPull();
     this.#behind = false;
-    const fields = { versionEpoch: ctx.last.epoch, versionSeq: ctx.last.seq };
-    this.#answer(call, undefined, undefined, { ...fields, flags: ctx.clean ? FRAME_FLAG_END : 0 });
+    const { since, boundary } = ctx.lineage;
+    this.#answer(call, undefined, undefined, {
+      versionEpoch: ctx.last.epoch,
+      versionSeq: ctx.last.seq,
+      flags: ctx.clean ? FRAME_FLAG_END : 0,
+      truncateSeq: ctx.map?.epoch ?? 0,
+      length: since,
+      chunk: boundary.epoch,
+      ino: boundary.seq,
+    });
   }
 
   /** With the flag END the content is the primary's already, and only the version is taken over. */

@@ -1,6 +1,7 @@
 import type { ErrorName, HoldfastError } from '../../proto/errors.js';
 import type { FrameFields, FrameHeader, FrameType } from '../../proto/frame-header.js';
 import type { Pg } from '../../proto/gen/cluster.js';
+import type { Lineage } from '../../proto/lineage.js';
 import { LEASE_MS } from '../../proto/types.js';
 import type { ChunkContent, ChunkInfo, ChunkKey, PgState, Version } from '../store/chunk-store.js';
 
@@ -126,6 +127,8 @@ export type Effect =
       aux?: number;
       truncateSeq?: number;
       version?: Version;
+      /** To a SYNC. */
+      lineage?: Lineage;
     }
   /** store.sync() and REPLICATE_SYNC, then `synced` for each; `self` is among the servers where it is meant. */
   | { kind: 'sync'; barrier: SyncBarrier; servers: number[] }

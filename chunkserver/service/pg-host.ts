@@ -4,6 +4,7 @@ import type { Tracer } from '../../common/trace.js';
 import { HoldfastError, toHoldfastError } from '../../proto/errors.js';
 import { FrameType } from '../../proto/frame-header.js';
 import type { ClusterMap, PgStatus, Purge } from '../../proto/gen/cluster.js';
+import { lineageFields } from '../../proto/lineage.js';
 import { PgCore } from '../pg/pg-core.js';
 import {
   type Ask,
@@ -440,7 +441,11 @@ export class PgHost {
     if (effect.error === 'NEED_TRUNCATE') call.answer(needTruncate(effect.truncateSeq ?? 0), {});
     else if (effect.error) call.answer(new HoldfastError(effect.error, effect.detail), {});
     else {
-      const { version, aux } = effect;
+      const { version, aux, lineage } = effect;
+      if (lineage) {
+        call.answer(undefined, { fields: lineageFields(lineage) });
+        return;
+      }
       const fields = { versionEpoch: version?.epoch ?? 0, versionSeq: version?.seq ?? 0, aux: aux ?? 0 };
       call.answer(undefined, { fields, payload: call.result?.data });
     }

@@ -75,10 +75,12 @@ export class ChunkService {
   readonly host: PgHost;
   readonly #fence: SessionFence;
   #port = 0;
+  readonly #boot: string;
   #stopped = false;
 
   constructor(options: ChunkServiceOptions, deps: ChunkServiceDeps) {
     const { store, clock, log, prng, dial, sockets, tracer } = deps;
+    this.#boot = `${prng.int(2 ** 32).toString(16)}-${prng.int(2 ** 32).toString(16)}`;
     this.#options = options;
     this.#deps = deps;
     const clusterId = store.clusterId || options.clusterId;
@@ -184,6 +186,7 @@ export class ChunkService {
       host,
       port: this.#port,
       domain,
+      boot: this.#boot,
     };
   }
 

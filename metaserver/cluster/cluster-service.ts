@@ -374,7 +374,8 @@ function isInMap(info: ChunkServerInfo, map: ClusterMap): boolean {
     known.diskUuid === info.diskUuid &&
     known.host === info.host &&
     known.port === info.port &&
-    known.domain === info.domain
+    known.domain === info.domain &&
+    known.boot === info.boot
   );
 }
 

@@ -13,6 +13,7 @@ import {
   changeOne,
   changePgs,
   changeState,
+  markRestarted,
   pgView,
   primaryOf,
   renewInterval,
@@ -114,10 +115,14 @@ function putServer(map: ClusterMap, info: ChunkServerInfo | undefined, facts: Ma
     : [...map.servers, server].sort((a, b) => a.id - b.id);
   const view = pgView({ servers, minInSync: map.minInSync });
   const wiped = known !== undefined && known.diskUuid !== info.diskUuid;
+  const restarted = info.boot !== undefined && known?.boot !== info.boot;
   const pgs = changePgs(map, (pg) => {
     if (!wiped) {
       // What it holds may be behind.
-      return changeState(pg, info.id, view, (state) => (state === REPLICA_OUT ? REPLICA_RECOVERING : state));
+      const back = changeState(pg, info.id, view, (state) =>
+        state === REPLICA_OUT ? REPLICA_RECOVERING : state,
+      );
+      return restarted ? markRestarted(back, info.id, view) : back;
     }
     const after = wipeReplica(pg, info.id, known.diskUuid, view);
     // An empty disk lacks nothing of an empty file system.
@@ -184,6 +189,7 @@ function sameServer(a: ChunkServerInfo, b: ChunkServerInfo): boolean {
     a.host === b.host &&
     a.port === b.port &&
     a.alive === b.alive &&
-    a.domain === b.domain
+    a.domain === b.domain &&
+    a.boot === b.boot
   );
 }

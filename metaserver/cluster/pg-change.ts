@@ -63,6 +63,15 @@ export function wipeReplica(pg: Pg, server: number, formerDisk: string, view: Pg
   return settle(pg, pg.replicas.with(index, { ...replica, state: REPLICA_RECOVERING, wholeDisk }), view);
 }
 
+/** The server was started again: an in-sync replica may lack what was not synced. */
+export function markRestarted(pg: Pg, server: number, view: PgView): Pg {
+  const restarted = (replica: Replica): Replica =>
+    replica.server === server && replica.state === REPLICA_IN_SYNC
+      ? { ...replica, restarted: true }
+      : replica;
+  return settle(pg, pg.replicas.map(restarted), view);
+}
+
 /** A new primary on the same server: what it did under the former interval is over. */
 export function renewInterval(pg: Pg): Pg {
   return { ...pg, epoch: pg.epoch + 1, interval: pg.epoch + 1 };
@@ -75,9 +84,13 @@ export function settle(pg: Pg, changed: readonly Replica[], view: PgView): Pg {
   replicas = changePlaces(replicas);
   // From here on writes may be acknowledged that are on no other disk.
   if (countInSync(replicas) >= view.minInSync) replicas = replicas.map(forgetWhole);
-  if (sameReplicas(replicas, pg.replicas)) return pg;
+  const inSync = replicas.filter((replica) => replica.state === REPLICA_IN_SYNC);
+  const begins = inSync.length > 0 && inSync.every((replica) => replica.restarted);
+  if (begins) replicas = replicas.map(forgetRestart);
+  if (!begins && sameReplicas(replicas, pg.replicas)) return pg;
   const epoch = pg.epoch + 1;
   const after = { ...pg, epoch, replicas };
+  if (begins) Object.assign(after, { lineage: epoch, formerLineage: pg.lineage ?? 0 });
   return primaryOf(after) === primaryOf(pg) ? after : { ...after, interval: epoch };
 }
 
@@ -134,7 +147,14 @@ function changePlaces(replicas: Replica[]): Replica[] {
 
 /** Without fields that say nothing: two equal replicas have the same keys. */
 function tidy(replica: Replica): Replica {
-  return replica.state === REPLICA_IN_SYNC || !replica.wholeDisk ? forgetWhole(replica) : replica;
+  if (replica.state === REPLICA_IN_SYNC) return forgetWhole(replica);
+  return forgetRestart(replica.wholeDisk ? replica : forgetWhole(replica));
+}
+
+function forgetRestart(replica: Replica): Replica {
+  if (!('restarted' in replica)) return replica;
+  const { restarted: _, ...rest } = replica;
+  return rest;
 }
 
 function forgetWhole(replica: Replica): Replica {
@@ -146,7 +166,8 @@ function forgetWhole(replica: Replica): Replica {
 function promoteWhole(replica: Replica, view: PgView): Replica {
   const info = view.servers.get(replica.server);
   if (!replica.wholeDisk || !info?.alive || info.diskUuid !== replica.wholeDisk) return replica;
-  return forgetWhole({ ...replica, state: REPLICA_IN_SYNC });
+  // It was out: who knows how often it was started again.
+  return forgetWhole({ ...replica, state: REPLICA_IN_SYNC, restarted: true });
 }
 
 function diskOf(view: PgView, server: number): string | undefined {
@@ -162,6 +183,7 @@ function sameReplicas(a: readonly Replica[], b: readonly Replica[]): boolean {
         one.server === other.server &&
         one.state === other.state &&
         (one.leaving ?? false) === (other.leaving ?? false) &&
+        (one.restarted ?? false) === (other.restarted ?? false) &&
         (one.wholeDisk ?? '') === (other.wholeDisk ?? '')
       );
     })

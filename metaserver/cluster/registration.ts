@@ -12,7 +12,7 @@ const TEXT_MAX_CHARS = 255;
  * @throws HoldfastError VERSION or PROTOCOL, with a text for the operator
  */
 export function checkRequest(request: RegisterChunkServer): ChunkServerInfo {
-  const { protocol, serverId, diskUuid, host, port, domain } = request;
+  const { protocol, serverId, diskUuid, host, port, domain, boot } = request;
   if (protocol !== PROTOCOL_VERSION) {
     const text = `chunkserver ${serverId} speaks ${protocol}, this metaserver ${PROTOCOL_VERSION}`;
     throw new HoldfastError('VERSION', text);
@@ -25,7 +25,9 @@ export function checkRequest(request: RegisterChunkServer): ChunkServerInfo {
       throw new HoldfastError('PROTOCOL', 'bad disk uuid or host');
   }
   if (domain.length > TEXT_MAX_CHARS) throw new HoldfastError('PROTOCOL', 'failure domain is too long');
-  return { id: serverId, diskUuid, host, port, alive: true, domain };
+  if ((boot?.length ?? 0) > TEXT_MAX_CHARS) throw new HoldfastError('PROTOCOL', 'boot is too long');
+  const info = { id: serverId, diskUuid, host, port, alive: true, domain };
+  return boot === undefined ? info : { ...info, boot };
 }
 
 /** @throws HoldfastError WRONG_CLUSTER; a newly formatted disk names no cluster and is welcome in any */

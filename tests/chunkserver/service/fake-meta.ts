@@ -157,7 +157,7 @@ export class FakeMeta {
     });
     stream.onMessage(({ id, body }) => {
       if (body?.$case === 'register') {
-        const { serverId, diskUuid, host, port, domain } = body.value;
+        const { serverId, diskUuid, host, port, domain, boot } = body.value;
         const refusal = this.leads ? this.refusal : 'NOT_LEADER';
         if (refusal) {
           const error = errorCode(refusal);
@@ -166,7 +166,7 @@ export class FakeMeta {
         }
         server = serverId;
         this.#streams.set(server, stream);
-        const info = { id: server, diskUuid, host, port, domain, alive: true };
+        const info = { id: server, diskUuid, host, port, domain, alive: true, boot };
         this.apply({ $case: 'putChunkServer', value: { server: info } });
         const { clusterId } = this.map;
         const value = { clusterId, map: this.map, heartbeatIntervalMs: 50, fence: this.fence };

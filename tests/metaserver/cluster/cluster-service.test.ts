@@ -30,6 +30,7 @@ describe('cluster service', () => {
         {
           ...{ id: 4, diskUuid: 'disk-4', host: '127.0.0.1', port: 7004, alive: true, domain: 'rack' },
           draining: undefined,
+          boot: undefined,
         },
       ]);
     }));

@@ -303,6 +303,51 @@ function checkStep(before: ClusterMap, after: ClusterMap, command: MapCommand): 
   }
 }
 
+describe('the lineage of a PG', () => {
+  const boot = (id: number, name: string): MapCommand => put(id, { boot: `${id}-${name}` });
+  const booted = (...commands: MapCommand[]): Pg =>
+    run(onePg(), boot(1, 'a'), boot(2, 'a'), boot(3, 'a'), ...commands).pgs[0] as Pg;
+  const began = ({ lineage, formerLineage }: Pg): unknown[] => [lineage, formerLineage];
+  const first = booted();
+
+  it('begins anew when the last of the in-sync replicas was started again', () => {
+    assert.equal(first.lineage, first.epoch);
+    const two = booted(boot(1, 'b'), boot(3, 'b'));
+    assert.deepEqual(began(two), began(first));
+    assert.deepEqual(
+      two.replicas.map(({ restarted }) => restarted ?? false),
+      [true, false, true],
+    );
+    const three = booted(boot(1, 'b'), boot(3, 'b'), boot(2, 'b'));
+    assert.deepEqual(began(three), [three.epoch, first.lineage]);
+    assert.ok(three.replicas.every((replica) => !('restarted' in replica)));
+  });
+
+  it('begins anew when the only in-sync replica that was not started again is dropped', () => {
+    const pg = booted(boot(1, 'b'), boot(3, 'b'), down(2));
+    assert.equal(pg.lineage, pg.epoch);
+  });
+
+  it('begins anew when the only in-sync replica is started again', () => {
+    const pg = booted(down(2), down(3), down(1), boot(1, 'b'));
+    assert.match(show(pg), / 1I 2O 3O/);
+    assert.equal(pg.lineage, pg.epoch);
+  });
+
+  it('goes on while one replica after the other is started again and catches up', () => {
+    let map = run(onePg(), boot(1, 'a'), boot(2, 'a'), boot(3, 'a'));
+    for (const id of [1, 2, 3, 1]) {
+      map = run(map, down(id), boot(id, `later-${map.version}`));
+      map = run(map, caughtUp(0, map.pgs[0]?.epoch ?? 0, id));
+    }
+    assert.deepEqual(began(map.pgs[0] as Pg), began(first));
+  });
+
+  it('goes on when a server registers again without having been started again', () => {
+    assert.deepEqual(began(booted(boot(1, 'a'), boot(2, 'a'), boot(3, 'a'))), began(first));
+  });
+});
+
 /**
  * A file system of one write after the other, each on all in-sync disks when at least two are: whoever is in-sync by the
  * map, on whichever disk, must hold all of them.

@@ -101,13 +101,13 @@ export class Authority {
     stream.down(() => stream.server.host?.setMap(map));
   }
 
-  register(stream: SimStream, diskUuid: string): void {
+  register(stream: SimStream, diskUuid: string, boot: string): void {
     const { id } = stream.server;
     const former = this.#streams.get(id);
     if (former) this.#end(former, 'registered anew');
     this.#streams.set(id, stream);
     this.#leaseEnds.set(id, this.#clock.now() + LEASE_MS + LEASE_MARGIN_MS);
-    this.#apply(putServer(id, diskUuid));
+    this.#apply(putServer(id, diskUuid, boot));
     const { map } = this;
     stream.down(() => stream.server.registered(stream, map));
   }
@@ -177,12 +177,13 @@ export class Authority {
   #rejoin(): void {
     for (const { server, state } of this.map.pgs[0]!.replicas) {
       const info = this.map.servers.find(({ id }) => id === server);
-      if (state === 0 && info && this.#streams.has(server)) this.#apply(putServer(server, info.diskUuid));
+      if (state === 0 && info && this.#streams.has(server))
+        this.#apply(putServer(server, info.diskUuid, info.boot));
     }
   }
 }
 
-function putServer(id: number, diskUuid: string): MapCommand {
-  const server = { id, diskUuid, host: 'sim', port: id, alive: true, domain: `d${id}` };
+function putServer(id: number, diskUuid: string, boot?: string): MapCommand {
+  const server = { id, diskUuid, host: 'sim', port: id, alive: true, domain: `d${id}`, boot };
   return { $case: 'putChunkServer', value: { server } };
 }

@@ -1,8 +1,14 @@
 import { type ClientCall, clientCall } from '../../../../chunkserver/service/calls.js';
 import { HoldfastError, toHoldfastError } from '../../../../proto/errors.js';
-import { FRAME_FLAG_SYNC, type FrameFields, FrameType } from '../../../../proto/frame-header.js';
+import {
+  FRAME_FLAG_SYNC,
+  type FrameFields,
+  type FrameHeader,
+  FrameType,
+} from '../../../../proto/frame-header.js';
 import { FrameError, type FrameReply } from '../../../../proto/frames.js';
 import { type ClusterMap, ReplicaState } from '../../../../proto/gen/cluster.js';
+import { lineageOf, survived } from '../../../../proto/lineage.js';
 import type { Checker } from './checker.js';
 import { frameOf } from './link.js';
 import type { Simulation } from './simulation.js';
@@ -13,6 +19,9 @@ export const CHUNKS = 3;
 const CELL_BYTES = 2;
 const CELLS = CHUNK_BYTES / CELL_BYTES;
 const ANSWER_TIMEOUT_MS = 2500;
+/** From an acknowledged write to its SYNC. */
+const UNSYNCED_MS = 200;
+const SYNC_RETRY_MS = 50;
 
 /** What all clients know of the files; one truncate or delete of an inode at a time, as the metaserver orders them. */
 export class Files {
@@ -21,6 +30,11 @@ export class Files {
   /** Of each inode, the last truncate that is certainly done. */
   readonly truncateSeqs = new Map<number, number>();
   readonly busy = new Set<number>();
+}
+
+interface OpVersion {
+  epoch: number;
+  seq: number;
 }
 
 interface Outcome {
@@ -83,15 +97,54 @@ export class SimClient {
     const payload = Buffer.alloc(count * CELL_BYTES);
     for (let i = 0; i < count; i++) payload.writeUInt16LE(value, i * CELL_BYTES);
     const truncateSeq = this.#files.truncateSeqs.get(ino) ?? 0;
-    const flags = prng.int(2) ? FRAME_FLAG_SYNC : 0;
+    const flags = prng.int(this.#sim.syncsOneOf) === 0 ? FRAME_FLAG_SYNC : 0;
     const fields = { type: FrameType.WRITE, ino, chunk, offset: from * CELL_BYTES, truncateSeq, flags };
     const acked = this.#checker.write(this.#cells(ino, chunk, from, count), value, clock.now());
-    await this.#callTruncating(fields, payload);
+    const written = await this.#callTruncating(fields, payload);
     if (this.#powerCuts && flags === 0) {
-      if (prng.int(2)) return;
-      await this.#call({ type: FrameType.SYNC }, undefined);
+      if (prng.int(this.#sim.syncsOneOf) > 0) return;
+      // All servers may lose it before it is synced: whoever wrote it has to hear that.
+      await this.#wait(this.#sim.delay(UNSYNCED_MS));
+      if (!(await this.vouchedFor(versionOf(written)))) return;
+      this.#sim.provenWrites++;
     }
     acked(clock.now());
+  }
+
+  #wait(ms: number): Promise<void> {
+    return new Promise((resolve) => this.#sim.clock.after(ms, resolve));
+  }
+
+  /** Writes the value to all of one chunk. */
+  async writeOnce(value: number, sync: boolean): Promise<{ written: OpVersion }> {
+    const payload = Buffer.alloc(CHUNK_BYTES);
+    for (let at = 0; at < CHUNK_BYTES; at += CELL_BYTES) payload.writeUInt16LE(value, at);
+    const flags = sync ? FRAME_FLAG_SYNC : 0;
+    const { reply } = await this.#call({ type: FrameType.WRITE, ino: 1, flags }, payload);
+    return { written: versionOf(reply) };
+  }
+
+  /** What writeOnce() left. */
+  async readOnce(): Promise<number> {
+    const fields = { type: FrameType.READ, ino: 1, length: CHUNK_BYTES };
+    const { payload } = await this.#repeat(fields);
+    return frameOf({}, payload).payload.readUInt16LE(0);
+  }
+
+  /** Whether a SYNC says that an acknowledged write is on disk. */
+  async vouchedFor(written: OpVersion): Promise<boolean> {
+    return survived(written, lineageOf(headerOf(await this.#repeat({ type: FrameType.SYNC }))));
+  }
+
+  /** Repeats until it is answered, over crashes and fail-overs. */
+  async #repeat(fields: FrameFields & { type: FrameType }): Promise<FrameReply> {
+    for (;;) {
+      try {
+        return (await this.#call(fields, undefined)).reply;
+      } catch {
+        await this.#wait(SYNC_RETRY_MS);
+      }
+    }
   }
 
   /** Reads a whole chunk. @throws Error from the checker */
@@ -183,4 +236,11 @@ export class SimClient {
       });
     });
   }
+}
+
+const headerOf = (reply: FrameReply): FrameHeader => frameOf({ ...reply.fields }, undefined).header;
+
+function versionOf(reply: FrameReply): OpVersion {
+  const { versionEpoch, versionSeq } = headerOf(reply);
+  return { epoch: versionEpoch, seq: versionSeq };
 }

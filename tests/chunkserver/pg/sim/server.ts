@@ -95,7 +95,8 @@ export class SimServer {
     this.at(this.#sim.delay(100), () => {
       const stream = this.#sim.openStream(this);
       this.stream = stream;
-      this.#toAuthority((s) => this.#sim.authority.register(s, this.store.diskUuid));
+      const boot = `${this.id}-${this.#life}`;
+      this.#toAuthority((s) => this.#sim.authority.register(s, this.store.diskUuid, boot));
       // An attempt that is not answered is made again.
       this.at(500, () => {
         if (this.stream === stream && !this.#registered) this.#register();
@@ -163,11 +164,11 @@ export class SimServer {
     if (stream) this.#sim.clock.after(this.#sim.delay(30), () => this.#sim.authority.ended(stream));
   }
 
-  /** A power cut: some of what was not synced is lost. */
-  cutPower(): void {
+  /** A power cut: what was not synced is lost. @param kept so many records of it are not; default: some */
+  cutPower(kept?: number): void {
     this.kill();
     const unsynced = this.disk.records.length - this.disk.durable;
-    this.disk.loseUnsynced(this.#sim.prng.int(unsynced + 1));
+    this.disk.loseUnsynced(kept ?? this.#sim.prng.int(unsynced + 1));
   }
 
   wipe(): void {

@@ -25,11 +25,15 @@ export class Simulation {
   /** Usual delays of this run: from a quick network to a slow one. */
   readonly networkMs: number;
   readonly diskMs: number;
+  /** So many writes come on one that is synced: where few are, more is lost with the power. */
+  readonly syncsOneOf: number;
   /** Maps as clients get them. */
   clientMaps: ((map: ClusterMap) => void)[] = [];
   failure: Error | undefined;
   /** Disks that were replaced by empty ones. */
   wipes = 0;
+  /** Acknowledged writes that a later SYNC vouched for. */
+  provenWrites = 0;
   /** Pairs of servers that cannot talk. */
   readonly #cut = new Set<string>();
   /** Servers that cannot talk to the authority. */
@@ -46,6 +50,7 @@ export class Simulation {
     };
     this.networkMs = [1, 3, 12][prng.int(3)]!;
     this.diskMs = [1, 5, 20][prng.int(3)]!;
+    this.syncsOneOf = options.powerCuts ? [2, 2, 12][prng.int(3)]! : 2;
     const ids = Array.from({ length: options.servers }, (_, i) => i + 1);
     this.authority = new Authority(this.clock, ids, options.replicas, options.minInSync, (map) => {
       // Some hear late: they go on asking a primary that may not be one any more.
