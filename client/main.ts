@@ -65,6 +65,8 @@ export interface MountStatistics {
   chunkRequests: number;
   /** Held now. */
   leases: number;
+  /** Of the kernel to this process, by name; empty where the binding does not see them. */
+  fuse: Record<string, number>;
 }
 
 export interface RunningMount {
@@ -158,6 +160,7 @@ export async function runMount(options: RunMountOptions, deps: RunMountDeps): Pr
       metaBatches: session.requests.batch,
       chunkRequests: chunks.requests,
       leases: session.leases.size,
+      fuse: mount.requests?.() ?? {},
     }),
     ended,
     async unmount() {

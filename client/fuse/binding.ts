@@ -270,8 +270,6 @@ export interface MountOptions {
   readOnly?: boolean;
   /** nosuid, nodev, noexec and others that the kernel applies by itself. */
   kernelOptions?: readonly string[];
-  /** Threads parked in read(/dev/fuse), 1..8. */
-  readers?: number;
 }
 
 /** A mounted file system. */
@@ -279,6 +277,8 @@ export interface Mount {
   readonly info: BindingInfo;
   /** Settles when the mount has ended, whoever ended it. */
   readonly ended: Promise<void>;
+  /** Requests of the kernel so far, by name; absent where the binding does not see them. */
+  requests?(): Record<string, number>;
   /** Unmounts: plainly, then lazily after `graceMs`, then by aborting the connection. Idempotent. */
   unmount(graceMs: number): Promise<void>;
 }

@@ -34,6 +34,7 @@ export function newAttr(parent: Attr, node: MakeNode, ino: number, time: Time, c
     truncates: [],
     change: 1,
     xattrKinds: 0,
+    hasXattrs: false,
   };
 }
 

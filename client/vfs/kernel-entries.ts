@@ -20,16 +20,18 @@ export class KernelEntries {
   readonly #busy = new Map<number, number>();
   readonly #waiting = new Map<number, Set<() => void>>();
   #notifier: Notifier | undefined;
-  #probed = false;
 
-  /** @param notifier absent: the kernel cannot be told anything */
+  /**
+   * Before the kernel asks for anything: names that it is being told of when it is made to forget are forgotten too.
+   * @param notifier absent, or of an older kernel that cannot forget: it is never told a name
+   */
   start(notifier: Notifier | undefined): void {
-    this.#notifier = notifier;
+    if (notifier?.forgetNames()) this.#notifier = notifier;
   }
 
   /** The kernel is told of a name. @returns how long it may believe it, ms */
   told(directory: number, name: Buffer, ttlMs: number): number {
-    if (!this.#notifier || ttlMs <= 0 || !this.#canForget(this.#notifier)) return 0;
+    if (!this.#notifier || ttlMs <= 0) return 0;
     const names = this.#told.get(directory);
     if (names === 'many') return ttlMs;
     if (!names) this.#told.set(directory, new Map([[name.toString('latin1'), name]]));
@@ -88,14 +90,5 @@ export class KernelEntries {
   #forgetAll(notifier: Notifier): void {
     this.#told.clear();
     notifier.forgetNames();
-  }
-
-  /** Older kernels do not know how: they are never told a name. */
-  #canForget(notifier: Notifier): boolean {
-    if (this.#probed) return true;
-    this.#probed = true;
-    if (notifier.forgetNames()) return true;
-    this.#notifier = undefined;
-    return false;
   }
 }

@@ -36,8 +36,9 @@ export class XattrCalls {
     const { inodes } = this.#context;
     const key = name.toString('latin1');
     const kind = KINDS.get(key) ?? 0;
-    const fresh = kind ? inodes.fresh(ino) : undefined;
-    if (fresh && ((fresh.attr.xattrKinds ?? 0) & kind) === 0) throw new HoldfastError('ENODATA');
+    const attr = inodes.fresh(ino)?.attr;
+    const lacksKind = kind !== 0 && ((attr?.xattrKinds ?? 0) & kind) === 0;
+    if (attr && (attr.hasXattrs === false || lacksKind)) throw new HoldfastError('ENODATA');
     const known = inodes.xattr(ino, key);
     if (known === 'absent') throw new HoldfastError('ENODATA');
     if (known) return known;
@@ -70,6 +71,7 @@ export class XattrCalls {
 
   async list(caller: Caller, ino: number): Promise<Buffer[]> {
     const { inodes } = this.#context;
+    if (inodes.fresh(ino)?.attr.hasXattrs === false) return [];
     let names = inodes.xattrNames(ino);
     if (!names) {
       const op = { $case: 'listXattr' as const, value: { ino } };

@@ -67,6 +67,7 @@ export function attrOf(inode: Inode): Attr {
     change: inode.change,
     xattrKinds: inode.xattrKinds,
     project: inode.project || undefined,
+    hasXattrs: inode.xattrBytes > 0,
   };
 }
 

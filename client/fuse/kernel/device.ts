@@ -1,8 +1,13 @@
 import fs from 'node:fs';
+import { pollingReader } from './polling-reader.js';
 
 /** /dev/fuse as the session uses it; tests hand in another. */
 export interface FuseDevice {
-  /** One request into `target`; calls back on a later turn. A read occupies a thread of the pool until then. */
+  /** Reads outstanding at a time that pay. */
+  readonly readsMax: number;
+  /** Threads of the pool that each outstanding read occupies. */
+  readonly threadsPerRead: number;
+  /** One request into `target`; calls back on a later turn. */
   read(target: Buffer, done: (error: NodeJS.ErrnoException | null, bytes: number) => void): void;
   /** One reply, whole. Never blocks. @throws the system's error, with its code */
   reply(buffers: readonly Buffer[]): void;
@@ -13,12 +18,11 @@ export interface FuseDevice {
   close(): void;
 }
 
-/** The device behind an open descriptor. */
+/** The device behind an open descriptor: polled by the event loop where Node can be told to, else read by pool threads. */
 export function openFuseDevice(fd: number): FuseDevice {
+  const reader = pollingReader(fd) ?? poolReader(fd);
   return {
-    read(target, done) {
-      fs.read(fd, target, 0, target.length, null, done);
-    },
+    ...reader,
     reply(buffers) {
       if (buffers.length === 1) fs.writeSync(fd, buffers[0]!);
       else fs.writevSync(fd, buffers);
@@ -31,9 +35,20 @@ export function openFuseDevice(fd: number): FuseDevice {
     notifyNow(message) {
       fs.writeSync(fd, message);
     },
-    close() {
-      fs.closeSync(fd);
-    },
+  };
+}
+
+type Reader = Pick<FuseDevice, 'readsMax' | 'threadsPerRead' | 'read' | 'close'>;
+
+/** Two parked reads keep the kernel busy: one request is decoded while the next is read. */
+const POOL_READS = 2;
+
+function poolReader(fd: number): Reader {
+  return {
+    readsMax: POOL_READS,
+    threadsPerRead: 1,
+    read: (target, done) => fs.read(fd, target, 0, target.length, null, done),
+    close: () => fs.closeSync(fd),
   };
 }
 

@@ -15,9 +15,6 @@ import { isSupportedByteOrder } from './wire.js';
 export const FUSE_DEVICE = '/dev/fuse';
 /** Shown as fuse.holdfast in /proc/mounts. */
 export const FUSE_SUBTYPE = 'holdfast';
-/** Two keep the kernel busy: one request is decoded while the next is read. */
-export const DEFAULT_READERS = 2;
-export const MAX_READERS = 8;
 /** Threads of libuv's pool where UV_THREADPOOL_SIZE does not say otherwise. */
 const DEFAULT_THREAD_POOL_THREADS = 4;
 /** What a process that mounts should put into UV_THREADPOOL_SIZE before its first use of the pool. */
@@ -49,10 +46,10 @@ export async function mountKernel(
   clock: Clock,
 ): Promise<Mount> {
   if (!isSupportedByteOrder()) throw new MountError('failed', 'only little-endian machines are supported');
-  const readers = Math.min(Math.max(options.readers ?? DEFAULT_READERS, 1), MAX_READERS);
-  const notifyWrites = notifyThreads(readers);
   const fd = openDevice();
   const device = openFuseDevice(fd);
+  const readers = device.readsMax;
+  const notifyWrites = notifyThreads(device, readers * device.threadsPerRead);
   const keepsLocks = fileSystem.setlk !== undefined && fileSystem.getlk !== undefined;
   const info: BindingInfo = {
     kind: 'kernel',
@@ -102,12 +99,13 @@ function openDevice(): number {
 }
 
 /** Threads that may be lost to blocked notifications. @throws MountError when the pool is too small to be safe */
-function notifyThreads(readers: number): number {
+function notifyThreads(device: FuseDevice, reading: number): number {
   const pool = Number(process.env.UV_THREADPOOL_SIZE ?? DEFAULT_THREAD_POOL_THREADS);
-  const spare = pool - readers - 1;
+  const spare = pool - reading - 1;
   if (!(spare >= 1)) {
-    const needed = `set UV_THREADPOOL_SIZE to at least ${readers + 2} (better ${RECOMMENDED_THREAD_POOL_THREADS})`;
-    throw new MountError('failed', `too few threads for ${readers} readers of ${FUSE_DEVICE}: ${needed}`);
+    device.close();
+    const needed = `set UV_THREADPOOL_SIZE to at least ${reading + 2} (better ${RECOMMENDED_THREAD_POOL_THREADS})`;
+    throw new MountError('failed', `too few threads to serve ${FUSE_DEVICE}: ${needed}`);
   }
   return Math.min(spare, MAX_NOTIFY_WRITES);
 }
@@ -168,6 +166,10 @@ class KernelMount implements Mount {
     } catch (error) {
       this.log.debug({ err: error }, 'read-ahead of the mount stays at its default');
     }
+  }
+
+  requests(): Record<string, number> {
+    return this.session.requests();
   }
 
   unmount(graceMs: number): Promise<void> {

@@ -55,6 +55,8 @@ export class Session {
   private readonly context: OperationContext;
   private readonly pausedReaders: (() => void)[] = [];
   private activeReaders = 0;
+  /** Requests read so far, by opcode. */
+  private readonly counts = new Map<number, number>();
   private over = false;
   private readFailures = 0;
 
@@ -71,6 +73,16 @@ export class Session {
   /** Requests that wait for the file system. */
   get pending(): number {
     return this.inFlight.size;
+  }
+
+  /** Requests read so far, by name. */
+  requests(): Record<string, number> {
+    const found: Record<string, number> = {};
+    for (const [name, opcode] of Object.entries(Opcode)) {
+      const count = this.counts.get(opcode);
+      if (count) found[name] = count;
+    }
+    return found;
   }
 
   /** Treats the connection as ended, whether or not the kernel has said so. */
@@ -128,6 +140,7 @@ export class Session {
   private dispatch(request: RequestBuffer): void {
     const header = readInHeader(request.buf);
     const call = new Call(header);
+    this.counts.set(call.opcode, (this.counts.get(call.opcode) ?? 0) + 1);
     try {
       switch (call.opcode) {
         case Opcode.FORGET:

@@ -54,6 +54,7 @@ describe('namespace: making nodes', () => {
       truncates: [],
       change: 1,
       xattrKinds: 0,
+      hasXattrs: false,
     });
   });
 

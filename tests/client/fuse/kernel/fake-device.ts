@@ -9,6 +9,8 @@ export function systemError(code: string): NodeJS.ErrnoException {
 
 /** A device in memory: requests are pushed in, replies are kept. */
 export class FakeDevice implements FuseDevice {
+  readonly readsMax = 2;
+  readonly threadsPerRead = 1;
   readonly replies: { error: number; unique: number; body: Buffer }[] = [];
   readonly notifications: Buffer[] = [];
   /** Thrown by the next replies, one each. */
