@@ -50,7 +50,10 @@ describe('a reader polled by the event loop', () => {
     const all = new Promise<void>((resolve) => {
       const next = (at: number): void => {
         const target = buffers[at];
-        if (!target) return resolve();
+        if (!target) {
+          resolve();
+          return;
+        }
         reader.read(target, (_error, bytes) => {
           seen.push(target.toString('latin1', 0, bytes));
           next(at + 1);
