@@ -3,6 +3,7 @@ import path from 'node:path';
 import type { Clock } from '../../common/clock.js';
 import { lockDirectory } from '../../common/dir-lock.js';
 import { type Disk, nodeDisk } from '../../common/disk.js';
+import { cutAtFailure, writeFailureMark } from '../../common/failure-mark.js';
 import type { Logger } from '../../common/logger.js';
 import {
   DEFAULT_SEGMENT_BYTES,
@@ -16,7 +17,6 @@ import type { ChunkKey, ChunkStore } from './chunk-store.js';
 import { Compactor } from './compactor.js';
 import { ExtentReader } from './extent-reader.js';
 import { newExtent } from './extents.js';
-import { cutAtFailure, writeFailureMark } from './failure-mark.js';
 import { openFormat, writeFormat } from './format-file.js';
 import type { IndexDb } from './index-db.js';
 import { LmdbIndexDb } from './lmdb-index.js';

@@ -1,5 +1,6 @@
 import { assert } from '../../common/assert.js';
 import type { Disk } from '../../common/disk.js';
+import { cutAtFailure, writeFailureMark } from '../../common/failure-mark.js';
 import { SegmentLog } from '../../common/segment-log.js';
 import { RaftConfState, RaftEntryType } from '../../proto/gen/raft.js';
 import { EMPTY_CONF, members } from '../raft/confchange.js';
@@ -50,6 +51,8 @@ export class LogStorage implements LogReader {
   readonly #segmentLast = new Map<number, number>();
   #snapshotIndex = 0;
   #log: SegmentLog | undefined;
+  /** Settles when the failure of the log is noted on disk, or could not be. */
+  #marked: Promise<void> | undefined;
 
   private constructor(base: LogBase) {
     this.#base = base;
@@ -59,12 +62,15 @@ export class LogStorage implements LogReader {
   }
 
   /**
-   * Opens or makes the log and replays it.
+   * Opens or makes the log and replays it. What a former process wrote behind its last good sync, before its disk failed, is
+   * cut off first: it promised nothing of that, and the system may show it although it is not on disk.
    * @throws LogCorruptError, ReplicaDamagedError (damaged), LogFormatError (of another version or disk), or the disk's error
    */
   static async open(options: LogStorageOptions): Promise<LogStorage> {
     const storage = new LogStorage({ index: 0, term: 0, conf: options.format.conf ?? EMPTY_CONF });
     const dir = logDirectory(options.dir);
+    await options.disk.mkdir(dir);
+    await cutAtFailure(options.disk, options.dir, dir);
     storage.#log = await SegmentLog.open({
       disk: options.disk,
       dir,
@@ -72,6 +78,10 @@ export class LogStorage implements LogReader {
       formatVersion: REPLICA_FORMAT_VERSION,
       segmentBytes: options.segmentBytes ?? DEFAULT_LOG_SEGMENT_BYTES,
       uuid: options.format.diskUuid,
+      onFailure: (durable) => {
+        // Whoever waits for the log gets its error. Without the mark a next start would believe what was never synced.
+        storage.#marked = writeFailureMark(options.disk, options.dir, durable).catch(() => undefined);
+      },
       onRecord: (position, type, payload) => {
         try {
           storage.#replay(position.segment, type, payload);
@@ -273,6 +283,7 @@ export class LogStorage implements LogReader {
   }
 
   async close(): Promise<void> {
+    await this.#marked;
     await this.#segmentLog.close();
   }
 

@@ -15,7 +15,7 @@ const STATE_FILE = 'state.mdb';
 /** Lies beside the state while nobody has it open, after a clean end. */
 const CLEAN_FILE = 'state.clean';
 
-export type DamageListener = (error: HoldfastError) => void;
+export type FailureListener = (error: HoldfastError) => void;
 
 /**
  * The state machine in its file, as the replica drives it and the services ask it. A snapshot of a replica replaces
@@ -24,21 +24,21 @@ export type DamageListener = (error: HoldfastError) => void;
 export class ReplicatedState implements StateMachine<CommandResult>, MetaState {
   readonly #file: string;
   readonly #disk: Disk;
-  readonly #onDamage: DamageListener | undefined;
+  readonly #onFailure: FailureListener | undefined;
   #kv: LmdbKv;
   #machine: MetaStateMachine;
 
   /**
    * Opens the state in the directory `dir`, or makes an empty one. Unless it was closed cleanly it is read as a whole first.
-   * @param onDamage told once when damage is found later, by a read
+   * @param onFailure told once when a read finds damage later (CORRUPT), or the disk refuses a write (EIO)
    * @throws HoldfastError CORRUPT, or VERSION when another version wrote it
    */
-  static async open(disk: Disk, dir: string, onDamage?: DamageListener): Promise<ReplicatedState> {
+  static async open(disk: Disk, dir: string, onFailure?: FailureListener): Promise<ReplicatedState> {
     const file = path.join(dir, STATE_FILE);
     if (!(await takeCleanMark(disk, dir))) await verifyStoreFile(file);
-    const kv = LmdbKv.open(file, { onDamage });
+    const kv = LmdbKv.open(file, { onFailure });
     try {
-      return new ReplicatedState(disk, file, kv, new MetaStateMachine(kv), onDamage);
+      return new ReplicatedState(disk, file, kv, new MetaStateMachine(kv), onFailure);
     } catch (error) {
       await kv.close();
       throw error;
@@ -50,10 +50,10 @@ export class ReplicatedState implements StateMachine<CommandResult>, MetaState {
     file: string,
     kv: LmdbKv,
     machine: MetaStateMachine,
-    onDamage: DamageListener | undefined,
+    onFailure: FailureListener | undefined,
   ) {
     this.#disk = disk;
-    this.#onDamage = onDamage;
+    this.#onFailure = onFailure;
     this.#file = file;
     this.#kv = kv;
     this.#machine = machine;
@@ -95,7 +95,7 @@ export class ReplicatedState implements StateMachine<CommandResult>, MetaState {
     try {
       await verifyStoreFile(file);
     } catch (error) {
-      if (error instanceof HoldfastError && error.errorName === 'CORRUPT') this.#onDamage?.(error);
+      if (error instanceof HoldfastError && error.errorName === 'CORRUPT') this.#onFailure?.(error);
       throw error;
     } finally {
       await rm(`${file}-lock`, { force: true });
@@ -107,7 +107,7 @@ export class ReplicatedState implements StateMachine<CommandResult>, MetaState {
     await rename(file, this.#file);
     await rm(`${this.#file}-lock`, { force: true });
     await this.#disk.syncDir(path.dirname(this.#file));
-    this.#kv = LmdbKv.open(this.#file, { onDamage: this.#onDamage });
+    this.#kv = LmdbKv.open(this.#file, { onFailure: this.#onFailure });
     this.#machine = new MetaStateMachine(this.#kv);
   }
 

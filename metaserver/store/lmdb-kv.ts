@@ -32,8 +32,11 @@ export interface LmdbKvOptions {
   flushAtBytes?: number;
   /** Only reads, and leaves no trace in the file. */
   readOnly?: boolean;
-  /** Told, once, when something is read that is not what was written; from then on every transaction fails. */
-  onDamage?: (error: HoldfastError) => void;
+  /**
+   * Told once when something is read that is not what was written (CORRUPT), or when a write or sync has failed (EIO); from
+   * then on every transaction fails.
+   */
+  onFailure?: (error: HoldfastError) => void;
 }
 
 /**
@@ -59,7 +62,7 @@ export class LmdbKv implements Kv {
   private running = false;
   private closed = false;
   private readonly flushAtBytes: number;
-  private readonly onDamage: ((error: HoldfastError) => void) | undefined;
+  private readonly onFailure: ((error: HoldfastError) => void) | undefined;
   /** Read transactions that hold their pages: a closed environment must have none. */
   private readonly views = new Set<Transaction>();
 
@@ -70,7 +73,7 @@ export class LmdbKv implements Kv {
     options: LmdbKvOptions,
   ) {
     this.flushAtBytes = options.flushAtBytes ?? FLUSH_AT_BYTES;
-    this.onDamage = options.onDamage;
+    this.onFailure = options.onFailure;
   }
 
   /**
@@ -139,10 +142,15 @@ export class LmdbKv implements Kv {
 
   private damaged(what: string): HoldfastError {
     const error = new HoldfastError('CORRUPT', `the store ${this.path} holds ${what}`);
-    const isFirst = this.failure === undefined;
-    this.failure ??= error;
-    if (isFirst) this.onDamage?.(error);
+    this.fail(error);
     return error;
+  }
+
+  /** Nothing is written any more. */
+  private fail(error: HoldfastError): void {
+    if (this.failure) return;
+    this.failure = error;
+    this.onFailure?.(error);
   }
 
   /**
@@ -280,8 +288,8 @@ export class LmdbKv implements Kv {
       async (error: unknown) => {
         // The overlay stays: what was committed can still be read.
         const cause = await causeOf(error);
-        this.failure = new HoldfastError('EIO', `writing the store ${this.path}: ${messageOf(cause)}`);
         this.flush = undefined;
+        this.fail(new HoldfastError('EIO', `writing the store ${this.path}: ${messageOf(cause)}`));
       },
     );
   }

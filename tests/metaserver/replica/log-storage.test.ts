@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import fc from 'fast-check';
 import { MemoryDisk } from '../../../common/memory-disk.js';
 import { createPrng } from '../../../common/prng.js';
-import { LogCorruptError, LogFormatError } from '../../../common/segment-log.js';
+import { LogCorruptError, LogFailedError, LogFormatError } from '../../../common/segment-log.js';
 import { encodeConf } from '../../../metaserver/raft/confchange.js';
 import type { HardState, RaftEntry } from '../../../metaserver/raft/types.js';
 import { ReplicaDamagedError, type ReplicaFormat } from '../../../metaserver/replica/format.js';
@@ -134,6 +134,28 @@ describe('LogStorage', () => {
       assert.ok(again.hardState.commit <= again.lastIndex());
     }
   });
+
+  for (const call of ['datasync', 'write'] as const) {
+    it(`believes, after a failed ${call}, only what was synced before: also the next process`, async () => {
+      const storage = await open(disk);
+      storage.append(run(1, 3, 1), state(1, 0, 2));
+      await storage.sync();
+      disk.fail(call, 'EIO');
+      storage.append(run(4, 5, 2), state(2, 3, 1));
+      await assert.rejects(storage.sync(), LogFailedError);
+      await assert.rejects(storage.sync(), LogFailedError);
+      assert.throws(() => storage.append(run(6, 6, 2), state(2)), LogFailedError);
+      await storage.close();
+      const again = await open(disk);
+      assert.deepEqual(content(again), ['1 1 1@1', '2 1 2@1', '3 1 3@1']);
+      assert.deepEqual(again.hardState, state(1, 0, 2));
+      again.append(run(4, 4, 3), state(3));
+      await again.sync();
+      await again.close();
+      disk.crash('nothing', prng);
+      assert.deepEqual(content(await open(disk)), ['1 1 1@1', '2 1 2@1', '3 1 3@1', '4 3 4@3']);
+    });
+  }
 
   it('drops whole segments behind a cut and starts after it', async () => {
     const storage = await open(disk);

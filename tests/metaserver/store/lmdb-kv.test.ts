@@ -144,8 +144,11 @@ describe('LmdbKv', () => {
       errors: string[];
       firstRead: string;
       lastRead: string;
+      toldAtOnce: string[];
+      told: string[];
     };
     assert.equal(code, 0);
+    assert.deepEqual([report.toldAtOnce, report.told], [['EIO'], ['EIO']]);
     assert.equal(report.errors.length, 4);
     for (const error of report.errors) assert.match(error, /writing the store .*: Input\/output error/);
     assert.deepEqual([report.firstRead, report.lastRead], ['value', 'value']);

@@ -62,7 +62,7 @@ describe('a damaged store', function () {
   it('tells of a flipped bit when the value is read, once, and takes no transaction any more', async () => {
     flip(readFileSync(path).lastIndexOf(value(1234)) + 3);
     const told: string[] = [];
-    const kv = LmdbKv.open(path, { onDamage: (error) => told.push(error.errorName) });
+    const kv = LmdbKv.open(path, { onFailure: (error) => told.push(error.errorName) });
     assert.ok(kv.get(key(1233))?.equals(value(1233)));
     assert.throws(() => kv.get(key(1234)), corrupt);
     assert.throws(() => [...kv.range(FIRST, LAST)], corrupt);

@@ -1,7 +1,7 @@
 import path from 'node:path';
-import { type Disk, diskErrorCode, readWholeFile, replaceFile } from '../../common/disk.js';
-import type { Position } from '../../common/segment-log.js';
-import { segmentName, segmentOfName } from '../../common/segment-log-format.js';
+import { type Disk, diskErrorCode, readWholeFile, replaceFile } from './disk.js';
+import type { Position } from './segment-log.js';
+import { segmentName, segmentOfName } from './segment-log-format.js';
 
 const MARK_FILE = 'failed.json';
 
