@@ -1,13 +1,19 @@
+import { createPrng } from '../../../common/prng.js';
+
 /**
  * Is there an order of all operations, each between its call and its return, that a sequential model allows? The search of
  * Wing and Gong with the memory of Lowe (as in Porcupine): a set of linearized operations that led to a state once
  * without success is not tried again.
+ *
+ * Two rules make it short and lose no order. An answered operation that may come next and does not change the state is
+ * taken at once: any order that has it later is as good with it here. One without an answer that would change nothing is
+ * left: it loses nothing by coming later, or never.
  */
 export interface Model<State, Input, Output> {
   readonly initial: State;
   /**
-   * The state after the operation; undefined when the model could not have answered so. An absent output: nobody knows the
-   * answer, any will do.
+   * The state after the operation, the same object where nothing changes; undefined when the model could not have
+   * answered so. An absent output: nobody knows the answer, any will do.
    */
   step(state: State, input: Input, output: Output | undefined): State | undefined;
   /** Equal for equal states. */
@@ -50,7 +56,10 @@ interface Event<I, O> {
 
 interface Frame<S, I, O> {
   event: Event<I, O>;
+  /** Before the event. */
   state: S;
+  /** There was no other choice. */
+  forced: boolean;
 }
 
 /** @throws UndecidedError when the history is too tangled */
@@ -58,43 +67,141 @@ export function checkLinearizable<S, I, O>(
   model: Model<S, I, O>,
   history: readonly Operation<I, O>[],
 ): Verdict<I, O> {
-  const head = link(history);
-  const seen = new Set<string>();
-  const frames: Frame<S, I, O>[] = [];
-  let done = 0n;
-  let state = model.initial;
-  let longest: Operation<I, O>[] = [];
-  let event = head.next;
-  while (head.next) {
-    if (event?.match) {
-      const bit = 1n << BigInt(event.id);
-      const next = model.step(state, event.op.input, event.op.output);
-      const key = next === undefined ? '' : `${(done | bit).toString(36)} ${model.key(next)}`;
-      if (next !== undefined && !seen.has(key)) {
-        if (seen.size >= STATES_MAX)
-          throw new UndecidedError(`history of ${history.length} operations is not decided`);
-        seen.add(key);
-        frames.push({ event, state });
-        state = next;
-        done |= bit;
-        lift(event);
-        event = head.next;
-        if (frames.length > longest.length) longest = frames.map((frame) => frame.event.op);
-      } else event = event.next;
-      continue;
-    }
-    // A return: what comes behind it cannot come before. Take the last choice back.
-    const frame = frames.pop();
-    if (!frame) {
-      const found = new Set(longest);
-      return { ok: false, longest, stuck: history.filter((op) => !found.has(op)).slice(0, 8) };
-    }
-    state = frame.state;
-    done &= ~(1n << BigInt(frame.event.id));
-    unlift(frame.event);
-    event = frame.event.next;
+  return new Search(model, history).run();
+}
+
+class Search<S, I, O> {
+  readonly #model: Model<S, I, O>;
+  readonly #history: readonly Operation<I, O>[];
+  readonly #head: Event<I, O>;
+  readonly #seen: Visited;
+  readonly #frames: Frame<S, I, O>[] = [];
+  #state: S;
+  #longest: Operation<I, O>[] = [];
+  /** Answered operations that have no place yet. */
+  #left: number;
+
+  constructor(model: Model<S, I, O>, history: readonly Operation<I, O>[]) {
+    this.#model = model;
+    this.#history = history;
+    this.#head = link(history);
+    this.#seen = new Visited(history.length);
+    this.#state = model.initial;
+    this.#left = history.filter(({ end }) => end !== Number.POSITIVE_INFINITY).length;
   }
-  return { ok: true, longest, stuck: [] };
+
+  run(): Verdict<I, O> {
+    const { next } = this.#head;
+    let event = next && this.#settle(next);
+    while (this.#left > 0) {
+      const chosen = this.#choose(event);
+      if (chosen) event = this.#settle(this.#head.next as Event<I, O>);
+      else {
+        const taken = this.#takeBack();
+        if (!taken) {
+          const found = new Set(this.#longest);
+          const stuck = this.#history.filter((op) => !found.has(op)).slice(0, 8);
+          return { ok: false, longest: this.#longest, stuck };
+        }
+        event = taken.next;
+      }
+    }
+    return { ok: true, longest: [], stuck: [] };
+  }
+
+  /** Takes all that may come next and changes nothing. @returns the first event that is left */
+  #settle(first: Event<I, O>): Event<I, O> | undefined {
+    let event: Event<I, O> | undefined = first;
+    while (event?.match) {
+      const op: Operation<I, O> = event.op;
+      const match: Event<I, O> = event.match;
+      const next: Event<I, O> | undefined = event.next === match ? match.next : event.next;
+      const idle =
+        op.output !== undefined && this.#model.step(this.#state, op.input, op.output) === this.#state;
+      if (idle) this.#take(event, this.#state, true);
+      event = idle ? next : event.next;
+    }
+    return this.#head.next;
+  }
+
+  /** Takes the first operation from `event` on that leads to somewhere new. */
+  #choose(event: Event<I, O> | undefined): boolean {
+    for (let at = event; at?.match; at = at.next) {
+      const next = this.#model.step(this.#state, at.op.input, at.op.output);
+      if (next === undefined || next === this.#state) continue;
+      if (!this.#seen.add(at.id, this.#model.key(next))) continue;
+      if (this.#seen.size > STATES_MAX) {
+        throw new UndecidedError(`history of ${this.#history.length} operations is not decided`);
+      }
+      this.#take(at, next, false);
+      return true;
+    }
+    return false;
+  }
+
+  #take(event: Event<I, O>, next: S, forced: boolean): void {
+    this.#frames.push({ event, state: this.#state, forced });
+    this.#state = next;
+    this.#seen.toggle(event.id);
+    lift(event);
+    if (event.op.end !== Number.POSITIVE_INFINITY) this.#left--;
+  }
+
+  /** Takes the last choice back. */
+  #takeBack(): Event<I, O> | undefined {
+    if (this.#frames.length > this.#longest.length) this.#longest = this.#frames.map(({ event }) => event.op);
+    for (;;) {
+      const frame = this.#frames.pop();
+      if (!frame) return undefined;
+      this.#state = frame.state;
+      this.#seen.toggle(frame.event.id);
+      unlift(frame.event);
+      if (frame.event.op.end !== Number.POSITIVE_INFINITY) this.#left++;
+      if (!frame.forced) return frame.event;
+    }
+  }
+}
+
+const TOP = 2 ** 21;
+
+/**
+ * Sets of operations with a state in which the search was. A set is told by the sum of random numbers of its members (53 bits):
+ * that two of them meet among all that one search visits has a chance of less than one in a million.
+ */
+class Visited {
+  readonly #high: Int32Array;
+  readonly #low: Int32Array;
+  readonly #sets = new Map<string, Set<number>>();
+  #top = 0;
+  #bottom = 0;
+  size = 0;
+
+  constructor(operations: number) {
+    const prng = createPrng(operations);
+    this.#high = Int32Array.from({ length: operations }, () => prng.int(TOP));
+    this.#low = Int32Array.from({ length: operations }, () => prng.int(2 ** 32));
+  }
+
+  /** An operation enters the present set, or leaves it. */
+  toggle(id: number): void {
+    this.#top ^= this.#high[id] as number;
+    this.#bottom ^= this.#low[id] as number;
+  }
+
+  /** @returns false: the present set with this operation was there in this state */
+  add(id: number, state: string): boolean {
+    const set =
+      (this.#top ^ (this.#high[id] as number)) * 2 ** 32 + ((this.#bottom ^ (this.#low[id] as number)) >>> 0);
+    let sets = this.#sets.get(state);
+    if (!sets) {
+      sets = new Set();
+      this.#sets.set(state, sets);
+    }
+    if (sets.has(set)) return false;
+    sets.add(set);
+    this.size++;
+    return true;
+  }
 }
 
 /** Calls and returns as one list in the order of time; operations without a return end behind all others. */

@@ -18,24 +18,56 @@ export interface NameOutput {
   names?: string;
 }
 
-/** `dir/name` - tag. Never changed in place. */
-export type NameState = ReadonlyMap<string, number>;
+/** The file behind each `dir/name`. Never changed in place; what is derived from it is kept, for a search asks again and again. */
+export class NameState {
+  static readonly EMPTY = new NameState(new Map());
+  readonly #tags: ReadonlyMap<string, number>;
+  readonly #listings: string[] = [];
+  #key: string | undefined;
 
-function with_(state: NameState, changes: Record<string, number | undefined>): NameState {
-  const next = new Map(state);
-  for (const [key, tag] of Object.entries(changes)) {
-    if (tag === undefined) next.delete(key);
-    else next.set(key, tag);
+  private constructor(tags: ReadonlyMap<string, number>) {
+    this.#tags = tags;
   }
-  return next;
+
+  get(name: string): number | undefined {
+    return this.#tags.get(name);
+  }
+
+  /** Has the file any name? */
+  has(tag: number): boolean {
+    for (const each of this.#tags.values()) if (each === tag) return true;
+    return false;
+  }
+
+  with(changes: Record<string, number | undefined>): NameState {
+    const next = new Map(this.#tags);
+    for (const [name, tag] of Object.entries(changes)) {
+      if (tag === undefined) next.delete(name);
+      else next.set(name, tag);
+    }
+    return new NameState(next);
+  }
+
+  get key(): string {
+    this.#key ??= sorted([...this.#tags]);
+    return this.#key;
+  }
+
+  /** What one directory holds, as a list's output names it. */
+  listing(dir: number): string {
+    const prefix = `${dir}/`;
+    this.#listings[dir] ??= sorted(
+      [...this.#tags]
+        .filter(([name]) => name.startsWith(prefix))
+        .map(([name, tag]) => [name.slice(prefix.length), tag]),
+    );
+    return this.#listings[dir] as string;
+  }
 }
 
-/** What one directory holds, as a list's output names it. */
-export function listing(state: NameState, dir: number): string {
-  const prefix = `${dir}/`;
-  const found = [...state].filter(([key]) => key.startsWith(prefix));
-  return found
-    .map(([key, tag]) => `${key.slice(prefix.length)}=${tag}`)
+function sorted(tags: [name: string, tag: number][]): string {
+  return tags
+    .map(([name, tag]) => `${name}=${tag}`)
     .sort()
     .join(' ');
 }
@@ -56,19 +88,15 @@ function rename(state: NameState, input: Extract<NameInput, { kind: 'rename' }>)
   }
   if (input.flags === RENAME_EXCHANGE) {
     if (replaced === undefined) return { next: state, output: { error: 'ENOENT' } };
-    return { next: with_(state, { [from]: replaced, [to]: moved }), output: {} };
+    return { next: state.with({ [from]: replaced, [to]: moved }), output: {} };
   }
   // Two names of one file: nothing happens (rename(2)).
   if (moved === replaced) return { next: state, output: {} };
-  return { next: with_(state, { [from]: undefined, [to]: moved }), output: {} };
-}
-
-function exists(state: NameState, tag: number): boolean {
-  return [...state.values()].includes(tag);
+  return { next: state.with({ [from]: undefined, [to]: moved }), output: {} };
 }
 
 function perform(state: NameState, input: NameInput): Outcome {
-  if (input.kind === 'list') return { next: state, output: { names: listing(state, input.dir) } };
+  if (input.kind === 'list') return { next: state, output: { names: state.listing(input.dir) } };
   if (input.kind === 'rename') return rename(state, input);
   const key = `${input.dir}/${input.name}`;
   const present = state.get(key);
@@ -77,15 +105,15 @@ function perform(state: NameState, input: NameInput): Outcome {
       return { next: state, output: present === undefined ? { error: 'ENOENT' } : { tag: present } };
     case 'unlink':
       if (present === undefined) return { next: state, output: { error: 'ENOENT' } };
-      return { next: with_(state, { [key]: undefined }), output: {} };
+      return { next: state.with({ [key]: undefined }), output: {} };
     case 'link': {
       if (present !== undefined) return { next: state, output: { error: 'EEXIST' } };
-      if (!exists(state, input.tag)) return { next: state, output: { error: 'ENOENT' } };
-      return { next: with_(state, { [key]: input.tag }), output: {} };
+      if (!state.has(input.tag)) return { next: state, output: { error: 'ENOENT' } };
+      return { next: state.with({ [key]: input.tag }), output: {} };
     }
     case 'create':
       if (present === undefined)
-        return { next: with_(state, { [key]: input.tag }), output: { tag: input.tag } };
+        return { next: state.with({ [key]: input.tag }), output: { tag: input.tag } };
       if (input.exclusive) return { next: state, output: { error: 'EEXIST' } };
       return { next: state, output: { tag: present } };
   }
@@ -93,20 +121,15 @@ function perform(state: NameState, input: NameInput): Outcome {
 
 /** Directories of files with names, links and renames; no subdirectories. */
 export const namespaceModel: Model<NameState, NameInput, NameOutput> = {
-  initial: new Map(),
+  initial: NameState.EMPTY,
   step(state, input, output) {
     const { next, output: expected } = perform(state, input);
     if (output === undefined) return next;
     // A file without a name is there for a while, or is not: then that is said before anything of the new name.
-    if (input.kind === 'link' && output.error === 'ENOENT')
-      return exists(state, input.tag) ? undefined : state;
+    if (input.kind === 'link' && output.error === 'ENOENT') return state.has(input.tag) ? undefined : state;
     const same =
       expected.error === output.error && expected.tag === output.tag && expected.names === output.names;
     return same ? next : undefined;
   },
-  key: (state) =>
-    [...state]
-      .map(([key, tag]) => `${key}=${tag}`)
-      .sort()
-      .join(' '),
+  key: (state) => state.key,
 };

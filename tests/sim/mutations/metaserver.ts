@@ -46,7 +46,6 @@ export const METASERVER_MUTATIONS: readonly Mutation[] = [
     name: 'votes-twice',
     text: 'a metaserver votes for whoever asks, also a second time in a term',
     seeds: 40,
-    slow: true,
     tap: () =>
       raftTap((message) => {
         const refusal = message.type === RaftMessageType.RAFT_VOTE_RESPONSE && message.reject;

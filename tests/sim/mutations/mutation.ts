@@ -10,8 +10,6 @@ export interface Mutation {
   text: string;
   /** It must be found within so many seeds from 1 on. */
   seeds: number;
-  /** Runs with it take minutes: found by `npm run sim -- --mutation NAME`, not in every run of the tests. */
-  slow?: boolean;
   /** Changes what a state machine applies. Made once for each run. */
   apply?(): (server: number, index: number, data: Buffer) => Buffer;
   hooks?(world: World): Partial<ClusterHooks>;

@@ -7,6 +7,18 @@ interface Entry {
   cancelled: boolean;
 }
 
+/** Work that is allowed: what goes on and on without coming to an end must be noticed. */
+export interface EventBound {
+  events: number;
+  /** And so many more for each second that has passed. */
+  eventsPerSec: number;
+}
+
+/** More happened than the bound allows. */
+export class LivelockError extends Error {
+  override name = 'LivelockError';
+}
+
 /** Events for each turn of the real event loop. */
 const BATCH_EVENTS = 64;
 
@@ -15,6 +27,14 @@ export class VirtualClock implements Clock {
   #now = 1000;
   #order = 0;
   #heap: Entry[] = [];
+  readonly #bound: EventBound | undefined;
+  /** That have run. */
+  events = 0;
+
+  /** @param bound beyond it run() gives up; default: none */
+  constructor(bound?: EventBound) {
+    this.#bound = bound;
+  }
 
   now(): number {
     return this.#now;
@@ -47,7 +67,11 @@ export class VirtualClock implements Clock {
     return { cancel: () => timer.cancel() };
   }
 
-  /** Runs events until `until`; between them, promises settle. @throws what an event throws */
+  /**
+   * Runs events until `until`; between them, promises settle.
+   * @throws what an event throws
+   * @throws LivelockError the bound is passed
+   */
   run(until: number): Promise<void> {
     return new Promise((resolve, reject) => {
       let over = false;
@@ -62,6 +86,7 @@ export class VirtualClock implements Clock {
         }
         this.#now = next.at;
         try {
+          this.#count();
           next.fn();
         } catch (error) {
           over = true;
@@ -76,6 +101,14 @@ export class VirtualClock implements Clock {
       };
       batch();
     });
+  }
+
+  #count(): void {
+    this.events++;
+    if (!this.#bound) return;
+    const { events, eventsPerSec } = this.#bound;
+    const most = events + (this.#now / 1000) * eventsPerSec;
+    if (this.events > most) throw new LivelockError(`livelock: ${this.events} events by now`);
   }
 
   #next(until: number): Entry | undefined {

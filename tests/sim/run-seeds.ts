@@ -1,0 +1,95 @@
+import { type ChildProcess, fork } from 'node:child_process';
+import { writeFileSync } from 'node:fs';
+import type { Arguments } from './arguments.js';
+import { Simulation, type SimulationResult } from './simulation.js';
+
+/** What became of one seed. */
+export type Outcome =
+  | { seed: number; result: SimulationResult }
+  | { seed: number; error: string; kind: FailureKind };
+
+/** A wrong answer, or work without an end. */
+export type FailureKind = 'failure' | 'livelock';
+
+const WORKER = new URL('./seed-worker.js', import.meta.url);
+
+/** One run, whatever comes of it. */
+export async function runSeed(
+  seed: number,
+  mutation: Arguments['mutation'],
+  trace?: string,
+): Promise<Outcome> {
+  const simulation = new Simulation({ seed, verbose: trace !== undefined, mutation });
+  try {
+    return { seed, result: await simulation.run() };
+  } catch (error) {
+    const { message, cause } = error as Error;
+    const kind = cause instanceof Error && cause.name === 'LivelockError' ? 'livelock' : 'failure';
+    return { seed, error: message, kind };
+  } finally {
+    if (trace) writeFileSync(trace, `${simulation.world.trace.lines.join('\n')}\n`);
+  }
+}
+
+/** The seeds that are still to be run, in order, until there are none or the runs are stopped. */
+function queueOf({ first, seeds }: Arguments): { next(): number | undefined; stop(): void } {
+  let at = first;
+  let end = first + seeds;
+  return {
+    next: () => (at < end ? at++ : undefined),
+    stop: () => {
+      end = at;
+    },
+  };
+}
+
+/**
+ * Runs all seeds, in this process or in others. With several of them the outcomes come in any order.
+ * @throws Error a process ended before its seed
+ */
+export async function runSeeds(args: Arguments, told: (outcome: Outcome) => void): Promise<void> {
+  const queue = queueOf(args);
+  const tell = (outcome: Outcome): void => {
+    if ('error' in outcome && !args.keepGoing) queue.stop();
+    told(outcome);
+  };
+  if (args.jobs === 1) {
+    for (let seed = queue.next(); seed !== undefined; seed = queue.next()) {
+      tell(await runSeed(seed, args.mutation, args.trace));
+    }
+    return;
+  }
+  const workers = Array.from({ length: Math.min(args.jobs, args.seeds) }, () =>
+    fork(WORKER, args.mutation ? [args.mutation.name] : []),
+  );
+  try {
+    await Promise.all(workers.map((worker) => feed(worker, () => queue.next(), tell)));
+  } finally {
+    for (const worker of workers) worker.kill();
+  }
+}
+
+/** Gives a process one seed after the other. */
+function feed(
+  worker: ChildProcess,
+  next: () => number | undefined,
+  tell: (outcome: Outcome) => void,
+): Promise<void> {
+  return new Promise((resolve, reject) => {
+    let running: number | undefined;
+    const send = (): void => {
+      running = next();
+      if (running === undefined) resolve();
+      else worker.send(running);
+    };
+    worker.on('message', (outcome: Outcome) => {
+      tell(outcome);
+      send();
+    });
+    worker.on('error', reject);
+    worker.on('exit', (code, signal) => {
+      if (running !== undefined) reject(new Error(`seed ${running}: its process ended: ${signal ?? code}`));
+    });
+    send();
+  });
+}
