@@ -133,6 +133,8 @@ export class VfsContext {
   ): Promise<MutationReply> {
     let reply: MutationReply;
     try {
+      // Changes of an inode that is not known by its name are somewhere in the lane.
+      if (!children) await interruptible(this.lane.settled(), signal);
       reply = await this.mutate(inos, op, signal);
     } finally {
       if (children) for (const child of children) this.inodes.outdated(child);

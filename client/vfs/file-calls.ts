@@ -1,10 +1,11 @@
 import { HoldfastError } from '../../proto/errors.js';
 import { type Attr, LeaseMode, type SetAttr } from '../../proto/gen/meta.js';
-import { FILE_SIZE_MAX_BYTES, S_IFREG, S_ISGID, S_ISUID } from '../../proto/types.js';
+import { FILE_SIZE_MAX_BYTES, S_IFDIR, S_IFMT, S_IFREG, S_ISGID, S_ISUID } from '../../proto/types.js';
 import type { ChunkApi } from '../data/api.js';
 import type { FileData } from '../data/file-data.js';
 import type { FileReader } from '../data/reader.js';
 import type { Caller, CreateReply, OpenReply, SetAttrRequest, WriteRequest } from '../fuse/binding.js';
+import { changedAttr } from '../leases/local-attr.js';
 import { attrOf } from '../meta/api.js';
 import { interruptible } from '../wait.js';
 import { isRegular } from './attr.js';
@@ -14,6 +15,7 @@ import {
   O_APPEND,
   O_DSYNC,
   O_EXCL,
+  O_NOATIME,
   O_RDONLY,
   O_SYNC_ONLY,
   O_TRUNC,
@@ -74,7 +76,7 @@ export class FileCalls {
       file = files.acquire(attr, false);
       const caching = await this.#context.opened(attr);
       // The kernel answers reads from pages that it keeps: there will be no other sign of them.
-      if (!writable && caching.keepCache) await this.#countRead(file);
+      if (!writable && caching.keepCache && (flags & O_NOATIME) === 0) await this.#countRead(file);
       if ((flags & O_TRUNC) !== 0 && writable) {
         await this.#truncate(file, 0, { killPriv }, caller.signal);
         if (killPriv && hasPriv(attr.mode)) await this.#privKilled(ino);
@@ -132,10 +134,10 @@ export class FileCalls {
   }
 
   async read(caller: Caller, handle: number, offset: number, size: number): Promise<Buffer[]> {
-    const { file, stream } = this.#context.files.handle(handle);
+    const { file, flags, stream } = this.#context.files.handle(handle);
     const { signal } = caller;
     const { atimes } = this.#context.files;
-    atimes?.read(atimes.view(file.view()));
+    if ((flags & O_NOATIME) === 0) atimes?.read(atimes.view(file.view()));
     if (this.#context.mode(file.ino) === LeaseMode.LEASE_NONE) {
       // Somebody else may write to it: the end of the file is where the server says.
       const op = { $case: 'getAttr' as const, value: { ino: file.ino } };
@@ -222,12 +224,25 @@ export class FileCalls {
       if (file) return this.#truncate(file, size, rest, caller.signal);
       return this.#context.setAttr(ino, { ...rest, size }, caller.signal);
     }
+    const removed = this.#removedDirectory(ino);
+    if (removed) {
+      const after = changedAttr(removed, rest, this.#context.clock.wall());
+      this.#context.inodes.setLocal(after);
+      return after;
+    }
     const attr = this.#local.setAttr(ino, rest) ?? (await this.#context.setAttr(ino, rest, caller.signal));
     file?.applyAttr(attr, true);
     file?.timesSet(attr, rest.mtime !== undefined || rest.mtimeNow === true);
     return attr;
   }
 
+  /** The servers have forgotten a directory that was removed while it is in use here. */
+  #removedDirectory(ino: number): Attr | undefined {
+    const known = this.#context.inodes.known(ino);
+    return known?.nlink === 0 && (known.mode & S_IFMT) === S_IFDIR ? known : undefined;
+  }
+
+  /** mtime and ctime change with every call that succeeds, as on local file systems. */
   async fallocate(
     caller: Caller,
     handle: number,
@@ -246,13 +261,15 @@ export class FileCalls {
     }
     if (kind === FALLOC_FL_PUNCH_HOLE && !keepSize) throw new HoldfastError('EOPNOTSUPP');
     const end = offset + length;
-    if (kind !== 0 && this.#context.readOnly) throw new HoldfastError('EROFS');
+    if (this.#context.readOnly) throw new HoldfastError('EROFS');
     if (kind !== 0 && offset < file.size) {
       if (!this.#context.owns(file.ino)) await this.#announceWriter(file, caller.signal);
       const punched = this.#context.lane.urgently(file.punch(offset, Math.min(end, file.size)));
       await interruptible(punched, caller.signal);
+      if (keepSize || end <= file.size) return;
     }
     if (!keepSize && end > file.size) await this.#truncate(file, end, {}, caller.signal);
+    else await this.setattr(caller, file.ino, { mtime: 'now', killPriv: false });
   }
 
   /** Where data is, the servers know: what is dirty goes there first. */

@@ -12,6 +12,7 @@ export const O_EXCL = 0o200;
 export const O_TRUNC = 0o1000;
 export const O_APPEND = 0o2000;
 export const O_DSYNC = 0o10000;
+export const O_NOATIME = 0o1000000;
 /** O_SYNC holds the bit of O_DSYNC and this one. */
 export const O_SYNC_ONLY = 0o4000000;
 

@@ -11,6 +11,7 @@ import {
 } from '../../proto/types.js';
 import type { Caller, Entry } from '../fuse/binding.js';
 import { attrOf, resultOf } from '../meta/api.js';
+import { interruptible } from '../wait.js';
 import { checkName, masked, staleIfGone, type VfsContext } from './context.js';
 import type { LocalChanges } from './local-changes.js';
 
@@ -185,7 +186,7 @@ export class NameCalls {
     if (kind === 'rmdir') for (const child of children) names.drop(child);
   }
 
-  async #ask(caller: Caller, parent: number, name: Buffer): Promise<Entry> {
+  async #ask(caller: Caller, parent: number, name: Buffer, again = false): Promise<Entry> {
     const { inodes, names } = this.#context;
     const { epoch } = inodes;
     const known = this.#known(parent, name);
@@ -200,6 +201,12 @@ export class NameCalls {
     }
     const attr = attrOf(result);
     this.#local.learnLayout(attr);
+    // Which inode it is was not known before: what was changed of it here is still on its way.
+    const { lane } = this.#context;
+    if (!again && known !== attr.ino && lane.touches([attr.ino])) {
+      await interruptible(lane.settledFor([attr.ino]), caller.signal);
+      return this.#ask(caller, parent, name, true);
+    }
     inodes.learn(attr, { asOf, epoch }, false);
     if (covered) names.put(parent, { name, ino: attr.ino, type: attr.mode >>> TYPE_SHIFT, cookie: 0 });
     return this.#context.entry(attr, parent, name);

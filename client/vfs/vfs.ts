@@ -424,12 +424,20 @@ async function commitWrite(
   if (before && context.owns(ino)) inodes.setLocal({ ...before, change: before.change + 1 });
   const attr = attrOf((await lane.push(op, [ino])).result);
   const known = inodes.known(ino);
-  const { size, allocated, truncateSeq, truncates } = attr;
-  // Later changes made here, of mode, times or names, are not in the answer.
-  const merged =
-    known && known.change > attr.change ? { ...known, size, allocated, truncateSeq, truncates } : attr;
+  const merged = known && known.change > attr.change ? withLaterChanges(attr, known, before) : attr;
   if (context.owns(ino)) inodes.setLocal(merged);
   // Given back meanwhile, perhaps not altogether: what was foretold must not be believed any longer.
   else inodes.learn(merged, inodes.stamp(), true);
   return merged;
+}
+
+/**
+ * What a commit answered, below changes of mode, times or names made here since.
+ * @param known with those changes. @param before as known when the commit was made
+ */
+function withLaterChanges(attr: Attr, known: Attr, before: Attr | undefined): Attr {
+  const { size, allocated, truncateSeq, truncates } = attr;
+  const timesSet = known.mtime?.sec !== before?.mtime?.sec || known.mtime?.nsec !== before?.mtime?.nsec;
+  const mtime = timesSet ? known.mtime : attr.mtime;
+  return { ...known, size, allocated, truncateSeq, truncates, mtime };
 }

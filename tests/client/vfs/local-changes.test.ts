@@ -62,6 +62,29 @@ describe('changes in a directory that nobody else uses', () => {
     assert.equal((await two.fs.lookup(caller(), attr.ino, name('a'))).attr.size, 5);
   });
 
+  it('made while a commit is on its way do not undo the time of the write', async () => {
+    const { mount, dir } = await delegated();
+    const { entry, handle } = await mount.fs.create(caller(), dir, name('a'), 0o644, 2, 0);
+    await mount.clock.advance(10);
+    await mount.write(handle, 0, Buffer.alloc(10, 7));
+    const { ino } = entry.attr;
+    const times = async () => (await mount.fs.getattr(caller(), ino)).attr.mtime;
+    const written = await times();
+    assert.notDeepEqual(written, entry.attr.mtime);
+    const shown: unknown[] = [];
+    const { meta } = mount;
+    const send = meta.mutateBatch.bind(meta);
+    meta.mutateBatch = async (changes) => {
+      if (meta.batches.length === 0) await mount.fs.setattr(caller(), ino, { mode: 0o600 });
+      else shown.push(await times());
+      return send(changes);
+    };
+    await mount.close(handle);
+    await mount.fs.fsyncdir(caller(), dir, 0, false);
+    assert.deepEqual(shown, [written]);
+    assert.deepEqual(await times(), written);
+  });
+
   it('a name that exists refuses, one that does not cannot be removed, without a request', async () => {
     const { mount, dir } = await delegated();
     const refused = (call: Promise<unknown>, error: string): Promise<void> =>

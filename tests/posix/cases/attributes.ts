@@ -317,6 +317,15 @@ function timeCases(bench: Bench, features: Features): void {
       assert.deepEqual(pickTimes(await bench.root.stat('f')), pickTimes(again));
     });
 
+    it('O_NOATIME: neither the open nor a read changes the atime', async () => {
+      await bench.root.file('f', 'x');
+      await bench.root.ok('readAll', 'f');
+      await bench.root.ok('utimensat', 'f', '1000000000', '2000000000');
+      const fd = await bench.root.open('f', 'O_RDONLY|O_NOATIME');
+      await bench.root.ok('read', fd, 10);
+      assert.equal((await bench.root.stat('f')).atime, '1000000000');
+    });
+
     it('a read of something new brings the atime behind the mtime, also of a directory', async function () {
       if (!features.relatime) this.skip();
       await bench.root.file('f', 'x');

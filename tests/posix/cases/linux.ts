@@ -93,6 +93,24 @@ function allocationCases(bench: Bench, features: Features): void {
       assert.equal(await bench.root.ok('pread', fd, 4, 9_988), 'xx\0\0');
     });
 
+    it('changes mtime and ctime with every mode, also where nothing is to be done', async () => {
+      await bench.root.file('f', 'x'.repeat(10_000));
+      const fd = await bench.root.open('f', 'O_RDWR');
+      for (const [mode, offset] of [
+        [0, 0],
+        [KEEP_SIZE, 20_000],
+        [PUNCH_HOLE | KEEP_SIZE, 0],
+        [PUNCH_HOLE | KEEP_SIZE, 50_000],
+        [ZERO_RANGE, 0],
+        [ZERO_RANGE, 20_000],
+      ] as const) {
+        const times = await touchedTimes(bench.root, 'f', () =>
+          bench.root.ok('fallocate', fd, mode, offset, 100),
+        );
+        assert.equal(times, 'mtime ctime', `mode ${mode} at ${offset}`);
+      }
+    });
+
     it('errors: EINVAL, EBADF, EOPNOTSUPP for unknown modes', async () => {
       await bench.root.file('f', 'x'.repeat(10_000));
       const fd = await bench.root.open('f', 'O_RDWR');

@@ -106,6 +106,20 @@ export function removeCases(bench: Bench): void {
   });
 
   describe('rmdir', () => {
+    it('an open directory lives on without a name: attributes can be changed, nothing made in it', async () => {
+      await bench.root.ok('mkdir', 'd');
+      const fd = await bench.root.open('d', 'O_RDONLY');
+      await bench.root.ok('rmdir', 'd');
+      await bench.root.ok('fchmod', fd, 0o700);
+      await bench.root.ok('fchown', fd, ALICE.uid, ALICE.gid);
+      await bench.root.ok('futimens', fd, '1000000000', '2000000000');
+      const { nlink, mode, uid, mtime } = await bench.root.fstat(fd);
+      assert.deepEqual([nlink, mode, uid, mtime], [0, 0o700, ALICE.uid, '2000000000']);
+      await bench.root.ok('fsync', fd);
+      assert.deepEqual(await bench.root.ok('list', `/proc/self/fd/${fd}`), []);
+      await bench.root.fails('ENOENT', 'writeAll', `/proc/self/fd/${fd}/x`, '');
+    });
+
     it('removes an empty directory: parent mtime and ctime change, its link count falls', async () => {
       await bench.root.ok('mkdir', 'd');
       await bench.root.ok('mkdir', 'd/e');

@@ -146,6 +146,22 @@ export function renameCases(bench: Bench): void {
       assert.equal(await bench.root.ok('readAll', 'g'), 'moved');
     });
 
+    it('a refused rename of a directory leaves its target as it is: emptied, it can be removed', async () => {
+      for (let i = 0; i < 6; i++) {
+        await bench.root.ok('mkdir', 's');
+        await bench.root.ok('mkdir', 't');
+        await bench.root.file('t/x');
+        await bench.root.fails(['ENOTEMPTY', 'EEXIST'], 'rename', 's', 't');
+        if (i % 2 === 1) {
+          await bench.root.ok('chmod', 't', 0o700);
+          assert.equal((await bench.root.stat('t')).mode, 0o700);
+        }
+        await bench.root.ok('unlink', 't/x');
+        await bench.root.ok('rmdir', 't');
+        await bench.root.ok('rmdir', 's');
+      }
+    });
+
     it('a replaced open file stays readable', async () => {
       await bench.root.file('old', 'old');
       await bench.root.file('new', 'new');
