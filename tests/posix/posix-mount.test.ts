@@ -1,5 +1,6 @@
+import assert from 'node:assert/strict';
 import { chmodSync } from 'node:fs';
-import { TestCluster } from '../cluster/support/cluster.js';
+import { holdfast, TestCluster } from '../cluster/support/cluster.js';
 import { MOUNT_FEATURES } from './features.js';
 import { posixSuite } from './suite.js';
 
@@ -12,4 +13,9 @@ describe('POSIX on a mounted cluster', function () {
   });
   after(() => cluster.destroy());
   posixSuite(() => cluster.dir, MOUNT_FEATURES);
+
+  it('is sound in the end', async () => {
+    const { code, stdout, stderr } = await holdfast(['fsck', '--quick', '--data', cluster.data]);
+    assert.equal(code, 0, stdout + stderr);
+  });
 });

@@ -9,6 +9,7 @@ import { linuxCases } from './cases/linux.js';
 import { pathCases } from './cases/paths.js';
 import { removeCases } from './cases/remove.js';
 import { renameCases } from './cases/rename.js';
+import { stormCases } from './cases/storm.js';
 import { xattrCases } from './cases/xattr.js';
 
 /**
@@ -28,4 +29,5 @@ export function posixSuite(dir: () => string, features: Features): void {
   linuxCases(bench, features);
   xattrCases(bench, features);
   aclCases(bench, features);
+  stormCases(dir);
 }
