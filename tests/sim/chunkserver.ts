@@ -87,6 +87,10 @@ export class ChunkMachine extends Machine {
     };
   }
 
+  protected forget(): void {
+    this.#db = new MemoryIndexDb();
+  }
+
   protected afterDeath(): void {
     this.#db = this.#db.clone();
     this.store = undefined;

@@ -82,10 +82,28 @@ export class Cluster {
     return this.leader()?.state?.map();
   }
 
-  /** All machines are up, and every replica of every group is in-sync. */
+  /** All machines are up, every metaserver votes with its disk, and every replica of every group is in-sync. */
   whole(): boolean {
+    return !this.machines.some((machine) => !machine.up) && this.metasWhole() && this.chunksWhole();
+  }
+
+  /** The disks that the metaservers have now are all voters, and nobody else is. */
+  metasWhole(): boolean {
+    const conf = this.leader()?.replica?.status().conf;
+    if (!conf || conf.learners.length > 0 || conf.votersOutgoing.length > 0) return false;
+    if (conf.voters.length !== this.metas.length) return false;
+    return this.metas.every(({ up, member }) => up && member !== undefined && conf.voters.includes(member));
+  }
+
+  /** Every group has all its replicas in-sync, on the disks that the chunkservers have now. */
+  chunksWhole(): boolean {
     const map = this.map();
-    if (!map || map.pgs.length === 0 || this.machines.some((machine) => !machine.up)) return false;
+    if (!map || map.pgs.length === 0) return false;
+    const present = this.chunks.every(({ id, store }) => {
+      const known = map.servers.find((server) => server.id === id);
+      return store !== undefined && known?.diskUuid === store.diskUuid;
+    });
+    if (!present) return false;
     return map.pgs.every(({ replicas }) =>
       replicas.every(({ state }) => state === ReplicaState.REPLICA_IN_SYNC),
     );

@@ -41,6 +41,8 @@ const FAULTS: [weight: number, name: string, fault: Fault][] = [
   [1, 'full disk', (n) => n.fill()],
   [2, 'handover', (n) => n.handOver()],
   [1, 'dead client', (n) => n.killClient()],
+  [2, 'empty disk of a chunkserver', (n) => n.wipeChunkserver()],
+  [2, 'empty disk of a metaserver', (n) => n.wipeMetaserver()],
 ];
 
 export interface NemesisOptions {
@@ -49,6 +51,8 @@ export interface NemesisOptions {
   onPowerCut(): void;
   onFullDisk(): void;
   onClientDeath(name: string): void;
+  /** A metaserver has lost its disk, which was this member. */
+  onMemberLost(member: number): void;
 }
 
 /** Lets things go wrong, at random, until it is told to stop; then it repairs everything. */
@@ -236,6 +240,24 @@ export class Nemesis {
     void disk.space().then(({ totalBytes, freeBytes }) => {
       disk.capacityBytes = totalBytes - freeBytes + FULL_LEFT_BYTES;
     });
+  }
+
+  /** One disk at a time: the next one only when everything that it held has its copies again. */
+  wipeChunkserver(): void {
+    const { cluster, prng } = this;
+    const machine = cluster.chunks[prng.int(cluster.chunks.length)];
+    if (!machine || !cluster.chunksWhole()) return;
+    machine.wipe();
+    this.#startLater(machine);
+  }
+
+  wipeMetaserver(): void {
+    const { cluster, prng } = this;
+    const machine = cluster.metas[prng.int(cluster.metas.length)];
+    if (!machine?.member || !cluster.metasWhole()) return;
+    this.#options.onMemberLost(machine.member);
+    machine.wipe();
+    this.#startLater(machine);
   }
 
   handOver(): void {

@@ -12,7 +12,7 @@ export abstract class Machine {
   readonly world: World;
   readonly name: string;
   readonly id: number;
-  readonly disk = new MemoryDisk();
+  disk = new MemoryDisk();
   /** Of the disk, while nothing fills it. */
   readonly capacityBytes = this.disk.capacityBytes;
   readonly mood: DiskMood = { extraSyncMs: 0, lies: false };
@@ -36,6 +36,8 @@ export abstract class Machine {
   protected abstract boot(process: SimProcess): Promise<void>;
   /** The memory of the last life is gone: what it leaves behind. */
   protected abstract afterDeath(): void;
+  /** What is on the disk beside its files goes with it. */
+  protected abstract forget(): void;
 
   get prng(): Prng {
     return this.world.prng;
@@ -59,6 +61,14 @@ export abstract class Machine {
   /** Power cut: nothing that was not synced is certain, and nobody is told. */
   cutPower(): void {
     this.#end(true, this.prng.float() < 0.3 ? 'nothing' : 'random');
+  }
+
+  /** kill -9, and an empty disk in the place of the old one. */
+  wipe(): void {
+    this.kill();
+    this.world.trace.note(`wipe ${this.name}`, undefined);
+    this.disk = new MemoryDisk();
+    this.forget();
   }
 
   /** The server cannot go on, as it says itself. */

@@ -1,4 +1,4 @@
-import { newDiskUuid, readFormat, writeFormat } from '../../metaserver/replica/format.js';
+import { memberIdOf, newDiskUuid, readFormat, writeFormat } from '../../metaserver/replica/format.js';
 import { Replica } from '../../metaserver/replica/replica.js';
 import { replicaPort } from '../../metaserver/service/replica-port.js';
 import { createServices } from '../../metaserver/service/services.js';
@@ -21,6 +21,8 @@ const SEGMENT_BYTES = 16 * 1024;
 export interface MetaMachineHooks {
   /** Sees, and may change, what a state machine applies. */
   onApply(server: number, index: number, data: Buffer): Buffer;
+  /** The uuid of a disk that is formatted; `former`: of the one in its place before. */
+  formatAs?(uuid: string, former: string | undefined): string;
 }
 
 /** A machine with a metaserver: the real replica, state machine and services on simulated disk and network. */
@@ -29,6 +31,9 @@ export class MetaMachine extends Machine {
   readonly #init: InitCluster;
   readonly #hooks: MetaMachineHooks;
   #kv = new MemoryKv();
+  /** The disk that it has now, once it is formatted. */
+  diskUuid: string | undefined;
+  #lostDisk: string | undefined;
   replica: Replica<CommandResult> | undefined;
   state: SimState | undefined;
 
@@ -54,10 +59,15 @@ export class MetaMachine extends Machine {
     const log = trace.logger({ host: this.name });
     const disk = processDisk(this.disk, process, prng, this.mood);
     const { clusterId } = this.#init;
-    if (!(await readFormat(disk, DIR))) {
-      const diskUuid = newDiskUuid(() => world.uuid());
-      const first = { conf: null, mayFound: true, begun: false };
+    const format = await readFormat(disk, DIR);
+    if (format) this.diskUuid = format.diskUuid;
+    else {
+      const drawn = newDiskUuid(() => world.uuid());
+      const diskUuid = this.#hooks.formatAs?.(drawn, this.#lostDisk) ?? drawn;
+      // Whoever replaces a disk knows that the cluster exists.
+      const first = { conf: null, mayFound: this.#lostDisk === undefined, begun: false };
       await writeFormat(disk, DIR, { clusterId, serverId: id, diskUuid, ...first });
+      this.diskUuid = diskUuid;
     }
     const state = new SimState(this.#kv, {
       process,
@@ -103,6 +113,17 @@ export class MetaMachine extends Machine {
     server.listen(MetaMachine.address(id));
     services.start();
     replica.start();
+  }
+
+  /** The member of the group that its disk is. */
+  get member(): number | undefined {
+    return this.diskUuid === undefined ? undefined : memberIdOf(this.diskUuid);
+  }
+
+  protected forget(): void {
+    this.#kv = new MemoryKv();
+    this.#lostDisk = this.diskUuid ?? this.#lostDisk;
+    this.diskUuid = undefined;
   }
 
   protected afterDeath(): void {

@@ -112,6 +112,7 @@ export class Simulation {
         this.#files.cells.wasFull = true;
       },
       onClientDeath: (name) => this.#replaceClient(name),
+      onMemberLost: (member) => this.#raft.lost(member),
     });
     this.#aloneMs = mutation?.aloneMs;
     mutation?.prepare?.(this.cluster);

@@ -24,6 +24,8 @@ export class RaftChecker {
   readonly #terms = new Map<number, Map<number, number>>();
   /** Last entry of a candidate's log, by candidate and term. */
   readonly #candidates = new Map<string, { index: number; term: number }>();
+  /** Disks that are gone: what they have promised is forgotten. */
+  readonly #lost = new Set<number>();
   readonly #applied = new Map<number, number>();
   #committed = { index: 0, term: 0 };
   elections = 0;
@@ -40,8 +42,14 @@ export class RaftChecker {
     parser.push(bytes);
   }
 
+  /** The member's disk is gone. */
+  lost(member: number): void {
+    this.#lost.add(member);
+  }
+
   #message(message: RaftMessage): void {
     const { type, from, to, term } = message;
+    assert(!this.#lost.has(from), `member ${from} speaks, and votes, although its disk is lost`);
     switch (type) {
       case RaftMessageType.RAFT_VOTE:
         this.#candidates.set(`${from}/${term}`, { index: message.index, term: message.logTerm });

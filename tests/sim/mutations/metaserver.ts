@@ -104,6 +104,12 @@ export const METASERVER_MUTATIONS: readonly Mutation[] = [
     },
   },
   {
+    name: 'wiped-server-votes',
+    text: 'a metaserver that lost its disk comes back as the member that it was, and votes',
+    seeds: 20,
+    hooks: () => ({ formatAs: (uuid, former) => former ?? uuid }),
+  },
+  {
     name: 'own-clock',
     text: 'a state machine takes the time from its own server, not from the log',
     seeds: 3,
