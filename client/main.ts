@@ -4,7 +4,8 @@ import { type Clock, delay } from '../common/clock.js';
 import type { Logger } from '../common/logger.js';
 import type { Prng } from '../common/prng.js';
 import type { Tracer } from '../common/trace.js';
-import { PROTOCOL_VERSION } from '../proto/types.js';
+import { HoldfastError } from '../proto/errors.js';
+import { PROTOCOL_VERSION, ROOT_INO, SESSION_TIMEOUT_MS } from '../proto/types.js';
 import { ChunkConnections, frameDialer } from './data/chunk-connections.js';
 import { ChunkIo } from './data/chunk-io.js';
 import { ClusterView } from './data/cluster-view.js';
@@ -19,6 +20,8 @@ import { HoldfastFs } from './vfs/vfs.js';
 
 /** How long the first connection may take. */
 export const CONNECT_TIMEOUT_MS = 15_000;
+/** Once connected, the first call is answered within this time: nobody is waited for longer than a session lasts. */
+export const FIRST_ANSWER_TIMEOUT_MS = SESSION_TIMEOUT_MS + 15_000;
 /** How long an unmount waits for programs, then for dirty data, then for the end of the session. */
 export const UNMOUNT_GRACE_MS = 2_000;
 export const UNMOUNT_FLUSH_TIMEOUT_MS = 10_000;
@@ -107,6 +110,7 @@ export async function runMount(options: RunMountOptions, deps: RunMountDeps): Pr
   );
   session.onMap((map) => view.update(map));
   await session.start(options.connectTimeoutMs ?? CONNECT_TIMEOUT_MS);
+  await firstAnswer(session, clock);
   const hello = () => ({
     protocol: PROTOCOL_VERSION,
     clusterId: session.clusterId,
@@ -170,6 +174,27 @@ export async function runMount(options: RunMountOptions, deps: RunMountDeps): Pr
       await ended;
     },
   };
+}
+
+/**
+ * Waits until the cluster answers calls: a new leader may first have to wait for clients that died, also for a former mount
+ * at this very place. @throws HoldfastError ETIMEDOUT when that takes longer than any client is waited for
+ */
+async function firstAnswer(session: MetaSession, clock: Clock): Promise<void> {
+  const controller = new AbortController();
+  const timer = clock.after(FIRST_ANSWER_TIMEOUT_MS, () => controller.abort());
+  try {
+    await session.read({ $case: 'getAttr', value: { ino: ROOT_INO } }, controller.signal);
+  } catch (error) {
+    await session.close(SESSION_CLOSE_TIMEOUT_MS);
+    if (!controller.signal.aborted) throw error;
+    throw new HoldfastError(
+      'ETIMEDOUT',
+      `${session.leader || 'the metaserver'} answers no call: is a chunkserver cut off?`,
+    );
+  } finally {
+    timer.cancel();
+  }
 }
 
 /** Boot, mount namespace and directory: two mounts that run at a time differ in one of them. Empty where /proc is not there. */

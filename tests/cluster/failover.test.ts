@@ -92,11 +92,15 @@ describe('servers that die under a mount', function () {
       'the writer writes',
       async () => Number(await sh(`cat ${count} 2>/dev/null || echo 0`)) > 50,
     );
+    const expired = (): number => cluster.logs(100_000).split('"msg":"session expired"').length - 1;
+    const expiredBefore = expired();
     await cluster.crashAll();
     await sh(`touch ${stop}`);
     assert.equal(await writer, 'cut off');
     const acknowledged = await sh(`cat ${count}`);
     await cluster.up();
+    // The mount that was killed may have held leases: calls are answered when it is known to be gone, and not before.
+    assert.equal(expired(), expiredBefore + 1, 'ready before the first call is answered');
     await cluster.waitHealthy();
     await nodeScript(CHECK_RECORDS, [join(cluster.dir, 'records-all'), acknowledged]);
     assert.equal(await sh('sha256sum < synced', { cwd: cluster.dir }), sum);

@@ -1,9 +1,10 @@
+import { delay, systemClock } from '../../common/clock.js';
 import type { Prng } from '../../common/prng.js';
 import type { Lab } from './lab/lab.js';
 
 /** What the nemesis can do to a cluster: each fault begins, holds for a while, and is undone. */
 
-export type Scenario = 'kill' | 'pause' | 'cut' | 'slow' | 'wipe' | 'power-cut';
+export type Scenario = 'kill' | 'pause' | 'cut' | 'slow' | 'disk' | 'wipe' | 'power-cut';
 
 export interface FaultKind {
   name: string;
@@ -27,6 +28,8 @@ export interface Injected {
 const SLOW_RUN_MS = 40;
 const SLOW_PAUSE_MS = 120;
 const SLOW_MBIT = 20;
+const SLOW_DISK_HUNG_MS = 120;
+const SLOW_DISK_FREE_MS = 40;
 
 export function pick<T>(prng: Prng, list: readonly T[]): T {
   return list[prng.int(list.length)] as T;
@@ -97,9 +100,61 @@ function powerCut(choose: Choose): FaultKind['begin'] {
   };
 }
 
+/** The disk answers nothing. */
+function hungDisk(choose: Choose): FaultKind['begin'] {
+  return async (lab, prng) => {
+    const victim = await choose(lab, prng);
+    await lab.disk(victim).freeze();
+    return { victim, undo: async () => lab.disk(victim).thaw() };
+  };
+}
+
+/** The disk answers for a part of the time only. */
+function slowDisk(choose: Choose): FaultKind['begin'] {
+  return async (lab, prng) => {
+    const victim = await choose(lab, prng);
+    const disk = lab.disk(victim);
+    let slow = true;
+    const turns = (async () => {
+      while (slow) {
+        await disk.freeze();
+        await delay(systemClock, SLOW_DISK_HUNG_MS);
+        disk.thaw();
+        await delay(systemClock, SLOW_DISK_FREE_MS);
+      }
+    })();
+    turns.catch(() => undefined);
+    return {
+      victim,
+      undo: async () => {
+        slow = false;
+        await turns;
+      },
+    };
+  };
+}
+
+/** Others take the whole disk of a metaserver, which has to end and is started again when there is room. */
+function fullDisk(choose: Choose): FaultKind['begin'] {
+  return async (lab, prng) => {
+    const victim = await choose(lab, prng);
+    lab.disk(victim).fill(0);
+    return {
+      victim,
+      undo: async () => {
+        lab.disk(victim).free();
+        if (lab.alive(victim)) await lab.kill(victim);
+        lab.start(victim);
+      },
+    };
+  };
+}
+
 const SHORT = [1, 4] as const;
 const MEDIUM = [3, 8] as const;
 const LONG = [30, 31] as const;
+/** The session lives on: what the client had not written yet must not be lost. */
+const LEASES_OVER = [12, 20] as const;
 
 export const FAULTS: readonly FaultKind[] = [
   { name: 'kill chunkserver', scenario: 'kill', holdS: SHORT, weight: 3, begin: killed(CHUNKSERVER) },
@@ -138,6 +193,14 @@ export const FAULTS: readonly FaultKind[] = [
     begin: paused(CHUNKSERVER),
   },
   { name: 'stop leader for 30 s', scenario: 'pause', holdS: LONG, weight: 0.3, begin: paused(LEADER) },
+  { name: 'stop follower for 30 s', scenario: 'pause', holdS: LONG, weight: 0.3, begin: paused(FOLLOWER) },
+  {
+    name: 'stop client for longer than its leases',
+    scenario: 'pause',
+    holdS: LEASES_OVER,
+    weight: 0.3,
+    begin: paused(CLIENT),
+  },
   {
     name: 'cut chunkserver off',
     scenario: 'cut',
@@ -220,6 +283,37 @@ export const FAULTS: readonly FaultKind[] = [
       lab.network.limit(victim, SLOW_MBIT);
       return { victim, undo: async () => lab.network.limit(victim, undefined) };
     },
+  },
+  {
+    name: 'slow disk of a chunkserver',
+    scenario: 'disk',
+    holdS: MEDIUM,
+    weight: 1,
+    begin: slowDisk(CHUNKSERVER),
+  },
+  { name: 'slow disk of the leader', scenario: 'disk', holdS: MEDIUM, weight: 1, begin: slowDisk(LEADER) },
+  {
+    name: 'disk of a chunkserver hangs',
+    scenario: 'disk',
+    holdS: MEDIUM,
+    weight: 1,
+    begin: hungDisk(CHUNKSERVER),
+  },
+  { name: 'disk of the leader hangs', scenario: 'disk', holdS: MEDIUM, weight: 1, begin: hungDisk(LEADER) },
+  {
+    name: 'disk of a follower hangs',
+    scenario: 'disk',
+    holdS: MEDIUM,
+    weight: 0.5,
+    begin: hungDisk(FOLLOWER),
+  },
+  { name: 'full disk of the leader', scenario: 'disk', holdS: MEDIUM, weight: 1, begin: fullDisk(LEADER) },
+  {
+    name: 'full disk of a follower',
+    scenario: 'disk',
+    holdS: MEDIUM,
+    weight: 0.5,
+    begin: fullDisk(FOLLOWER),
   },
   { name: 'wipe chunkserver', scenario: 'wipe', holdS: SHORT, weight: 2, begin: wiped(CHUNKSERVER) },
   { name: 'wipe follower', scenario: 'wipe', holdS: SHORT, weight: 1, begin: wiped(FOLLOWER) },

@@ -10,7 +10,8 @@ import {
   writeSync,
 } from 'node:fs';
 import { join } from 'node:path';
-import { temporaryDirectory } from '../../cluster/support/cluster.js';
+import { delay, systemClock } from '../../../common/clock.js';
+import { sh, temporaryDirectory } from '../../cluster/support/cluster.js';
 import { ImageDisk, imageDiskUnavailable } from './image-disk.js';
 
 describe('a disk that can lose its power', function () {
@@ -41,10 +42,25 @@ describe('a disk that can lose its power', function () {
     assert.equal(statSync(join(disk.dir, 'never-synced'), { throwIfNoEntry: false })?.size ?? 0, 0);
   });
 
+  it('hangs every write until it is thawed', async () => {
+    await disk.freeze();
+    const path = join(disk.dir, 'late');
+    const writing = sh(`echo late > ${path}; sync ${path}; echo done`);
+    const first = await Promise.race([writing, delay(systemClock, 300)]);
+    assert.equal(first, undefined);
+    disk.thaw();
+    assert.equal((await writing).trim(), 'done');
+    assert.equal(readFileSync(path, 'utf8'), 'late\n');
+  });
+
   it('fills, and is as it was when that ends', () => {
     const write = (): void => writeFileSync(join(disk.dir, 'more'), Buffer.alloc(8 * 1024 * 1024));
     disk.fill(4);
     assert.throws(write, { code: 'ENOSPC' });
+    disk.free();
+    write();
+    disk.fill(0);
+    assert.throws(() => writeFileSync(join(disk.dir, 'tiny'), Buffer.alloc(64 * 1024)), { code: 'ENOSPC' });
     disk.free();
     write();
   });

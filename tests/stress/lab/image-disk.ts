@@ -1,7 +1,7 @@
 import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
-import { mountsBelow } from '../../cluster/support/cluster.js';
+import { mountsBelow, run } from '../../cluster/support/cluster.js';
 
 /**
  * A disk that can lose its power: an ext4 file system on a loop device. A power cut is ext4's own shutdown without
@@ -18,6 +18,8 @@ const COMMIT_INTERVAL_S = 300;
 const CUT =
   'open(my $d, "<", $ARGV[0]) or die $!; my $f = pack("L", $ARGV[2]); ioctl($d, $ARGV[1], $f) or die $!;';
 const BALLAST = '.ballast';
+const LAST = '.ballast-last';
+const LAST_BYTES = 4 * 1024 * 1024;
 
 /** Why such disks cannot be made here, or undefined when they can. */
 export function imageDiskUnavailable(): string | undefined {
@@ -28,6 +30,7 @@ export function imageDiskUnavailable(): string | undefined {
 
 export class ImageDisk {
   readonly #image: string;
+  #frozen = false;
   readonly dir: string;
 
   /** @param dir where it is mounted; the image lies beside it */
@@ -53,20 +56,40 @@ export class ImageDisk {
     this.#mount();
   }
 
-  /** Others take all of it but so much. */
+  /** Others take all of it but so much; 0: every block. */
   fill(leaveMib: number): void {
     const free = spawnSync('df', ['--output=avail', '-B1', this.dir], { encoding: 'utf8' }).stdout;
     const bytes = Number(free.trim().split('\n').at(-1)) - leaveMib * 1024 * 1024;
-    if (bytes > 0) command('fallocate', '-l', String(bytes), join(this.dir, BALLAST));
+    // The file system takes some for itself, and others may take some meanwhile.
+    const ballast = bytes - (leaveMib > 0 ? 0 : LAST_BYTES);
+    if (ballast > 0) command('fallocate', '-l', String(ballast), join(this.dir, BALLAST));
+    if (leaveMib === 0)
+      spawnSync('dd', ['if=/dev/zero', `of=${join(this.dir, LAST)}`, 'bs=4096', 'conv=fsync']);
   }
 
   /** Ends `fill`. */
   free(): void {
-    rmSync(join(this.dir, BALLAST), { force: true });
+    for (const file of [BALLAST, LAST]) rmSync(join(this.dir, file), { force: true });
+  }
+
+  /** From now on every write to it hangs, and every sync; what was written before goes to disk first. */
+  async freeze(): Promise<void> {
+    if (this.#frozen) return;
+    const { code, stderr } = await run('fsfreeze', ['--freeze', this.dir]);
+    if (code !== 0) throw new Error(`fsfreeze ${this.dir}: ${stderr}`);
+    this.#frozen = true;
+  }
+
+  /** Ends `freeze`; what hung goes on. */
+  thaw(): void {
+    if (!this.#frozen) return;
+    this.#frozen = false;
+    command('fsfreeze', '--unfreeze', this.dir);
   }
 
   /** Removes it, whatever state it is in. */
   destroy(): void {
+    this.thaw();
     if (mountsBelow(this.dir).length > 0) spawnSync('umount', ['-l', this.dir]);
     rmSync(this.#image, { force: true });
   }

@@ -308,6 +308,8 @@ export class Lab {
   async close(): Promise<void> {
     for (const name of [...this.#paused]) this.resume(name);
     this.#watch?.kill('SIGKILL');
+    // Who waits for a disk cannot be killed.
+    for (const disk of this.#disks.values()) disk.thaw();
     for (const dir of this.clients.map((client) => this.mountPoint(client))) abortMounts(dir);
     for (const name of this.running()) process.kill(this.pid(name), 'SIGKILL');
     for (const name of this.#processes.keys()) await this.#ended(name).catch(() => undefined);
