@@ -1,5 +1,7 @@
 import type { DataRange } from '../../proto/extents.js';
 import type { Attr, Time, Truncate } from '../../proto/gen/meta.js';
+import type { Lineage } from '../../proto/lineage.js';
+import type { OpVersion } from './unsynced.js';
 
 /** What a data request says about its file. The chunk service reads it again at every attempt: it may grow newer. */
 export interface FileLayout {
@@ -8,6 +10,13 @@ export interface FileLayout {
   /** As of the newest attributes: see Attr.truncate_seq. */
   readonly truncateSeq: number;
   readonly truncates: readonly Truncate[];
+}
+
+/** An acknowledged write. */
+export interface Written {
+  /** Bytes newly allocated. */
+  allocated: number;
+  version: OpVersion;
 }
 
 /** File contents as the rest of the client sees them: fail-overs, epochs and pending truncates happen behind it. */
@@ -28,7 +37,6 @@ export interface ChunkApi {
   /**
    * Writes within one chunk. Repeated until answered: two writes over the same bytes must not be under way together.
    * @param sync the data is on all in-sync disks when this resolves
-   * @returns bytes newly allocated
    * @throws HoldfastError ENOSPC, EDQUOT, EIO
    */
   write(
@@ -37,15 +45,18 @@ export interface ChunkApi {
     offset: number,
     data: readonly Buffer[],
     sync: boolean,
-  ): Promise<number>;
-  /** Makes a hole within one chunk. @returns bytes newly allocated: negative @throws HoldfastError EIO */
-  punch(file: FileLayout, chunk: number, offset: number, length: number): Promise<number>;
+  ): Promise<Written>;
+  /** Makes a hole within one chunk: allocates less than nothing. @throws HoldfastError EIO */
+  punch(file: FileLayout, chunk: number, offset: number, length: number): Promise<Written>;
   /** Where the servers have data of a chunk; ascending. @throws HoldfastError as read() */
   ranges(file: FileLayout, chunk: number, signal?: AbortSignal): Promise<DataRange[]>;
   /** The first chunk in [first, last] that has data on the servers; undefined: none. @throws HoldfastError as read() */
   nextChunk(file: FileLayout, first: number, last: number, signal?: AbortSignal): Promise<number | undefined>;
-  /** Everything acknowledged in the group so far is on all in-sync disks when this resolves. */
-  sync(pg: number): Promise<void>;
+  /**
+   * Everything acknowledged in the group so far is on all in-sync disks when this resolves, but for what all replicas
+   * had lost before: see survived().
+   */
+  sync(pg: number): Promise<Lineage>;
   /** Applies pending truncates in the groups of chunks [first, last], once, without repeating: the servers do. */
   truncateAhead(file: FileLayout, firstChunk: number, lastChunk: number): void;
 }

@@ -5,9 +5,10 @@ import { HoldfastError, toHoldfastError } from '../../proto/errors.js';
 import { type ChunkRanges, type DataRange, unpackRanges } from '../../proto/extents.js';
 import { FRAME_FLAG_SYNC, type FrameFields, FrameType } from '../../proto/frame-header.js';
 import { type Frame, FrameError } from '../../proto/frames.js';
+import { type Lineage, lineageOf } from '../../proto/lineage.js';
 import { FILE_SIZE_MAX_BYTES } from '../../proto/types.js';
 import { interruptible, throwIfInterrupted } from '../wait.js';
-import type { ChunkApi, FileLayout } from './api.js';
+import type { ChunkApi, FileLayout, Written } from './api.js';
 import type { ChunkConnections, FrameLink } from './chunk-connections.js';
 import type { ClusterView } from './cluster-view.js';
 
@@ -28,6 +29,11 @@ const SLOW_LOG_MS = 5_000;
  * has expired, there will be another one.
  */
 const REPEATED: ReadonlySet<string> = new Set(['WRONG_CLUSTER', 'VERSION', 'SESSION_EXPIRED']);
+
+function writtenOf({ header }: Frame): Written {
+  const { aux, versionEpoch, versionSeq } = header;
+  return { allocated: aux, version: { epoch: versionEpoch, seq: versionSeq } };
+}
 
 interface Target {
   /** Of a file's chunk, or of a group directly. */
@@ -85,17 +91,15 @@ export class ChunkIo implements ChunkApi {
     offset: number,
     data: readonly Buffer[],
     sync: boolean,
-  ): Promise<number> {
+  ): Promise<Written> {
     const flags = sync ? FRAME_FLAG_SYNC : 0;
     const fields = { type: FrameType.WRITE, flags, ino: file.ino, chunk, offset };
-    const reply = await this.#run(this.#chunkTarget(file, chunk), fields, data as Buffer[], undefined);
-    return reply.header.aux;
+    return writtenOf(await this.#run(this.#chunkTarget(file, chunk), fields, data as Buffer[], undefined));
   }
 
-  async punch(file: FileLayout, chunk: number, offset: number, length: number): Promise<number> {
+  async punch(file: FileLayout, chunk: number, offset: number, length: number): Promise<Written> {
     const fields = { type: FrameType.WRITE, ino: file.ino, chunk, offset, length };
-    const reply = await this.#run(this.#chunkTarget(file, chunk), fields, undefined, undefined);
-    return reply.header.aux;
+    return writtenOf(await this.#run(this.#chunkTarget(file, chunk), fields, undefined, undefined));
   }
 
   async ranges(file: FileLayout, chunk: number, signal?: AbortSignal): Promise<DataRange[]> {
@@ -129,8 +133,9 @@ export class ChunkIo implements ChunkApi {
     return unpackRanges(reply.payload);
   }
 
-  async sync(pg: number): Promise<void> {
-    await this.#run({ pg: () => pg, file: undefined }, { type: FrameType.SYNC }, undefined, undefined);
+  async sync(pg: number): Promise<Lineage> {
+    const target = { pg: () => pg, file: undefined };
+    return lineageOf((await this.#run(target, { type: FrameType.SYNC }, undefined, undefined)).header);
   }
 
   truncateAhead(file: FileLayout, firstChunk: number, lastChunk: number): void {

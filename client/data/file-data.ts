@@ -6,9 +6,11 @@ import type { Attr, Time, Truncate } from '../../proto/gen/meta.js';
 import { FILE_SIZE_MAX_BYTES } from '../../proto/types.js';
 import type { ChunkApi, CommitApi, FileLayout } from './api.js';
 import type { BlockCache } from './block-cache.js';
-import type { Extent } from './extent.js';
+import type { Extent, Piece } from './extent.js';
 import type { Flusher, FlushSource } from './flusher.js';
-import { READ_BLOCK_BYTES_MAX, SLOT_BYTES_MAX } from './limits.js';
+import { GroupSync } from './group-sync.js';
+import { READ_BLOCK_BYTES_MAX, SLOT_BYTES_MAX, unitWithin } from './limits.js';
+import type { UnsyncedTable, UnsyncedWrites } from './unsynced.js';
 import { WriteBuffer } from './write-buffer.js';
 
 /** What all files of a mount share. */
@@ -19,6 +21,9 @@ export interface DataDeps {
   meta: CommitApi;
   flusher: Flusher;
   blocks: BlockCache;
+  unsynced: UnsyncedTable;
+  /** Nobody else can have written to the file since this mount did. */
+  owns(ino: number): boolean;
 }
 
 /** Which write errors an open file description has reported already. */
@@ -69,10 +74,9 @@ export class FileData implements FileLayout, FlushSource {
   #allocatedDelta = 0;
   /** Of the commit that is on its way. */
   #allocatedSent = 0;
-  /** Groups with acknowledged writes that no SYNC has covered, each with the number of the newest. */
-  readonly #unsynced = new Map<number, number>();
+  readonly #unsynced: UnsyncedWrites;
+  readonly #synced: GroupSync;
   readonly #sends = new Map<Extent, Promise<void>>();
-  #acks = 0;
   #committing: Promise<void> | undefined;
   #truncating: Promise<void> | undefined;
   /** Truncates so far. */
@@ -91,6 +95,11 @@ export class FileData implements FileLayout, FlushSource {
     this.chunkSize = attr.chunkSize;
     this.#attr = attr;
     this.#deps = deps;
+    this.#unsynced = deps.unsynced.of(attr.ino);
+    this.#synced = new GroupSync(this.#unsynced, deps.chunks, {
+      writeAgain: (pieces) => this.#putBack(pieces),
+      failed: (error) => this.#fail(error),
+    });
     this.buffer = new WriteBuffer(unitWithin(attr.chunkSize, SLOT_BYTES_MAX), (extent) =>
       deps.flusher.enqueue(this, extent, true),
     );
@@ -157,6 +166,7 @@ export class FileData implements FileLayout, FlushSource {
 
   /** The session under which it was written is over: what is dirty must never reach the servers. */
   discard(error: HoldfastError): void {
+    this.#unsynced.letGo();
     if (this.clean) return;
     this.buffer.truncate(0);
     this.#fail(error);
@@ -219,7 +229,8 @@ export class FileData implements FileLayout, FlushSource {
     const mark = this.#mark();
     const grows = mark.end > this.#attr.size;
     const timesDue = !dataOnly && this.#committed < mark.written;
-    const waits = [...this.#unsynced.keys()].map((pg) => this.#sync(pg));
+    const { losses } = this.#synced;
+    const waits = [this.#synced.all()];
     if (!this.buffer.empty) {
       await this.#flagSingleExtents();
       waits.push(this.#drain());
@@ -228,7 +239,7 @@ export class FileData implements FileLayout, FlushSource {
       waits.push(this.#commit(mark)); // all data has landed
     }
     await Promise.all(waits);
-    await Promise.all([...this.#unsynced.keys()].map((pg) => this.#sync(pg)));
+    await this.#synced.settle(losses, () => this.#drain());
     if (grows) await this.#commit(mark);
   }
 
@@ -246,8 +257,9 @@ export class FileData implements FileLayout, FlushSource {
       const base = chunk * this.chunkSize;
       const from = Math.max(at, base);
       const to = Math.min(end, base + this.chunkSize);
-      this.#allocatedDelta += await chunks.punch(this, chunk, from - base, to - from);
-      this.#unsynced.set(await chunks.pgOf(this.ino, chunk), ++this.#acks);
+      const { allocated, version } = await chunks.punch(this, chunk, from - base, to - from);
+      this.#allocatedDelta += allocated;
+      this.#unsynced.add(await chunks.pgOf(this.ino, chunk), version, from, to, undefined);
       at = to;
     }
     blocks.dropRange(this.ino, start, end, unitWithin(this.chunkSize, READ_BLOCK_BYTES_MAX));
@@ -276,6 +288,7 @@ export class FileData implements FileLayout, FlushSource {
     await Promise.resolve(); // `#truncating` is set: no write and no commit begins
     const former = this.size;
     this.buffer.truncate(size);
+    this.#unsynced.cut(size, Number.POSITIVE_INFINITY);
     flusher.recount(this);
     const beyond = [...this.#sends].filter(([extent]) => extent.end > size);
     await Promise.all(beyond.map(([, sent]) => sent));
@@ -319,10 +332,14 @@ export class FileData implements FileLayout, FlushSource {
     const chunk = Math.floor(start / this.chunkSize);
     this.#sentEnd = Math.max(this.#sentEnd, end);
     try {
-      const allocated = await chunks.write(this, chunk, start - chunk * this.chunkSize, extent.parts, sync);
-      const pg = sync ? undefined : await chunks.pgOf(this.ino, chunk);
-      if (pg !== undefined) this.#unsynced.set(pg, ++this.#acks);
-      this.#allocatedDelta += allocated;
+      const parts = extent.parts;
+      const written = await chunks.write(this, chunk, start - chunk * this.chunkSize, parts, sync);
+      if (sync) this.#unsynced.cut(start, end);
+      else {
+        const kept = this.#deps.owns(this.ino) ? [...parts] : undefined;
+        this.#unsynced.add(await chunks.pgOf(this.ino, chunk), written.version, start, end, kept);
+      }
+      this.#allocatedDelta += written.allocated;
       this.#ackedEnd = Math.max(this.#ackedEnd, end);
     } catch (error) {
       this.#dataLost = true;
@@ -363,19 +380,17 @@ export class FileData implements FileLayout, FlushSource {
       const pg = await chunks.pgOf(this.ino, chunk);
       if (groups.has(pg)) break; // neighbouring chunks lie in neighbouring groups: it went round
       groups.add(pg);
-      if (!this.#unsynced.has(pg)) this.#unsynced.set(pg, ++this.#acks);
+      if (!this.#unsynced.has(pg)) this.#unsynced.touch(pg);
     }
   }
 
-  async #sync(pg: number): Promise<void> {
-    const newest = this.#unsynced.get(pg);
-    try {
-      await this.#deps.chunks.sync(pg);
-      if (this.#unsynced.get(pg) === newest) this.#unsynced.delete(pg);
-    } catch (error) {
-      this.#unsynced.delete(pg);
-      this.#fail(toHoldfastError(error));
-    }
+  /** To be written again: the servers do not have it any more. */
+  #putBack(pieces: readonly Piece[]): void {
+    const { flusher, clock } = this.#deps;
+    for (const piece of pieces) this.buffer.fillIn(piece);
+    this.#written++;
+    this.dirtySince ??= clock.now();
+    flusher.recount(this);
   }
 
   #mark(): WriteMark {
@@ -468,12 +483,4 @@ export class FileData implements FileLayout, FlushSource {
 function later(one: Timespec | undefined, other: Time | undefined): Time | undefined {
   if (!one || !other) return one ?? other;
   return one.sec > other.sec || (one.sec === other.sec && one.nsec > other.nsec) ? one : other;
-}
-
-/** The largest size up to `max` that divides a chunk. */
-export function unitWithin(chunkSize: number, max: number): number {
-  if (chunkSize <= max) return chunkSize;
-  let unit = max;
-  while (chunkSize % unit !== 0) unit--;
-  return unit;
 }

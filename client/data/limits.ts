@@ -9,6 +9,8 @@ export interface DataLimits {
   /** Write frames on their way at a time. */
   flushFramesInFlightMax: number;
   flushBytesInFlightMax: number;
+  /** Acknowledged by the chunkservers and not yet synced, kept to be written again should all of them lose it. */
+  unsyncedKeptBytesMax: number;
   /** Dirty data is written back at the latest after this time, ms. */
   dirtyAgeMs: number;
   /** Blocks kept and being read ahead. */
@@ -28,6 +30,7 @@ export const DEFAULT_DATA_LIMITS: DataLimits = {
   fileDirtyBytesMax: 64 * MIB,
   flushFramesInFlightMax: 32,
   flushBytesInFlightMax: 32 * MIB,
+  unsyncedKeptBytesMax: 32 * MIB,
   dirtyAgeMs: 1_000,
   blockCacheBytesMax: 64 * MIB,
   readAheadBytesMax: 16 * MIB,
@@ -50,4 +53,12 @@ export function dataLimits(set: Partial<DataLimits> = {}): DataLimits {
     throw new HoldfastError('EINVAL', 'limit fileDirtyBytesMax is above dirtyBytesMax');
   }
   return limits;
+}
+
+/** The largest size up to `max` that divides a chunk. */
+export function unitWithin(chunkSize: number, max: number): number {
+  if (chunkSize <= max) return chunkSize;
+  let unit = max;
+  while (chunkSize % unit !== 0) unit--;
+  return unit;
 }

@@ -1,8 +1,8 @@
 import type { ChunkApi } from './api.js';
 import type { BlockCache } from './block-cache.js';
 import { type Piece, sliceParts } from './extent.js';
-import { type FileData, unitWithin } from './file-data.js';
-import { type DataLimits, READ_BLOCK_BYTES_MAX } from './limits.js';
+import type { FileData } from './file-data.js';
+import { type DataLimits, READ_BLOCK_BYTES_MAX, unitWithin } from './limits.js';
 
 /** A reader that is this near to where it left off goes on sequentially: the kernel sends several requests at a time. */
 const SEQUENTIAL_SLACK_BYTES = 512 * 1024;

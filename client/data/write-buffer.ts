@@ -72,6 +72,19 @@ export class WriteBuffer {
     }
   }
 
+  /** Takes older bytes where none are in memory. */
+  fillIn({ start, end, parts }: Piece): void {
+    let at = start;
+    for (const over of [...this.snapshot(start, end), { start: end, end }]) {
+      let gap = at;
+      for (const part of sliceParts(parts, at - start, Math.max(at, over.start) - start)) {
+        this.write(gap, part, () => undefined);
+        gap += part.length;
+      }
+      at = Math.max(at, over.end);
+    }
+  }
+
   /** Extents that are neither on their way nor gone, in no particular order. */
   *dirtyExtents(): Generator<Extent> {
     for (const slot of this.#slots.values()) yield* slot.dirty;

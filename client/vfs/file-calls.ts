@@ -222,6 +222,7 @@ export class FileCalls {
     if (size !== undefined) {
       if (size > FILE_SIZE_MAX_BYTES) throw new HoldfastError('EFBIG');
       if (file) return this.#truncate(file, size, rest, caller.signal);
+      files.shared(ino); // what is kept of it may lie behind the cut
       return this.#context.setAttr(ino, { ...rest, size }, caller.signal);
     }
     const removed = this.#removedDirectory(ino);

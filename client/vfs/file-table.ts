@@ -67,6 +67,11 @@ export class FileTable {
     this.#deps.blocks.drop(ino);
   }
 
+  /** Others may write to the file from now on: what is kept of it must not be written again. */
+  shared(ino: number): void {
+    this.#deps.unsynced.shared(ino);
+  }
+
   /** @param isNew made here just now */
   acquire(attr: Attr, isNew: boolean): FileData {
     const entry = this.#files.get(attr.ino);
@@ -90,6 +95,7 @@ export class FileTable {
     entry.references--;
     if (entry.references > 0) return;
     this.#files.delete(file.ino);
+    this.#deps.unsynced.closed(file.ino, (ino) => this.#files.has(ino));
     this.#deps.blocks.drop(file.ino);
   }
 

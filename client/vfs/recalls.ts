@@ -28,6 +28,7 @@ export class Recalls implements LeaseEvents {
     for (const order of orders) {
       // At once: a later grant must not make good again what is known now.
       if (order.keep === LeaseMode.LEASE_NONE && order.from !== LeaseMode.LEASE_NONE) this.#drop(order.ino);
+      if (order.from === LeaseMode.LEASE_EXCLUSIVE) this.#context.files.shared(order.ino);
       void this.#obey(order);
     }
   }
@@ -39,6 +40,7 @@ export class Recalls implements LeaseEvents {
     this.#context.names.clear();
     this.#context.kernel.expireAll();
     for (const ino of inos) {
+      this.#context.files.shared(ino);
       this.#context.inodes.leaseLost(ino);
       this.#invalidate(ino).catch((error: unknown) => log.error({ ino, err: error }, 'invalidation failed'));
     }

@@ -8,6 +8,7 @@ import { BlockCache } from '../data/block-cache.js';
 import { Flusher } from '../data/flusher.js';
 import type { DataLimits } from '../data/limits.js';
 import { FileReader } from '../data/reader.js';
+import { UnsyncedTable } from '../data/unsynced.js';
 import type {
   AttrReply,
   BindingInfo,
@@ -88,7 +89,9 @@ export class HoldfastFs implements FileSystem {
       readOnly || parts.noAtime
         ? undefined
         : new Atimes(clock, (list) => meta.mutate({ $case: 'setAtimes', value: { atimes: list } }));
-    const data = { clock, log, chunks, meta: commits, flusher: this.#flusher, blocks };
+    const unsynced = new UnsyncedTable(limits.unsyncedKeptBytesMax);
+    const owns = (ino: number): boolean => this.#context.owns(ino);
+    const data = { clock, log, chunks, meta: commits, flusher: this.#flusher, blocks, unsynced, owns };
     const files = new FileTable(data, atimes);
     const [names, kernel] = [new NameCache(), new KernelEntries()];
     this.#context = new VfsContext({ meta, inodes, names, files, lane, kernel, clock, log, readOnly });

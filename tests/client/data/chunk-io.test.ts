@@ -25,7 +25,7 @@ class FakeServers {
   readonly refused = new Set<number>();
   /** What to do with a request; undefined: it is answered with success. */
   answer: (request: Sent) => ErrorName | Error | 'never' | undefined = () => undefined;
-  reply: { aux?: number; payload?: Buffer } = {};
+  reply: { aux?: number; versionEpoch?: number; versionSeq?: number; payload?: Buffer } = {};
   readonly links = new Map<number, { link: FrameLink; pending: Set<Deferred<Frame>> }>();
 
   readonly dial = async (_host: string, port: number): Promise<FrameLink> => {
@@ -67,8 +67,8 @@ class FakeServers {
     await Promise.resolve();
     if (failure instanceof Error) throw failure;
     if (failure) throw new HoldfastError(failure);
-    const header = { ...fields, aux: this.reply.aux ?? 0 } as FrameHeader;
-    return { header, payload: this.reply.payload ?? Buffer.alloc(0) };
+    const { payload = Buffer.alloc(0), ...reply } = this.reply;
+    return { header: { ...fields, aux: 0, ...reply } as FrameHeader, payload };
   }
 }
 
@@ -140,10 +140,10 @@ describe('ChunkIo', () => {
       const { clock, servers, view, chunks } = setUp();
       view.update(mapOf(1, [1, 2]));
       servers.answer = () => (servers.sent.length < 4 ? error : undefined);
-      servers.reply = { aux: 5 };
+      servers.reply = { aux: 5, versionEpoch: 3, versionSeq: 9 };
       const written = chunks.write(FILE, 0, 0, [Buffer.from('hello')], true);
       await clock.advance(500);
-      assert.equal(await written, 5);
+      assert.deepEqual(await written, { allocated: 5, version: { epoch: 3, seq: 9 } });
       assert.equal(servers.sent.length, 4);
     });
   }

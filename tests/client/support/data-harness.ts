@@ -4,6 +4,7 @@ import { type DataDeps, FileData } from '../../../client/data/file-data.js';
 import { Flusher } from '../../../client/data/flusher.js';
 import { type DataLimits, dataLimits } from '../../../client/data/limits.js';
 import { FileReader, newReadStream } from '../../../client/data/reader.js';
+import { UnsyncedTable } from '../../../client/data/unsynced.js';
 import { silentLogger } from '../../../common/logger.js';
 import { Attr } from '../../../proto/gen/meta.js';
 import { ManualClock } from './manual-clock.js';
@@ -60,6 +61,9 @@ export class DataHarness {
   readonly blocks: BlockCache;
   readonly reader: FileReader;
   readonly file: FileData;
+  readonly unsynced: UnsyncedTable;
+  /** Nobody else writes to the file. */
+  owns = true;
 
   constructor(
     options: {
@@ -77,8 +81,29 @@ export class DataHarness {
     this.blocks = new BlockCache(this.clock, { bytesMax, maxAgeMs });
     this.reader = new FileReader(this.chunks, this.blocks, this.limits, () => true);
     const { clock, chunks, flusher, blocks } = this;
-    const deps: DataDeps = { clock, log: silentLogger, chunks, meta: this.inode, flusher, blocks };
+    this.unsynced = new UnsyncedTable(this.limits.unsyncedKeptBytesMax);
+    const { unsynced } = this;
+    const owns = (): boolean => this.owns;
+    const deps: DataDeps = {
+      clock,
+      log: silentLogger,
+      chunks,
+      meta: this.inode,
+      flusher,
+      blocks,
+      unsynced,
+      owns,
+    };
+    this.#deps = deps;
     this.file = new FileData(this.inode.attr, options.isNew ?? true, deps);
+  }
+
+  readonly #deps: DataDeps;
+
+  /** Closes the file, and opens it again. */
+  reopened(): FileData {
+    this.unsynced.closed(this.file.ino, () => false);
+    return new FileData(this.inode.attr, false, this.#deps);
   }
 
   stream = newReadStream();

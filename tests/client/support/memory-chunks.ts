@@ -1,6 +1,7 @@
-import type { ChunkApi, FileLayout } from '../../../client/data/api.js';
+import type { ChunkApi, FileLayout, Written } from '../../../client/data/api.js';
 import { type Deferred, deferred } from '../../../common/deferred.js';
 import type { DataRange } from '../../../proto/extents.js';
+import type { Lineage } from '../../../proto/lineage.js';
 import { pgOfChunk } from '../../../proto/types.js';
 
 export interface WriteCall {
@@ -37,6 +38,14 @@ export class MemoryChunks implements ChunkApi {
   readonly #truncated = new Map<string, number>();
   readonly #underWay = new Set<WriteCall>();
   #gate: Deferred<void> | undefined;
+  /** The epoch of all groups; crash() begins another lineage. */
+  #epoch = 1;
+  #lineage = { since: 1, former: 0 };
+  #seq = 0;
+  /** The newest operation that is durable, by group. */
+  readonly #synced = new Map<number, { epoch: number; seq: number }>();
+  /** The same when the present lineage began. */
+  #boundaries = new Map<number, { epoch: number; seq: number }>();
 
   constructor(pgCount = 8) {
     this.pgCount = pgCount;
@@ -52,8 +61,17 @@ export class MemoryChunks implements ChunkApi {
     };
   }
 
+  /** All servers are killed, and come back with all that they had. */
+  kill(): void {
+    const all = { epoch: this.#epoch, seq: this.#seq };
+    this.#boundaries = new Map(Array.from({ length: this.pgCount }, (_, pg) => [pg, all]));
+    this.#lineage = { since: ++this.#epoch, former: this.#lineage.since };
+  }
+
   /** All servers lose power: only what was synced stays. */
   crash(): void {
+    this.kill();
+    this.#boundaries = new Map(this.#synced);
     this.#stored = new Map(
       [...this.#durable].map(([key, one]) => [key, { ...one, data: Buffer.from(one.data) }]),
     );
@@ -77,7 +95,7 @@ export class MemoryChunks implements ChunkApi {
     offset: number,
     data: readonly Buffer[],
     sync: boolean,
-  ): Promise<number> {
+  ): Promise<Written> {
     const bytes = Buffer.concat(data);
     const call = { ino: file.ino, chunk, offset, length: bytes.length, sync };
     for (const other of this.#underWay) {
@@ -96,7 +114,8 @@ export class MemoryChunks implements ChunkApi {
       const failure = this.failWrite?.(call);
       if (failure) throw failure;
       this.#applyTruncates(file, chunk);
-      return this.#store(file.ino, chunk, offset, bytes, sync);
+      const version = { epoch: this.#epoch, seq: ++this.#seq };
+      return { allocated: this.#store(file.ino, chunk, offset, bytes, sync), version };
     } finally {
       this.inFlight--;
       this.#underWay.delete(call);
@@ -104,10 +123,10 @@ export class MemoryChunks implements ChunkApi {
   }
 
   /** Zeros count as data here: only where nothing was ever written is a hole. */
-  async punch(file: FileLayout, chunk: number, offset: number, length: number): Promise<number> {
+  async punch(file: FileLayout, chunk: number, offset: number, length: number): Promise<Written> {
     await Promise.resolve();
     this.#stored.get(`${file.ino}/${chunk}`)?.data.fill(0, offset, offset + length);
-    return 0;
+    return { allocated: 0, version: { epoch: this.#epoch, seq: ++this.#seq } };
   }
 
   async ranges(file: FileLayout, chunk: number): Promise<DataRange[]> {
@@ -121,12 +140,13 @@ export class MemoryChunks implements ChunkApi {
     return undefined;
   }
 
-  async sync(pg: number): Promise<void> {
+  async sync(pg: number): Promise<Lineage> {
     this.syncs.push(pg);
     await Promise.resolve();
     const failure = this.failSync?.(pg);
     if (failure) throw failure;
     this.#makeDurable(pg);
+    return { ...this.#lineage, boundary: this.#boundaries.get(pg) ?? { epoch: 0, seq: 0 } };
   }
 
   truncateAhead(file: FileLayout, firstChunk: number, lastChunk: number): void {
@@ -151,6 +171,7 @@ export class MemoryChunks implements ChunkApi {
   }
 
   #makeDurable(pg: number): void {
+    this.#synced.set(pg, { epoch: this.#epoch, seq: this.#seq });
     for (const [key, one] of this.#stored) {
       if (one.pg === pg) this.#durable.set(key, { ...one, data: Buffer.from(one.data) });
     }

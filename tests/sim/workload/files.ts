@@ -106,11 +106,7 @@ export class FilesWorker extends Worker {
       const written = [...this.#written];
       this.note(() => `fsync ${this.#name} ${JSON.stringify(written)}`);
       await this.client.fs.fsync(simCaller(), this.#ino, this.#handle, false);
-      // Known gap: what was written back without a sync, and lost with the power of all its replicas before this sync,
-      // is not missed by it.
-      for (const [index, { number, cuts }] of written) {
-        if (cuts === this.#files.cells.cuts) this.#files.cells.durable(this.#cell(index), number);
-      }
+      for (const [index, { number }] of written) this.#files.cells.durable(this.#cell(index), number);
       this.note(() => `synced ${this.#name}`);
     });
   }
