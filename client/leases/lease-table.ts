@@ -8,7 +8,8 @@ import { type Lease, LeaseMode } from '../../proto/gen/meta.js';
  * Invariants:
  * - a grant whose number is not above the last recall of its inode is void, however late it arrives;
  * - nothing is believed longer than the lease time after the *sending* of the last request that was answered;
- * - while a recall is being obeyed, the inode counts as held only as far as the recall lets it.
+ * - while a recall is being obeyed, the inode counts as held only as far as the recall lets it; another leader is told
+ *   of all that was held, for what was buffered under it is not yet where others see it.
  */
 
 /** Leases held at a time; the least recently used are given back beyond it. */
@@ -33,16 +34,28 @@ export interface RecallOrder {
   keep: LeaseMode;
   /** For the LeaseReturn. */
   seq: number;
+  /** Counts what was announced: a later leader numbers its grants anew, and knows nothing of this order. */
+  round: number;
+}
+
+/** An inode whose lease is being given back. */
+interface Returning {
+  /** What was held before. */
+  mode: LeaseMode;
+  /** That are being carried out. */
+  orders: number;
 }
 
 export class LeaseTable {
   readonly #held = new Map<number, Held>();
+  readonly #returning = new Map<number, Returning>();
   readonly #recalledUpTo = new Map<number, number>();
   readonly #leasesMax: number;
   #recalledFloor = 0;
   #leaseMs = 0;
   #believedUntil = -Infinity;
   #stamp = 0;
+  #round = 0;
 
   constructor(leasesMax = LEASES_MAX) {
     assert(leasesMax > 0, 'some lease may be held');
@@ -120,26 +133,52 @@ export class LeaseTable {
     return this.#held.has(ino) ? Math.max(0, this.#believedUntil - now) : 0;
   }
 
-  /** The leader wants a lease back. What goes beyond `keep` is not believed from here on. */
+  /** The leader wants a lease back. What goes beyond `keep` is not believed from here on. Ends with returned(). */
   recalled({ ino, mode: keep, seq }: Lease): RecallOrder {
     const held = this.#held.get(ino);
-    const from = held?.mode ?? LeaseMode.LEASE_NONE;
+    const mode = held?.mode ?? LeaseMode.LEASE_NONE;
     this.#remember(ino, seq);
     // A grant that the recall does not mean is of later date.
-    if (held && held.seq > seq) return { ino, from: LeaseMode.LEASE_NONE, keep: LeaseMode.LEASE_NONE, seq };
-    if (held && keep < from) {
+    if (held && held.seq > seq) {
+      const order = this.#order(ino, LeaseMode.LEASE_NONE, LeaseMode.LEASE_NONE, seq);
+      return { ...order, from: LeaseMode.LEASE_NONE };
+    }
+    if (held && keep < mode) {
       if (keep === LeaseMode.LEASE_SHARED) held.mode = keep;
       else this.#held.delete(ino);
     }
-    return { ino, from, keep: Math.min(keep, from), seq };
+    return this.#order(ino, mode, Math.min(keep, mode), seq);
   }
 
-  /** Takes back one's own lease, for a LeaseReturn unasked. @returns undefined when none is held */
-  drop(ino: number): Lease | undefined {
+  /** Takes back one's own lease. Ends with returned(). @returns undefined when none is held */
+  drop(ino: number): RecallOrder | undefined {
     const held = this.#held.get(ino);
     if (!held) return undefined;
     this.#held.delete(ino);
-    return { ino, mode: LeaseMode.LEASE_NONE, seq: held.seq };
+    return this.#order(ino, held.mode, LeaseMode.LEASE_NONE, held.seq);
+  }
+
+  #order(ino: number, mode: LeaseMode, keep: LeaseMode, seq: number): RecallOrder {
+    const returning = this.#returning.get(ino) ?? { mode, orders: 0 };
+    returning.mode = Math.max(returning.mode, mode);
+    returning.orders++;
+    this.#returning.set(ino, returning);
+    return { ino, from: returning.mode, keep, seq, round: this.#round };
+  }
+
+  /**
+   * An order was carried out. @returns what the leader is to be told; undefined: it is another one, which was told that
+   * all of it is held, and asks for itself
+   */
+  returned({ ino, keep, seq, round }: RecallOrder): Lease | undefined {
+    const returning = this.#returning.get(ino);
+    if (returning && --returning.orders === 0) this.#returning.delete(ino);
+    return this.isCurrent({ round }) ? { ino, mode: keep, seq } : undefined;
+  }
+
+  /** Whether the order is of the leader that was told last what is held. */
+  isCurrent({ round }: Pick<RecallOrder, 'round'>): boolean {
+    return round === this.#round;
   }
 
   /**
@@ -170,10 +209,15 @@ export class LeaseTable {
   announce(): Lease[] {
     this.#recalledUpTo.clear();
     this.#recalledFloor = 0;
+    this.#round++;
     const leases: Lease[] = [];
     for (const [ino, held] of this.#held) {
-      leases.push({ ino, mode: held.mode, seq: held.seq });
+      const mode = Math.max(held.mode, this.#returning.get(ino)?.mode ?? LeaseMode.LEASE_NONE);
+      leases.push({ ino, mode, seq: held.seq });
       held.seq = 0;
+    }
+    for (const [ino, { mode }] of this.#returning) {
+      if (mode > LeaseMode.LEASE_NONE && !this.#held.has(ino)) leases.push({ ino, mode, seq: 0 });
     }
     return leases;
   }
@@ -182,6 +226,8 @@ export class LeaseTable {
   lost(): number[] {
     const inos = [...this.#held.keys()];
     this.#held.clear();
+    this.#returning.clear();
+    this.#round++;
     this.#recalledUpTo.clear();
     this.#recalledFloor = 0;
     this.#believedUntil = -Infinity;

@@ -10,7 +10,7 @@ import {
   type MutationReply,
   type ServerEnvelope,
 } from '../../proto/gen/meta.js';
-import { LeaseTable } from '../leases/lease-table.js';
+import { LeaseTable, type RecallOrder } from '../leases/lease-table.js';
 import { throwIfInterrupted } from '../wait.js';
 import type { Change, LeaseEvents, MetaApi, MutationOp, ReadAnswer, ReadOp, ReadResult } from './api.js';
 import type { ClientBody, MetaConnection } from './dialer.js';
@@ -347,10 +347,18 @@ export class MetaSession implements MetaApi {
     } else if (push.body?.$case === 'recall') {
       const orders = push.body.value.leases.map((lease) => this.leases.recalled(lease));
       if (this.#leaseEvents) this.#leaseEvents.onRecall(orders);
-      else this.returnLeases(orders.map(({ ino, seq }) => ({ ino, mode: LeaseMode.LEASE_NONE, seq })));
+      else this.#returnAtOnce(orders);
     } else if (push.body?.$case === 'sessionExpired') {
       this.#expire();
       this.#lose(connection, 'session expired', undefined);
+    }
+  }
+
+  /** Nobody keeps anything under leases. */
+  #returnAtOnce(orders: readonly RecallOrder[]): void {
+    for (const order of orders) {
+      const { ino, seq } = order;
+      if (this.leases.returned(order)) this.returnLeases([{ ino, mode: LeaseMode.LEASE_NONE, seq }]);
     }
   }
 

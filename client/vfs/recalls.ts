@@ -54,18 +54,22 @@ export class Recalls implements LeaseEvents {
     this.#trimmedAt = now;
     const surplus = meta.leases.surplus((ino) => !lane.touches([ino]) && !files.get(ino));
     const returned: Promise<Lease | undefined>[] = surplus.map(async (ino) => {
-      const lease = meta.leases.drop(ino);
-      if (lease) await this.#forget(ino);
-      return lease;
+      const order = meta.leases.drop(ino);
+      if (!order) return undefined;
+      await this.#forget(ino);
+      return meta.leases.returned(order);
     });
     void Promise.all(returned).then((leases) =>
       meta.returnLeases(leases.filter((lease) => lease !== undefined)),
     );
   }
 
-  async #obey({ ino, from, keep, seq }: RecallOrder): Promise<void> {
+  async #obey(order: RecallOrder): Promise<void> {
+    const { ino, from, keep, seq } = order;
     const { meta, clock, log } = this.#context;
-    const notice = clock.every(FLUSHING_NOTICE_MS, () => meta.returnLeases([{ ino, mode: from, seq }]));
+    const notice = clock.every(FLUSHING_NOTICE_MS, () => {
+      if (meta.leases.isCurrent(order)) meta.returnLeases([{ ino, mode: from, seq }]);
+    });
     try {
       if (from === LeaseMode.LEASE_EXCLUSIVE) await this.#flush(ino);
       if (keep === LeaseMode.LEASE_NONE && from !== LeaseMode.LEASE_NONE) await this.#forget(ino);
@@ -78,7 +82,8 @@ export class Recalls implements LeaseEvents {
     } finally {
       notice.cancel();
     }
-    meta.returnLeases([{ ino, mode: keep, seq }]);
+    const lease = meta.leases.returned(order);
+    if (lease) meta.returnLeases([lease]);
   }
 
   /** Everything that was written or changed under an exclusive lease is where others see it. */

@@ -38,11 +38,33 @@ describe('leases of a client', () => {
   it('a grant that arrives behind the recall that means it is void', () => {
     const leases = table();
     const order = leases.recalled({ ino: 7, mode: NONE, seq: 5 });
-    assert.deepEqual(order, { ino: 7, from: NONE, keep: NONE, seq: 5 });
+    assert.deepEqual(order, { ino: 7, from: NONE, keep: NONE, seq: 5, round: 0 });
     assert.equal(leases.granted({ ino: 7, mode: SHARED, seq: 5 }), false);
     assert.equal(leases.mode(7, 0), NONE);
     assert.equal(leases.granted({ ino: 7, mode: SHARED, seq: 6 }), true);
     assert.equal(leases.mode(7, 0), SHARED);
+  });
+
+  it('are announced as they were while they are being given back: what was written under them is not yet out', () => {
+    const leases = table();
+    leases.granted({ ino: 7, mode: EXCLUSIVE, seq: 1 });
+    leases.granted({ ino: 8, mode: EXCLUSIVE, seq: 2 });
+    const kept = leases.recalled({ ino: 7, mode: SHARED, seq: 1 });
+    const gone = leases.recalled({ ino: 8, mode: NONE, seq: 2 });
+    assert.deepEqual([leases.mode(7, 0), leases.mode(8, 0)], [SHARED, NONE]);
+    assert.deepEqual(
+      leases.announce().map(({ ino, mode }) => [ino, mode]),
+      [
+        [7, EXCLUSIVE],
+        [8, EXCLUSIVE],
+      ],
+    );
+    const again = leases.recalled({ ino: 7, mode: SHARED, seq: 1 });
+    assert.equal(again.from, EXCLUSIVE, 'the other leader waits for the same');
+    assert.equal(leases.returned(kept), undefined, 'the former leader is not there any more');
+    assert.equal(leases.returned(gone), undefined);
+    assert.deepEqual(leases.returned(again), { ino: 7, mode: SHARED, seq: 1 });
+    assert.deepEqual(leases.announce(), [{ ino: 7, mode: SHARED, seq: 0 }]);
   });
 
   it('a recall takes no more than it names', () => {
@@ -53,6 +75,7 @@ describe('leases of a client', () => {
       from: EXCLUSIVE,
       keep: SHARED,
       seq: 1,
+      round: 0,
     });
     assert.equal(leases.mode(7, 0), SHARED);
     leases.granted({ ino: 7, mode: EXCLUSIVE, seq: 4 });
