@@ -16,6 +16,7 @@ import {
 } from '../meta/api.js';
 import { interruptible } from '../wait.js';
 import { toEntry, toFileAttr } from './attr.js';
+import { AttrRequests } from './attr-requests.js';
 import type { FileTable } from './file-table.js';
 import type { InodeCache } from './inode-cache.js';
 import type { KernelEntries } from './kernel-entries.js';
@@ -31,6 +32,7 @@ export class VfsContext {
   readonly clock: Clock;
   readonly log: Logger;
   readonly readOnly: boolean;
+  readonly attrRequests: AttrRequests;
   notifier: Notifier | undefined;
 
   constructor(parts: {
@@ -53,6 +55,7 @@ export class VfsContext {
     this.clock = parts.clock;
     this.log = parts.log;
     this.readOnly = parts.readOnly;
+    this.attrRequests = new AttrRequests(parts.clock);
   }
 
   /** What this mount may believe of an inode now. */

@@ -42,7 +42,9 @@ export class Recalls implements LeaseEvents {
     for (const ino of inos) {
       this.#context.files.shared(ino);
       this.#context.inodes.leaseLost(ino);
-      this.#invalidate(ino).catch((error: unknown) => log.error({ ino, err: error }, 'invalidation failed'));
+      this.#invalidateLost(ino).catch((error: unknown) =>
+        log.error({ ino, err: error }, 'invalidation failed'),
+      );
     }
   }
 
@@ -103,6 +105,12 @@ export class Recalls implements LeaseEvents {
   async #forget(ino: number): Promise<void> {
     this.#drop(ino);
     await Promise.all([this.#context.kernel.expire(ino), this.#invalidate(ino)]);
+  }
+
+  /** Others may have changed the inode long ago: who reads it now must not be given the size of before. */
+  async #invalidateLost(ino: number): Promise<void> {
+    await this.#context.attrRequests.answered(ino);
+    await this.#invalidate(ino);
   }
 
   async #invalidate(ino: number): Promise<void> {

@@ -156,6 +156,10 @@ export class HoldfastFs implements FileSystem {
   async getattr(caller: Caller, ino: number, _handle?: number): Promise<AttrReply> {
     const known = this.#context.inodes.fresh(ino);
     if (known) return this.#context.attrReply(known.attr);
+    return this.#context.attrRequests.track(ino, this.#freshAttr(caller, ino));
+  }
+
+  async #freshAttr(caller: Caller, ino: number): Promise<AttrReply> {
     try {
       return this.#context.attrReply(await this.#context.attr(ino, caller.signal));
     } catch (error) {
