@@ -114,6 +114,45 @@ export class VfsContext {
     return attr;
   }
 
+  /** Directories whose names this mount is changing, with the number of changes under way. */
+  readonly #changing = new Map<number, number>();
+  readonly #nameWatches = new Map<number, Set<{ changed: boolean }>>();
+
+  /** Tells whether this mount changes names of a directory, by request or by itself, from now on until `end` is called. */
+  watchNames(directory: number): { changed: boolean; end(): void } {
+    const watches = this.#nameWatches.get(directory) ?? new Set();
+    this.#nameWatches.set(directory, watches);
+    const watch = {
+      changed: this.#changing.has(directory),
+      end: (): void => {
+        watches.delete(watch);
+        if (watches.size === 0 && this.#nameWatches.get(directory) === watches)
+          this.#nameWatches.delete(directory);
+      },
+    };
+    watches.add(watch);
+    return watch;
+  }
+
+  /** Names of these directories are changed now; other inodes do not matter. */
+  namesChanged(inos: readonly number[]): void {
+    if (this.#nameWatches.size === 0) return;
+    for (const ino of inos) for (const watch of this.#nameWatches.get(ino) ?? []) watch.changed = true;
+  }
+
+  #beginNames(inos: readonly number[]): void {
+    this.namesChanged(inos);
+    for (const ino of inos) this.#changing.set(ino, (this.#changing.get(ino) ?? 0) + 1);
+  }
+
+  #endNames(inos: readonly number[]): void {
+    for (const ino of inos) {
+      const count = (this.#changing.get(ino) ?? 0) - 1;
+      if (count > 0) this.#changing.set(ino, count);
+      else this.#changing.delete(ino);
+    }
+  }
+
   /**
    * A change by request, behind what was changed of these inodes here.
    * @throws HoldfastError EROFS on a read-only mount
@@ -135,11 +174,13 @@ export class VfsContext {
     signal?: AbortSignal,
   ): Promise<MutationReply> {
     let reply: MutationReply;
+    this.#beginNames(inos);
     try {
       // Changes of an inode that is not known by its name are somewhere in the lane.
       if (!children) await interruptible(this.lane.settled(), signal);
       reply = await this.mutate(inos, op, signal);
     } finally {
+      this.#endNames(inos);
       if (children) for (const child of children) this.inodes.outdated(child);
       else this.inodes.namespaceChanged();
       for (const ino of inos) this.inodes.outdated(ino);

@@ -106,14 +106,21 @@ export class DirectoryStream {
       this.#pageEntries = Math.min(DIR_PAGE_ENTRIES_MAX, this.#pageEntries * 2);
     } else this.#pageEntries = Math.min(DIR_PAGE_ENTRIES_MAX, Math.max(1, max));
     const { epoch } = this.#context.inodes;
-    const { page, asOf } = await this.#ask(from, Math.max(max, this.#pageEntries), plus, signal);
-    if (page.entries.length === 0 && !page.end)
-      throw new HoldfastError('PROTOCOL', 'an empty page is not the end');
-    for (const { attr } of page.entries) if (attr) this.#context.inodes.learn(attr, { asOf, epoch }, false);
-    const change = this.#context.inodes.known(this.#ino)?.change;
-    this.#page = { ...page, from, plus, asOf, change };
-    this.#gather(this.#page);
-    return this.#page;
+    const watch = this.#context.watchNames(this.#ino);
+    try {
+      const { page, asOf } = await this.#ask(from, Math.max(max, this.#pageEntries), plus, signal);
+      if (page.entries.length === 0 && !page.end)
+        throw new HoldfastError('PROTOCOL', 'an empty page is not the end');
+      for (const { attr } of page.entries) if (attr) this.#context.inodes.learn(attr, { asOf, epoch }, false);
+      // With a change of our own under way the page may be older than the attributes: it is good for this call only.
+      const change = watch.changed ? undefined : this.#context.inodes.known(this.#ino)?.change;
+      this.#page = { ...page, from, plus, asOf, change };
+      if (watch.changed) this.#gathering = undefined;
+      else this.#gather(this.#page);
+      return this.#page;
+    } finally {
+      watch.end();
+    }
   }
 
   async #ask(
@@ -143,10 +150,14 @@ export class DirectoryStream {
       this.#gathering = undefined;
       return;
     }
-    for (const { name, ino, type, cookie } of page.entries)
+    const { names } = this.#context;
+    for (const { name, ino, type, cookie } of page.entries) {
       gathering.entries.push({ name, ino, type, cookie });
+      // The kernel may keep an entry that it is given only if it is known here.
+      if (page.plus) names.put(this.#ino, { name, ino, type, cookie });
+    }
     if (!page.end) return;
-    this.#context.names.complete(this.#ino, page.parent, gathering.entries);
+    names.complete(this.#ino, page.parent, gathering.entries);
     this.#gathering = undefined;
   }
 

@@ -18,26 +18,36 @@ import {
 } from '../../proto/types.js';
 import { INODE_NUMBERS_LOW, INODE_NUMBERS_PER_REQUEST, InodeNumbers } from '../leases/inode-numbers.js';
 import { canForetell, changedAttr, changedDirectory, newAttr, renamed } from '../leases/local-attr.js';
-import { COMPLETE_ENTRIES_MAX, type Name } from '../leases/name-cache.js';
-import { type MutationOp, resultOf } from '../meta/api.js';
+import type { Name } from '../leases/name-cache.js';
+import type { MutationOp } from '../meta/api.js';
 import { interruptible } from '../wait.js';
 import { isRegular } from './attr.js';
 import { setAttrOp, type VfsContext } from './context.js';
+import { Listing, type ListingState } from './listings.js';
 
-/** A directory that somebody else uses is asked for again after this time. */
+/** A directory that somebody else uses is asked for again after this time, and after twice as much each time it is taken. */
 export const ACQUIRE_RETRY_MS = 2_000;
+export const ACQUIRE_RETRY_MAX_MS = 60_000;
+/** Pages of a directory's listing that each change made by request is worth. */
+const PAGES_PER_CHANGE = 1;
+/** Attempts at a listing while changes of this mount that were under way come to their end. */
+const ACQUIRE_ATTEMPTS_MAX = 3;
 /** Directories whose recent changes are counted. */
 const WATCHED_DIRECTORIES_MAX = 1024;
 /** A directory is asked for at this change by request. */
 const ACQUIRE_AT_CHANGES = 2;
-const LISTING_PAGE_ENTRIES = 4096;
 const TYPE_SHIFT = 12;
 
 type NewNode = Pick<MakeNode, 'parent' | 'name' | 'mode' | 'uid' | 'gid'> & Partial<MakeNode>;
 
 interface Watched {
+  /** By request. */
   changes: number;
   notBefore: number;
+  /** Changes at which the next attempt is made: a long listing has to be worth it. */
+  due: number;
+  retryMs: number;
+  takenAt: number;
 }
 
 /**
@@ -49,6 +59,10 @@ export class LocalChanges {
   readonly #context: VfsContext;
   readonly #numbers = new InodeNumbers();
   readonly #watched = new Map<number, Watched>();
+  /** Directories that are being taken over. */
+  readonly #acquiring = new Map<number, Promise<void>>();
+  /** When a directory was taken over last: another one is asked for at its first change then, as by rm -r. */
+  #acquiredAt = Number.NEGATIVE_INFINITY;
   #refilling = false;
   #chunkSize = 0;
 
@@ -79,7 +93,10 @@ export class LocalChanges {
   async prepare(directories: readonly number[], signal: AbortSignal): Promise<void> {
     if (this.#context.readOnly) throw new HoldfastError('EROFS');
     for (const directory of directories) {
-      if (!this.owns(directory) && this.#dueToAcquire(directory)) await this.#acquire(directory, signal);
+      if (this.owns(directory)) continue;
+      if (!this.#acquiring.has(directory) && this.#dueToAcquire(directory)) this.#beginAcquiring(directory);
+      const acquiring = this.#acquiring.get(directory);
+      if (acquiring) await interruptible(acquiring, signal);
     }
     const { lane } = this.#context;
     for (let wait = lane.room(); wait; wait = lane.room()) await interruptible(wait, signal);
@@ -198,54 +215,74 @@ export class LocalChanges {
 
   // ---- taking a directory over
 
-  #dueToAcquire(directory: number): boolean {
+  /** Somebody else wants an inode that was leased exclusively: a directory is left to all for a while, the longer the more often. */
+  taken(ino: number): void {
+    if (!this.#watched.has(ino) && !this.#context.names.isComplete(ino)) return;
+    const watched = this.#watch(ino);
     const now = this.#context.clock.now();
-    if (this.#context.meta.leases.believedUntil <= now) return false;
-    const watched = this.#watched.get(directory) ?? { changes: 0, notBefore: 0 };
+    const again = now - watched.takenAt < 2 * watched.retryMs;
+    watched.retryMs = again ? Math.min(ACQUIRE_RETRY_MAX_MS, 2 * watched.retryMs) : ACQUIRE_RETRY_MS;
+    watched.takenAt = now;
+    watched.notBefore = Math.max(watched.notBefore, now + watched.retryMs);
+  }
+
+  #watch(directory: number): Watched {
+    const watched = this.#watched.get(directory) ?? {
+      changes: 0,
+      notBefore: Number.NEGATIVE_INFINITY,
+      due: ACQUIRE_AT_CHANGES,
+      retryMs: ACQUIRE_RETRY_MS,
+      takenAt: Number.NEGATIVE_INFINITY,
+    };
     this.#watched.delete(directory);
     this.#watched.set(directory, watched);
-    watched.changes++;
     for (const oldest of this.#watched.keys()) {
       if (this.#watched.size <= WATCHED_DIRECTORIES_MAX) break;
       this.#watched.delete(oldest);
     }
-    if (watched.changes < ACQUIRE_AT_CHANGES || now < watched.notBefore) return false;
-    watched.notBefore = now + ACQUIRE_RETRY_MS;
-    return true;
+    return watched;
   }
 
-  /** Failure means that the change is made by request: it is no error. */
-  async #acquire(directory: number, signal: AbortSignal): Promise<void> {
+  #dueToAcquire(directory: number): boolean {
+    const now = this.#context.clock.now();
+    if (this.#context.meta.leases.believedUntil <= now) return false;
+    const watched = this.#watch(directory);
+    watched.changes++;
+    const likely = this.#context.owns(directory) || now - this.#acquiredAt < ACQUIRE_RETRY_MS;
+    const due = likely && watched.due === ACQUIRE_AT_CHANGES ? 1 : watched.due;
+    return watched.changes >= due && now >= watched.notBefore;
+  }
+
+  #beginAcquiring(directory: number): void {
+    const acquired = this.#acquire(directory, this.#watch(directory)).finally(() =>
+      this.#acquiring.delete(directory),
+    );
+    this.#acquiring.set(directory, acquired);
+  }
+
+  /** Failure means that changes are made by request: it is no error. */
+  async #acquire(directory: number, watched: Watched): Promise<void> {
+    const { clock, log } = this.#context;
+    watched.notBefore = clock.now() + watched.retryMs;
     try {
-      if (!this.#context.owns(directory) || !this.#context.inodes.fresh(directory)) {
-        const value = { ino: directory, want: LeaseMode.LEASE_EXCLUSIVE };
-        await this.#context.readAttr({ $case: 'getAttr', value }, signal);
+      const pages = PAGES_PER_CHANGE * watched.changes;
+      let state: ListingState = 'void';
+      for (let attempt = 0; state === 'void' && attempt < ACQUIRE_ATTEMPTS_MAX; attempt++) {
+        const listing = new Listing(this.#context, directory, LeaseMode.LEASE_EXCLUSIVE);
+        state = await listing.read(pages).finally(() => listing.close());
+        if (!this.#context.owns(directory)) return;
       }
-      if (!this.#context.owns(directory)) return;
-      if (!this.#context.names.isComplete(directory)) await this.#readAll(directory, signal);
+      if (state === 'partial') {
+        watched.due = 2 * watched.changes;
+        watched.notBefore = Number.NEGATIVE_INFINITY;
+      }
+      if (state !== 'complete') return;
+      this.#acquiredAt = clock.now();
+      watched.due = ACQUIRE_AT_CHANGES;
+      watched.changes = 0;
       if (this.#numbers.left === 0) await this.#refill();
     } catch (error) {
-      const failure = toHoldfastError(error);
-      if (failure.errorName === 'EINTR') throw failure;
-      this.#context.log.debug({ directory, error: failure.message }, 'directory not taken over');
-    }
-  }
-
-  async #readAll(directory: number, signal: AbortSignal): Promise<void> {
-    const entries: Name[] = [];
-    const { inodes, meta } = this.#context;
-    const first = meta.leases.stamp();
-    const change = inodes.known(directory)?.change;
-    for (let cookie = 0; entries.length <= COMPLETE_ENTRIES_MAX; cookie = entries.at(-1)?.cookie ?? 0) {
-      const value = { ino: directory, cookie, maxEntries: LISTING_PAGE_ENTRIES, plus: false };
-      const { result } = await this.#context.askFor(directory, { $case: 'readDir', value }, signal);
-      const page = resultOf(result, 'dir');
-      entries.push(...page.entries);
-      if (!page.end && page.entries.length > 0) continue;
-      // Others were kept out by the lease; a change of our own would have come back with the directory's attributes.
-      if (this.#context.covers(directory, first) && inodes.known(directory)?.change === change)
-        this.#context.names.complete(directory, page.parent, entries);
-      return;
+      log.debug({ directory, error: toHoldfastError(error).message }, 'directory not taken over');
     }
   }
 
@@ -295,6 +332,7 @@ export class LocalChanges {
   }
 
   #push(op: MutationOp, inos: readonly number[], time: Time): void {
+    this.#context.namesChanged(inos);
     this.#context.lane.push(op, inos, time).then(
       (reply) => this.#settled(reply),
       () => undefined, // onFailure() of the lane has heard it

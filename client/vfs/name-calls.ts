@@ -13,6 +13,7 @@ import type { Caller, Entry } from '../fuse/binding.js';
 import { attrOf, resultOf } from '../meta/api.js';
 import { interruptible } from '../wait.js';
 import { checkName, masked, staleIfGone, type VfsContext } from './context.js';
+import type { Listings } from './listings.js';
 import type { LocalChanges } from './local-changes.js';
 
 const TYPE_SHIFT = 12;
@@ -22,21 +23,36 @@ const DOT = 0x2e;
 export class NameCalls {
   readonly #context: VfsContext;
   readonly #local: LocalChanges;
+  readonly #listings: Listings;
 
-  constructor(context: VfsContext, local: LocalChanges) {
+  constructor(context: VfsContext, local: LocalChanges, listings: Listings) {
     this.#context = context;
     this.#local = local;
+    this.#listings = listings;
   }
 
   async lookup(caller: Caller, parent: number, name: Buffer): Promise<Entry> {
     checkName(name);
-    const known = isDots(name) ? undefined : this.#known(parent, name);
-    if (known === 'absent') return this.#context.noEntry(parent, name);
-    if (known !== undefined) {
-      const fresh = this.#context.inodes.fresh(known)?.attr;
-      if (fresh) return this.#context.entry(fresh, parent, name);
+    if (isDots(name)) return this.#ask(caller, parent, name);
+    const known = this.#answer(parent, name);
+    if (known) return known;
+    const listed = this.#listings.missed(parent, caller.signal);
+    if (listed) {
+      await listed;
+      const found = this.#answer(parent, name);
+      if (found) return found;
     }
     return this.#ask(caller, parent, name);
+  }
+
+  /** From what is known here. */
+  #answer(parent: number, name: Buffer): Entry | undefined {
+    const known = this.#known(parent, name);
+    if (known === 'absent') return this.#context.noEntry(parent, name);
+    const fresh = known === undefined ? undefined : this.#context.inodes.fresh(known)?.attr;
+    if (!fresh) return undefined;
+    this.#local.learnLayout(fresh);
+    return this.#context.entry(fresh, parent, name);
   }
 
   async symlink(caller: Caller, parent: number, name: Buffer, target: Buffer): Promise<Entry> {

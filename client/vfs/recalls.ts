@@ -9,23 +9,30 @@ export const FLUSHING_NOTICE_MS = 2_000;
 /** Leases beyond the bound are looked for after so many operations. */
 const TRIM_INTERVAL_MS = 1_000;
 
+export interface RecallListener {
+  /** The session is over: what else was kept for it is worthless. */
+  lost(): void;
+  /** Somebody else wants what was leased exclusively. */
+  taken(ino: number): void;
+}
+
 /**
  * Gives leases back: what was buffered under them is written, what the kernel and this mount believed is dropped, then
  * the leader is told. A recall never waits for a lock that a call in progress holds: see KernelEntries.
  */
 export class Recalls implements LeaseEvents {
   readonly #context: VfsContext;
-  readonly #onLost: () => void;
+  readonly #listener: RecallListener;
   #trimmedAt = 0;
 
-  /** @param onLost the session is over: what else was kept for it is worthless */
-  constructor(context: VfsContext, onLost: () => void) {
+  constructor(context: VfsContext, listener: RecallListener) {
     this.#context = context;
-    this.#onLost = onLost;
+    this.#listener = listener;
   }
 
   onRecall(orders: readonly RecallOrder[]): void {
     for (const order of orders) {
+      if (order.from === LeaseMode.LEASE_EXCLUSIVE) this.#listener.taken(order.ino);
       // At once: a later grant must not make good again what is known now.
       if (order.keep === LeaseMode.LEASE_NONE && order.from !== LeaseMode.LEASE_NONE) this.#drop(order.ino);
       if (order.from === LeaseMode.LEASE_EXCLUSIVE) this.#context.files.shared(order.ino);
@@ -35,7 +42,7 @@ export class Recalls implements LeaseEvents {
 
   onSessionLost(inos: readonly number[]): void {
     const { log } = this.#context;
-    this.#onLost();
+    this.#listener.lost();
     log.warn({ leases: inos.length }, 'all leases are lost with the session');
     this.#context.names.clear();
     this.#context.kernel.expireAll();

@@ -34,6 +34,7 @@ import { FileCalls } from './file-calls.js';
 import { FileTable } from './file-table.js';
 import { InodeCache } from './inode-cache.js';
 import { KernelEntries } from './kernel-entries.js';
+import { Listings } from './listings.js';
 import { LocalChanges } from './local-changes.js';
 import { LockCalls } from './lock-calls.js';
 import { NameCalls } from './name-calls.js';
@@ -62,6 +63,7 @@ export class HoldfastFs implements FileSystem {
   readonly #context: VfsContext;
   readonly #flusher: Flusher;
   readonly #local: LocalChanges;
+  readonly #listings: Listings;
   readonly #recalls: Recalls;
   readonly #names: NameCalls;
   readonly #fileCalls: FileCalls;
@@ -96,10 +98,14 @@ export class HoldfastFs implements FileSystem {
     const [names, kernel] = [new NameCache(), new KernelEntries()];
     this.#context = new VfsContext({ meta, inodes, names, files, lane, kernel, clock, log, readOnly });
     this.#local = new LocalChanges(this.#context);
-    this.#recalls = new Recalls(this.#context, () => this.#sessionLost());
+    this.#listings = new Listings(this.#context);
+    this.#recalls = new Recalls(this.#context, {
+      lost: () => this.#sessionLost(),
+      taken: (ino) => this.#local.taken(ino),
+    });
     meta.listenToLeases(this.#recalls);
     const reader = new FileReader(chunks, blocks, limits, (ino) => this.#context.mode(ino) !== 0);
-    this.#names = new NameCalls(this.#context, this.#local);
+    this.#names = new NameCalls(this.#context, this.#local, this.#listings);
     this.#locks = new LockCalls(meta.locks, log);
     this.#fileCalls = new FileCalls(this.#context, reader, this.#names, this.#local, chunks);
     this.#xattrs = new XattrCalls(this.#context);
@@ -408,6 +414,7 @@ export class HoldfastFs implements FileSystem {
   #sessionLost(): void {
     const error = new HoldfastError('EIO', 'the session expired');
     this.#local.sessionLost();
+    this.#listings.clear();
     this.#context.lane.abort(error);
     for (const file of [...this.#context.files.all()]) file.discard(error);
   }

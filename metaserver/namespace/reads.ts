@@ -52,7 +52,8 @@ export function readDir(kv: KvReader, op: ReadDir): DirPage {
     entries.push({ ...decodeCookieEntry(value), cookie: readU64(key, COOKIE_OFFSET), attr: undefined });
   }
   if (op.plus) for (const entry of entries) entry.attr = attrOf(readInode(kv, entry.ino));
-  return { entries, end: !more, parent: directory.parent };
+  const attr = op.want === undefined ? undefined : attrOf(directory);
+  return { entries, end: !more, parent: directory.parent, attr };
 }
 
 /** @throws HoldfastError EINVAL when it is no symlink */

@@ -126,6 +126,7 @@ export class LeaseGate {
       return undefined;
     }
     const reply = read();
+    if (op.$case === 'readDir' && op.value.want !== undefined) this.#withoutHidden(session, reply);
     const told = toldBy(reply, subject);
     const hidden = told.filter((ino) => !this.#core.readable(session, ino));
     if (hidden.length > 0) {
@@ -134,7 +135,8 @@ export class LeaseGate {
     }
     this.#grant(reply.leases, session, subject, wanted);
     if (op.$case !== 'readDir' || this.#core.roomy(session)) {
-      for (const ino of told) this.#grant(reply.leases, session, ino, LeaseMode.LEASE_SHARED);
+      const ofEntries = op.$case === 'readDir' ? wanted : LeaseMode.LEASE_SHARED;
+      for (const ino of told) this.#grant(reply.leases, session, ino, ofEntries);
     }
     return reply;
   }
@@ -179,6 +181,14 @@ export class LeaseGate {
       this.#grantMissing(reply, session, attr.ino, exclusive);
     }
     for (const { ino } of reply.parents) this.#grantMissing(reply, session, ino, false);
+  }
+
+  /** Who lists ahead does not make others flush what nobody has asked for: those entries come without attributes. */
+  #withoutHidden(session: number, { result }: ReadReply): void {
+    if (result?.$case !== 'dir') return;
+    for (const entry of result.value.entries) {
+      if (entry.attr && !this.#core.readable(session, entry.ino)) entry.attr = undefined;
+    }
   }
 
   /** A writer that others may watch begins when they have given back what they believe; else it is worth it only if an exclusive lease comes of it. */
@@ -276,6 +286,7 @@ export class LeaseGate {
 
 function wantedMode(op: ReadOp): LeaseMode {
   if (op.$case === 'open' && op.value.write) return LeaseMode.LEASE_EXCLUSIVE;
-  if (op.$case === 'getAttr' && op.value.want === LeaseMode.LEASE_EXCLUSIVE) return LeaseMode.LEASE_EXCLUSIVE;
+  const wants = op.$case === 'getAttr' || op.$case === 'readDir';
+  if (wants && op.value.want === LeaseMode.LEASE_EXCLUSIVE) return LeaseMode.LEASE_EXCLUSIVE;
   return LeaseMode.LEASE_SHARED;
 }

@@ -195,7 +195,8 @@ export class MemoryMeta implements MetaApi {
     if (result?.$case === 'attr') inos.push(result.value.ino);
     if (result?.$case === 'dir') for (const { attr } of result.value.entries) if (attr) inos.push(attr.ino);
     const exclusive =
-      (op.$case === 'open' && op.value.write) || (op.$case === 'getAttr' && op.value.want === EXCLUSIVE);
+      (op.$case === 'open' && op.value.write) ||
+      ((op.$case === 'getAttr' || op.$case === 'readDir') && op.value.want === EXCLUSIVE);
     for (const ino of inos) this.#grant(ino, exclusive ? EXCLUSIVE : SHARED);
   }
 

@@ -1,0 +1,161 @@
+import assert from 'node:assert/strict';
+import type { DirEntry } from '../../../client/fuse/binding.js';
+import { LISTING_PAGE_ENTRIES } from '../../../client/vfs/listings.js';
+import { ACQUIRE_RETRY_MS } from '../../../client/vfs/local-changes.js';
+import type { HoldfastError } from '../../../proto/errors.js';
+import { S_IFREG } from '../../../proto/types.js';
+import { caller, TestMount } from '../support/test-mount.js';
+
+const FILES = 1_500;
+const name = (text: string): Buffer => Buffer.from(text);
+const absent = (error: HoldfastError): boolean => error.errorName === 'ENOENT';
+
+/** A directory with files that nobody has a lease on, and a mount that knows nothing of it. */
+function filled(files: number): { mount: TestMount; dir: number } {
+  const mount = new TestMount();
+  const { namespace } = mount.meta;
+  const make = (parent: number, text: string, mode: number): number => {
+    const node = { parent, name: name(text), mode, uid: 0, gid: 0, rdev: 0, target: Buffer.alloc(0) };
+    const { mutation } = namespace.mutate({
+      $case: 'makeNode',
+      value: { ...node, existingOk: false, open: false },
+    });
+    assert.ok(mutation?.result?.$case === 'attr');
+    return mutation.result.value.ino;
+  };
+  const dir = make(1, 'd', 0o040755);
+  for (let i = 0; i < files; i++) make(dir, `f${i}`, S_IFREG | 0o644);
+  return { mount, dir };
+}
+
+async function list(mount: TestMount, dir: number): Promise<DirEntry[]> {
+  const { handle } = await mount.fs.opendir(caller(), dir, 0);
+  const found: DirEntry[] = [];
+  for (let cookie = 0; ; ) {
+    const page = await mount.fs.readdir(caller(), dir, handle, cookie, 200, true);
+    if (page.length === 0) break;
+    found.push(...page);
+    cookie = page.at(-1)?.cookie ?? 0;
+  }
+  await mount.fs.releasedir(dir, handle);
+  return found;
+}
+
+describe('names looked up one after the other', () => {
+  it('cost a few requests for thousands, attributes included', async () => {
+    const { mount, dir } = filled(FILES);
+    for (let i = 0; i < FILES; i++) {
+      const { attr } = await mount.fs.lookup(caller(), dir, name(`f${i}`));
+      await mount.fs.getattr(caller(), attr.ino);
+    }
+    await assert.rejects(mount.fs.lookup(caller(), dir, name('nothing')), absent);
+    const asked = mount.meta.take();
+    assert.ok(asked.length <= 10, `${asked.length} requests: ${asked.join(' ')}`);
+    assert.equal(asked.filter((kind) => kind === 'readDir').length, Math.ceil(FILES / LISTING_PAGE_ENTRIES));
+  });
+
+  it('cost one request each while they are few', async () => {
+    const { mount, dir } = filled(100);
+    await mount.fs.lookup(caller(), dir, name('f1'));
+    await mount.fs.lookup(caller(), dir, name('f2'));
+    assert.deepEqual(mount.meta.take(), ['lookup', 'lookup']);
+  });
+
+  it('are as another mount has made them, as soon as it has', async () => {
+    const { mount, dir } = filled(50);
+    for (let i = 0; i < 50; i++) await mount.fs.lookup(caller(), dir, name(`f${i}`));
+    const other = mount.second();
+    const { attr } = await other.fs.lookup(caller(), dir, name('f7'));
+    await other.fs.setattr(caller(), attr.ino, { mode: 0o600 });
+    assert.equal((await mount.fs.lookup(caller(), dir, name('f7'))).attr.mode, S_IFREG | 0o600);
+    await other.fs.unlink(caller(), dir, name('f8'));
+    await assert.rejects(mount.fs.lookup(caller(), dir, name('f8')), absent);
+    await other.fs.rename(caller(), dir, name('f9'), dir, name('new'), 0);
+    await assert.rejects(mount.fs.lookup(caller(), dir, name('f9')), absent);
+    assert.ok((await mount.fs.lookup(caller(), dir, name('new'))).attr.ino > 0);
+  });
+
+  it('are as this mount has made them while the listing was on its way', async () => {
+    const { mount, dir } = filled(50);
+    for (let i = 0; i < 2; i++) await mount.fs.lookup(caller(), dir, name(`f${i}`));
+    const go = mount.meta.hold();
+    const third = mount.fs.lookup(caller(), dir, name('f2'));
+    const gone = mount.fs.unlink(caller(), dir, name('f40'));
+    go();
+    await Promise.all([third, gone]);
+    await assert.rejects(mount.fs.lookup(caller(), dir, name('f40')), absent);
+    assert.equal((await list(mount, dir)).length, 2 + 49);
+  });
+});
+
+describe('a listing with attributes', () => {
+  it('of thousands costs a few requests, and leaves none for the attributes of each', async () => {
+    const { mount, dir } = filled(FILES);
+    const entries = await list(mount, dir);
+    assert.equal(entries.length, FILES + 2);
+    for (const { name: entry } of entries.slice(2)) await mount.fs.lookup(caller(), dir, entry);
+    const asked = mount.meta.take();
+    assert.ok(asked.length <= 6, `${asked.length} requests: ${asked.join(' ')}`);
+  });
+});
+
+describe('a directory that was there before', () => {
+  it('is taken over when its names begin to change: the further changes cost no request each', async () => {
+    const { mount, dir } = filled(FILES);
+    for (let i = 0; i < FILES; i += 2)
+      await mount.fs.rename(caller(), dir, name(`f${i}`), dir, name(`g${i}`), 0);
+    for (let i = 0; i < FILES; i += 2) await mount.fs.unlink(caller(), dir, name(`g${i}`));
+    await mount.fs.fsyncdir(caller(), dir, 0, false);
+    const asked = mount.meta.take();
+    assert.ok(asked.length <= 10, `${asked.length} requests: ${asked.join(' ')}`);
+    assert.ok(mount.meta.batches.flat().length > FILES - 10, 'they go in batches');
+    const other = mount.second();
+    assert.equal((await list(other, dir)).length, 2 + FILES / 2);
+    await assert.rejects(other.fs.lookup(caller(), dir, name('g0')), absent);
+    await other.fs.lookup(caller(), dir, name('f1'));
+  });
+
+  it('shows another mount each change that was made before it looked', async () => {
+    const { mount, dir } = filled(20);
+    const other = mount.second();
+    await list(other, dir);
+    for (let i = 0; i < 6; i++) {
+      await mount.fs.unlink(caller(), dir, name(`f${i}`));
+      await assert.rejects(other.fs.lookup(caller(), dir, name(`f${i}`)), absent);
+      await mount.clock.advance(ACQUIRE_RETRY_MS);
+    }
+    assert.equal((await list(other, dir)).length, 2 + 14);
+  });
+
+  it('is not read as a whole for the sake of a few changes', async () => {
+    const { mount, dir } = filled(3 * LISTING_PAGE_ENTRIES + 100);
+    for (let i = 0; i < 3; i++) await mount.fs.unlink(caller(), dir, name(`f${i}`));
+    assert.ok(mount.meta.take().filter((kind) => kind === 'readDir').length <= 3);
+    for (let i = 3; i < 40; i++) await mount.fs.unlink(caller(), dir, name(`f${i}`));
+    mount.meta.take();
+    for (let i = 40; i < 60; i++) await mount.fs.unlink(caller(), dir, name(`f${i}`));
+    assert.deepEqual(mount.meta.take(), [], 'but it is for the sake of many');
+  });
+
+  it('is left to all for longer the more often others want it', async () => {
+    const { mount, dir } = filled(200);
+    const other = mount.second();
+    let at = 0;
+    /** Changes until the directory is taken over, a second apart each; then another mount looks. */
+    const round = async (): Promise<number> => {
+      for (let seconds = 0; ; seconds++) {
+        assert.ok(seconds < 60, 'it is taken over again at some time');
+        mount.meta.take();
+        await mount.fs.unlink(caller(), dir, name(`f${at++}`));
+        if (mount.meta.take().length === 0) {
+          await other.fs.lookup(caller(), dir, name('nothing')).catch(() => undefined);
+          return seconds;
+        }
+        await mount.clock.advance(1_000);
+      }
+    };
+    const waits = [await round(), await round(), await round(), await round()];
+    assert.ok((waits[1] as number) < (waits[2] as number), `${waits}`);
+    assert.ok((waits[2] as number) < (waits[3] as number), `${waits}`);
+  });
+});

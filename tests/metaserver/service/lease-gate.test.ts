@@ -1,0 +1,80 @@
+import assert from 'node:assert/strict';
+import { LeaseGate } from '../../../metaserver/service/lease-gate.js';
+import type { MetaState, SessionRecord } from '../../../metaserver/service/ports.js';
+import { type Attr, type Lease, LeaseMode, type ReadReply } from '../../../proto/gen/meta.js';
+import { ManualClock } from '../../client/support/manual-clock.js';
+
+const { LEASE_SHARED: SHARED, LEASE_EXCLUSIVE: EXCLUSIVE } = LeaseMode;
+const [DIR, OWNED, SHARED_FILE, FREE, OPEN] = [1, 2, 3, 4, 5];
+const [ONE, TWO] = [1, 2];
+
+/** A listing of four files: one owned by session ONE, one shared with it, one that nobody has, one that ONE has open. */
+function listing(): ReadReply {
+  const attr = (ino: number): Attr => ({ ino }) as Attr;
+  const entries = [OWNED, SHARED_FILE, FREE, OPEN].map((ino) => ({
+    name: Buffer.from(`f${ino}`),
+    ino,
+    type: 8,
+    cookie: ino,
+    attr: attr(ino),
+  }));
+  return {
+    result: { $case: 'dir', value: { entries, end: true, parent: DIR, attr: attr(DIR) } },
+    leases: [],
+  };
+}
+
+describe('a listing that asks for exclusive leases', () => {
+  const recalls: Lease[] = [];
+  let gate: LeaseGate;
+
+  beforeEach(() => {
+    recalls.splice(0);
+    gate = new LeaseGate({
+      state: {} as MetaState,
+      clock: new ManualClock(),
+      isOpenElsewhere: (session, ino) => session === TWO && ino === OPEN,
+      isContested: () => false,
+      recall: (_session, leases) => recalls.push(...leases),
+    });
+    const held = [
+      { ino: OWNED, mode: EXCLUSIVE, seq: 1 },
+      { ino: SHARED_FILE, mode: SHARED, seq: 2 },
+    ];
+    gate.announced({ id: ONE, wantsLeases: true } as SessionRecord, held, true);
+    gate.announced({ id: TWO, wantsLeases: true } as SessionRecord, [], true);
+  });
+
+  function read(want: LeaseMode | undefined): ReadReply | undefined {
+    const value = { ino: DIR, cookie: 0, maxEntries: 10, plus: true, want };
+    return gate.read(TWO, { $case: 'readDir', value }, listing, () => undefined);
+  }
+
+  it('gets them where nobody else has a lease or the file open, and what others own without attributes', () => {
+    const reply = read(EXCLUSIVE);
+    assert.deepEqual(
+      reply?.leases.map(({ ino, mode }) => [ino, mode]),
+      [
+        [DIR, EXCLUSIVE],
+        [SHARED_FILE, SHARED],
+        [FREE, EXCLUSIVE],
+        [OPEN, SHARED],
+      ],
+    );
+    assert.ok(reply?.result?.$case === 'dir');
+    const bare = reply.result.value.entries.filter(({ attr }) => !attr).map(({ ino }) => ino);
+    assert.deepEqual(bare, [OWNED]);
+    assert.deepEqual(recalls, [], 'nobody is made to flush');
+  });
+
+  it('takes the directory from those who believe its listing', () => {
+    gate.announced({ id: 3, wantsLeases: true } as SessionRecord, [{ ino: DIR, mode: SHARED, seq: 3 }], true);
+    assert.equal(read(EXCLUSIVE), undefined, 'it waits');
+    assert.deepEqual(recalls, [{ ino: DIR, mode: LeaseMode.LEASE_NONE, seq: 3 }]);
+  });
+
+  it('differs from a plain one, which waits for the attributes of every entry', () => {
+    assert.equal(read(undefined), undefined);
+    assert.deepEqual(recalls, [{ ino: OWNED, mode: SHARED, seq: 1 }]);
+  });
+});
