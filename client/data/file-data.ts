@@ -182,10 +182,16 @@ export class FileData implements FileLayout, FlushSource {
 
   /**
    * Takes bytes at `offset`, or at the end of the file. They are readable here at once.
-   * @returns where they were put
+   * @param knowsEnd asked when there is room: whether the end is where it seems from here
+   * @returns where they were put; undefined: nowhere, for the end is not known
    * @throws HoldfastError EFBIG; EINTR when `signal` aborts while too much is dirty
    */
-  async write(offset: number | 'end', data: Buffer, signal?: AbortSignal): Promise<number> {
+  async write(
+    offset: number | 'end',
+    data: Buffer,
+    signal?: AbortSignal,
+    knowsEnd: () => boolean = () => true,
+  ): Promise<number | undefined> {
     const { flusher, clock } = this.#deps;
     for (;;) {
       const wait = this.#truncating ?? flusher.room(this, data.length, signal);
@@ -193,6 +199,7 @@ export class FileData implements FileLayout, FlushSource {
       await wait;
     }
     // No await from here on: an append takes the end that it sees.
+    if (offset === 'end' && !knowsEnd()) return undefined;
     const start = offset === 'end' ? this.size : offset;
     const end = start + data.length;
     if (end > FILE_SIZE_MAX_BYTES) throw new HoldfastError('EFBIG');

@@ -8,6 +8,7 @@ import type { Caller, CreateReply, OpenReply, SetAttrRequest, WriteRequest } fro
 import { changedAttr } from '../leases/local-attr.js';
 import { attrOf } from '../meta/api.js';
 import { interruptible } from '../wait.js';
+import { AppendTurns } from './append-turn.js';
 import { isRegular } from './attr.js';
 import { masked, type VfsContext } from './context.js';
 import {
@@ -20,6 +21,7 @@ import {
   O_SYNC_ONLY,
   O_TRUNC,
   O_WRONLY,
+  type OpenFile,
   throwWriteError,
 } from './file-table.js';
 import { seekData, seekHole } from './holes.js';
@@ -48,6 +50,7 @@ export class FileCalls {
   readonly #names: NameCalls;
   readonly #local: LocalChanges;
   readonly #chunks: ChunkApi;
+  readonly #turns: AppendTurns;
 
   constructor(
     context: VfsContext,
@@ -58,6 +61,7 @@ export class FileCalls {
   ) {
     this.#context = context;
     this.#chunks = chunks;
+    this.#turns = new AppendTurns(context.meta.locks, context.log);
     this.#reader = reader;
     this.#names = names;
     this.#local = local;
@@ -82,6 +86,8 @@ export class FileCalls {
         if (killPriv && hasPriv(attr.mode)) await this.#privKilled(ino);
       }
       this.#context.throwLostChange(ino);
+      // Through its page cache the kernel would send one write(2) in pieces, between which others append.
+      if (writable && (flags & O_APPEND) !== 0) caching.directIo = true;
       return { handle: files.open(file, flags), ...caching };
     } catch (error) {
       if (file) await files.release(file);
@@ -124,7 +130,7 @@ export class FileCalls {
       }
       const caching = await this.#context.opened(attr);
       // Nobody reads through this description: without the page cache the kernel asks less before a write.
-      if ((flags & O_ACCMODE) === O_WRONLY) caching.directIo = true;
+      if ((flags & O_ACCMODE) === O_WRONLY || (writable && (flags & O_APPEND) !== 0)) caching.directIo = true;
       return { entry: this.#context.entry(attr, parent, name), handle: files.open(file, flags), ...caching };
     } catch (error) {
       if (file) await files.release(file);
@@ -153,22 +159,18 @@ export class FileCalls {
     if (!open.writable && !request.fromCache) throw new HoldfastError('EBADF');
     throwWriteError(open);
     if (request.killPriv) await this.#killPriv(open.file, caller.signal);
-    if (!this.#context.owns(open.file.ino)) await this.#announceWriter(open.file, caller.signal);
     const { data } = request;
     const { length } = data;
     // Pages that the kernel writes back have their place already.
     const append = (request.flags & O_APPEND) !== 0 && !request.fromCache;
-    const at = await open.file.write(append ? 'end' : request.offset, data, caller.signal);
+    const at = append
+      ? await this.#append(open, data, caller.signal)
+      : await this.#writeAt(open, request.offset, data, caller.signal);
     if (at !== request.offset) {
       // Others appended meanwhile: the kernel has cached these bytes at the wrong place.
       notifier
         ?.invalidateInode(ino, 0, 0)
         .catch((error: unknown) => log.warn({ ino, err: error }, 'invalidation failed'));
-    }
-    // Shared with others, who see it when this call returns.
-    if (!this.#context.owns(open.file.ino)) {
-      await interruptible(this.#context.lane.urgently(open.file.flush()), caller.signal);
-      throwWriteError(open);
     }
     if ((request.flags & (O_DSYNC | O_SYNC_ONLY)) !== 0 && !request.fromCache) {
       const synced = this.#context.lane.urgently(open.file.fsync((request.flags & O_SYNC_ONLY) === 0));
@@ -176,6 +178,34 @@ export class FileCalls {
       throwWriteError(open);
     }
     return length;
+  }
+
+  async #writeAt(open: OpenFile, offset: number, data: Buffer, signal: AbortSignal): Promise<number> {
+    if (!this.#context.owns(open.file.ino)) await this.#announceWriter(open.file, signal);
+    await open.file.write(offset, data, signal);
+    await this.#showOthers(open, signal);
+    return offset;
+  }
+
+  /** At the end that all mounts agree on. @returns where */
+  async #append(open: OpenFile, data: Buffer, signal: AbortSignal): Promise<number> {
+    const { file } = open;
+    const alone = () => this.#context.owns(file.ino);
+    const at = alone() ? await file.write('end', data, signal, alone) : undefined;
+    if (at !== undefined) return at;
+    return this.#turns.during(file.ino, signal, async () => {
+      await this.#announceWriter(file, signal);
+      const end = (await file.write('end', data, signal)) as number;
+      await this.#showOthers(open, signal);
+      return end;
+    });
+  }
+
+  /** What is shared with others they see when the call returns. */
+  async #showOthers(open: OpenFile, signal: AbortSignal): Promise<void> {
+    if (this.#context.owns(open.file.ino)) return;
+    await interruptible(this.#context.lane.urgently(open.file.flush()), signal);
+    throwWriteError(open);
   }
 
   /**

@@ -63,8 +63,13 @@ export class LockService {
   }
 }
 
+const KINDS: ReadonlySet<LockKind> = new Set([
+  LockKind.LOCK_POSIX,
+  LockKind.LOCK_FLOCK,
+  LockKind.LOCK_APPEND,
+]);
+
 function isSound({ ino, kind, type, start, end }: Lock): boolean {
   const { LOCK_READ, LOCK_WRITE, LOCK_UNLOCK } = LockType;
-  const known = kind === LockKind.LOCK_POSIX || kind === LockKind.LOCK_FLOCK;
-  return known && [LOCK_READ, LOCK_WRITE, LOCK_UNLOCK].includes(type) && ino > 0 && start <= end;
+  return KINDS.has(kind) && [LOCK_READ, LOCK_WRITE, LOCK_UNLOCK].includes(type) && ino > 0 && start <= end;
 }
