@@ -4,8 +4,9 @@ import { promisify } from 'node:util';
 
 /**
  * The child process that makes system calls for `holdfast bench`, so that a hanging mount can be given up. Arguments:
- * phase, directory, count (files, or seconds of a commit phase), writers. Prints one JSON line, a WorkerResult. With one
- * writer the calls are synchronous; more are as many loops over the thread pool (UV_THREADPOOL_SIZE).
+ * phase, directory, count (files, or seconds of a commit phase), writers, number of the first file, and when to begin
+ * (seconds of the machine's monotonic clock). Prints one JSON line, a WorkerResult. With one writer the calls are
+ * synchronous; more are as many loops over the thread pool (UV_THREADPOOL_SIZE).
  */
 export interface WorkerResult {
   operations: number;
@@ -13,6 +14,9 @@ export interface WorkerResult {
   /** Of one operation, microseconds; only commit phases. */
   p50?: number;
   p99?: number;
+  /** When the first operation began and the last ended, seconds of the machine's monotonic clock; only synchronous phases. */
+  begun?: number;
+  ended?: number;
 }
 
 const FILE_BYTES = 4096;
@@ -31,6 +35,7 @@ const write = promisify(fs.write) as (
 const fsync = promisify(fs.fsync);
 const close = promisify(fs.close);
 
+/** Of CLOCK_MONOTONIC: the same in all processes of the machine. */
 const now = (): number => Number(process.hrtime.bigint()) / 1e9;
 
 const PHASES: Record<string, (dir: string, i: number) => void> = {
@@ -57,11 +62,6 @@ const PHASES: Record<string, (dir: string, i: number) => void> = {
 
 /** Operations that several writers make at once. */
 const PARALLEL: Record<string, (dir: string, i: number) => Promise<void>> = {
-  async create(dir, i) {
-    const fd = await open(join(dir, `p${i}`), 'wx');
-    await write(fd, data, 0, FILE_BYTES, 0);
-    await close(fd);
-  },
   /** A durable create: file and directory are synced. */
   async 'commit-create'(dir, i) {
     const fd = await open(join(dir, `c${i}`), 'wx');
@@ -73,18 +73,6 @@ const PARALLEL: Record<string, (dir: string, i: number) => Promise<void>> = {
     await close(parent);
   },
 };
-
-async function parallel(phase: string, dir: string, count: number, writers: number): Promise<WorkerResult> {
-  const operation = PARALLEL[phase];
-  if (!operation) throw new Error(`unknown phase ${phase}`);
-  const start = now();
-  let next = 0;
-  const loop = async (): Promise<void> => {
-    for (let i = next++; i < count; i = next++) await operation(dir, i);
-  };
-  await Promise.all(Array.from({ length: writers }, loop));
-  return { operations: count, seconds: now() - start };
-}
 
 /** For so long: each writer repeats one operation and notes how long it took. */
 async function timed(phase: string, dir: string, seconds: number, writers: number): Promise<WorkerResult> {
@@ -112,15 +100,17 @@ async function timed(phase: string, dir: string, seconds: number, writers: numbe
 }
 
 async function main(): Promise<WorkerResult> {
-  const [phase = '', dir = '', count = '0', writers = '1'] = process.argv.slice(2);
+  const [phase = '', dir = '', count = '0', writers = '1', first = '0', at = '0'] = process.argv.slice(2);
   if (phase === 'commit' || phase === 'commit-create')
     return timed(phase, dir, Number(count), Number(writers));
-  if (Number(writers) > 1) return parallel(phase, dir, Number(count), Number(writers));
   const operation = PHASES[phase];
   if (!operation) throw new Error(`unknown phase ${phase}`);
-  const start = now();
-  for (let i = 0; i < Number(count); i++) operation(dir, i);
-  return { operations: Number(count), seconds: now() - start };
+  const wait = (Number(at) - now()) * 1000;
+  if (wait > 0) Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, wait);
+  const begun = now();
+  for (let i = 0; i < Number(count); i++) operation(dir, Number(first) + i);
+  const ended = now();
+  return { operations: Number(count), seconds: ended - begun, begun, ended };
 }
 
 main().then(

@@ -37,9 +37,12 @@ export class Recorder {
   readonly figures: Figure[] = [];
   readonly skipped: Skipped[] = [];
   readonly #onFigure: (figure: Figure) => void;
+  readonly #timeIsOver: () => boolean;
 
-  constructor(onFigure: (figure: Figure) => void = () => {}) {
+  /** @param timeIsOver workloads that have not begun then are left out */
+  constructor(onFigure: (figure: Figure) => void = () => {}, timeIsOver: () => boolean = () => false) {
     this.#onFigure = onFigure;
+    this.#timeIsOver = timeIsOver;
   }
 
   add(workload: string, value: number, unit: string, higherIsBetter = true): void {
@@ -50,6 +53,14 @@ export class Recorder {
 
   /** Runs a workload; one that fails is recorded with its reason and the others go on. */
   async attempt(workload: string, work: () => Promise<void>): Promise<void> {
+    await this.finish(workload, async () => {
+      if (this.#timeIsOver()) throw new Error('the time for this pass was over');
+      await work();
+    });
+  }
+
+  /** As attempt(), whatever the time. */
+  async finish(workload: string, work: () => Promise<void>): Promise<void> {
     try {
       await work();
     } catch (error) {

@@ -2,6 +2,7 @@ import { existsSync, mkdtempSync, rmSync, symlinkSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { ROOT, sh, TestCluster } from '../cluster/support/cluster.js';
+import { processesOf } from './cpu.js';
 import type { System } from './system.js';
 
 const BUILD_TIMEOUT_MS = 300_000;
@@ -31,7 +32,13 @@ export function holdfastSystem(name = 'Holdfast', main?: string): System {
       cluster = undefined;
       mounted = undefined;
     },
-    pids: () => cluster?.pids() ?? new Map(),
+    // A mount in the background keeps no file in the data directory.
+    pids() {
+      const known = cluster?.pids() ?? new Map<string, number>();
+      const listed = new Set(known.values());
+      const others = mounted ? processesOf('mount', mounted).filter((pid) => !listed.has(pid)) : [];
+      return new Map([...known, ...others.map((pid): [string, number] => [`mount-${pid}`, pid])]);
+    },
   };
 }
 

@@ -1,21 +1,30 @@
-import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { execFileSync } from 'node:child_process';
+import { mkdirSync, writeFileSync } from 'node:fs';
 import { cpus, totalmem } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
-import { runSuite } from '../../cli/bench/suite.js';
-import { type BenchSizes, GROUPS, type Group, Recorder } from '../../cli/bench/workloads.js';
+import { GROUPS, type Group } from '../../cli/bench/workloads.js';
+import { systemClock } from '../../common/clock.js';
 import { ROOT } from '../cluster/support/cluster.js';
 import { ratioChart } from './chart.js';
+import { countsBench } from './counts.js';
 import { buildRevision, holdfastSystem } from './holdfast.js';
+import { inodesBench } from './inodes.js';
+import { markdown } from './markdown.js';
+import { residentMemory } from './memory.js';
+import { runPasses } from './passes.js';
 import { gluster } from './peers/gluster.js';
 import { moosefs } from './peers/moosefs.js';
 import { passThrough } from './peers/pass-through.js';
 import { sshfs } from './peers/sshfs.js';
-import { type BenchRun, markdown, rowsOf } from './report.js';
+import { type BenchRun, rowsOf } from './report.js';
+import { scaleBench } from './scale.js';
 import { soak } from './soak.js';
 import { localDisk, type System } from './system.js';
 
+const EXIT_USAGE = 2;
 const EXIT_INTERRUPTED = 130;
+const MS_PER_MINUTE = 60_000;
 
 const HELP = `npm run bench [-- options]: measures a cluster of this machine beside its local disk and others
   --passes N       passes, interleaved; medians are reported (default 3)
@@ -25,8 +34,17 @@ const HELP = `npm run bench [-- options]: measures a cluster of this machine bes
   --only GROUPS    comma-separated: ${GROUPS.join(', ')} (default all)
   --peers          also MooseFS, GlusterFS, sshfs and a C pass-through, where they are installed
   --compare REV    also the build of another commit of this repository
-  --write          write docs/benchmarks.md, docs/benchmarks.json and docs/benchmarks.svg
-  --soak N         instead: N operations on one mount, memory of every process along the way
+  --limit N        minutes that one pass over one system may take before the rest is left out (default 20)
+  --out BASE       write BASE.md, BASE.json and BASE.svg after each system (default: .bench/latest)
+  --write          the same in docs/benchmarks
+instead of all that:
+  --soak N         N operations on one mount, memory of every process along the way
+  --scale          clients, metaservers, chunkservers, directory and file sizes, idle CPU; writes docs/scaling.md with
+                   --write; --most N: entries of the largest directory (default 1000000); --delay N: ms of network delay
+                   each way where the kernel has netem (default 2)
+  --counts         requests, log entries and syncs that each kind of operation costs (--files N); docs/counts.md with --write
+  --inodes N       memory and start of a metaserver with N inodes, and of a chunkserver's index as of --index-gb GB
+                   (default 300)
 `;
 
 function machine(): string {
@@ -34,39 +52,17 @@ function machine(): string {
   return `${cpus().length} cores (${model}), ${Math.round(totalmem() / 2 ** 30)} GiB, Node ${process.version}`;
 }
 
-/** Resident memory of processes, bytes. */
-function residentMemory(pids: ReadonlyMap<string, number>): Map<string, number> {
-  const memory = new Map<string, number>();
-  for (const [name, pid] of pids) {
-    if (!existsSync(`/proc/${pid}`)) continue;
-    const kib = /^VmRSS:\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1];
-    memory.set(name, Number(kib ?? 0) * 1024);
-  }
-  return memory;
+function git(...args: string[]): string {
+  return execFileSync('git', args, { cwd: ROOT, encoding: 'utf8' }).trim();
 }
 
-/** One pass over one system: up, measured, down. */
-async function measure(
-  system: System,
-  groups: readonly Group[],
-  sizes: BenchSizes,
-  run: BenchRun,
-): Promise<void> {
-  const out = new Recorder(({ workload, value, unit }) => {
-    console.error(`${system.name}: ${workload}: ${value.toFixed(2)} ${unit}`);
-  });
+/** The commit of the build, with a mark when files of the tree differ from it. */
+function revision(): string {
   try {
-    const directory = await system.up();
-    const pids = system.pids?.() ?? new Map();
-    const before = residentMemory(pids);
-    await runSuite(directory, { groups, sizes, remount: () => system.remount() }, out);
-    const after = residentMemory(pids);
-    if (system.name === run.passes[0]?.system || run.passes.length === 0) {
-      run.memory = [...before].map(([name, bytes]) => ({ name, before: bytes, after: after.get(name) ?? 0 }));
-    }
-    run.passes.push({ system: system.name, figures: out.figures, skipped: out.skipped });
-  } finally {
-    await system.down();
+    const isChanged = git('status', '--porcelain', '--untracked-files=no') !== '';
+    return `${git('rev-parse', '--short', 'HEAD')}${isChanged ? ' with changes' : ''}`;
+  } catch {
+    return 'unknown';
   }
 }
 
@@ -79,69 +75,131 @@ function presentPeers(run: BenchRun): System[] {
   });
 }
 
-async function write(run: BenchRun): Promise<void> {
-  const base = join(ROOT, 'docs', 'benchmarks');
+function save(run: BenchRun, base: string): void {
+  mkdirSync(dirname(base), { recursive: true });
   writeFileSync(`${base}.md`, markdown(run));
   writeFileSync(`${base}.json`, `${JSON.stringify({ ...run, rows: rowsOf(run) }, null, 1)}\n`);
-  writeFileSync(`${base}.svg`, await ratioChart(run));
 }
 
-async function main(): Promise<void> {
-  const { values } = parseArgs({
-    options: {
-      passes: { type: 'string', default: '3' },
-      mib: { type: 'string', default: '512' },
-      seconds: { type: 'string', default: '10' },
-      files: { type: 'string', default: '2000' },
-      only: { type: 'string', default: GROUPS.join(',') },
-      peers: { type: 'boolean', default: false },
-      compare: { type: 'string' },
-      soak: { type: 'string' },
-      write: { type: 'boolean', default: false },
-      help: { type: 'boolean', default: false },
-    },
+const OPTIONS = {
+  passes: { type: 'string', default: '3' },
+  mib: { type: 'string', default: '512' },
+  seconds: { type: 'string', default: '10' },
+  files: { type: 'string', default: '2000' },
+  only: { type: 'string', default: GROUPS.join(',') },
+  peers: { type: 'boolean', default: false },
+  compare: { type: 'string' },
+  limit: { type: 'string', default: '20' },
+  out: { type: 'string', default: join('.bench', 'latest') },
+  write: { type: 'boolean', default: false },
+  soak: { type: 'string' },
+  scale: { type: 'boolean', default: false },
+  most: { type: 'string', default: '1000000' },
+  delay: { type: 'string', default: '2' },
+  counts: { type: 'boolean', default: false },
+  inodes: { type: 'string' },
+  'index-gb': { type: 'string', default: '300' },
+  help: { type: 'boolean', default: false },
+} as const;
+
+class UsageError extends Error {}
+
+function number(name: string, text: string): number {
+  const value = Number(text);
+  if (!/^\d+$/.test(text) || value < 1 || value > 1e9)
+    throw new UsageError(`--${name} '${text}' is not a whole number from 1 to 1000000000`);
+  return value;
+}
+
+function parse() {
+  try {
+    return parseArgs({ options: OPTIONS }).values;
+  } catch (error) {
+    throw new UsageError(error instanceof Error ? error.message : String(error));
+  }
+}
+
+type Values = ReturnType<typeof parse>;
+
+function selectGroups(only: string): Group[] {
+  return only.split(',').map((name) => {
+    const group = GROUPS.find((one) => one === name);
+    if (!group) throw new UsageError(`--only ${name}: there are ${GROUPS.join(', ')}`);
+    return group;
   });
-  if (values.help) {
-    process.stdout.write(HELP);
-    return;
-  }
-  if (values.soak !== undefined) {
-    await soak(Number(values.soak), residentMemory);
-    return;
-  }
-  const groups = GROUPS.filter((group) => values.only.split(',').includes(group));
-  if (groups.length === 0) throw new Error(`--only ${values.only}: there are ${GROUPS.join(', ')}`);
+}
+
+/** The command line with every setting, and the commit instead of a name that moves. */
+function commandLine(values: Values, compared: string | undefined): string {
+  const { passes, mib, seconds, files, only, peers, limit, write } = values;
+  const flags = [`--passes ${passes}`, `--mib ${mib}`, `--seconds ${seconds}`, `--files ${files}`];
+  if (only !== GROUPS.join(',')) flags.push(`--only ${only}`);
+  if (peers) flags.push('--peers');
+  if (compared) flags.push(`--compare ${compared}`);
+  if (limit !== OPTIONS.limit.default) flags.push(`--limit ${limit}`);
+  if (write) flags.push('--write');
+  return `npm run bench -- ${flags.join(' ')}`;
+}
+
+async function compareSystems(values: Values): Promise<void> {
+  const groups = selectGroups(values.only);
   const sizes = {
-    sequentialMib: Number(values.mib),
-    seconds: Number(values.seconds),
-    files: Number(values.files),
+    sequentialMib: number('mib', values.mib),
+    seconds: number('seconds', values.seconds),
+    files: number('files', values.files),
   };
-  const command = ['npm run bench --', ...process.argv.slice(2)].join(' ');
-  const run: BenchRun = { machine: machine(), command, passes: [], memory: [], absent: [] };
+  const passes = number('passes', values.passes);
+  const limitMs = number('limit', values.limit) * MS_PER_MINUTE;
+  const compared = values.compare && git('rev-parse', '--short', values.compare);
+  const command = commandLine(values, compared);
+  const run: BenchRun = {
+    ...{ machine: machine(), revision: revision(), command },
+    ...{ passes: [], memory: [], cpu: [], absent: [] },
+  };
+  const base = values.write ? join(ROOT, 'docs', 'benchmarks') : resolve(ROOT, values.out);
   const systems = [holdfastSystem(), localDisk(), ...(values.peers ? presentPeers(run) : [])];
-  const other = values.compare === undefined ? undefined : await buildRevision(values.compare);
+  const other = compared ? await buildRevision(compared) : undefined;
+  if (other) systems.push(holdfastSystem(`Holdfast ${compared}`, other.main));
   const interrupted = (signal: NodeJS.Signals): void => {
-    console.error(`${signal}: taking everything down`);
-    void Promise.allSettled(systems.map((system) => system.down())).then(() =>
+    console.error(`${signal}: taking everything down; what was measured is in ${base}.md`);
+    save(run, base);
+    void Promise.allSettled([...systems.map((system) => system.down()), other?.remove()]).then(() =>
       process.exit(EXIT_INTERRUPTED),
     );
   };
   process.once('SIGINT', interrupted);
   process.once('SIGTERM', interrupted);
+  const tell = (line: string): void => console.error(line);
   try {
-    if (other) systems.push(holdfastSystem(`Holdfast ${values.compare}`, other.main));
-    for (let pass = 1; pass <= Number(values.passes); pass++) {
-      for (const system of systems) await measure(system, groups, sizes, run);
-      console.error(`pass ${pass} of ${values.passes} done`);
-    }
+    const options = { passes, groups, sizes, limitMs, clock: systemClock, tell, save: () => save(run, base) };
+    await runPasses(systems, run, options);
   } finally {
     await other?.remove();
   }
   process.stdout.write(`${markdown(run)}\n`);
-  if (values.write) await write(run);
+  writeFileSync(`${base}.svg`, await ratioChart(run));
+}
+
+async function main(): Promise<void> {
+  const values = parse();
+  const environment = { machine: machine(), revision: revision() };
+  if (values.help) process.stdout.write(HELP);
+  else if (values.soak !== undefined) await soak(number('soak', values.soak), residentMemory);
+  else if (values.counts) await countsBench(environment, number('files', values.files), values.write);
+  else if (values.scale)
+    await scaleBench(environment, {
+      most: number('most', values.most),
+      delayMs: number('delay', values.delay),
+      seconds: number('seconds', values.seconds),
+      write: values.write,
+    });
+  else if (values.inodes !== undefined)
+    await inodesBench(environment, number('inodes', values.inodes), number('index-gb', values['index-gb']));
+  else await compareSystems(values);
 }
 
 main().catch((error: unknown) => {
-  console.error(error);
-  process.exitCode = 1;
+  if (error instanceof UsageError) console.error(`bench: ${error.message} (see --help)`);
+  else console.error(error);
+  process.exitCode = error instanceof UsageError ? EXIT_USAGE : 1;
 });

@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict';
 import { ratioChart } from './chart.js';
-import { type BenchRun, markdown, median, type Pass, ratio, rowsOf, systemsOf } from './report.js';
+import { isMet, verdicts } from './goals.js';
+import { markdown } from './markdown.js';
+import { type BenchRun, median, type Pass, ratio, rowsOf, systemsOf } from './report.js';
 
 const pass = (system: string, rate: number, milliseconds: number): Pass => ({
   system,
@@ -14,9 +16,11 @@ const pass = (system: string, rate: number, milliseconds: number): Pass => ({
 function sample(): BenchRun {
   return {
     machine: '2 cores',
+    revision: '0123abc',
     command: 'npm run bench -- --passes 3',
     passes: [pass('ours', 100, 10), pass('theirs', 50, 40), pass('ours', 300, 20), pass('ours', 200, 30)],
     memory: [{ name: 'mount', before: 1024 * 1024, after: 2 * 1024 * 1024 }],
+    cpu: [{ workload: 'create', wallMs: 2000, cpuMs: { mount: 500, metaserver: 1000, chunkserver: 1500 } }],
     absent: ['sshfs (apt install sshfs)'],
   };
 }
@@ -53,6 +57,54 @@ describe('the benchmark report', () => {
     ]) {
       assert.ok(text.includes(expected), expected);
     }
+  });
+
+  it('says how many cores each kind of process used in a row', () => {
+    assert.match(markdown(sample()), /\| create \| 2\.0 s \| 0\.25 \| 0\.50 \| 0\.75 \| 1\.50 \|/);
+  });
+
+  it('holds every row against the best peer with copies, and says what was not measured', () => {
+    const run = sample();
+    const figure = (workload: string, value: number) => ({
+      workload,
+      value,
+      unit: '/s',
+      higherIsBetter: true,
+    });
+    const create = 'create + write 4 KiB + close';
+    run.passes = [
+      { system: 'ours', figures: [figure(create, 600), figure('rename', 50)], skipped: [] },
+      { system: 'MooseFS', figures: [figure(create, 250), figure('rename', 40)], skipped: [] },
+      { system: 'GlusterFS', figures: [figure(create, 100), figure('rename', 60)], skipped: [] },
+    ];
+    const of = (workload: string, goal: string) =>
+      verdicts(run).find((one) => one.workload === workload && one.goal.includes(goal));
+    const created = of(create, 'peer');
+    assert.ok(created);
+    assert.deepEqual([created.value, created.wanted, isMet(created)], [2.4, 3, false]);
+    const renamed = of('rename', 'peer');
+    assert.ok(renamed);
+    assert.equal(renamed.value?.toFixed(3), '0.833');
+    assert.equal(isMet({ ...renamed, value: 1 }), true);
+    const through = of(create, 'pass-through');
+    assert.ok(through && isMet(through) === undefined);
+    assert.match(
+      markdown(run),
+      /\| create \+ write 4 KiB \+ close \| times the best .* 2\.40 \| \*\*not met\*\* \|/,
+    );
+  });
+
+  it('counts the time of a synced write in syncs of the local disk', () => {
+    const run = sample();
+    const p50 = (system: string, value: number): Pass => ({
+      system,
+      figures: [{ workload: 'write 4 KiB + fsync, 1 writer, p50', value, unit: 'us', higherIsBetter: false }],
+      skipped: [],
+    });
+    run.passes = [p50('ours', 390), p50('local disk', 100)];
+    const one = verdicts(run).find(({ goal }) => goal.startsWith('p50'));
+    assert.ok(one);
+    assert.deepEqual([one.value, isMet(one), isMet({ ...one, value: 4.1 })], [3.9, true, false]);
   });
 
   it('draws a bar for each workload and system compared with', async () => {

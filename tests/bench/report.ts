@@ -1,4 +1,5 @@
 import type { Figure } from '../../cli/bench/workloads.js';
+import type { CpuLap } from './cpu.js';
 
 /** Figures of one pass over one system. */
 export interface Pass {
@@ -11,9 +12,13 @@ export interface Pass {
 export interface BenchRun {
   machine: string;
   command: string;
+  /** Commit that was measured. */
+  revision: string;
   passes: Pass[];
   /** Resident memory of each process of the cluster before and after, bytes. */
   memory: { name: string; before: number; after: number }[];
+  /** CPU time of the first system's processes in its first pass, workload by workload. */
+  cpu: CpuLap[];
   /** Peers that were asked for and are not installed. */
   absent: string[];
 }
@@ -80,60 +85,4 @@ export function ratio(row: Row, system: string, other: string): number | undefin
 export function formatFigure(value: number): string {
   if (value >= 100) return Math.round(value).toLocaleString('en-US');
   return value >= 10 ? value.toFixed(1) : value.toFixed(2);
-}
-
-/** docs/benchmarks.md. */
-export function markdown(run: BenchRun): string {
-  const systems = systemsOf(run);
-  const [first = '', ...others] = systems;
-  const mib = (bytes: number): string => `${Math.round(bytes / 1024 / 1024)} MiB`;
-  const passes = Math.max(...systems.map((name) => run.passes.filter((pass) => pass.system === name).length));
-  const cell = (row: Row, system: string): string => {
-    const one = row.cells[system];
-    if (!one) return '-';
-    const percent = one.passes > 1 ? ` ±${Math.round(one.spread * 50)} %` : '';
-    return `${formatFigure(one.median)}${percent}`;
-  };
-  const ratioCell = (row: Row, other: string): string => ratio(row, first, other)?.toFixed(2) ?? '-';
-  const table = rowsOf(run).map((row) => {
-    const cells = [`${row.workload}, ${row.unit}`, ...systems.map((name) => cell(row, name))];
-    return `| ${[...cells, ...others.map((name) => ratioCell(row, name))].join(' | ')} |`;
-  });
-  const skipped = new Set(
-    run.passes.flatMap(({ system, skipped }) =>
-      skipped.map(({ workload, reason }) => `- ${system}: ${workload}: ${reason}`),
-    ),
-  );
-  return [
-    '# Benchmarks',
-    '',
-    'Three metaservers, three chunkservers, three copies of everything, one mount by the kernel binding, beside other file',
-    'systems with the same workloads in the same run: all on one machine and one disk. What counts is the ratio; absolute',
-    'figures are those of a small shared machine. Every fsync of Holdfast reaches the disks of all in-sync replicas and of a',
-    'metaserver majority. Cold: mounted anew, page cache dropped.',
-    '',
-    `Machine: ${run.machine}. Medians of ${passes} interleaved passes, ± half of (max - min).`,
-    'The last columns are Holdfast over the other, above 1 is better for rates and times alike.',
-    ...run.absent.map((line) => `Not measured: ${line}.`),
-    '',
-    'Reproduce:',
-    '',
-    '```',
-    run.command,
-    '```',
-    '',
-    `| workload | ${[...systems, ...others.map((name) => `/ ${name}`)].join(' | ')} |`,
-    `|${'---|'.repeat(1 + systems.length + others.length)}`,
-    ...table,
-    '',
-    ...(skipped.size > 0 ? ['## Not measured', '', ...skipped, ''] : []),
-    '## Memory',
-    '',
-    "Resident memory of each of the cluster's processes, before the first and after the last workload of a pass.",
-    '',
-    '| process | before | after |',
-    '|---|---|---|',
-    ...run.memory.map((one) => `| ${one.name} | ${mib(one.before)} | ${mib(one.after)} |`),
-    '',
-  ].join('\n');
 }

@@ -16,6 +16,9 @@ export interface System {
   pids?(): Map<string, number>;
 }
 
+/** Name of the local disk in reports. */
+export const LOCAL_DISK = 'local disk';
+
 /** A directory of the disk that everything else lies on too. */
 export function localDisk(): System {
   let root: string | undefined;
@@ -24,7 +27,7 @@ export function localDisk(): System {
     return root;
   };
   return {
-    name: 'local disk',
+    name: LOCAL_DISK,
     missing: () => undefined,
     up: async () => dir(),
     remount: async () => dir(),

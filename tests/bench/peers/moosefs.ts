@@ -1,17 +1,12 @@
 import { copyFileSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { eventually, run, sh } from '../../cluster/support/cluster.js';
-import { type PeerPlaces, peerPlaces, type System } from '../system.js';
-import {
-  addPeerAddress,
-  Daemons,
-  missingPrograms,
-  PEER_ADDRESS,
-  removePeerAddress,
-  unmount,
-  waitMounted,
-  waitPort,
-} from './daemons.js';
+import type { System } from '../system.js';
+import { PEER_ADDRESS, waitPort } from './daemons.js';
+import { peerSystem } from './peer.js';
+
+/** Name of MooseFS in reports. */
+export const MOOSEFS = 'MooseFS';
 
 const CLIENT_PORT = 9420;
 const CHUNKSERVERS = [1, 2, 3];
@@ -19,31 +14,13 @@ const COPIES_TIMEOUT_MS = 60_000;
 
 /** MooseFS as shipped: one master, three chunkservers, goal 3. It issues no disk sync for an fsync. */
 export function moosefs(): System {
-  let places: PeerPlaces | undefined;
-  let daemons: Daemons | undefined;
-
-  const remount = async (): Promise<string> => {
-    const { mount } = places as PeerPlaces;
-    await unmount(mount);
-    await daemons?.stop('mount');
-    daemons?.start('mount', 'mfsmount', ['-f', '-H', PEER_ADDRESS, mount]);
-    await waitMounted(mount);
-    return mount;
-  };
-
-  return {
-    name: 'MooseFS',
-    missing: () =>
-      missingPrograms(
-        ['mfsmaster', 'mfschunkserver', 'mfsmount'],
-        'moosefs-master moosefs-chunkserver moosefs-client',
-      ),
-    async up() {
-      places = peerPlaces('moosefs');
-      const { root, mount } = places;
-      daemons = new Daemons(root);
-      await addPeerAddress();
-      mkdirSync(mount);
+  return peerSystem({
+    name: MOOSEFS,
+    directory: 'moosefs',
+    programs: ['mfsmaster', 'mfschunkserver', 'mfsmount'],
+    packages: 'moosefs-master moosefs-chunkserver moosefs-client',
+    needsAddress: true,
+    async start({ root }, daemons) {
       writeMasterConfig(root);
       daemons.start('master', 'mfsmaster', ['-f', '-a', '-c', join(root, 'mfsmaster.cfg'), 'start']);
       await waitPort(PEER_ADDRESS, CLIENT_PORT);
@@ -52,7 +29,9 @@ export function moosefs(): System {
         daemons.start(`chunkserver-${number}`, 'mfschunkserver', ['-f', '-c', config, 'start']);
       }
       for (const number of CHUNKSERVERS) await waitPort(PEER_ADDRESS, chunkserverPort(number));
-      await remount();
+    },
+    mount: ({ mount }) => ['mfsmount', '-f', '-H', PEER_ADDRESS, mount],
+    async mounted({ mount }) {
       await sh(`mfssetgoal 3 ${mount}`);
       const probe = join(mount, 'probe');
       await eventually(
@@ -64,19 +43,8 @@ export function moosefs(): System {
         COPIES_TIMEOUT_MS,
       );
       rmSync(probe);
-      return mount;
     },
-    remount,
-    async down() {
-      if (!places) return;
-      await unmount(places.mount);
-      await daemons?.stopAll();
-      rmSync(places.root, { recursive: true, force: true });
-      await removePeerAddress();
-      places = undefined;
-    },
-    pids: () => daemons?.pids() ?? new Map(),
-  };
+  });
 }
 
 const chunkserverPort = (number: number): number => 9402 + 10 * number;
