@@ -10,6 +10,7 @@ import {
 import { SERVERS_MAX } from './cluster-file.js';
 import { parseAddress, parseChoice, parseInteger } from './cluster-options.js';
 import { addCommand, removeCommand } from './metaserver-manage.js';
+import { recoverCommand } from './metaserver-recover.js';
 import { CliError } from './output.js';
 import { processDeps, serveUntilStopped, startError } from './serve.js';
 import { startTracing, traceOption } from './tracing.js';
@@ -53,6 +54,7 @@ export function metaserverCommand(): Command {
       .enablePositionalOptions()
       .addCommand(addCommand())
       .addCommand(removeCommand())
+      .addCommand(recoverCommand())
       .option(
         '--id <n>',
         'number of this server, unique among the metaservers',
