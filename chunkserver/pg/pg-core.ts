@@ -154,6 +154,10 @@ export class PgCore {
         this.#retryParked();
         if (this.#active) this.#primary.evaluate(now);
         break;
+      case 'stepDown':
+        if (this.#ctx.isPrimary && this.#ctx.map?.epoch === event.epoch)
+          this.#giveUp('it cannot reach the other replicas');
+        break;
       case 'tick':
         this.#tick();
         break;
@@ -240,12 +244,17 @@ export class PgCore {
   #storeRefused(op: Op): void {
     this.#replica.refusedByStore(this.#now);
     this.#peering?.pull?.refusedByStore(this.#now);
-    if (op.owner !== this.#primary || !this.#active) return;
+    // Another replica is to lead; when there is none, the map stays, and what was refused has never been.
+    if (op.owner === this.#primary && this.#active) this.#giveUp('the disk of the primary is full');
+  }
+
+  /** Leads no more before the metaservers hear of it: nothing old is shown while another one leads. */
+  #giveUp(reason: string): void {
+    this.#peering?.cancel();
+    this.#peering = undefined;
     this.#active = false;
     this.#primary.stop();
-    // Another replica is to lead; when there is none, the map stays, and what was refused has never been.
     const { map, env } = this.#ctx;
-    const reason = 'the disk of the primary is full';
     this.#ctx.emit({ kind: 'reportFailed', server: env.self, epoch: map?.epoch ?? 0, reason });
     this.#repeerAt = this.#now + REPEER_DELAY_MS;
   }

@@ -164,6 +164,8 @@ export type PgEvent =
   | { kind: 'stored'; done: Completion; error: HoldfastError | undefined }
   | { kind: 'linkUp'; server: number; side: LinkSide }
   | { kind: 'linkDown'; server: number; side: LinkSide; reason: string }
+  /** The metaservers found that this primary is cut off from the other replicas. */
+  | { kind: 'stepDown'; epoch: number }
   /** The heartbeat stream ended, or a lease came after a time without. */
   | { kind: 'lease' }
   /** Due every TICK_INTERVAL_MS. */

@@ -1,8 +1,9 @@
 import { HoldfastError } from '../../proto/errors.js';
 import { FRAME_FLAG_SYNC, type FrameFields, type FrameHeader, FrameType } from '../../proto/frame-header.js';
 import { type Frame, FrameError, type FrameReply } from '../../proto/frames.js';
+import { lineageFields } from '../../proto/lineage.js';
 import { DEFAULT_CHUNK_SIZE_BYTES } from '../../proto/types.js';
-import type { LinkSide, Op, PeerCall, PgRequest } from '../pg/types.js';
+import type { Effect, LinkSide, Op, PeerCall, PgRequest } from '../pg/types.js';
 import type { ReadResult } from '../store/chunk-store.js';
 
 /** Chunks may be so large: FETCH carries one whole, in one frame. */
@@ -156,4 +157,18 @@ export function incomingCall(
 /** NEED_TRUNCATE tells the number that is known here. */
 export function needTruncate(truncateSeq: number): FrameError {
   return new FrameError('NEED_TRUNCATE', { truncateSeq });
+}
+
+/** Carries out what the core has decided on a request. */
+export function answerClient(effect: Extract<Effect, { kind: 'answer' }>): void {
+  const call = effect.request as ClientCall;
+  const { error, version, lineage } = effect;
+  if (error === 'NEED_TRUNCATE') call.answer(needTruncate(effect.truncateSeq ?? 0), {});
+  else if (error) call.answer(new HoldfastError(error, effect.detail), {});
+  else if (lineage) call.answer(undefined, { fields: lineageFields(lineage) });
+  else {
+    const { epoch = 0, seq = 0 } = version ?? {};
+    const fields = { versionEpoch: epoch, versionSeq: seq, aux: effect.aux ?? 0 };
+    call.answer(undefined, { fields, payload: call.result?.data });
+  }
 }

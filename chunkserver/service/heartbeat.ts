@@ -13,6 +13,7 @@ import {
   type Purge,
   type RegisterChunkServer,
   type Registered,
+  type StepDown,
 } from '../../proto/gen/cluster.js';
 import { CallStream, type RpcChannel, type RpcDialer, tcpChannel } from '../../proto/rpc.js';
 import { HEARTBEAT_INTERVAL_MS } from '../../proto/types.js';
@@ -49,6 +50,8 @@ export interface HeartbeatDeps {
   onLease(until: number): void;
   onPurge(purge: Purge): void;
   onTask(task: PgTask): void;
+  /** This server is to give up a group that it leads. */
+  onStepDown(step: StepDown): void;
   /** Which sessions to refuse: pushed, and with the registration before onRegistered settles. */
   onFence(fence: Fence): void;
   /** The stream that was registered has ended: the lease with it. */
@@ -265,6 +268,7 @@ export class HeartbeatClient {
     else if (body.$case === 'purge') this.#deps.onPurge(body.value);
     else if (body.$case === 'task') this.#deps.onTask(body.value);
     else if (body.$case === 'fence') this.#deps.onFence(body.value);
+    else if (body.$case === 'stepDown') this.#deps.onStepDown(body.value);
   }
 
   #ended(stream: Stream, reason: string): void {

@@ -4,7 +4,6 @@ import type { Tracer } from '../../common/trace.js';
 import { HoldfastError, toHoldfastError } from '../../proto/errors.js';
 import { FrameType } from '../../proto/frame-header.js';
 import type { ClusterMap, PgStatus, Purge } from '../../proto/gen/cluster.js';
-import { lineageFields } from '../../proto/lineage.js';
 import { PgCore } from '../pg/pg-core.js';
 import {
   type Ask,
@@ -19,7 +18,7 @@ import {
 } from '../pg/types.js';
 import type { ChunkStore, Version } from '../store/chunk-store.js';
 import { Audit } from './audit.js';
-import { type ClientCall, type IncomingCall, needTruncate, replicateFields } from './calls.js';
+import { answerClient, type ClientCall, type IncomingCall, replicateFields } from './calls.js';
 import { serveFetch, serveList } from './copy-server.js';
 import { FetchQueue } from './fetch-queue.js';
 import { LinkTable, type PeerLink } from './links.js';
@@ -215,6 +214,12 @@ export class PgHost {
     if (core && request) this.#dispatch(core, { kind: 'request', request });
   }
 
+  /** The metaservers let others lead the group; ignored when it has changed meanwhile. */
+  stepDown(pg: number, epoch: number): void {
+    const core = this.#cores.get(pg);
+    if (core) this.#dispatch(core, { kind: 'stepDown', epoch });
+  }
+
   /** Groups that this server leads now. */
   led(): number[] {
     return [...this.#cores.values()].filter((core) => core.active).map((core) => core.id);
@@ -302,7 +307,7 @@ export class PgHost {
         this.#repairRead(core, effect.request as ClientCall, effect.from);
         break;
       case 'answer':
-        this.#answer(effect);
+        answerClient(effect);
         break;
       case 'sync':
         for (const server of effect.servers) this.#syncAt(core, effect.barrier, server);
@@ -434,21 +439,6 @@ export class PgHost {
       (cause: unknown) =>
         this.#dispatch(core, { kind: 'repaired', request: call, error: toHoldfastError(cause) }),
     );
-  }
-
-  #answer(effect: Extract<Effect, { kind: 'answer' }>): void {
-    const call = effect.request as ClientCall;
-    if (effect.error === 'NEED_TRUNCATE') call.answer(needTruncate(effect.truncateSeq ?? 0), {});
-    else if (effect.error) call.answer(new HoldfastError(effect.error, effect.detail), {});
-    else {
-      const { version, aux, lineage } = effect;
-      if (lineage) {
-        call.answer(undefined, { fields: lineageFields(lineage) });
-        return;
-      }
-      const fields = { versionEpoch: version?.epoch ?? 0, versionSeq: version?.seq ?? 0, aux: aux ?? 0 };
-      call.answer(undefined, { fields, payload: call.result?.data });
-    }
   }
 
   #answerCall(effect: Extract<Effect, { kind: 'answerCall' }>): void {

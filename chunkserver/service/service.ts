@@ -132,6 +132,7 @@ export class ChunkService {
         );
       },
       onFence: (fence) => this.#fence.set(fence),
+      onStepDown: ({ pg, epoch }) => this.host.stepDown(pg, epoch),
       onDown: () => this.host.setRegistered(false),
       onRefused: (error) => this.fail(error),
     });

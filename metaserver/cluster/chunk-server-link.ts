@@ -91,6 +91,10 @@ export class ChunkServerLink {
     if (this.registered) this.#answer(0, { $case: 'task', value: task });
   }
 
+  pushStepDown(pg: number, epoch: number): void {
+    if (this.registered) this.#answer(0, { $case: 'stepDown', value: { pg, epoch } });
+  }
+
   refuse(id: number, error: HoldfastError): void {
     if (this.#closed) return;
     this.#fail(id, error);

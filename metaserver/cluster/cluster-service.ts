@@ -23,6 +23,7 @@ import { HEARTBEAT_INTERVAL_MS, LEASE_MS } from '../../proto/types.js';
 import type { LeaderDuty, Leadership } from '../service/leadership.js';
 import { GREETING_TIMEOUT_MS, type MetaReplica, type MetaState } from '../service/ports.js';
 import type { CommandBody, Proposer } from '../service/proposer.js';
+import { Blame } from './blame.js';
 import { ChunkServerLink, type LinkHost } from './chunk-server-link.js';
 import type { ChunkServerRegistry } from './chunk-server-registry.js';
 import { Fencing } from './fencing.js';
@@ -58,6 +59,7 @@ export class ClusterService implements LeaderDuty, LinkHost {
   readonly #links = new Map<number, ChunkServerLink>();
   readonly #liveness = new Liveness();
   readonly #rejoin = new Rejoin();
+  readonly #blame = new Blame();
   readonly #mover: Mover;
   readonly #fencing: Fencing;
   /** Servers whose ServerDown is in the log: no lease, and a registration has to follow it in the log. */
@@ -116,6 +118,7 @@ export class ClusterService implements LeaderDuty, LinkHost {
     this.#downs.clear();
     this.#drops.clear();
     this.#rejoin.clear();
+    this.#blame.clear();
     this.#mover.clear();
     this.#options.registry.clear();
     const error = this.#options.leadership.notLeader();
@@ -208,6 +211,7 @@ export class ClusterService implements LeaderDuty, LinkHost {
     this.#links.set(info.id, link);
     link.info = info;
     this.#rejoin.forget(info.id);
+    this.#blame.forget(info.id);
     this.#step({ kind: 'connected', server: info.id });
     if (this.#downs.has(info.id) || !isInMap(info, state.map())) {
       await this.#propose({ $case: 'putChunkServer', value: { server: info } });
@@ -253,7 +257,27 @@ export class ClusterService implements LeaderDuty, LinkHost {
     if (fresh.length > 0) {
       this.#options.log.warn({ server, reporter, pgs: fresh.length, reason }, 'replica failed');
     }
-    await Promise.all(affected.map((other) => this.#drop(other, server)));
+    await Promise.all(this.#notOwn(link, report, affected).map((other) => this.#drop(other, server)));
+  }
+
+  /** Tells the reporter to give up the PGs where it is the one that is cut off. @returns the others */
+  #notOwn(link: ChunkServerLink, { server }: ReplicaFailed, pgs: readonly Pg[]): Pg[] {
+    const reporter = link.info?.id ?? 0;
+    if (server === reporter) return [...pgs];
+    const now = this.#options.clock.now();
+    this.#blame.report(reporter, server, now);
+    const healthy = (id: number): boolean => this.connected(id) && this.#alive.has(id);
+    const minInSync = this.#map?.minInSync ?? 1;
+    const isOwn = (pg: Pg): boolean =>
+      this.#blame.isReporters(pg, { reporter, server }, minInSync, healthy, now);
+    const own = pgs.filter(isOwn);
+    for (const pg of own) {
+      this.#options.log.warn({ server: reporter, pg: pg.id, reached: server }, 'primary is cut off');
+      link.pushStepDown(pg.id, pg.epoch);
+    }
+    const others = pgs.filter((pg) => !own.includes(pg));
+    if (healthy(server) && others.length > 0) this.#blame.healthyDropped(reporter, now);
+    return others;
   }
 
   async replicaCaughtUp(link: ChunkServerLink, report: ReplicaCaughtUp): Promise<void> {

@@ -61,6 +61,17 @@ describe('a network that is cut', function () {
   it('around a chunkserver: the others go on', () =>
     surviveCut(isolate('chunkserver-2', 'servers', 'clients')));
 
+  const otherChunkservers = (host: string): string[] =>
+    lab.servers.filter((name) => name.startsWith('chunkserver-') && name !== host);
+
+  it('between a chunkserver and the other chunkservers: they go on without it', () =>
+    surviveCut(async () => lab.network.part(['chunkserver-1'], otherChunkservers('chunkserver-1'))));
+
+  it('one way, a chunkserver is not heard by the other chunkservers', () =>
+    surviveCut(async () => {
+      lab.network.cut(['chunkserver-2'], otherChunkservers('chunkserver-2'));
+    }));
+
   it('one way, a chunkserver is not heard by the metaservers', () =>
     surviveCut(async () => {
       lab.network.cut(['chunkserver-3'], lab.metaservers);

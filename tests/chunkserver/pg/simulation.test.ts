@@ -12,6 +12,9 @@ const ONE = process.env.HOLDFAST_SIM_SEED;
 const CHAOS_MS = 3500;
 const AFTERMATH_MS = 6000;
 const QUIET_MS = 12_000;
+const IN_SYNC = ReplicaState.REPLICA_IN_SYNC;
+/** Virtual time: silence is found, two reports, a new primary, a replica that catches up; delays at random. */
+const WRITES_BLOCKED_MAX_MS = 5000;
 const LAST_MS = CHAOS_MS + QUIET_MS + 20_000;
 
 /** One random fault. */
@@ -24,7 +27,7 @@ function strike(sim: Simulation, powerCuts: boolean): void {
   const back = (): void => {
     sim.clock.after(20 + sim.delay(400), () => !struck.up && struck.start());
   };
-  switch (prng.int(14)) {
+  switch (prng.int(15)) {
     case 0:
     case 1:
       if (!struck.up) return;
@@ -62,8 +65,11 @@ function strike(sim: Simulation, powerCuts: boolean): void {
       wipe(sim, struck, powerCuts);
       return;
     case 10:
+      sim.seclude(struck, prng.float() * 5000);
+      return;
     case 11:
     case 12:
+    case 13:
       sim.authority.drain(server.id, prng.int(3) > 0);
       return;
     default:
@@ -219,11 +225,13 @@ describe('a placement group in simulation', function () {
     assert.ok(proven > seeds.length, `${proven} writes proven by a later SYNC`);
   });
 
-  /** One write that is not synced, a disaster for the servers named, a SYNC. */
-  async function syncAfter(
-    seed: number,
-    disaster: (sim: Simulation) => SimServer[],
-  ): Promise<{ vouched: boolean; there: boolean }> {
+  /** Three servers, and a client that does what it is told. */
+  function still(seed: number): {
+    sim: Simulation;
+    client: SimClient;
+    finished: <T>(running: Promise<T>) => Promise<T>;
+    wait: (ms: number) => Promise<void>;
+  } {
     const sim = new Simulation(seed, { servers: 3, replicas: 3, minInSync: 2, powerCuts: true });
     const client = new SimClient(sim, new Files(), new Checker(false), true);
     client.stopped = true;
@@ -238,6 +246,15 @@ describe('a placement group in simulation', function () {
       return running;
     };
     const wait = (ms: number): Promise<void> => sim.clock.run(sim.clock.now() + ms);
+    return { sim, client, finished, wait };
+  }
+
+  /** One write that is not synced, a disaster for the servers that it names, a SYNC. */
+  async function syncAfter(
+    seed: number,
+    disaster: (sim: Simulation) => SimServer[],
+  ): Promise<{ vouched: boolean; there: boolean }> {
+    const { sim, client, finished, wait } = still(seed);
     await wait(1500);
     await finished(client.writeOnce(41, true));
     const { written } = await finished(client.writeOnce(42, false));
@@ -275,6 +292,31 @@ describe('a placement group in simulation', function () {
         return servers.filter(({ id }) => id !== spared);
       });
       assert.deepEqual({ seed, vouched, there }, { seed, vouched: true, there: true });
+    }
+  });
+
+  it('goes on within seconds when its primary is cut off from the other replicas alone', async () => {
+    for (const seed of SOME_SEEDS) {
+      const { sim, client, finished, wait } = still(seed);
+      await wait(1500);
+      await finished(client.writeOnce(41, true));
+      const former = sim.authority.primary;
+      const cutAt = sim.clock.now();
+      sim.seclude(sim.server(former), 30_000);
+      const written = client.writeOnce(42, true);
+      const mayWrite = (): boolean => {
+        const { replicas } = sim.authority.map.pgs[0]!;
+        const others = replicas.filter(({ server, state }) => server !== former && state === IN_SYNC);
+        return sim.authority.primary !== former && others.length === 2;
+      };
+      while (!mayWrite() && sim.clock.now() < cutAt + WRITES_BLOCKED_MAX_MS) await wait(20);
+      assert.ok(mayWrite(), `seed ${seed}: ${JSON.stringify(sim.authority.map.pgs[0])}`);
+      await finished(written);
+      assert.equal(await finished(client.readOnce()), 42);
+      await wait(40_000);
+      const states = sim.authority.map.pgs[0]!.replicas.map(({ state }) => state);
+      assert.ok(states.every((state) => state === IN_SYNC));
+      assert.equal(await finished(client.readOnce()), 42);
     }
   });
 });

@@ -40,6 +40,7 @@ class Probe {
         this.leases.push(until);
         this.leased.resolve();
       },
+      onStepDown: () => undefined,
       onTask: () => {},
       onPurge: () => this.log.push('purge'),
       onFence: ({ version }) => this.log.push(`fence ${version}`),

@@ -1,3 +1,4 @@
+import { Blame } from '../../../../metaserver/cluster/blame.js';
 import { applyMapCommand, createMap, type MapCommand } from '../../../../metaserver/cluster/map-commands.js';
 import { primaryOf } from '../../../../metaserver/cluster/pg-change.js';
 import { Rebalancer } from '../../../../metaserver/cluster/rebalance.js';
@@ -23,6 +24,7 @@ export class Authority {
   readonly #streams = new Map<number, SimStream>();
   readonly #leaseEnds = new Map<number, number>();
   readonly #rebalancer = new Rebalancer();
+  readonly #blame = new Blame();
   /** Version of the map by which each server acts, as its heartbeats say. */
   readonly #acts = new Map<number, number>();
   /** Replicas that were added and taken away by moves. */
@@ -106,6 +108,7 @@ export class Authority {
     const former = this.#streams.get(id);
     if (former) this.#end(former, 'registered anew');
     this.#streams.set(id, stream);
+    this.#blame.forget(id);
     this.#leaseEnds.set(id, this.#clock.now() + LEASE_MS + LEASE_MARGIN_MS);
     this.#apply(putServer(id, diskUuid, boot));
     const { map } = this;
@@ -123,6 +126,17 @@ export class Authority {
 
   replicaFailed(stream: SimStream, epoch: number, server: number): void {
     if (this.#streams.get(stream.server.id) !== stream || this.primary !== stream.server.id) return;
+    const pg = this.map.pgs[0]!;
+    const [reporter, now] = [stream.server.id, this.#clock.now()];
+    const healthy = (id: number): boolean => this.#streams.has(id);
+    if (pg.epoch === epoch && server !== reporter) {
+      this.#blame.report(reporter, server, now);
+      if (this.#blame.isReporters(pg, { reporter, server }, this.map.minInSync, healthy, now)) {
+        stream.down(() => stream.server.host?.stepDown(0, epoch));
+        return;
+      }
+      if (healthy(server)) this.#blame.healthyDropped(reporter, now);
+    }
     this.#apply({ $case: 'replicaDrop', value: { pg: 0, epoch, server } });
     this.#rejoin();
   }

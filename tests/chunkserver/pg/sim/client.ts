@@ -120,8 +120,7 @@ export class SimClient {
     const payload = Buffer.alloc(CHUNK_BYTES);
     for (let at = 0; at < CHUNK_BYTES; at += CELL_BYTES) payload.writeUInt16LE(value, at);
     const flags = sync ? FRAME_FLAG_SYNC : 0;
-    const { reply } = await this.#call({ type: FrameType.WRITE, ino: 1, flags }, payload);
-    return { written: versionOf(reply) };
+    return { written: versionOf(await this.#repeat({ type: FrameType.WRITE, ino: 1, flags }, payload)) };
   }
 
   /** What writeOnce() left. */
@@ -137,10 +136,10 @@ export class SimClient {
   }
 
   /** Repeats until it is answered, over crashes and fail-overs. */
-  async #repeat(fields: FrameFields & { type: FrameType }): Promise<FrameReply> {
+  async #repeat(fields: FrameFields & { type: FrameType }, payload?: Buffer): Promise<FrameReply> {
     for (;;) {
       try {
-        return (await this.#call(fields, undefined)).reply;
+        return (await this.#call(fields, payload)).reply;
       } catch {
         await this.#wait(SYNC_RETRY_MS);
       }

@@ -190,6 +190,11 @@ export class Simulation {
     }
   }
 
+  /** Cuts a server off from the other servers; the authority and clients reach it. */
+  seclude(server: SimServer, ms: number): void {
+    for (const other of this.servers) if (other !== server) this.disconnect(server, other, true, ms);
+  }
+
   pause(server: SimServer, ms: number): void {
     if (!server.up || server.paused) return;
     server.paused = true;
