@@ -1,19 +1,16 @@
-import { createServer, type Server, type Socket } from 'node:net';
+import type { Server, Socket } from 'node:net';
 import type { Clock, Timer } from '../common/clock.js';
 import { crc32c } from '../common/crc32c.js';
 import { deferred } from '../common/deferred.js';
 import type { Logger } from '../common/logger.js';
 import { errorFromCode, HoldfastError, toHoldfastError } from './errors.js';
-import {
-  FRAME_HEADER_BYTES,
-  type FrameFields,
-  type FrameHeader,
-  FrameType,
-  readHeader,
-  writeHeader,
-} from './frame-header.js';
-import { connectTcp } from './tcp.js';
-import { MAX_FRAME_PAYLOAD_BYTES, PROTOCOL_VERSION } from './types.js';
+import { FRAME_HEADER_BYTES, type FrameFields, FrameType, writeHeader } from './frame-header.js';
+import { type Frame, FrameParser } from './frame-parser.js';
+import { InPlaceSocket, readInPlace } from './in-place-socket.js';
+import { connectTcp, serveTcp } from './tcp.js';
+import { PROTOCOL_VERSION } from './types.js';
+
+export type { Frame } from './frame-parser.js';
 
 /**
  * The data plane: length-prefixed frames over TCP. Both sides of a connection may send requests; a reply carries the
@@ -29,12 +26,6 @@ export const FRAME_CALLS_IN_FLIGHT_MAX = 16_384;
 /** The first frame must arrive within this time. */
 const HELLO_TIMEOUT_MS = 5_000;
 const SOCKET_KEEPALIVE_MS = 5_000;
-
-/** A received frame; `payload` is empty when there is none. It belongs to the receiver. */
-export interface Frame {
-  header: FrameHeader;
-  payload: Buffer;
-}
 
 /** What a handler answers: fields that differ from the request's, and a payload in one or more parts. */
 export interface FrameReply {
@@ -55,8 +46,6 @@ export interface FrameHello {
   /** Server id, or session id of a client. */
   id: number;
 }
-
-const EMPTY = Buffer.alloc(0);
 
 /** Receives the outcome of a request, once: a reply or an error. */
 export type ReplySink = (error: HoldfastError | undefined, reply: Frame | undefined) => void;
@@ -93,16 +82,11 @@ export class FrameConnection {
     this.#parser = new FrameParser((frame) => this.#receive(frame));
     socket.setNoDelay(true);
     socket.setKeepAlive(true, SOCKET_KEEPALIVE_MS);
-    socket.on('data', (chunk: Buffer) => {
-      this.lastHeardAt = this.#clock.now();
-      try {
-        this.#parser.push(chunk);
-      } catch (error) {
-        // The parser's own errors are of this class; a sink's failed assertion must end the process, not the connection.
-        if (!(error instanceof HoldfastError)) throw error;
-        this.close(error.message);
-      }
+    const inPlace = readInPlace(socket, {
+      room: () => this.#parser.room(),
+      filled: (bytes) => this.#heard(() => this.#parser.filled(bytes)),
     });
+    if (!inPlace) socket.on('data', (chunk: Buffer) => this.#heard(() => this.#parser.push(chunk)));
     socket.on('error', (error) => this.close(error.message));
     socket.on('end', () => this.close('ended by the peer'));
     socket.on('close', () => this.close('closed'));
@@ -222,6 +206,18 @@ export class FrameConnection {
     for (const part of parts) if (part.length > 0) this.#socket.write(part);
   }
 
+  #heard(parse: () => void): void {
+    this.lastHeardAt = this.#clock.now();
+    if (this.#ended) return;
+    try {
+      parse();
+    } catch (error) {
+      // The parser's own errors are of this class; a sink's failed assertion must end the process, not the connection.
+      if (!(error instanceof HoldfastError)) throw error;
+      this.close(error.message);
+    }
+  }
+
   #receive(frame: Frame): void {
     if (frame.header.isReply) {
       const call = this.#pending.get(frame.header.requestId);
@@ -275,67 +271,6 @@ function frameError(frame: Frame): HoldfastError {
   return new FrameError(plain.errorName, frame.header, frame.payload.toString('utf8'));
 }
 
-/** Cuts a byte stream into frames. Exported for tests. */
-export class FrameParser {
-  readonly #onFrame: (frame: Frame) => void;
-  readonly #headerBuffer = Buffer.allocUnsafe(FRAME_HEADER_BYTES);
-  #headerFilled = 0;
-  #header: FrameHeader | undefined;
-  #payload: Buffer | undefined;
-  #payloadFilled = 0;
-
-  constructor(onFrame: (frame: Frame) => void) {
-    this.#onFrame = onFrame;
-  }
-
-  /** @throws HoldfastError PROTOCOL or CORRUPT: the stream cannot be trusted further */
-  push(chunk: Buffer): void {
-    let at = 0;
-    while (at < chunk.length) {
-      if (!this.#header) {
-        const taken = Math.min(FRAME_HEADER_BYTES - this.#headerFilled, chunk.length - at);
-        chunk.copy(this.#headerBuffer, this.#headerFilled, at, at + taken);
-        this.#headerFilled += taken;
-        at += taken;
-        if (this.#headerFilled < FRAME_HEADER_BYTES) return;
-        this.#headerFilled = 0;
-        this.#header = readHeader(this.#headerBuffer);
-        if (this.#header.payloadLength > MAX_FRAME_PAYLOAD_BYTES) {
-          throw new HoldfastError('PROTOCOL', `frame of ${this.#header.payloadLength} bytes`);
-        }
-      }
-      if (this.#header.payloadLength === 0) {
-        this.#deliver(this.#header, EMPTY);
-        continue;
-      }
-      const header: FrameHeader = this.#header;
-      const wanted = header.payloadLength;
-      if (!this.#payload && chunk.length - at >= wanted) {
-        // The common small frame: a view into the socket's buffer, no copy.
-        this.#deliver(header, chunk.subarray(at, at + wanted));
-        at += wanted;
-        continue;
-      }
-      this.#payload ??= Buffer.allocUnsafeSlow(wanted);
-      const taken = Math.min(wanted - this.#payloadFilled, chunk.length - at);
-      chunk.copy(this.#payload, this.#payloadFilled, at, at + taken);
-      this.#payloadFilled += taken;
-      at += taken;
-      if (this.#payloadFilled === wanted) this.#deliver(header, this.#payload);
-    }
-  }
-
-  #deliver(header: FrameHeader, payload: Buffer): void {
-    this.#header = undefined;
-    this.#payload = undefined;
-    this.#payloadFilled = 0;
-    if (payload.length > 0 && crc32c(payload) !== header.payloadCrc) {
-      throw new HoldfastError('CORRUPT', `payload of frame type ${header.type}`);
-    }
-    this.#onFrame({ header, payload });
-  }
-}
-
 /** How bytes travel: TCP, or a simulated network. */
 export interface Sockets {
   /** Connects in the background; 'error' and 'close' tell that it failed. */
@@ -345,8 +280,8 @@ export interface Sockets {
 
 /** Sockets of this machine. */
 export const tcpSockets: Sockets = {
-  connect: connectTcp,
-  serve: (onSocket) => createServer(onSocket),
+  connect: (host, port) => connectTcp(host, port, new InPlaceSocket()),
+  serve: serveTcp,
 };
 
 /** Options of both sides of a connection. */

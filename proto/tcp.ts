@@ -1,5 +1,6 @@
-import { createConnection, isIP, type Socket } from 'node:net';
+import { createServer, isIP, type Server, Socket } from 'node:net';
 import { systemClock, type Timer } from '../common/clock.js';
+import { adoptInPlace } from './in-place-socket.js';
 
 /**
  * A connection that does not stand after so long is given up, and whoever dials tries anew: the kernel repeats a lost
@@ -7,9 +8,9 @@ import { systemClock, type Timer } from '../common/clock.js';
  */
 export const CONNECT_TIMEOUT_MS = 1_000;
 
-/** Connects over TCP; a connection that does not come to stand within CONNECT_TIMEOUT_MS ends with an error. */
-export function connectTcp(host: string, port: number): Socket {
-  const socket = createConnection({ host, port });
+/** Connects a socket over TCP; a connection that does not come to stand within CONNECT_TIMEOUT_MS ends with an error. */
+export function connectTcp(host: string, port: number, socket: Socket = new Socket()): Socket {
+  socket.connect({ host, port });
   let timer: Timer | undefined;
   const giveUp = (): void => {
     // This process may have been late itself: what the kernel has to say is heard first.
@@ -27,4 +28,9 @@ export function connectTcp(host: string, port: number): Socket {
   socket.once('connect', stop);
   socket.once('close', stop);
   return socket;
+}
+
+/** A server whose sockets can be read in place. */
+export function serveTcp(onSocket: (socket: Socket) => void): Server {
+  return createServer({ pauseOnConnect: true }, (socket) => onSocket(adoptInPlace(socket)));
 }

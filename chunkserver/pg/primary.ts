@@ -8,6 +8,7 @@ import {
   PENDING_OPS_MAX,
   type PeerCall,
   type PgRequest,
+  REPAIRS_MAX,
   REPLICA_OP_TIMEOUT_MS,
   REPORT_INTERVAL_MS,
   SPACE_MARGIN_BYTES,
@@ -48,8 +49,6 @@ interface CaughtUp {
   reportedEpoch: number;
   reportedAt: number;
 }
-
-const REPAIRS_MAX = 3;
 
 /**
  * The role of the primary while the group is active: it orders the operations, forwards each to all replicas at once,
@@ -307,6 +306,7 @@ export class Primary implements OpOwner {
       payload: request.payload,
       hole: request.kind === 'write' ? request.length : 0,
       payloadCrc: request.payloadCrc,
+      blockCrcs: request.blockCrcs,
       truncateSeq: request.kind === 'truncate' ? request.truncateSeq : 0,
       chunkSize: request.chunkSize,
       sync: request.sync,

@@ -127,6 +127,7 @@ export class Replica implements OpOwner {
       payload,
       hole: kind === 'write' ? header.length : 0,
       payloadCrc: header.payloadCrc,
+      blockCrcs: call.blockCrcs,
       truncateSeq: header.truncateSeq,
       chunkSize: header.length,
       sync: (header.flags & FRAME_FLAG_SYNC) !== 0,

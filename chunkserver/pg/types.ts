@@ -38,6 +38,8 @@ export interface Op {
   /** Writes without a payload: so many bytes become a hole. */
   readonly hole?: number;
   readonly payloadCrc: number;
+  /** CRC-32C of each block of the payload, when they are known. */
+  readonly blockCrcs?: Uint32Array;
   readonly truncateSeq: number;
   readonly chunkSize: number;
   /** To be durable before it is acknowledged. */
@@ -58,6 +60,8 @@ export interface PgRequest {
   readonly chunkSize: number;
   readonly payload: Buffer;
   readonly payloadCrc: number;
+  /** CRC-32C of each block of the payload, when they are known. */
+  readonly blockCrcs?: Uint32Array;
   readonly sync: boolean;
   /** Local milliseconds. */
   readonly deadline: number;
@@ -84,6 +88,7 @@ export interface PeerCall {
     | FrameType.CAUGHT_UP;
   readonly header: FrameHeader;
   readonly payload: Buffer;
+  readonly blockCrcs?: Uint32Array;
 }
 
 /** A question to another chunkserver; `done` is told the answer unless it was cancelled. */
@@ -224,6 +229,8 @@ export const FULL_RETRY_MAX_MS = 32_000;
 
 /** Operations of one group that are not acknowledged yet. */
 export const PENDING_OPS_MAX = 8192;
+/** A read repairs its chunk so often before it fails. */
+export const REPAIRS_MAX = 3;
 /** Chunks remembered that the store refused an operation of; beyond it every chunk of the group is copied. */
 export const SUSPECTS_MAX = 8192;
 /** Requests of one group that wait for a map, a lease, or replicas. */

@@ -40,7 +40,7 @@ export function isClientType(type: FrameType): boolean {
 
 /** @throws HoldfastError EINVAL what no client should send */
 export function clientCall(
-  { header, payload }: Frame,
+  { header, payload, blockCrcs }: Frame,
   now: number,
   answer: ClientCall['answer'],
 ): ClientCall {
@@ -59,6 +59,7 @@ export function clientCall(
     chunkSize: header.length,
     payload,
     payloadCrc: header.payloadCrc,
+    blockCrcs,
     sync: (header.flags & FRAME_FLAG_SYNC) !== 0,
     deadline: now + (header.deadlineMs || DEFAULT_DEADLINE_MS),
     patient: true,
@@ -149,9 +150,9 @@ export function incomingCall(
   side: LinkSide,
   answer: IncomingCall['answer'],
 ): IncomingCall {
-  const { header, payload } = frame;
+  const { header, payload, blockCrcs } = frame;
   if (!PEER_TYPES.has(header.type)) throw new HoldfastError('PROTOCOL', `frame type ${header.type}`);
-  return { from, side, type: header.type as PeerCall['type'], header, payload, answer };
+  return { from, side, type: header.type as PeerCall['type'], header, payload, blockCrcs, answer };
 }
 
 /** NEED_TRUNCATE tells the number that is known here. */

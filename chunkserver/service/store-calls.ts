@@ -9,7 +9,7 @@ export function applyOp(store: ChunkStore, pg: number, op: Op): Promise<{ alloca
   if (op.kind === 'truncate') return store.truncate(pg, ino, offset, op.chunkSize, op.truncateSeq, version);
   if (op.kind === 'delete') return store.deleteInode(pg, ino, version);
   if (op.hole) return store.punch(pg, op, offset, op.hole, version);
-  return store.write(pg, op, offset, op.payload, version);
+  return store.write(pg, op, offset, op.payload, version, op.blockCrcs);
 }
 
 /** What a client reads: bytes of a chunk, or where data is, packed. @throws HoldfastError CORRUPT */

@@ -72,6 +72,7 @@ export interface ChunkStore {
   /**
    * Writes at `offset` of the chunk. Resolves when the data is with the OS (it survives this process, not a power cut);
    * reads see it at once. `data` is not copied and must not change before. `allocatedDelta`: bytes newly covered.
+   * @param blockCrcs of `data`, as proto/block-crc.ts counts them, when they are known: saves computing them again
    * @throws HoldfastError ENOSPC: nothing was written
    */
   write(
@@ -80,6 +81,7 @@ export interface ChunkStore {
     offset: number,
     data: Buffer,
     version: Version,
+    blockCrcs?: Uint32Array,
   ): Promise<{ allocatedDelta: number }>;
   /** Makes a hole of `length` bytes at `offset`; the space is given back. A chunk that is not here stays so. */
   punch(

@@ -1,6 +1,6 @@
 import { LogFailedError, type SegmentLog } from '../../common/segment-log.js';
+import { firstBadBlock } from '../../proto/block-crc.js';
 import { HoldfastError } from '../../proto/errors.js';
-import { firstBadBlock } from './block-crc.js';
 import type { ChunkKey } from './chunk-store.js';
 import { type Extent, findExtent, isLost, sliceExtent } from './extents.js';
 

@@ -1,5 +1,5 @@
 import { assert } from '../../common/assert.js';
-import { blockCeil, blockCount, blockFloor } from './block-crc.js';
+import { blockCeil, blockCount, blockFloor } from '../../proto/block-crc.js';
 import type { Version } from './chunk-store.js';
 
 /**

@@ -1,3 +1,4 @@
+import { assert } from '../../common/assert.js';
 import { crc32c } from '../../common/crc32c.js';
 import type { Logger } from '../../common/logger.js';
 import {
@@ -7,9 +8,9 @@ import {
   type Position,
   SegmentLog,
 } from '../../common/segment-log.js';
+import { appendBlockCrcs, blockCount, blockCrcs } from '../../proto/block-crc.js';
 import { HoldfastError } from '../../proto/errors.js';
 import { type ChunkRanges, joinRanges } from '../../proto/extents.js';
-import { appendBlockCrcs, blockCrcs } from './block-crc.js';
 import type { ChunkIndex } from './chunk-index.js';
 import type {
   ChunkContent,
@@ -92,6 +93,7 @@ export class LogChunkStore implements ChunkStore {
     offset: number,
     data: Buffer,
     version: Version,
+    knownCrcs?: Uint32Array,
   ): Promise<{ allocatedDelta: number }> {
     checkRange(offset, data.length);
     const tight = this.admit(data.length);
@@ -101,7 +103,8 @@ export class LogChunkStore implements ChunkStore {
     if (data.length === 0) {
       this.append(RecordType.WRITE, [meta]);
     } else {
-      const crcs = blockCrcs(offset, data);
+      const crcs = knownCrcs ?? blockCrcs(offset, data);
+      assert(crcs.length === blockCount(offset, offset + data.length), 'each block has a checksum');
       const place = this.append(
         RecordType.WRITE,
         [meta, data],

@@ -11,7 +11,7 @@ import {
   type Position,
   SegmentLog,
 } from '../../common/segment-log.js';
-import { blockCrcs } from './block-crc.js';
+import { blockCrcs } from '../../proto/block-crc.js';
 import { ChunkIndex } from './chunk-index.js';
 import type { ChunkKey, ChunkStore } from './chunk-store.js';
 import { Compactor } from './compactor.js';

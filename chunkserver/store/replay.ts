@@ -1,5 +1,5 @@
 import { LogFormatError, type Position, SegmentLog } from '../../common/segment-log.js';
-import { blockCrcs } from './block-crc.js';
+import { blockCrcs } from '../../proto/block-crc.js';
 import type { ChunkIndex } from './chunk-index.js';
 import { type Extent, newExtent } from './extents.js';
 import { decodeMeta, EXTENT_ENTRY_BYTES, META_BYTES, type RecordMeta, RecordType } from './records.js';

@@ -4,14 +4,7 @@ import { systemClock } from '../../common/clock.js';
 import { silentLogger } from '../../common/logger.js';
 import { HoldfastError } from '../../proto/errors.js';
 import { FRAME_HEADER_BYTES, FrameType, readHeader, writeHeader } from '../../proto/frame-header.js';
-import {
-  dialFrames,
-  type Frame,
-  FrameError,
-  type FrameHandler,
-  FrameParser,
-  FrameServer,
-} from '../../proto/frames.js';
+import { dialFrames, FrameError, type FrameHandler, FrameServer } from '../../proto/frames.js';
 import { PROTOCOL_VERSION } from '../../proto/types.js';
 
 const HELLO = { protocol: PROTOCOL_VERSION, clusterId: 'c1', role: 'client' as const, id: 7 };
@@ -78,42 +71,6 @@ describe('data frames', () => {
       damaged[bit >> 3]! ^= 1 << (bit & 7);
       assert.throws(() => readHeader(damaged), HoldfastError);
     }
-  });
-
-  it('cuts any split of the byte stream into the same frames', async () => {
-    const sent: Buffer[] = [];
-    const frames: Frame[] = [];
-    const payloads = [0, 1, 4096, 70_000, 0, 13].map((n) => Buffer.alloc(n, n % 251));
-    const { crc32c } = await import('../../common/crc32c.js');
-    for (const payload of payloads) {
-      const header = Buffer.alloc(FRAME_HEADER_BYTES);
-      writeHeader(header, { type: FrameType.WRITE }, payload.length, crc32c(payload));
-      sent.push(header, payload);
-    }
-    const stream = Buffer.concat(sent);
-    fc.assert(
-      fc.property(fc.array(fc.integer({ min: 1, max: 40_000 }), { minLength: 1 }), (sizes) => {
-        frames.length = 0;
-        const parser = new FrameParser((frame) => frames.push(frame));
-        for (let at = 0, i = 0; at < stream.length; i++) {
-          const size = sizes[i % sizes.length]!;
-          parser.push(stream.subarray(at, at + size));
-          at += size;
-        }
-        assert.deepEqual(
-          frames.map((frame) => frame.payload),
-          payloads,
-        );
-      }),
-      { numRuns: 50 },
-    );
-  });
-
-  it('refuses a payload whose checksum does not match', () => {
-    const header = Buffer.alloc(FRAME_HEADER_BYTES);
-    writeHeader(header, { type: FrameType.WRITE }, 4, 12345);
-    const parser = new FrameParser(() => assert.fail('delivered'));
-    assert.throws(() => parser.push(Buffer.concat([header, Buffer.from('abcd')])), /checksum/);
   });
 
   it('answers many calls in any order, both ways', async () => {

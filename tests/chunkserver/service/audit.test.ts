@@ -1,11 +1,11 @@
 import assert from 'node:assert/strict';
 import { open, readFile } from 'node:fs/promises';
 import path from 'node:path';
-import { blockCrcs } from '../../../chunkserver/store/block-crc.js';
 import { openChunkStore } from '../../../chunkserver/store/open.js';
 import { systemClock } from '../../../common/clock.js';
 import { silentLogger } from '../../../common/logger.js';
 import { createPrng } from '../../../common/prng.js';
+import { blockCrcs } from '../../../proto/block-crc.js';
 import { errorFromCode } from '../../../proto/errors.js';
 import { FRAME_FLAG_SYNC } from '../../../proto/frame-header.js';
 import type { CheckedPage, PgTaskDone } from '../../../proto/gen/cluster.js';

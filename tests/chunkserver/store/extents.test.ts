@@ -1,6 +1,5 @@
 import assert from 'node:assert/strict';
 import fc from 'fast-check';
-import { blockCeil, blockCount, blockCrcs, blockFloor } from '../../../chunkserver/store/block-crc.js';
 import {
   coveredBytes,
   decodeChunkHead,
@@ -11,6 +10,7 @@ import {
   replaceRange,
   sliceExtent,
 } from '../../../chunkserver/store/extents.js';
+import { blockCeil, blockCount, blockCrcs, blockFloor } from '../../../proto/block-crc.js';
 import { pattern } from './harness.js';
 
 const CHUNK = 40_000;

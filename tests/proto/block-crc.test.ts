@@ -1,14 +1,9 @@
 import assert from 'node:assert/strict';
 import fc from 'fast-check';
-import {
-  appendBlockCrcs,
-  blockCount,
-  blockCrcs,
-  firstBadBlock,
-} from '../../../chunkserver/store/block-crc.js';
-import { crc32c } from '../../../common/crc32c.js';
-import { BLOCK_SIZE_BYTES } from '../../../proto/types.js';
-import { pattern } from './harness.js';
+import { crc32c } from '../../common/crc32c.js';
+import { appendBlockCrcs, blockCount, blockCrcs, firstBadBlock } from '../../proto/block-crc.js';
+import { BLOCK_SIZE_BYTES } from '../../proto/types.js';
+import { pattern } from '../chunkserver/store/harness.js';
 
 describe('block checksums', () => {
   it('lie on the grid of the chunk, whatever the offset', () => {

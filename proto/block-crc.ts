@@ -1,5 +1,5 @@
-import { crc32c } from '../../common/crc32c.js';
-import { BLOCK_SIZE_BYTES } from '../../proto/types.js';
+import { crc32c } from '../common/crc32c.js';
+import { BLOCK_SIZE_BYTES } from './types.js';
 
 /**
  * Checksums of the blocks of one extent. Blocks lie on the chunk's grid of BLOCK_SIZE_BYTES, so the first and the last
