@@ -160,7 +160,9 @@ async function compareSystems(values: Values): Promise<void> {
   const systems = [holdfastSystem(), localDisk(), ...(values.peers ? presentPeers(run) : [])];
   const other = compared ? await buildRevision(compared) : undefined;
   if (other) systems.push(holdfastSystem(`Holdfast ${compared}`, other.main));
+  let isInterrupted = false;
   const interrupted = (signal: NodeJS.Signals): void => {
+    isInterrupted = true;
     console.error(`${signal}: taking everything down; what was measured is in ${base}.md`);
     save(run, base);
     void Promise.allSettled([...systems.map((system) => system.down()), other?.remove()]).then(() =>
@@ -171,7 +173,16 @@ async function compareSystems(values: Values): Promise<void> {
   process.once('SIGTERM', interrupted);
   const tell = (line: string): void => console.error(line);
   try {
-    const options = { passes, groups, sizes, limitMs, clock: systemClock, tell, save: () => save(run, base) };
+    const options = {
+      passes,
+      groups,
+      sizes,
+      limitMs,
+      clock: systemClock,
+      tell,
+      save: () => save(run, base),
+      interrupted: () => isInterrupted,
+    };
     await runPasses(systems, run, options);
   } finally {
     await other?.remove();

@@ -71,6 +71,22 @@ describe('a run of the benchmark', () => {
     assert.match(pass?.skipped[0]?.reason ?? '', /not connected/);
   });
 
+  it('begins nothing more after an interrupt', async () => {
+    const run = emptyRun();
+    let isInterrupted = false;
+    const remount = async (): Promise<string> => {
+      isInterrupted = true;
+      return '/nowhere';
+    };
+    const systems = [system('first', { remount }), system('second')];
+    await runPasses(systems, run, { ...options([], run), interrupted: () => isInterrupted });
+    assert.deepEqual(
+      run.passes.map((pass) => pass.system),
+      ['first'],
+    );
+    assert.deepEqual(downs, ['first']);
+  });
+
   it('begins no further workload when the time of a pass is over, and takes the system down', async () => {
     const run = emptyRun();
     const remount = async (): Promise<string> => {

@@ -23,6 +23,8 @@ export interface PassOptions {
   tell(line: string): void;
   /** Called whenever `run` has grown: a run that is lost later has been saved. */
   save(): void;
+  /** Nothing more is begun once it says so. Default: never. */
+  interrupted?(): boolean;
   /** What a pass does with the directory. Default: the workloads. */
   suite?: typeof runSuite;
 }
@@ -36,6 +38,7 @@ export async function runPasses(
   const failures = new Map<System, number>();
   for (let pass = 1; pass <= options.passes; pass++) {
     for (const system of systems) {
+      if (options.interrupted?.()) return;
       if ((failures.get(system) ?? 0) >= FAILURES_MAX) continue;
       const failed = await measure(system, run, options);
       failures.set(system, failed ? (failures.get(system) ?? 0) + 1 : 0);
@@ -56,7 +59,7 @@ async function measure(system: System, run: BenchRun, options: PassOptions): Pro
       tell(`${system.name}: ${workload}: ${value.toFixed(2)} ${unit}`);
       if (meter) run.cpu.push(meter.lap(workload));
     },
-    () => clock.now() - begun > options.limitMs,
+    () => clock.now() - begun > options.limitMs || options.interrupted?.() === true,
   );
   const known = out.skipped.length;
   // What is measured belongs to the run at once: an interrupt must not lose it.
