@@ -22,14 +22,15 @@ export class SimProcess {
   /** Called once, when the process dies. */
   readonly onDeath: (() => void)[] = [];
 
-  constructor(name: string, time: VirtualClock, skewSec: number) {
+  /** @param rate its clock runs so much faster than true time; 1: as fast */
+  constructor(name: string, time: VirtualClock, skewSec: number, rate: number) {
     this.name = name;
     this.#time = time;
     this.#skewSec = skewSec;
     this.clock = {
-      now: () => time.now(),
+      now: () => time.now() * rate,
       wall: () => this.#wall(),
-      after: (ms, fn) => time.after(ms, () => this.run('timer', fn)),
+      after: (ms, fn) => time.after(ms / rate, () => this.run('timer', fn)),
       every: (ms, fn) => this.#every(ms, fn),
     };
   }

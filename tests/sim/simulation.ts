@@ -16,6 +16,7 @@ import { Nemesis } from './faults.js';
 import type { Mutation } from './mutations/index.js';
 import { BlocksWorker } from './workload/blocks.js';
 import { Files, FilesWorker } from './workload/files.js';
+import { Locks, LocksWorker } from './workload/locks.js';
 import { Names, NamesWorker, REGISTERS } from './workload/names.js';
 import type { Worker } from './workload/worker.js';
 import { World } from './world.js';
@@ -74,6 +75,7 @@ export class Simulation {
   readonly #names: Names;
   readonly #blocks = new Cells();
   readonly #files = new Files(new Cells());
+  readonly #locks: Locks;
   readonly #workers: Worker[] = [];
   readonly #writers: number[] = [];
   #nextClient: number;
@@ -90,6 +92,7 @@ export class Simulation {
       ...mutation?.hooks?.(world),
     });
     this.#nextClient = shape.clients + 1;
+    this.#locks = new Locks(new Cells(), (session) => this.#isOver(session));
     this.#names = new Names(
       new History(),
       Array.from({ length: 2 * REGISTERS }, () => new History()),
@@ -107,9 +110,14 @@ export class Simulation {
       onPowerCut: () => {
         this.#blocks.powerLost();
         this.#files.cells.powerLost();
+        this.#locks.cells.powerLost();
       },
       onFullDisk: () => {
-        this.#files.cells.wasFull = true;
+        // A close has answered; what is then written back in vain is gone.
+        for (const cells of [this.#files.cells, this.#locks.cells]) {
+          cells.wasFull = true;
+          cells.powerLost();
+        }
       },
       onClientDeath: (name) => this.#replaceClient(name),
       onMemberLost: (member) => this.#raft.lost(member),
@@ -163,6 +171,7 @@ export class Simulation {
       new NamesWorker(client, this.#names, false),
       new NamesWorker(client, this.#names, true),
       new FilesWorker(client, this.#files),
+      new LocksWorker(client, this.#locks, id),
       new BlocksWorker(client, id, this.#writers, this.#blocks, pgs),
       new BlocksWorker(client, 0, this.#writers, this.#blocks, pgs),
     ];
@@ -177,6 +186,8 @@ export class Simulation {
     const [dead] = cluster.clients.splice(at, 1);
     if (!dead) return;
     dead.die();
+    // With it went what it had not written back.
+    this.#locks.cells.powerLost();
     for (let i = this.#workers.length - 1; i >= 0; i--) {
       if (this.#workers[i]?.client === dead) this.#workers.splice(i, 1);
     }
@@ -204,6 +215,11 @@ export class Simulation {
     } catch (error) {
       this.world.fail(error as Error);
     }
+  }
+
+  /** A metaserver knows that the session has ended. */
+  #isOver(session: number): boolean {
+    return this.cluster.metas.some(({ state }) => state !== undefined && !state.session(session));
   }
 
   #idle(): boolean {

@@ -7,6 +7,11 @@ import { Trace } from './trace.js';
 /** Runs have about 700 events a virtual second, in bursts of twice as many: what passes this comes to no end. */
 const EVENT_BOUND = { events: 30_000, eventsPerSec: 5_000 };
 const WALL_SKEW_MAX_SEC = 3;
+/**
+ * How far the rate of a clock is from true time at most. Two clocks then differ by 3 %: a chunkserver's lease of 1,500 ms, which
+ * its metaserver takes for 1,550 ms (LEASE_MARGIN_MS), has the least room of all.
+ */
+const CLOCK_RATE_DEVIATION = 0.015;
 
 /** Time, chance, network and trace of one run. */
 export class World {
@@ -17,6 +22,7 @@ export class World {
   readonly trace: Trace;
   readonly network: Network;
   failure: Error | undefined;
+  clockRateDeviation = CLOCK_RATE_DEVIATION;
 
   constructor(seed: number, verbose = false) {
     this.seed = seed;
@@ -31,7 +37,9 @@ export class World {
   }
 
   newProcess(host: string): SimProcess {
-    return new SimProcess(host, this.time, this.prng.int(2 * WALL_SKEW_MAX_SEC + 1) - WALL_SKEW_MAX_SEC);
+    const skewSec = this.prng.int(2 * WALL_SKEW_MAX_SEC + 1) - WALL_SKEW_MAX_SEC;
+    const rate = 1 + (2 * this.prng.float() - 1) * this.clockRateDeviation;
+    return new SimProcess(host, this.time, skewSec, rate);
   }
 
   /** A UUID of the run's chance. */

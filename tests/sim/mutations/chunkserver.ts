@@ -6,6 +6,7 @@ import { isolateOften, type Mutation } from './mutation.js';
 import { forgeReply, frameTap } from './wire.js';
 
 const FOR_EVER_MS = 1e9;
+const WILD_CLOCK_DEVIATION = 0.6;
 const REPLICATE = new Set([
   FrameType.REPLICATE_WRITE,
   FrameType.REPLICATE_TRUNCATE,
@@ -88,6 +89,16 @@ export const CHUNKSERVER_MUTATIONS: readonly Mutation[] = [
         };
       },
     }),
+  },
+  {
+    name: 'clocks-beyond-bound',
+    text: 'clocks run at rates that differ by more than leases allow for',
+    aloneMs: 15_000,
+    seeds: 20,
+    prepare: (cluster) => {
+      cluster.world.clockRateDeviation = WILD_CLOCK_DEVIATION;
+      isolateOften(cluster, () => cluster.chunks[cluster.world.prng.int(cluster.chunks.length)]);
+    },
   },
   {
     name: 'skips-peering',

@@ -1,8 +1,8 @@
-import { ClientEnvelope, Command } from '../../../proto/gen/meta.js';
+import { ClientEnvelope, Command, LockType, ServerEnvelope } from '../../../proto/gen/meta.js';
 import { type RaftMessage, RaftMessageType } from '../../../proto/gen/raft.js';
 import { asBuffer } from '../../../proto/message-stream.js';
 import type { Mutation } from './mutation.js';
-import { messageTap, raftTap } from './wire.js';
+import { messageTap, raftTap, sendMessage } from './wire.js';
 
 const CLIENT_PATH = '/holdfast.MetaService/Connect';
 /** Beyond what a session asks in one run, and within what it may have unanswered. */
@@ -108,6 +108,31 @@ export const METASERVER_MUTATIONS: readonly Mutation[] = [
     text: 'a metaserver that lost its disk comes back as the member that it was, and votes',
     seeds: 20,
     hooks: () => ({ formatAs: (uuid, former) => former ?? uuid }),
+  },
+  {
+    name: 'lock-granted-twice',
+    text: 'a lock for writing is granted like one for reading',
+    seeds: 20,
+    tap: () =>
+      messageTap(CLIENT_PATH, true, ClientEnvelope, (envelope) => {
+        const { body } = envelope;
+        const lock = body?.$case === 'lock' ? body.value.lock : undefined;
+        if (lock?.type === LockType.LOCK_WRITE) lock.type = LockType.LOCK_READ;
+        return [envelope];
+      }),
+  },
+  {
+    name: 'recall-not-awaited',
+    text: 'a lease counts as given back while its holder still believes it',
+    seeds: 20,
+    tap: () =>
+      messageTap(CLIENT_PATH, false, ServerEnvelope, (envelope, from) => {
+        const { body } = envelope;
+        if (body?.$case !== 'recall') return [envelope];
+        const answer = { id: 0, deadlineMs: 0, body: { $case: 'leaseReturn' as const, value: body.value } };
+        sendMessage(from.peer, ClientEnvelope, answer);
+        return [];
+      }),
   },
   {
     name: 'own-clock',

@@ -46,6 +46,11 @@ export function messageTap<T>(
   };
 }
 
+/** Sends a message in the name of the one at this end. */
+export function sendMessage<T>(end: Endpoint, type: MessageType<T>, message: T): void {
+  end.network.transmit(end, framed([asBuffer(type.encode(message).finish())]), '');
+}
+
 /** Changes what metaservers say to each other. */
 export function raftTap(change: (message: RaftMessage, from: Endpoint) => RaftMessage[]): Tap {
   return messageTap(RAFT_PATH, true, RaftEnvelope, (envelope, from) => {

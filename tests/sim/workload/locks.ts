@@ -1,0 +1,133 @@
+import { HoldfastError } from '../../../proto/errors.js';
+import { ROOT_INO } from '../../../proto/types.js';
+import type { Cells } from '../checkers/cells.js';
+import { type ClientMachine, simCaller } from '../client.js';
+import { type Task, Worker } from './worker.js';
+
+const NAME = Buffer.from('locked');
+const O_RDWR = 2;
+const MODE = 0o644;
+const CELL_BYTES = 8;
+const HOLD_MAX_MS = 300;
+/** One cell for each kind of lock: they do not see each other. */
+const KINDS = ['flock', 'fcntl'] as const;
+const TOLERATED = new Set(['ENOSPC', 'EIO']);
+
+type Kind = (typeof KINDS)[number];
+
+interface Holder {
+  client: ClientMachine;
+  /** The session in which it was granted. */
+  session: number;
+}
+
+/** One file for all, and who believes to hold which lock on it. */
+export class Locks {
+  readonly cells: Cells;
+  readonly holders = new Map<Kind, Holder>();
+  granted = 0;
+  /** Whether a session is over: its locks went with it. */
+  readonly isOver: (session: number) => boolean;
+
+  constructor(cells: Cells, isOver: (session: number) => boolean) {
+    this.cells = cells;
+    this.isOver = isOver;
+  }
+
+  /** @throws Error somebody else holds it */
+  take(kind: Kind, client: ClientMachine): void {
+    const other = this.holders.get(kind);
+    if (other && other.client !== client && other.client.process.alive && !this.isOver(other.session)) {
+      throw new Error(`${client.name} was granted the ${kind} lock that ${other.client.name} holds`);
+    }
+    this.holders.set(kind, { client, session: client.session.id });
+    this.granted++;
+  }
+
+  release(kind: Kind, client: ClientMachine): void {
+    if (this.holders.get(kind)?.client === client) this.holders.delete(kind);
+  }
+}
+
+/**
+ * A program that changes a cell which all mounts change, under a lock: it sees what the last holder wrote, whether that was
+ * synced or not, and what it writes itself is there for the next one.
+ */
+export class LocksWorker extends Worker {
+  readonly #locks: Locks;
+  readonly #owner: bigint;
+  #ino = 0;
+  #handle = 0;
+
+  constructor(client: ClientMachine, locks: Locks, owner: number) {
+    super(client, 300);
+    this.#locks = locks;
+    this.#owner = BigInt(owner);
+  }
+
+  protected next(): Task {
+    const kind = KINDS[this.prng.int(KINDS.length)] as Kind;
+    return () => this.#underLock(kind);
+  }
+
+  async #underLock(kind: Kind): Promise<void> {
+    const { fs } = this.client;
+    if (this.#handle === 0) {
+      const { entry, handle } = await fs.create(simCaller(), ROOT_INO, NAME, MODE, O_RDWR, 0);
+      this.#ino = entry.attr.ino;
+      this.#handle = handle;
+    }
+    await this.#lock(kind, 'write');
+    this.#locks.take(kind, this.client);
+    try {
+      await this.#change(kind);
+    } catch (error) {
+      if (!(error instanceof HoldfastError) || !TOLERATED.has(error.errorName)) throw error;
+      this.note(() => `locked ${kind}: ${error.errorName}`);
+    } finally {
+      this.#locks.release(kind, this.client);
+      await this.#lock(kind, 'unlock');
+    }
+  }
+
+  #lock(kind: Kind, type: 'write' | 'unlock'): Promise<void> {
+    const lock = { start: 0, end: Number.MAX_SAFE_INTEGER, type, pid: 1 };
+    const how = { wait: true, flock: kind === 'flock' };
+    return this.client.fs.setlk(simCaller(), this.#ino, this.#handle, this.#owner, lock, how);
+  }
+
+  async #change(kind: Kind): Promise<void> {
+    const { prng, client } = this;
+    const { fs } = client;
+    const { cells } = this.#locks;
+    const name = `locked ${kind}`;
+    const offset = KINDS.indexOf(kind) * CELL_BYTES;
+    const floor = cells.floor(name);
+    const { cuts } = cells;
+    const found = await this.#read(offset);
+    const wrong = cells.check(name, found, floor);
+    if (wrong) client.world.fail(new Error(`${client.name} reads under a lock: ${wrong}`));
+    const number = cells.issue(name);
+    const data = Buffer.alloc(CELL_BYTES);
+    data.writeUInt32LE(number, 0);
+    data.writeUInt32LE(~number >>> 0, 4);
+    this.note(() => `locked ${kind} = ${number}`);
+    const request = { handle: this.#handle, offset, data, fromCache: false, killPriv: false, flags: 0 };
+    await fs.write(simCaller(), this.#ino, request);
+    if (!cells.wasFull) cells.acknowledged(name, number, cuts);
+    await new Promise<void>((resolve) => client.process.clock.after(prng.float() * HOLD_MAX_MS, resolve));
+    if (prng.int(3) > 0 || cuts !== cells.cuts) return;
+    await fs.fsync(simCaller(), this.#ino, this.#handle, false);
+    if (cuts === cells.cuts) cells.durable(name, number);
+  }
+
+  async #read(offset: number): Promise<number> {
+    const data = Buffer.alloc(CELL_BYTES);
+    Buffer.concat(await this.client.fs.read(simCaller(), this.#ino, this.#handle, offset, CELL_BYTES)).copy(
+      data,
+    );
+    const found = data.readUInt32LE(0);
+    if (found !== 0 && data.readUInt32LE(4) !== ~found >>> 0) throw new Error('a cell under a lock is torn');
+    return found;
+  }
+}
