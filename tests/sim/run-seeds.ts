@@ -16,10 +16,16 @@ const WORKER = new URL('./seed-worker.js', import.meta.url);
 /** One run, whatever comes of it. */
 export async function runSeed(
   seed: number,
-  mutation: Arguments['mutation'],
+  { mutation, losesDisks }: Pick<Arguments, 'mutation' | 'losesDisks'>,
   trace?: string,
 ): Promise<Outcome> {
-  const simulation = new Simulation({ seed, verbose: trace !== undefined, mutation });
+  // Unless it is asked for, a planted bug says whether disks are lost.
+  const simulation = new Simulation({
+    seed,
+    verbose: trace !== undefined,
+    mutation,
+    losesDisks: losesDisks || undefined,
+  });
   try {
     return { seed, result: await simulation.run() };
   } catch (error) {
@@ -55,12 +61,12 @@ export async function runSeeds(args: Arguments, told: (outcome: Outcome) => void
   };
   if (args.jobs === 1) {
     for (let seed = queue.next(); seed !== undefined; seed = queue.next()) {
-      tell(await runSeed(seed, args.mutation, args.trace));
+      tell(await runSeed(seed, args, args.trace));
     }
     return;
   }
   const workers = Array.from({ length: Math.min(args.jobs, args.seeds) }, () =>
-    fork(WORKER, args.mutation ? [args.mutation.name] : []),
+    fork(WORKER, [String(args.losesDisks), args.mutation?.name ?? '']),
   );
   try {
     await Promise.all(workers.map((worker) => feed(worker, () => queue.next(), tell)));

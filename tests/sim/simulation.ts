@@ -38,6 +38,8 @@ export interface SimulationOptions {
   /** Keeps the trace's lines. */
   verbose?: boolean;
   mutation?: Mutation;
+  /** Servers come back with empty disks too. */
+  losesDisks?: boolean;
 }
 
 export interface SimulationResult {
@@ -82,7 +84,7 @@ export class Simulation {
   #quiet = false;
   readonly #aloneMs: number | undefined;
 
-  constructor({ seed, verbose, mutation }: SimulationOptions) {
+  constructor({ seed, verbose, mutation, losesDisks }: SimulationOptions) {
     const world = new World(seed, verbose);
     this.world = world;
     const shape = shapeOf(seed);
@@ -107,6 +109,7 @@ export class Simulation {
     };
     this.nemesis = new Nemesis(this.cluster, {
       intervalMs: FAULT_INTERVAL_MS,
+      losesDisks: losesDisks ?? mutation?.losesDisks ?? false,
       onPowerCut: () => {
         this.#blocks.powerLost();
         this.#files.cells.powerLost();

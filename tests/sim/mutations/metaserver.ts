@@ -107,6 +107,7 @@ export const METASERVER_MUTATIONS: readonly Mutation[] = [
     name: 'wiped-server-votes',
     text: 'a metaserver that lost its disk comes back as the member that it was, and votes',
     seeds: 20,
+    losesDisks: true,
     hooks: () => ({ formatAs: (uuid, former) => former ?? uuid }),
   },
   {

@@ -16,6 +16,8 @@ export interface Mutation {
   /** Changes messages. */
   tap?(world: World): Tap;
   prepare?(cluster: Cluster): void;
+  /** Disks are lost too, which they are not by default. */
+  losesDisks?: boolean;
   /** How long things go wrong, without the faults of other runs; default: as the seed says, and with them. */
   aloneMs?: number;
 }
