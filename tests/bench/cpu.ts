@@ -14,7 +14,11 @@ export function cpuMs(pid: number): number | undefined {
 
 /** Processes whose command line has these arguments in a row. */
 export function processesOf(...args: string[]): number[] {
-  const wanted = `\0${args.join('\0')}\0`;
+  return processesNaming(`\0${args.join('\0')}\0`);
+}
+
+/** Processes with this text in their command line, in which a zero byte ends each argument. */
+export function processesNaming(wanted: string): number[] {
   return readdirSync('/proc').flatMap((name) => {
     if (!/^\d+$/.test(name)) return [];
     try {

@@ -2,6 +2,7 @@ import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { createWriteStream, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { eventually, run, sh } from '../../cluster/support/cluster.js';
+import { processesNaming } from '../cpu.js';
 
 /** Some peers refuse 127.x: they get this address on the loopback device while they run. */
 export const PEER_ADDRESS = '10.77.0.1';
@@ -44,6 +45,17 @@ export class Daemons {
   /** The latest first. */
   async stopAll(): Promise<void> {
     for (const name of [...this.#running.keys()].reverse()) await this.stop(name);
+  }
+}
+
+/** Kills what a peer's servers have started by themselves: every process that names the peer's own directory. */
+export function killBelow(root: string): void {
+  for (const pid of processesNaming(root)) {
+    try {
+      process.kill(pid, 'SIGKILL');
+    } catch {
+      // gone already
+    }
   }
 }
 

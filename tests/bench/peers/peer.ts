@@ -3,6 +3,7 @@ import { type PeerPlaces, peerPlaces, type System } from '../system.js';
 import {
   addPeerAddress,
   Daemons,
+  killBelow,
   missingPrograms,
   removePeerAddress,
   unmount,
@@ -70,6 +71,7 @@ export function peerSystem(kind: PeerKind): System {
       await daemons.stop(CLIENT);
       await kind.stop?.(places);
       await daemons.stopAll();
+      killBelow(places.root);
       rmSync(places.root, { recursive: true, force: true });
       if (kind.needsAddress) await removePeerAddress();
     },
