@@ -75,7 +75,7 @@ export class FileCalls {
     meta.retainOpen(ino);
     let file: FileData | undefined;
     try {
-      const attr = await this.#attrForOpen(ino, writable, caller.signal);
+      const attr = await this.#attrForOpen(ino, writable, caller);
       if (!isRegular(attr)) throw new HoldfastError('EINVAL', 'only regular files are opened here');
       file = files.acquire(attr, false);
       const caching = await this.#context.opened(attr);
@@ -390,10 +390,10 @@ export class FileCalls {
     return done;
   }
 
-  async #attrForOpen(ino: number, writable: boolean, signal: AbortSignal): Promise<Attr> {
+  async #attrForOpen(ino: number, writable: boolean, caller: Caller): Promise<Attr> {
     const fresh = this.#context.inodes.fresh(ino)?.attr;
     if (fresh && (!writable || this.#context.owns(ino))) return fresh;
-    return this.#context.readAttr({ $case: 'open', value: { ino, write: writable } }, signal);
+    return this.#context.readAttr({ $case: 'open', value: { ino, write: writable } }, caller.signal);
   }
 
   /**

@@ -1,4 +1,5 @@
 import { type DirPage, LeaseMode } from '../../proto/gen/meta.js';
+import type { Caller } from '../fuse/binding.js';
 import { COMPLETE_ENTRIES_MAX, type Name } from '../leases/name-cache.js';
 import { resultOf } from '../meta/api.js';
 import { interruptible } from '../wait.js';
@@ -105,14 +106,14 @@ export class Listings {
    * A name is not known here, and would be asked for.
    * @returns when a page of the directory's listing has been fetched: the name may be known now; undefined: it is not tried
    */
-  missed(directory: number, signal: AbortSignal): Promise<void> | undefined {
+  missed(directory: number, caller: Pick<Caller, 'signal'>): Promise<void> | undefined {
     const watched = this.#watch(directory);
     if (!watched.running) {
       if (++watched.misses <= watched.due) return undefined;
       watched.misses = 0;
       watched.running = this.#fetch(directory, watched);
     }
-    return interruptible(watched.running, signal);
+    return interruptible(watched.running, caller.signal);
   }
 
   /** The session is over. */

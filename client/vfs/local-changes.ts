@@ -16,6 +16,7 @@ import {
   S_IFMT,
   S_IFREG,
 } from '../../proto/types.js';
+import type { Caller } from '../fuse/binding.js';
 import { INODE_NUMBERS_LOW, INODE_NUMBERS_PER_REQUEST, InodeNumbers } from '../leases/inode-numbers.js';
 import { canForetell, changedAttr, changedDirectory, newAttr, renamed } from '../leases/local-attr.js';
 import type { Name } from '../leases/name-cache.js';
@@ -90,16 +91,16 @@ export class LocalChanges {
   }
 
   /** Waits for room in the lane, and at repeated changes asks for a directory that nobody else seems to use. */
-  async prepare(directories: readonly number[], signal: AbortSignal): Promise<void> {
+  async prepare(directories: readonly number[], caller: Pick<Caller, 'signal'>): Promise<void> {
     if (this.#context.readOnly) throw new HoldfastError('EROFS');
     for (const directory of directories) {
       if (this.owns(directory)) continue;
       if (!this.#acquiring.has(directory) && this.#dueToAcquire(directory)) this.#beginAcquiring(directory);
       const acquiring = this.#acquiring.get(directory);
-      if (acquiring) await interruptible(acquiring, signal);
+      if (acquiring) await interruptible(acquiring, caller.signal);
     }
     const { lane } = this.#context;
-    for (let wait = lane.room(); wait; wait = lane.room()) await interruptible(wait, signal);
+    for (let wait = lane.room(); wait; wait = lane.room()) await interruptible(wait, caller.signal);
   }
 
   /** @returns the new inode. @throws HoldfastError EEXIST, EMLINK */

@@ -36,7 +36,7 @@ export class NameCalls {
     if (isDots(name)) return this.#ask(caller, parent, name);
     const known = this.#answer(parent, name);
     if (known) return known;
-    const listed = this.#listings.missed(parent, caller.signal);
+    const listed = this.#listings.missed(parent, caller);
     if (listed) {
       await listed;
       const found = this.#answer(parent, name);
@@ -107,7 +107,7 @@ export class NameCalls {
     checkName(name);
     checkName(newName);
     const parents = parent === newParent ? [parent] : [parent, newParent];
-    await this.#local.prepare(parents, caller.signal);
+    await this.#local.prepare(parents, caller);
     if (this.#local.rename(parent, name, newParent, newName, flags, caller.uid)) return;
     const { names, meta } = this.#context;
     const ends = [this.#known(parent, name), this.#known(newParent, newName)];
@@ -130,7 +130,7 @@ export class NameCalls {
 
   async link(caller: Caller, ino: number, newParent: number, newName: Buffer): Promise<Entry> {
     const value = { ino, parent: newParent, name: checkName(newName) };
-    await this.#local.prepare([newParent], caller.signal);
+    await this.#local.prepare([newParent], caller);
     const inos = [ino, newParent];
     const reply = await this.#context.mutateNames(inos, [ino], { $case: 'link', value }, caller.signal);
     const attr = attrOf(reply.result);
@@ -157,7 +157,7 @@ export class NameCalls {
   ): Promise<{ attr: Attr; created: boolean; local: boolean }> {
     checkName(node.name);
     const { uid, gid } = caller;
-    await this.#local.prepare([node.parent], caller.signal);
+    await this.#local.prepare([node.parent], caller);
     const made = this.#local.make({ ...node, uid, gid });
     if (made) return { attr: made, created: true, local: true };
     const defaults = { rdev: 0, target: EMPTY, existingOk: false, open: false };
@@ -183,7 +183,7 @@ export class NameCalls {
 
   async #remove(caller: Caller, parent: number, name: Buffer, kind: 'unlink' | 'rmdir'): Promise<void> {
     checkName(name);
-    await this.#local.prepare([parent], caller.signal);
+    await this.#local.prepare([parent], caller);
     if (this.#local[kind](parent, name, caller.uid)) return;
     const { names, meta } = this.#context;
     const known = this.#known(parent, name);

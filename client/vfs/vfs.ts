@@ -1,7 +1,7 @@
 import type { Clock } from '../../common/clock.js';
 import type { Logger } from '../../common/logger.js';
 import { HoldfastError } from '../../proto/errors.js';
-import type { Attr } from '../../proto/gen/meta.js';
+import { type Attr, LeaseMode } from '../../proto/gen/meta.js';
 import { NAME_MAX_BYTES } from '../../proto/types.js';
 import type { ChunkApi, CommitApi } from '../data/api.js';
 import { BlockCache } from '../data/block-cache.js';
@@ -42,6 +42,8 @@ import { Recalls } from './recalls.js';
 import { XattrCalls } from './xattr-calls.js';
 
 const STATFS_BLOCK_BYTES = 4096;
+/** Directories whose listings the kernel keeps. */
+const KERNEL_LISTINGS_MAX = 16_384;
 /** Inodes with a lost change that nobody was told of. */
 const LOST_CHANGES_MAX = 1024;
 
@@ -70,6 +72,8 @@ export class HoldfastFs implements FileSystem {
   readonly #locks: LockCalls;
   readonly #xattrs: XattrCalls;
   readonly #directories = new Map<number, DirectoryStream>();
+  /** Directories whose listings the kernel may keep, and the LeaseTable.stamp() as of which they are right. */
+  readonly #kernelListings = new Map<number, number>();
   readonly #destroyTimeoutMs: number;
   #nextDirectory = 1;
 
@@ -290,7 +294,24 @@ export class HoldfastFs implements FileSystem {
   async opendir(_caller: Caller, ino: number, _flags: number): Promise<OpenReply> {
     const handle = this.#nextDirectory++;
     this.#directories.set(handle, new DirectoryStream(ino, this.#context));
-    return { handle };
+    return { handle, ...this.#kernelListing(ino) };
+  }
+
+  /** Under a lease the kernel keeps what it has listed, until a recall takes it. Of another lease it keeps nothing. */
+  #kernelListing(ino: number): Pick<OpenReply, 'cacheDir' | 'keepCache'> {
+    const { notifier, meta } = this.#context;
+    if (!notifier || this.#context.mode(ino) === LeaseMode.LEASE_NONE) return {};
+    const asOf = this.#kernelListings.get(ino);
+    this.#kernelListings.delete(ino);
+    const keepCache = asOf !== undefined && this.#context.covers(ino, asOf);
+    this.#kernelListings.set(ino, keepCache ? asOf : meta.leases.stamp());
+    for (const oldest of this.#kernelListings.keys()) {
+      if (this.#kernelListings.size <= KERNEL_LISTINGS_MAX) break;
+      this.#kernelListings.delete(oldest);
+    }
+    // There may be no other sign of the listing.
+    if (keepCache) this.#countListing(ino);
+    return { cacheDir: true, keepCache };
   }
 
   async readdir(

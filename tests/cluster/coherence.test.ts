@@ -74,6 +74,32 @@ describe('caches under leases, on two mounts of one cluster', function () {
               mv ${b}/tree/sub ${b}/tree/bus; test -d ${a}/tree/bus -a ! -e ${a}/tree/sub`);
   });
 
+  it('a listing that the kernel keeps shows each change elsewhere, and here, to whoever lists afterwards', async () => {
+    await nodeScript(
+      `const [a, b] = args; fs.mkdirSync(path.join(a, 'listed'));
+       const names = new Set();
+       const check = (when) => {
+         for (const mount of [a, b, a]) {
+           const seen = fs.readdirSync(path.join(mount, 'listed')).sort().join(' ');
+           if (seen !== [...names].sort().join(' ')) throw new Error(when + ' on ' + mount + ': ' + seen);
+         }
+       };
+       for (let i = 0; i < 40; i++) {
+         const mount = i % 3 ? b : a;
+         if (i % 4 === 3) {
+           const gone = [...names][0];
+           fs.unlinkSync(path.join(mount, 'listed', gone));
+           names.delete(gone);
+         } else {
+           fs.writeFileSync(path.join(mount, 'listed', 'n' + i), '');
+           names.add('n' + i);
+         }
+         check('round ' + i);
+       }`,
+      [a, b],
+    );
+  });
+
   it('files made here without waiting are complete for others as soon as they look', async () => {
     await nodeScript(
       `const [a, b] = args; fs.mkdirSync(path.join(a, 'own'));
