@@ -3,7 +3,8 @@ import { type Clock, delay } from '../../common/clock.js';
 /**
  * The kernel's requests for attributes that are being answered. The kernel drops the answer to one if the inode is invalidated
  * while it is on its way, and goes on with the size that it knew before: a read that asked for the size first then shows new
- * data cut off at an old size. So an invalidation that tells the kernel of something that is past waits for such answers.
+ * data cut off at an old size. So an invalidation that tells the kernel of something that is past waits for such answers. (One
+ * that the kernel has queued and this process has not read yet cannot be seen: who can wait a moment longer, should.)
  */
 export class AttrRequests {
   readonly #clock: Clock;

@@ -1,3 +1,4 @@
+import { delay } from '../../common/clock.js';
 import { toHoldfastError } from '../../proto/errors.js';
 import { type Lease, LeaseMode } from '../../proto/gen/meta.js';
 import type { RecallOrder } from '../leases/lease-table.js';
@@ -6,6 +7,12 @@ import type { VfsContext } from './context.js';
 
 /** A flush that takes longer than this says so, again and again: the leader waits on. */
 export const FLUSHING_NOTICE_MS = 2_000;
+/**
+ * The kernel's pages are dropped so long after the session was lost. Nobody sees them meanwhile unasked: what the kernel may
+ * believe ends with the leases, and a size or time that differs makes it drop them. At once would be too early for the programs
+ * that wait for their first answer then: see AttrRequests.
+ */
+const PAGES_KEPT_AFTER_LOSS_MS = 1_000;
 /** Leases beyond the bound are looked for after so many operations. */
 const TRIM_INTERVAL_MS = 1_000;
 
@@ -116,6 +123,7 @@ export class Recalls implements LeaseEvents {
 
   /** Others may have changed the inode long ago: who reads it now must not be given the size of before. */
   async #invalidateLost(ino: number): Promise<void> {
+    await delay(this.#context.clock, PAGES_KEPT_AFTER_LOSS_MS);
     await this.#context.attrRequests.answered(ino);
     await this.#invalidate(ino);
   }
