@@ -1,13 +1,14 @@
 import assert from 'node:assert/strict';
-import { type ChildProcess, fork } from 'node:child_process';
+import { type ChildProcess, fork, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync } from 'node:fs';
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdtemp, readdir, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { BindingChoice } from '../../../../client/fuse/choose.js';
 import { findMount } from '../../../../client/fuse/mount-point.js';
+import { mountsBelow } from '../../../cluster/support/cluster.js';
 import type { ServeCommand, ServeOptions, TraceEntry } from './serve.js';
 import { runShell, sh } from './shell.js';
 
@@ -34,6 +35,20 @@ export function canMount(): boolean {
   return process.getuid?.() === 0 && existsSync('/dev/fuse');
 }
 
+/** Directories of mounts; the number is the pid of the process that made them. */
+const PREFIX = 'holdfast-fuse-';
+
+/** Ends the mounts of test processes that were killed: nobody else would, and whoever looks into one hangs. */
+export async function removeLeftovers(): Promise<void> {
+  for (const name of await readdir(tmpdir())) {
+    const owner = new RegExp(`^${PREFIX}(\\d+)-`).exec(name)?.[1];
+    if (owner === undefined || existsSync(`/proc/${owner}`)) continue;
+    const base = path.join(tmpdir(), name);
+    for (const mount of mountsBelow(base)) for (const how of ['-f', '-l']) spawnSync('umount', [how, mount]);
+    await rm(base, { recursive: true, force: true });
+  }
+}
+
 /** A memory file system mounted by a child process. */
 export class Mounted {
   /** Resolves with the exit code of the serving process. */
@@ -56,7 +71,8 @@ export class Mounted {
 
   /** @throws Error with the message of the serving process when it cannot mount */
   static async start(binding: BindingChoice, options: Partial<ServeOptions> = {}): Promise<Mounted> {
-    const base = await mkdtemp(path.join(tmpdir(), 'holdfast-fuse-'));
+    await removeLeftovers();
+    const base = await mkdtemp(path.join(tmpdir(), `${PREFIX}${process.pid}-`));
     const mountPoint = options.mountPoint ?? path.join(base, 'mnt');
     if (!options.mountPoint) await sh(base, 'mkdir mnt');
     const child = fork(serveScript(), [JSON.stringify({ binding, ...options, mountPoint })], {
