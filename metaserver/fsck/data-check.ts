@@ -9,8 +9,11 @@ import type { PgTasks } from './pg-tasks.js';
 
 /** Groups looked at beside one another. */
 const PGS_AT_ONCE = 4;
-/** Data that nobody seems to reach is looked at again after so long: its writer may be about to say what it wrote. */
-export const RECHECK_DELAY_MS = 5000;
+/**
+ * Data that nobody seems to reach is looked at again after so long: its writer may be about to say what it wrote, a delete
+ * or truncate may be under way. What is in use then is looked at once more, and once more.
+ */
+export const RECHECK_DELAYS_MS: readonly number[] = [5000, 2000, 2000];
 /** Inodes that are looked at again at most; further ones are left to the next check. */
 export const SUSPECTS_MAX = 100_000;
 const LAST_CHUNK = 0xffff_ffff;
@@ -19,7 +22,7 @@ export interface DataCheckOptions {
   state: MetaState;
   tasks: PgTasks;
   map(): ClusterMap | undefined;
-  /** Somebody may write to the inode without having said yet how far. */
+  /** Somebody may have written to the inode without having said yet how far; asks for what is known of it. */
   inUse(ino: number): boolean;
   clock: Clock;
   contents: boolean;
@@ -98,7 +101,7 @@ export class DataCheck {
       }
       if (reach) {
         for (const inode of page.inodes) {
-          if (this.#suspects.length < SUSPECTS_MAX && this.#unreached(inode))
+          if (this.#suspects.length < SUSPECTS_MAX && this.#unreached(inode, () => false))
             this.#suspects.push({ pg, ino: inode.ino });
         }
       }
@@ -120,19 +123,24 @@ export class DataCheck {
     return replicas.filter(({ state }) => state === ReplicaState.REPLICA_IN_SYNC).length;
   }
 
-  /** Whether data of the inode reaches further than anybody can read, as far as is known now. */
-  #unreached({ ino, lastChunk, lastEnd }: CheckedInode): Unreached | undefined {
-    const { state, inUse } = this.#options;
+  /** Whether data of the inode reaches further than anybody can read; 'later': that cannot be told now. */
+  #unreached(
+    { ino, lastChunk, lastEnd }: CheckedInode,
+    inUse: (ino: number) => boolean,
+  ): Unreached | 'later' | undefined {
+    const { state } = this.#options;
     const attr = this.#attr(ino);
     if (!attr) {
-      if (state.isReserved(ino) || isReclaimed(state, ino)) return undefined;
+      if (isReclaimed(state, ino)) return undefined;
+      if (state.isReserved(ino)) return 'later';
       const text = `data of inode ${ino}, which does not exist`;
       return { kind: 'unreachable', from: 0, chunkSize: 1, text };
     }
-    // What is deleted or cut off goes anyway.
-    if (attr.nlink === 0 || attr.truncates.length > 0 || attr.chunkSize === 0 || inUse(ino)) return undefined;
+    // What is deleted goes anyway.
+    if (attr.nlink === 0 || attr.chunkSize === 0) return undefined;
     const end = lastChunk * attr.chunkSize + Math.max(1, lastEnd);
     if (end <= attr.size) return undefined;
+    if (attr.truncates.length > 0 || inUse(ino)) return 'later';
     const text = `data of inode ${ino} up to ${end}, behind its end at ${attr.size}`;
     return { kind: 'beyond-end', from: attr.size, chunkSize: attr.chunkSize, text };
   }
@@ -152,17 +160,24 @@ export class DataCheck {
   /** What still cannot be reached after a while is reported, and discarded where that is asked for. */
   async #again(): Promise<void> {
     const { clock, goesOn, progress } = this.#options;
-    const total = this.#suspects.length;
-    progress('reach', 0, total);
-    await delay(clock, RECHECK_DELAY_MS);
-    for (const [index, { pg, ino }] of this.#suspects.entries()) {
-      goesOn();
-      progress('reach', index, total);
-      await this.#suspect(pg, ino);
+    let suspects = this.#suspects;
+    const total = suspects.length;
+    for (const delayMs of RECHECK_DELAYS_MS) {
+      if (suspects.length === 0) return;
+      progress('reach', total - suspects.length, total);
+      await delay(clock, delayMs);
+      const inUse: Suspect[] = [];
+      for (const [index, suspect] of suspects.entries()) {
+        goesOn();
+        progress('reach', total - suspects.length + index - inUse.length, total);
+        if (!(await this.#suspect(suspect.pg, suspect.ino))) inUse.push(suspect);
+      }
+      suspects = inUse;
     }
   }
 
-  async #suspect(pg: number, ino: number): Promise<void> {
+  /** @returns false: it is in use now */
+  async #suspect(pg: number, ino: number): Promise<boolean> {
     const after = { afterIno: ino - 1, afterChunk: LAST_CHUNK };
     let last: CheckedInode | undefined;
     let page: CheckedPage | undefined;
@@ -173,11 +188,13 @@ export class DataCheck {
       last = found ?? last;
       if (page.end || page.lastIno > ino) break;
     }
-    const unreached = last && this.#unreached(last);
-    if (!unreached) return;
+    const unreached = last && this.#unreached(last, this.#options.inUse);
+    if (unreached === 'later') return false;
+    if (!unreached) return true;
     const { kind, text } = unreached;
     const repaired = this.#options.repair && (await this.#discard(pg, ino, unreached, page));
     await this.#found({ kind, text, ino, pg, repairable: true, repaired });
+    return true;
   }
 
   async #discard(

@@ -150,6 +150,23 @@ export class LeaseCore {
     return !this.#book.heldExclusively(ino, session);
   }
 
+  /**
+   * Whether somebody holds the inode exclusively, and may know what nobody else does; whoever holds it is asked to let
+   * others read it, and has written and told everything when that is granted.
+   */
+  unveil(ino: number, now: number): boolean {
+    this.#now = now;
+    let hidden = false;
+    for (const grant of this.#book.grants(ino)) {
+      if (grant.mode <= LeaseMode.LEASE_SHARED) continue;
+      hidden = true;
+      if (grant.asked === undefined || grant.asked > LeaseMode.LEASE_SHARED)
+        this.#ask(grant, LeaseMode.LEASE_SHARED, now);
+    }
+    this.#flush();
+    return hidden;
+  }
+
   /** Calls `run` when the inodes may be read: at once, or when others have given back their exclusive leases. */
   whenReadable(session: number, inos: readonly number[], now: number, run: () => void): void {
     const hidden = inos.filter((ino) => !this.readable(session, ino));

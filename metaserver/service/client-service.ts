@@ -316,6 +316,11 @@ export class ClientService implements LeaderDuty, ClientStreamHost {
     else this.#leases.grantAfter(id, op, mutation);
   }
 
+  /** Whether a session may know more of the inode than the leader: it is asked for that. */
+  unveil(ino: number): boolean {
+    return this.#leases.unveil(ino);
+  }
+
   openFiles(session: Session, opened: readonly number[], closed: readonly number[]): void {
     const { sessions } = this.#options;
     if (sessions.get(session.record.id) !== session) return;

@@ -141,6 +141,11 @@ export class LeaseGate {
     return reply;
   }
 
+  /** Whether a session may know more of the inode than the leader: it is asked for that. */
+  unveil(ino: number): boolean {
+    return !this.open || this.#core.unveil(ino, this.#options.clock.now());
+  }
+
   /** Leases that come with a refusal: that a name does not exist may be believed too. */
   leasesOfRefusal(session: number, op: ReadOp, error: HoldfastError): Lease[] {
     const leases: Lease[] = [];

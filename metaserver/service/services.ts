@@ -125,7 +125,7 @@ export function createServices(options: ServicesOptions): Services {
     leadership,
     tasks,
     map: () => cluster.map,
-    inUse: (ino) => !sessions.allAnnounced || sessions.isOpen(ino),
+    inUse: (ino) => !sessions.allAnnounced || sessions.isOpen(ino) || clients.unveil(ino),
     clock,
     log,
   });

@@ -48,6 +48,16 @@ describe('lease core', () => {
     assert.deepEqual([grant(4, 7, SHARED), grant(99, 7, SHARED)], [undefined, undefined]);
   });
 
+  it('asks for what only the holder of an exclusive lease may know, once, and knows when it is told', () => {
+    const { core, grant, giveBack, recalls } = fixture();
+    grant(1, 7, EXCLUSIVE);
+    grant(2, 8, SHARED);
+    assert.deepEqual([core.unveil(7, NOW), core.unveil(7, NOW), core.unveil(8, NOW)], [true, true, false]);
+    assert.deepEqual(recalls, [[1, 7, SHARED, 1]]);
+    giveBack(1, 7, SHARED, 1);
+    assert.equal(core.unveil(7, NOW), false);
+  });
+
   it('lets a change through at once when nobody else believes anything', () => {
     const { grant, change, log, recalls } = fixture();
     grant(1, 7, EXCLUSIVE);
