@@ -1,4 +1,5 @@
-import { readFileSync, statSync } from 'node:fs';
+import { statSync } from 'node:fs';
+import { bootId } from '../common/boot-id.js';
 import type { Clock } from '../common/clock.js';
 import { deferred } from '../common/deferred.js';
 import { type Disk, nodeDisk } from '../common/disk.js';
@@ -61,7 +62,7 @@ const BYTES_PER_MB = 1_000_000;
 
 /** Tells file systems apart, within a machine and between machines. */
 function deviceOf(dir: string): string {
-  return `${readFileSync('/proc/sys/kernel/random/boot_id', 'latin1').trim()}/${statSync(dir).dev}`;
+  return `${bootId()}/${statSync(dir).dev}`;
 }
 
 /** Segments are a part of the disk, or of the limit: the store keeps some of them free. */

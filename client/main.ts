@@ -1,5 +1,6 @@
-import { readFileSync, readlinkSync } from 'node:fs';
+import { readlinkSync } from 'node:fs';
 import { hostname } from 'node:os';
+import { bootId } from '../common/boot-id.js';
 import { type Clock, delay } from '../common/clock.js';
 import type { Logger } from '../common/logger.js';
 import type { Prng } from '../common/prng.js';
@@ -200,8 +201,7 @@ async function firstAnswer(session: MetaSession, clock: Clock): Promise<void> {
 /** Boot, mount namespace and directory: two mounts that run at a time differ in one of them. Empty where /proc is not there. */
 function mountPlace(mountPoint: string): string {
   try {
-    const boot = readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim();
-    return [boot, readlinkSync('/proc/self/ns/mnt'), mountPoint].join(' ');
+    return [bootId(), readlinkSync('/proc/self/ns/mnt'), mountPoint].join(' ');
   } catch {
     return '';
   }
