@@ -250,13 +250,7 @@ export class TestCluster {
 
   /** The last lines of every log, for a failure's message. */
   logs(lines = 15): string {
-    const dir = join(this.data, 'log');
-    if (!existsSync(dir)) return '';
-    return readdirSync(dir)
-      .map(
-        (file) => `== ${file}\n${readFileSync(join(dir, file), 'utf8').split('\n').slice(-lines).join('\n')}`,
-      )
-      .join('\n');
+    return logTails(this.data, lines);
   }
 
   /** Stops and removes everything, whatever state it is in. */
@@ -267,6 +261,17 @@ export class TestCluster {
     for (const mount of mountsBelow(this.root)) spawnSync('umount', ['-l', mount]);
     rmSync(this.root, { recursive: true, force: true });
   }
+}
+
+/** The last lines of every log below a cluster's data directory. */
+export function logTails(data: string, lines: number): string {
+  const dir = join(data, 'log');
+  if (!existsSync(dir)) return '';
+  const tail = (file: string): string =>
+    readFileSync(join(dir, file), 'utf8').split('\n').slice(-lines).join('\n');
+  return readdirSync(dir)
+    .map((file) => `== ${file}\n${tail(file)}`)
+    .join('\n');
 }
 
 function isOurs(pid: number): boolean {

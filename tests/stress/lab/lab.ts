@@ -1,5 +1,5 @@
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
-import { closeSync, existsSync, mkdirSync, openSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { closeSync, mkdirSync, openSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
@@ -17,6 +17,7 @@ import { systemClock, type Timer } from '../../../common/clock.js';
 import {
   type CommandResult,
   eventually,
+  logTails,
   mountsBelow,
   ROOT,
   run,
@@ -295,13 +296,7 @@ export class Lab {
 
   /** The last lines of every log, for a failure's message. */
   logs(lines = 8): string {
-    const dir = join(this.data, 'log');
-    if (!existsSync(dir)) return '';
-    return readdirSync(dir)
-      .map(
-        (file) => `== ${file}\n${readFileSync(join(dir, file), 'utf8').split('\n').slice(-lines).join('\n')}`,
-      )
-      .join('\n');
+    return logTails(this.data, lines);
   }
 
   /** Stops and removes everything, whatever state it is in. Never throws. */
