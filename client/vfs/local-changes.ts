@@ -49,6 +49,8 @@ interface Watched {
   due: number;
   retryMs: number;
   takenAt: number;
+  /** It is ours alone, but something in it was not when its name was to be changed. */
+  foreign: boolean;
 }
 
 /**
@@ -94,7 +96,7 @@ export class LocalChanges {
   async prepare(directories: readonly number[], caller: Pick<Caller, 'signal'>): Promise<void> {
     if (this.#context.readOnly) throw new HoldfastError('EROFS');
     for (const directory of directories) {
-      if (this.owns(directory)) continue;
+      if (this.owns(directory) && !this.#watched.get(directory)?.foreign) continue;
       if (!this.#acquiring.has(directory) && this.#dueToAcquire(directory)) this.#beginAcquiring(directory);
       const acquiring = this.#acquiring.get(directory);
       if (acquiring) await interruptible(acquiring, caller.signal);
@@ -234,6 +236,7 @@ export class LocalChanges {
       due: ACQUIRE_AT_CHANGES,
       retryMs: ACQUIRE_RETRY_MS,
       takenAt: Number.NEGATIVE_INFINITY,
+      foreign: false,
     };
     this.#watched.delete(directory);
     this.#watched.set(directory, watched);
@@ -278,6 +281,7 @@ export class LocalChanges {
         watched.notBefore = Number.NEGATIVE_INFINITY;
       }
       if (state !== 'complete') return;
+      watched.foreign = false;
       this.#acquiredAt = clock.now();
       watched.due = ACQUIRE_AT_CHANGES;
       watched.changes = 0;
@@ -317,7 +321,9 @@ export class LocalChanges {
     if (!this.owns(parent)) return undefined;
     const child = this.#context.names.lookup(parent, name);
     if (child === 'absent') throw new HoldfastError('ENOENT');
-    return child && this.#ownsInode(child.ino) ? child : undefined;
+    if (!child || this.#ownsInode(child.ino)) return child;
+    this.#watch(parent).foreign = true;
+    return undefined;
   }
 
   #loseName(ino: number, time: Time): void {

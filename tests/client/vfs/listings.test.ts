@@ -115,6 +115,18 @@ describe('a directory that was there before', () => {
     await other.fs.lookup(caller(), dir, name('f1'));
   });
 
+  it('is taken over with what is in it when it is leased alone, as a part of another one, and was listed before', async () => {
+    const { mount, dir } = filled(30);
+    await list(mount, dir);
+    await mount.fs.mkdir(caller(), 1, name('x'), 0o755, 0);
+    await mount.fs.mkdir(caller(), 1, name('y'), 0o755, 0); // takes the root over, and a lease on what is in it
+    await mount.clock.advance(ACQUIRE_RETRY_MS);
+    mount.meta.take();
+    for (let i = 0; i < 30; i++) await mount.fs.unlink(caller(), dir, name(`f${i}`));
+    const asked = mount.meta.take();
+    assert.ok(asked.length <= 5, `${asked.length} requests: ${asked.join(' ')}`);
+  });
+
   it('shows another mount each change that was made before it looked', async () => {
     const { mount, dir } = filled(20);
     const other = mount.second();
