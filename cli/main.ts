@@ -6,6 +6,7 @@ import { fsckCommand } from './fsck.js';
 import { metaserverCommand } from './metaserver.js';
 import { mountCommand } from './mount.js';
 import { CliError, EXIT_FAILED, EXIT_USAGE, oneLine } from './output.js';
+import { quotaCommand } from './quota.js';
 import { scrubCommand } from './scrub.js';
 import { snapshotCommand } from './snapshot.js';
 import { startCommand, stopCommand } from './start-stop.js';
@@ -27,6 +28,7 @@ function buildProgram(): Command {
     .addCommand(fsckCommand())
     .addCommand(scrubCommand())
     .addCommand(snapshotCommand())
+    .addCommand(quotaCommand())
     .addCommand(mountCommand())
     .addCommand(umountCommand())
     .addCommand(startCommand())

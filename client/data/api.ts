@@ -1,5 +1,5 @@
 import type { DataRange } from '../../proto/extents.js';
-import type { Attr, Time, Truncate } from '../../proto/gen/meta.js';
+import type { Attr, QuotaAmount, Time, Truncate } from '../../proto/gen/meta.js';
 import type { Lineage } from '../../proto/lineage.js';
 import type { OpVersion } from './unsynced.js';
 
@@ -63,13 +63,16 @@ export interface ChunkApi {
 
 /** What the data path asks of the metadata service. */
 export interface CommitApi {
-  /** @returns the inode afterwards */
-  commitWrite(commit: {
-    ino: number;
-    newSize: number;
-    mtime: Time | undefined;
-    ctime: Time | undefined;
-    allocatedDelta: number;
-    truncateSeq: number;
-  }): Promise<Attr>;
+  /** @param spent reservations that end with it @returns the inode afterwards */
+  commitWrite(
+    commit: {
+      ino: number;
+      newSize: number;
+      mtime: Time | undefined;
+      ctime: Time | undefined;
+      allocatedDelta: number;
+      truncateSeq: number;
+    },
+    spent?: QuotaAmount[],
+  ): Promise<Attr>;
 }

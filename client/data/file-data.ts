@@ -1,30 +1,18 @@
 import { assert } from '../../common/assert.js';
-import type { Clock, Timespec } from '../../common/clock.js';
-import type { Logger } from '../../common/logger.js';
+import type { Timespec } from '../../common/clock.js';
 import { HoldfastError, toHoldfastError } from '../../proto/errors.js';
-import type { Attr, Time, Truncate } from '../../proto/gen/meta.js';
+import type { Attr, QuotaAmount, Time, Truncate } from '../../proto/gen/meta.js';
 import { FILE_SIZE_MAX_BYTES } from '../../proto/types.js';
-import type { ChunkApi, CommitApi, FileLayout } from './api.js';
-import type { BlockCache } from './block-cache.js';
+import { FileHolds } from '../quota/file-holds.js';
+import { amountsOf, type Hold, NO_HOLD, QuotaBook } from '../quota/quota-book.js';
+import type { FileLayout } from './api.js';
+import type { DataDeps } from './data-deps.js';
 import type { Extent, Piece } from './extent.js';
-import type { Flusher, FlushSource } from './flusher.js';
+import type { FlushSource } from './flusher.js';
 import { GroupSync } from './group-sync.js';
 import { READ_BLOCK_BYTES_MAX, SLOT_BYTES_MAX, unitWithin } from './limits.js';
-import type { UnsyncedTable, UnsyncedWrites } from './unsynced.js';
+import type { UnsyncedWrites } from './unsynced.js';
 import { WriteBuffer } from './write-buffer.js';
-
-/** What all files of a mount share. */
-export interface DataDeps {
-  clock: Clock;
-  log: Logger;
-  chunks: ChunkApi;
-  meta: CommitApi;
-  flusher: Flusher;
-  blocks: BlockCache;
-  unsynced: UnsyncedTable;
-  /** Nobody else can have written to the file since this mount did. */
-  owns(ino: number): boolean;
-}
 
 /** Which write errors an open file description has reported already. */
 export interface ErrorMark {
@@ -38,6 +26,8 @@ interface WriteMark {
   end: number;
   /** Truncates before it. */
   cuts: number;
+  /** FileHolds.mark() */
+  holds: number;
 }
 
 /** An extent that reaches its slot's end is sent at once when it has this size: a sequential writer will not come back. */
@@ -59,6 +49,8 @@ export class FileData implements FileLayout, FlushSource {
   countedBytes = 0;
   dirtySince: number | undefined;
   readonly #deps: DataDeps;
+  readonly #quotas: QuotaBook;
+  readonly #holds: FileHolds;
   #attr: Attr;
   /** Writes so far, and how many of them the newest commit covers. */
   #written = 0;
@@ -100,6 +92,8 @@ export class FileData implements FileLayout, FlushSource {
       writeAgain: (pieces) => this.#putBack(pieces),
       failed: (error) => this.#fail(error),
     });
+    this.#quotas = deps.quotas ?? new QuotaBook();
+    this.#holds = new FileHolds(this.#quotas);
     this.buffer = new WriteBuffer(unitWithin(attr.chunkSize, SLOT_BYTES_MAX), (extent) =>
       deps.flusher.enqueue(this, extent, true),
     );
@@ -169,6 +163,7 @@ export class FileData implements FileLayout, FlushSource {
     this.#unsynced.letGo();
     if (this.clean) return;
     this.buffer.truncate(0);
+    this.#holds.clear();
     this.#fail(error);
     this.#allocatedDelta = 0;
     this.#book(this.#written);
@@ -183,6 +178,7 @@ export class FileData implements FileLayout, FlushSource {
   /**
    * Takes bytes at `offset`, or at the end of the file. They are readable here at once.
    * @param knowsEnd asked when there is room: whether the end is where it seems from here
+   * @param hold what was taken for it; from here on it is the file's, if it was put anywhere
    * @returns where they were put; undefined: nowhere, for the end is not known
    * @throws HoldfastError EFBIG; EINTR when `signal` aborts while too much is dirty
    */
@@ -191,6 +187,7 @@ export class FileData implements FileLayout, FlushSource {
     data: Buffer,
     signal?: AbortSignal,
     knowsEnd: () => boolean = () => true,
+    hold: Hold = NO_HOLD,
   ): Promise<number | undefined> {
     const { flusher, clock } = this.#deps;
     for (;;) {
@@ -209,9 +206,11 @@ export class FileData implements FileLayout, FlushSource {
     this.#mtime = clock.wall();
     this.#ctime = this.#mtime;
     this.dirtySince ??= clock.now();
+    const before = this.buffer.bytes;
     this.buffer.write(start, data, (extent) => {
       if (extent.length >= EARLY_SEND_BYTES_MIN) flusher.enqueue(this, extent, false);
     });
+    this.#holds.add(hold, this.buffer.bytes - before);
     flusher.recount(this);
     return start;
   }
@@ -401,7 +400,7 @@ export class FileData implements FileLayout, FlushSource {
   }
 
   #mark(): WriteMark {
-    return { written: this.#written, end: this.#pendingEnd, cuts: this.#cuts };
+    return { written: this.#written, end: this.#pendingEnd, cuts: this.#cuts, holds: this.#holds.mark() };
   }
 
   /** Commits the writes up to the mark, all of which have landed or failed; one commit at a time. */
@@ -411,7 +410,7 @@ export class FileData implements FileLayout, FlushSource {
     // A truncate since the mark has set the size itself, to what covers all that is left of those writes.
     const end = mark.cuts === this.#cuts ? mark.end : 0;
     await this.#exclusively(async () => {
-      await this.#commitOnce(end);
+      await this.#commitOnce(end, this.#holds.take(mark.holds));
       this.#book(mark.written);
     });
   }
@@ -436,7 +435,11 @@ export class FileData implements FileLayout, FlushSource {
   }
 
   /** Failures are booked as write errors. */
-  async #commitOnce(end: number): Promise<void> {
+  async #commitOnce(end: number, hold: Hold = NO_HOLD): Promise<void> {
+    await this.#commitUpTo(end, amountsOf(hold)).finally(() => this.#quotas.settled(hold));
+  }
+
+  async #commitUpTo(end: number, spent: QuotaAmount[] | undefined): Promise<void> {
     const { meta } = this.#deps;
     const reached = this.#dataLost ? Math.min(end, this.#ackedEnd) : end;
     const newSize = reached > this.#attr.size ? reached : 0;
@@ -447,7 +450,10 @@ export class FileData implements FileLayout, FlushSource {
       const { ino, truncateSeq } = this;
       const [mtime, ctime] = [this.#mtime, this.#ctime];
       try {
-        const attr = await meta.commitWrite({ ino, newSize, mtime, ctime, allocatedDelta, truncateSeq });
+        const attr = await meta.commitWrite(
+          { ino, newSize, mtime, ctime, allocatedDelta, truncateSeq },
+          attempt === 1 ? spent : undefined,
+        );
         this.#allocatedSent = 0;
         this.applyAttr(attr, true);
         return;

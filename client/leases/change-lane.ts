@@ -2,7 +2,7 @@ import { assert } from '../../common/assert.js';
 import type { Clock, Timer } from '../../common/clock.js';
 import { type Deferred, deferred } from '../../common/deferred.js';
 import { errorFromCode, type HoldfastError, toHoldfastError } from '../../proto/errors.js';
-import type { CommandResult, MutationReply, Time } from '../../proto/gen/meta.js';
+import type { CommandResult, MutationReply, QuotaAmount, Time } from '../../proto/gen/meta.js';
 import { BATCH_MUTATIONS_MAX, S_IFMT, S_IFREG } from '../../proto/types.js';
 import type { Change, MutationOp } from '../meta/api.js';
 
@@ -81,10 +81,11 @@ export class ChangeLane {
   /**
    * Takes a change that was made here. A commit goes to the place that is kept for it.
    * @param inos all whose attributes, names or data it changes
+   * @param spent as for MetaApi.mutate
    * @returns the server's answer; rejects with its refusal, which onFailure() has heard already
    */
-  push(op: MutationOp, inos: readonly number[], time?: Time): Promise<MutationReply> {
-    const change = { op, time };
+  push(op: MutationOp, inos: readonly number[], time?: Time, spent?: QuotaAmount[]): Promise<MutationReply> {
+    const change = { op, time, spent };
     const place = op.$case === 'commitWrite' ? this.#places.get(op.value.ino) : undefined;
     let item = place;
     if (item) {
@@ -252,7 +253,12 @@ function merged(given: readonly Change[]): { changes: Change[]; places: number[]
       const making = changes[at] as Change;
       assert(making.op.$case === 'makeNode', 'a file is made before it is written');
       const value = { ...making.op.value, written: op.value };
-      changes[at] = { ...making, op: { $case: 'makeNode', value } };
+      const spent = [...(making.spent ?? []), ...(change.spent ?? [])];
+      changes[at] = {
+        ...making,
+        op: { $case: 'makeNode', value },
+        spent: spent.length > 0 ? spent : undefined,
+      };
       made.delete(op.value.ino);
       places.push(at);
       continue;

@@ -35,6 +35,7 @@ export function newAttr(parent: Attr, node: MakeNode, ino: number, time: Time, c
     change: 1,
     xattrKinds: 0,
     hasXattrs: false,
+    project: parent.project,
   };
 }
 

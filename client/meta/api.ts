@@ -5,6 +5,8 @@ import type {
   Lease,
   Mutation,
   MutationReply,
+  QuotaAmount,
+  QuotaRules,
   ReadReply,
   ReadRequest,
   Time,
@@ -29,12 +31,18 @@ export interface Change {
   op: MutationOp;
   /** When it was made; absent: the server's time counts. */
   time?: Time;
+  /** As for MetaApi.mutate. */
+  spent?: QuotaAmount[] | undefined;
 }
 
 /** What the session pushes to whoever keeps caches under its leases. */
 export interface LeaseEvents {
   /** The leader wants these back. @param orders as LeaseTable.recalled() gave them */
   onRecall(orders: readonly RecallOrder[]): void;
+  /** Which quotas there are: after each connection, and at every change. */
+  onQuotaRules?(rules: QuotaRules): void;
+  /** Others need what was set aside of these. */
+  onQuotaRecall?(amounts: readonly QuotaAmount[]): void;
   /** The session is over: nothing that was cached or buffered under its leases is good any more. */
   onSessionLost(inos: readonly number[]): void;
 }
@@ -50,9 +58,10 @@ export interface MetaApi {
   /**
    * Applied exactly once, even when the wait for it ends early (EINTR, ETIMEDOUT): it is then repeated in the
    * background until it is answered.
+   * @param spent reservations that end with it, whatever comes of it
    * @throws HoldfastError as read(); EIO when the session expired and the outcome is unknown
    */
-  mutate(op: MutationOp, signal?: AbortSignal): Promise<MutationReply>;
+  mutate(op: MutationOp, signal?: AbortSignal, spent?: QuotaAmount[]): Promise<MutationReply>;
   /**
    * Changes in their order, as one entry of the log; repeated until they are answered. One batch at a time keeps the
    * order over several.

@@ -1,5 +1,5 @@
 import type { Prng } from '../../common/prng.js';
-import type { Hello } from '../../proto/gen/meta.js';
+import type { Hello, QuotaAmount } from '../../proto/gen/meta.js';
 import { PROTOCOL_VERSION } from '../../proto/types.js';
 import type { LeaseTable } from '../leases/lease-table.js';
 import type { ClientBody } from './dialer.js';
@@ -41,15 +41,23 @@ export function bodyOf(request: PendingRequest, session: number, ackedBelow: num
   if (request.kind === 'read') return { $case: 'read', value: { op: request.op } };
   const { seq } = request;
   if (request.kind === 'mutation')
-    return { $case: 'mutation', value: { session, seq, ackedBelow, op: request.op } };
-  const mutations = request.changes.map(({ op, time }, at) => ({
+    return {
+      $case: 'mutation',
+      value: { session, seq, ackedBelow, op: request.op, ...spentOf(request.spent) },
+    };
+  const mutations = request.changes.map(({ op, time, spent }, at) => ({
     session,
     seq: seq + at,
     ackedBelow,
     op,
     time,
+    ...spentOf(spent),
   }));
   return { $case: 'batch', value: { mutations } };
+}
+
+function spentOf(amounts: QuotaAmount[] | undefined): { spent?: { amounts: QuotaAmount[] } } {
+  return amounts ? { spent: { amounts } } : {};
 }
 
 /** 128 bits of chance in the form of a UUID (RFC 9562, version 8). */

@@ -1,7 +1,7 @@
 import { assert } from '../../common/assert.js';
 import { type Deferred, deferred } from '../../common/deferred.js';
 import { HoldfastError } from '../../proto/errors.js';
-import type { CommandResult, MutationReply } from '../../proto/gen/meta.js';
+import type { CommandResult, MutationReply, QuotaAmount } from '../../proto/gen/meta.js';
 import { BATCH_MUTATIONS_MAX } from '../../proto/types.js';
 import type { Change, MutationOp, ReadAnswer, ReadOp } from './api.js';
 
@@ -42,6 +42,7 @@ export interface PendingRead extends Common {
 export interface PendingMutation extends Common {
   readonly kind: 'mutation';
   readonly op: MutationOp;
+  readonly spent: QuotaAmount[] | undefined;
   /** 0: never sent. */
   seq: number;
   readonly result: Deferred<MutationReply>;
@@ -83,10 +84,11 @@ export class RequestLedger {
     return request;
   }
 
-  addMutation(op: MutationOp, now: number): PendingMutation {
+  addMutation(op: MutationOp, now: number, spent?: QuotaAmount[]): PendingMutation {
     const request: PendingMutation = {
       kind: 'mutation',
       op,
+      spent,
       seq: 0,
       ...this.#common(now),
       result: deferred(),

@@ -8,6 +8,8 @@ import {
   type Lease,
   LeaseMode,
   type MutationReply,
+  type QuotaAmount,
+  type QuotaRules,
   type ServerEnvelope,
 } from '../../proto/gen/meta.js';
 import { LeaseTable, type RecallOrder } from '../leases/lease-table.js';
@@ -44,6 +46,7 @@ export class MetaSession implements MetaApi {
   readonly leases = new LeaseTable();
   readonly locks: LockClient;
   #leaseEvents: LeaseEvents | undefined;
+  #quotaRules: QuotaRules | undefined;
   #leaseMs = 0;
   /** Requests sent so far, repetitions included; what keeps the session alive does not count. */
   readonly requests = { read: 0, mutation: 0, batch: 0 };
@@ -143,10 +146,10 @@ export class MetaSession implements MetaApi {
     return this.#await(request, request.result.promise, signal);
   }
 
-  async mutate(op: MutationOp, signal?: AbortSignal): Promise<MutationReply> {
+  async mutate(op: MutationOp, signal?: AbortSignal, spent?: QuotaAmount[]): Promise<MutationReply> {
     throwIfInterrupted(signal);
     this.#refuseClosed();
-    const request = this.#ledger.addMutation(op, this.#deps.clock.now());
+    const request = this.#ledger.addMutation(op, this.#deps.clock.now(), spent);
     this.#pump();
     return this.#await(request, request.result.promise, signal);
   }
@@ -160,6 +163,7 @@ export class MetaSession implements MetaApi {
 
   listenToLeases(events: LeaseEvents): void {
     this.#leaseEvents = events;
+    this.#learnQuotas(this.#quotaRules);
   }
 
   returnLeases(leases: readonly Lease[]): void {
@@ -222,6 +226,7 @@ export class MetaSession implements MetaApi {
     this.leases.answered(sentAt);
     log.info({ leader: address, session: hello.session, repeated: this.#ledger.pending }, 'connected');
     if (hello.map) for (const listener of this.#mapListeners) listener(hello.map);
+    this.#learnQuotas(hello.quotas);
     for (const push of pushes) this.#onPush(connection, push);
     this.#started?.resolve(hello);
     this.#pump();
@@ -336,6 +341,12 @@ export class MetaSession implements MetaApi {
     this.releaseOpen(reply.result.value.ino);
   }
 
+  #learnQuotas(rules: QuotaRules | undefined): void {
+    if (!rules) return;
+    this.#quotaRules = rules;
+    this.#leaseEvents?.onQuotaRules?.(rules);
+  }
+
   #onPush(connection: MetaConnection, push: ServerEnvelope): void {
     if (connection !== this.#connection) return;
     this.#lastHeardAt = this.#deps.clock.now();
@@ -348,6 +359,10 @@ export class MetaSession implements MetaApi {
       const orders = push.body.value.leases.map((lease) => this.leases.recalled(lease));
       if (this.#leaseEvents) this.#leaseEvents.onRecall(orders);
       else this.#returnAtOnce(orders);
+    } else if (push.body?.$case === 'quotaRules') {
+      this.#learnQuotas(push.body.value);
+    } else if (push.body?.$case === 'quotaRecall') {
+      this.#leaseEvents?.onQuotaRecall?.(push.body.value.amounts);
     } else if (push.body?.$case === 'sessionExpired') {
       this.#expire();
       this.#lose(connection, 'session expired', undefined);

@@ -1,7 +1,13 @@
 import type { Clock } from '../../common/clock.js';
 import type { Logger } from '../../common/logger.js';
 import { HoldfastError } from '../../proto/errors.js';
-import { type Attr, LeaseMode, type MutationReply, type SetAttr } from '../../proto/gen/meta.js';
+import {
+  type Attr,
+  LeaseMode,
+  type MutationReply,
+  type QuotaAmount,
+  type SetAttr,
+} from '../../proto/gen/meta.js';
 import { NAME_MAX_BYTES } from '../../proto/types.js';
 import type { AttrReply, Entry, Notifier, OpenReply } from '../fuse/binding.js';
 import type { ChangeLane } from '../leases/change-lane.js';
@@ -14,6 +20,7 @@ import {
   type ReadOp,
   type ReadResult,
 } from '../meta/api.js';
+import type { QuotaKeeper } from '../quota/quota-keeper.js';
 import { interruptible } from '../wait.js';
 import { toEntry, toFileAttr } from './attr.js';
 import { AttrRequests } from './attr-requests.js';
@@ -28,6 +35,7 @@ export class VfsContext {
   readonly names: NameCache;
   readonly files: FileTable;
   readonly lane: ChangeLane;
+  readonly quotas: QuotaKeeper;
   readonly kernel: KernelEntries;
   readonly clock: Clock;
   readonly log: Logger;
@@ -41,6 +49,7 @@ export class VfsContext {
     names: NameCache;
     files: FileTable;
     lane: ChangeLane;
+    quotas: QuotaKeeper;
     kernel: KernelEntries;
     clock: Clock;
     log: Logger;
@@ -51,6 +60,7 @@ export class VfsContext {
     this.names = parts.names;
     this.files = parts.files;
     this.lane = parts.lane;
+    this.quotas = parts.quotas;
     this.kernel = parts.kernel;
     this.clock = parts.clock;
     this.log = parts.log;
@@ -157,10 +167,15 @@ export class VfsContext {
    * A change by request, behind what was changed of these inodes here.
    * @throws HoldfastError EROFS on a read-only mount
    */
-  async mutate(inos: readonly number[], op: MutationOp, signal?: AbortSignal): Promise<MutationReply> {
+  async mutate(
+    inos: readonly number[],
+    op: MutationOp,
+    signal?: AbortSignal,
+    spent?: QuotaAmount[],
+  ): Promise<MutationReply> {
     if (this.readOnly) throw new HoldfastError('EROFS');
     if (this.lane.touches(inos)) await interruptible(this.lane.settledFor(inos), signal);
-    return this.meta.mutate(op, signal);
+    return this.meta.mutate(op, signal, spent);
   }
 
   /**
@@ -172,13 +187,14 @@ export class VfsContext {
     children: readonly number[] | undefined,
     op: MutationOp,
     signal?: AbortSignal,
+    spent?: QuotaAmount[],
   ): Promise<MutationReply> {
     let reply: MutationReply;
     this.#beginNames(inos);
     try {
       // Changes of an inode that is not known by its name are somewhere in the lane.
       if (!children) await interruptible(this.lane.settled(), signal);
-      reply = await this.mutate(inos, op, signal);
+      reply = await this.mutate(inos, op, signal, spent);
     } finally {
       this.#endNames(inos);
       if (children) for (const child of children) this.inodes.outdated(child);
@@ -191,8 +207,13 @@ export class VfsContext {
   }
 
   /** @returns the inode afterwards */
-  async setAttr(ino: number, change: Partial<SetAttr>, signal?: AbortSignal): Promise<Attr> {
-    const reply = await staleIfGone(this.mutate([ino], setAttrOp(ino, change), signal));
+  async setAttr(
+    ino: number,
+    change: Partial<SetAttr>,
+    signal?: AbortSignal,
+    spent?: QuotaAmount[],
+  ): Promise<Attr> {
+    const reply = await staleIfGone(this.mutate([ino], setAttrOp(ino, change), signal, spent));
     // An access list follows the mode, a capability ends with a new owner or size.
     this.inodes.xattrsChanged(ino);
     const attr = attrOf(reply.result);

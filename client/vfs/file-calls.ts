@@ -27,6 +27,7 @@ import {
 import { seekData, seekHole } from './holes.js';
 import type { LocalChanges } from './local-changes.js';
 import type { NameCalls } from './name-calls.js';
+import { newInodeIn, setAttrWithin, type Written, withRoom, writeWithinQuota } from './quota-room.js';
 
 /** fallocate(2) modes. */
 const FALLOC_FL_KEEP_SIZE = 0x01;
@@ -159,13 +160,11 @@ export class FileCalls {
     if (!open.writable && !request.fromCache) throw new HoldfastError('EBADF');
     throwWriteError(open);
     if (request.killPriv) await this.#killPriv(open.file, caller.signal);
-    const { data } = request;
-    const { length } = data;
     // Pages that the kernel writes back have their place already.
     const append = (request.flags & O_APPEND) !== 0 && !request.fromCache;
-    const at = append
-      ? await this.#append(open, data, caller.signal)
-      : await this.#writeAt(open, request.offset, data, caller.signal);
+    const { at, length } = append
+      ? await this.#append(open, request, caller.signal)
+      : await this.#writeAt(open, request, caller.signal);
     if (at !== request.offset) {
       // Others appended meanwhile: the kernel has cached these bytes at the wrong place.
       notifier
@@ -180,25 +179,42 @@ export class FileCalls {
     return length;
   }
 
-  async #writeAt(open: OpenFile, offset: number, data: Buffer, signal: AbortSignal): Promise<number> {
+  async #writeAt(open: OpenFile, request: WriteRequest, signal: AbortSignal): Promise<Written> {
     if (!this.#context.owns(open.file.ino)) await this.#announceWriter(open.file, signal);
-    await open.file.write(offset, data, signal);
+    const written = await this.#put(open.file, request.offset, request, signal);
     await this.#showOthers(open, signal);
-    return offset;
+    return { at: request.offset, length: written?.length ?? 0 };
   }
 
   /** At the end that all mounts agree on. @returns where */
-  async #append(open: OpenFile, data: Buffer, signal: AbortSignal): Promise<number> {
+  async #append(open: OpenFile, request: WriteRequest, signal: AbortSignal): Promise<Written> {
     const { file } = open;
     const alone = () => this.#context.owns(file.ino);
-    const at = alone() ? await file.write('end', data, signal, alone) : undefined;
-    if (at !== undefined) return at;
+    const written = alone() ? await this.#put(file, 'end', request, signal, alone) : undefined;
+    if (written) return written;
     return this.#turns.during(file.ino, signal, async () => {
       await this.#announceWriter(file, signal);
-      const end = (await file.write('end', data, signal)) as number;
+      const end = (await this.#put(file, 'end', request, signal)) as Written;
       await this.#showOthers(open, signal);
       return end;
     });
+  }
+
+  /** @param knowsEnd as for FileData.write() @returns undefined: nowhere, for the end is not known */
+  async #put(
+    file: FileData,
+    offset: number | 'end',
+    { data, fromCache }: WriteRequest,
+    signal: AbortSignal,
+    knowsEnd?: () => boolean,
+  ): Promise<Written | undefined> {
+    if (this.#context.quotas.book.active) {
+      const options = { whole: fromCache, signal, knowsEnd };
+      return writeWithinQuota(this.#context, this.#chunks, file, offset, data, options);
+    }
+    const { length } = data;
+    const at = await file.write(offset, data, signal, knowsEnd);
+    return at === undefined ? undefined : { at, length };
   }
 
   /** What is shared with others they see when the call returns. */
@@ -261,7 +277,8 @@ export class FileCalls {
       this.#context.inodes.setLocal(after);
       return after;
     }
-    const attr = this.#local.setAttr(ino, rest) ?? (await this.#context.setAttr(ino, rest, caller.signal));
+    const attr =
+      this.#local.setAttr(ino, rest) ?? (await setAttrWithin(this.#context, ino, rest, caller.signal));
     file?.applyAttr(attr, true);
     file?.timesSet(attr, rest.mtime !== undefined || rest.mtimeNow === true);
     return attr;
@@ -348,7 +365,12 @@ export class FileCalls {
       unnamed: true,
     };
     const op = { $case: 'makeNode' as const, value: { ...value, ...bits } };
-    const reply = await this.#context.mutate([parent], op, caller.signal);
+    const reply = await withRoom(
+      this.#context,
+      newInodeIn(this.#context, parent, caller),
+      caller.signal,
+      (spent) => this.#context.mutate([parent], op, caller.signal, spent),
+    );
     const attr = attrOf(reply.result);
     meta.retainOpen(attr.ino);
     inodes.learn(attr, inodes.stamp(), true);
@@ -384,8 +406,9 @@ export class FileCalls {
         fromCache: false,
         killPriv: false,
       };
-      done += await this.write(caller, to.ino, { ...request, flags: flags & ~O_APPEND });
-      if (data.length < size) break;
+      const written = await this.write(caller, to.ino, { ...request, flags: flags & ~O_APPEND });
+      done += written;
+      if (written < size) break;
     }
     return done;
   }

@@ -1,7 +1,8 @@
 import { assert } from '../../common/assert.js';
 import { HoldfastError } from '../../proto/errors.js';
 import type { Attr } from '../../proto/gen/meta.js';
-import { type DataDeps, type ErrorMark, FileData } from '../data/file-data.js';
+import type { DataDeps } from '../data/data-deps.js';
+import { type ErrorMark, FileData } from '../data/file-data.js';
 import { newReadStream, type ReadStream } from '../data/reader.js';
 import type { Atimes } from './atimes.js';
 

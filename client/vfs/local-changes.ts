@@ -21,6 +21,7 @@ import { INODE_NUMBERS_LOW, INODE_NUMBERS_PER_REQUEST, InodeNumbers } from '../l
 import { canForetell, changedAttr, changedDirectory, newAttr, renamed } from '../leases/local-attr.js';
 import type { Name } from '../leases/name-cache.js';
 import type { MutationOp } from '../meta/api.js';
+import { amountsOf, type Hold, NO_HOLD } from '../quota/quota-book.js';
 import { interruptible } from '../wait.js';
 import { isRegular } from './attr.js';
 import { setAttrOp, type VfsContext } from './context.js';
@@ -105,8 +106,8 @@ export class LocalChanges {
     for (let wait = lane.room(); wait; wait = lane.room()) await interruptible(wait, caller.signal);
   }
 
-  /** @returns the new inode. @throws HoldfastError EEXIST, EMLINK */
-  make(node: NewNode): Attr | undefined {
+  /** @param hold what was taken for the inode: the lane's, when it is made @returns the new inode. @throws HoldfastError EEXIST, EMLINK */
+  make(node: NewNode, hold: Hold): Attr | undefined {
     const { parent, name, mode } = node;
     const type = mode & S_IFMT;
     if (!this.owns(parent) || (type === S_IFREG && this.#chunkSize === 0)) return undefined;
@@ -126,7 +127,7 @@ export class LocalChanges {
     inodes.setLocal(changedDirectory(directory, time, type === S_IFDIR ? 1 : 0));
     names.put(parent, { name, ino, type: type >>> TYPE_SHIFT, cookie: 0 });
     if (type === S_IFDIR) names.complete(ino, parent, []);
-    this.#push({ $case: 'makeNode', value: { ...value, existingOk: false } }, [parent, ino], time);
+    this.#push({ $case: 'makeNode', value: { ...value, existingOk: false } }, [parent, ino], time, hold);
     return attr;
   }
 
@@ -178,6 +179,9 @@ export class LocalChanges {
     const directory = S_IFDIR >>> TYPE_SHIFT;
     if (!moved || moved.type === directory) return false;
     const { names, inodes, meta, clock } = this.#context;
+    // From tree to tree it moves by request: the other one may have no room.
+    const [from, to] = [inodes.fresh(moved.ino)?.attr, inodes.fresh(newParent)?.attr];
+    if (from?.project !== to?.project) return false;
     const target = names.lookup(newParent, newName);
     if (target === undefined) return false;
     const replaced = target === 'absent' ? undefined : target;
@@ -208,6 +212,8 @@ export class LocalChanges {
     const { inodes, clock, readOnly } = this.#context;
     const attr = this.#ownsInode(ino) && !readOnly ? inodes.fresh(ino)?.attr : undefined;
     if (!attr || !canForetell(attr, change)) return undefined;
+    const owner = change.uid !== undefined || change.gid !== undefined;
+    if (owner && this.#context.quotas.book.limitsOwners) return undefined;
     const time = clock.wall();
     const after = changedAttr(attr, change, time);
     if (after === attr) return attr;
@@ -338,12 +344,16 @@ export class LocalChanges {
     inodes.setLocal(changedDirectory(inodes.fresh(directory)?.attr as Attr, time, links));
   }
 
-  #push(op: MutationOp, inos: readonly number[], time: Time): void {
+  #push(op: MutationOp, inos: readonly number[], time: Time, hold: Hold = NO_HOLD): void {
+    const { lane, quotas } = this.#context;
     this.#context.namesChanged(inos);
-    this.#context.lane.push(op, inos, time).then(
-      (reply) => this.#settled(reply),
-      () => undefined, // onFailure() of the lane has heard it
-    );
+    lane
+      .push(op, inos, time, amountsOf(hold))
+      .then(
+        (reply) => this.#settled(reply),
+        () => undefined, // onFailure() of the lane has heard it
+      )
+      .finally(() => quotas.book.settled(hold));
   }
 
   /** The server's attributes take the place of those foretold, unless further changes of ours are on their way. */

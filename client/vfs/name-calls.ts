@@ -1,5 +1,5 @@
 import { HoldfastError } from '../../proto/errors.js';
-import type { Attr, MakeNode, MutationReply } from '../../proto/gen/meta.js';
+import type { Attr, MakeNode, MutationReply, QuotaAmount } from '../../proto/gen/meta.js';
 import {
   RENAME_EXCHANGE,
   RENAME_NOREPLACE,
@@ -11,10 +11,12 @@ import {
 } from '../../proto/types.js';
 import type { Caller, Entry } from '../fuse/binding.js';
 import { attrOf, resultOf } from '../meta/api.js';
+import { type Amount, amountsOf, type Hold, NO_HOLD, type Owner } from '../quota/quota-book.js';
 import { interruptible } from '../wait.js';
 import { checkName, masked, staleIfGone, type VfsContext } from './context.js';
 import type { Listings } from './listings.js';
 import type { LocalChanges } from './local-changes.js';
+import { isQuotaExceeded, newInodeIn, ONE_INODE, ownerIn, withRoom } from './quota-room.js';
 
 const TYPE_SHIFT = 12;
 const DOT = 0x2e;
@@ -119,13 +121,37 @@ export class NameCalls {
     try {
       const op = { $case: 'rename' as const, value };
       const inos = [...parents, ...children];
-      await this.#context.mutateNames(inos, allKnown ? children : undefined, op, caller.signal);
+      const known = allKnown ? children : undefined;
+      await withRoom(
+        this.#context,
+        () => this.#movedInto(parent, name, newParent, caller.signal),
+        caller.signal,
+        (spent) => this.#context.mutateNames(inos, known, op, caller.signal, spent),
+      );
     } finally {
       names.forget(parent, name);
       names.forget(newParent, newName);
       // A directory that moved has another "..".
       for (const child of children) names.drop(child);
     }
+  }
+
+  /** What a move to another tree counts there. */
+  async #movedInto(
+    parent: number,
+    name: Buffer,
+    newParent: number,
+    signal: AbortSignal,
+  ): Promise<{ owner: Owner; amount: Amount }> {
+    const { result } = await this.#context.askFor(
+      parent,
+      { $case: 'lookup', value: { parent, name } },
+      signal,
+    );
+    const moved = attrOf(result);
+    const { project } = await this.#context.attr(newParent, signal);
+    const { uid, gid } = moved;
+    return { owner: { project, uid, gid }, amount: { bytes: moved.allocated, inodes: 1 } };
   }
 
   async link(caller: Caller, ino: number, newParent: number, newName: Buffer): Promise<Entry> {
@@ -158,11 +184,16 @@ export class NameCalls {
     checkName(node.name);
     const { uid, gid } = caller;
     await this.#local.prepare([node.parent], caller);
-    const made = this.#local.make({ ...node, uid, gid });
-    if (made) return { attr: made, created: true, local: true };
+    const hold = await this.#holdFor(caller, node.parent, node.name);
+    if (hold) {
+      const made = this.#makeHeld({ ...node, uid, gid }, hold);
+      if (made) return { attr: made, created: true, local: true };
+    }
     const defaults = { rdev: 0, target: EMPTY, existingOk: false, open: false };
     const op = { $case: 'makeNode' as const, value: { ...defaults, uid, gid, ...node } };
-    const reply: MutationReply = await this.#context.mutateNames([node.parent], [], op, caller.signal);
+    const make = (spent?: QuotaAmount[]): Promise<MutationReply> =>
+      this.#context.mutateNames([node.parent], [], op, caller.signal, spent);
+    const reply = await this.#withHold(hold, caller, node.parent, make);
     const attr = attrOf(reply.result);
     this.#local.learnLayout(attr);
     this.#context.inodes.learn(attr, this.#context.inodes.stamp(), false);
@@ -171,6 +202,49 @@ export class NameCalls {
     if (reply.created && (attr.mode & S_IFMT) === S_IFDIR && this.#context.owns(attr.ino))
       this.#context.names.complete(attr.ino, node.parent, []);
     return { attr, created: reply.created, local: false };
+  }
+
+  /** Takes an inode off what limits it. @returns undefined: that cannot be known here, or there seems to be no room */
+  async #holdFor(caller: Caller, parent: number, name: Buffer): Promise<Hold | undefined> {
+    const { quotas, inodes } = this.#context;
+    if (!quotas.book.active) return NO_HOLD;
+    const directory = inodes.fresh(parent)?.attr;
+    const known = this.#known(parent, name);
+    if (!directory || (known !== undefined && known !== 'absent')) return undefined;
+    try {
+      return await quotas.acquire(ownerIn(directory, caller), ONE_INODE, caller.signal);
+    } catch (error) {
+      if (isQuotaExceeded(error)) return undefined; // what the name stands for may be there already
+      throw error;
+    }
+  }
+
+  #makeHeld(node: Parameters<LocalChanges['make']>[0], hold: Hold): Attr | undefined {
+    try {
+      return this.#local.make(node, hold);
+    } catch (error) {
+      this.#context.quotas.book.release(hold);
+      throw error;
+    }
+  }
+
+  /** By request, with what was taken for it; or with what can be had when a limit is in the way. */
+  async #withHold(
+    hold: Hold | undefined,
+    caller: Caller,
+    parent: number,
+    make: (spent?: QuotaAmount[]) => Promise<MutationReply>,
+  ): Promise<MutationReply> {
+    const { quotas } = this.#context;
+    if (!hold || hold === NO_HOLD) {
+      const wanted = newInodeIn(this.#context, parent, caller);
+      return withRoom(this.#context, wanted, caller.signal, make);
+    }
+    try {
+      return await make(amountsOf(hold));
+    } finally {
+      quotas.book.settled(hold);
+    }
   }
 
   async #make(

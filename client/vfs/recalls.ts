@@ -1,6 +1,6 @@
 import { delay } from '../../common/clock.js';
 import { toHoldfastError } from '../../proto/errors.js';
-import { type Lease, LeaseMode } from '../../proto/gen/meta.js';
+import { type Lease, LeaseMode, type QuotaAmount, type QuotaRules } from '../../proto/gen/meta.js';
 import type { RecallOrder } from '../leases/lease-table.js';
 import type { LeaseEvents } from '../meta/api.js';
 import type { VfsContext } from './context.js';
@@ -60,6 +60,19 @@ export class Recalls implements LeaseEvents {
         log.error({ ino, err: error }, 'invalidation failed'),
       );
     }
+  }
+
+  onQuotaRules(rules: QuotaRules): void {
+    this.#context.quotas.setRules(rules);
+  }
+
+  onQuotaRecall(amounts: readonly QuotaAmount[]): void {
+    const { quotas, log } = this.#context;
+    quotas
+      .recalled(amounts)
+      .catch((error: unknown) =>
+        log.warn({ error: toHoldfastError(error).message }, 'reservations not given back'),
+      );
   }
 
   /** Gives back what is too much, those unused for longest first. Cheap when nothing is. */

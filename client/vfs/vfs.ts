@@ -1,7 +1,7 @@
 import type { Clock } from '../../common/clock.js';
 import type { Logger } from '../../common/logger.js';
 import { HoldfastError } from '../../proto/errors.js';
-import { type Attr, LeaseMode } from '../../proto/gen/meta.js';
+import { type Attr, LeaseMode, type QuotaAmount } from '../../proto/gen/meta.js';
 import { NAME_MAX_BYTES } from '../../proto/types.js';
 import type { ChunkApi, CommitApi } from '../data/api.js';
 import { BlockCache } from '../data/block-cache.js';
@@ -26,6 +26,7 @@ import type {
 import { ChangeLane } from '../leases/change-lane.js';
 import { NameCache } from '../leases/name-cache.js';
 import { attrOf, type MetaApi, resultOf } from '../meta/api.js';
+import { QuotaKeeper } from '../quota/quota-keeper.js';
 import { interruptible } from '../wait.js';
 import { Atimes } from './atimes.js';
 import { VfsContext } from './context.js';
@@ -90,17 +91,37 @@ export class HoldfastFs implements FileSystem {
       send: (changes) => meta.mutateBatch(changes),
       onFailure: (inos, kind, error) => this.#changeLost(inos, kind, error),
     });
-    const commits: CommitApi = { commitWrite: (commit) => commitWrite(this.#context, commit) };
+    const commits: CommitApi = { commitWrite: (commit, spent) => commitWrite(this.#context, commit, spent) };
     const atimes =
       readOnly || parts.noAtime
         ? undefined
         : new Atimes(clock, (list) => meta.mutate({ $case: 'setAtimes', value: { atimes: list } }));
     const unsynced = new UnsyncedTable(limits.unsyncedKeptBytesMax);
     const owns = (ino: number): boolean => this.#context.owns(ino);
-    const data = { clock, log, chunks, meta: commits, flusher: this.#flusher, blocks, unsynced, owns };
+    const quotas: QuotaKeeper = new QuotaKeeper({
+      clock,
+      log,
+      reserve: async (op) => (await meta.mutate({ $case: 'reserveQuota', value: op })).quota,
+      writeBack: () => this.#writeBack(),
+    });
+    const data = {
+      ...{ clock, log, chunks, meta: commits, flusher: this.#flusher, blocks },
+      ...{ unsynced, owns, quotas: quotas.book },
+    };
     const files = new FileTable(data, atimes);
     const [names, kernel] = [new NameCache(), new KernelEntries()];
-    this.#context = new VfsContext({ meta, inodes, names, files, lane, kernel, clock, log, readOnly });
+    this.#context = new VfsContext({
+      meta,
+      inodes,
+      names,
+      files,
+      lane,
+      quotas,
+      kernel,
+      clock,
+      log,
+      readOnly,
+    });
     this.#local = new LocalChanges(this.#context);
     this.#listings = new Listings(this.#context);
     this.#recalls = new Recalls(this.#context, {
@@ -153,6 +174,15 @@ export class HoldfastFs implements FileSystem {
         'unmounted before everything was written back: data is lost',
       );
     this.#flusher.close();
+    this.#context.quotas.close();
+  }
+
+  /** What was written and changed so far is on the servers, or has failed. */
+  async #writeBack(): Promise<void> {
+    const { files, lane } = this.#context;
+    const dirty = [...files.all()].filter((file) => !file.clean);
+    await lane.urgently(Promise.all(dirty.map((file) => file.flush())));
+    await lane.settled();
   }
 
   lookup(caller: Caller, parent: number, name: Buffer): Promise<Entry> {
@@ -348,8 +378,8 @@ export class HoldfastFs implements FileSystem {
     this.#context.throwLostChange(ino);
   }
 
-  async statfs(caller: Caller, _ino: number): Promise<StatFs> {
-    const result = await this.#context.meta.read({ $case: 'statFs', value: {} }, caller.signal);
+  async statfs(caller: Caller, ino: number): Promise<StatFs> {
+    const result = await this.#context.meta.read({ $case: 'statFs', value: { ino } }, caller.signal);
     const { totalBytes, freeBytes, availBytes, inodesUsed, inodesFree } = resultOf(result, 'statFs');
     return {
       blockSize: STATFS_BLOCK_BYTES,
@@ -436,6 +466,7 @@ export class HoldfastFs implements FileSystem {
     const error = new HoldfastError('EIO', 'the session expired');
     this.#local.sessionLost();
     this.#listings.clear();
+    this.#context.quotas.sessionLost();
     this.#context.lane.abort(error);
     for (const file of [...this.#context.files.all()]) file.discard(error);
   }
@@ -445,19 +476,20 @@ export class HoldfastFs implements FileSystem {
 async function commitWrite(
   context: VfsContext,
   commit: Parameters<CommitApi['commitWrite']>[0],
+  spent: QuotaAmount[] | undefined,
 ): Promise<Attr> {
   const { inodes, lane } = context;
   const { ino } = commit;
   const op = { $case: 'commitWrite' as const, value: { ...commit, killPriv: false } };
   // While a lease is being given back its changes still go ahead of it, in the lane.
   if (!context.owns(ino) && !lane.expects(ino)) {
-    const attr = attrOf((await context.mutate([ino], op)).result);
+    const attr = attrOf((await context.mutate([ino], op, undefined, spent)).result);
     inodes.learn(attr, inodes.stamp(), true);
     return attr;
   }
   const before = inodes.known(ino);
   if (before && context.owns(ino)) inodes.setLocal({ ...before, change: before.change + 1 });
-  const attr = attrOf((await lane.push(op, [ino])).result);
+  const attr = attrOf((await lane.push(op, [ino], undefined, spent)).result);
   const known = inodes.known(ino);
   const merged = known && known.change > attr.change ? withLaterChanges(attr, known, before) : attr;
   if (context.owns(ino)) inodes.setLocal(merged);

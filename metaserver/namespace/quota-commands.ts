@@ -115,7 +115,7 @@ export function stepQuota(batch: Batch, op: StepQuota): QuotaProgress {
       batch.chargeQuotas();
       finish(batch, quota);
     }
-    batch.quotas.changed(quota);
+    batch.quotas.adjust(quota, 0, 0, 0);
   }
   return progressOf(quota);
 }
@@ -123,6 +123,7 @@ export function stepQuota(batch: Batch, op: StepQuota): QuotaProgress {
 function finish({ quotas }: Batch, quota: Quota): void {
   if (quota.state === QuotaState.COUNTING) {
     quota.state = QuotaState.ACTIVE;
+    quotas.changed(quota);
     return;
   }
   quota.state = QuotaState.GONE;

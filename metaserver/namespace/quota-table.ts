@@ -270,7 +270,8 @@ export class QuotaTable {
     const reserved = this.reservations.of(quota);
     const spare = (resource: 'bytes' | 'inodes', limit: number): number => {
       const wanted = want?.[resource] ?? 0;
-      if (quota.state !== QuotaState.ACTIVE || limit === 0) return wanted;
+      if (limit === 0) return wanted;
+      if (quota.state !== QuotaState.ACTIVE) return 0; // how much is left is not known yet
       const left = limit - quota[resource] - reserved[resource] - need[resource];
       return Math.min(wanted, Math.max(0, Math.floor(left / SPARE_SHARE)));
     };

@@ -1,25 +1,17 @@
 import { assert } from '../../common/assert.js';
 import { HoldfastError } from '../../proto/errors.js';
 import type { ClusterMap, Fence } from '../../proto/gen/cluster.js';
-import type {
-  CommandResult,
-  InitCluster,
-  QuotaKind,
-  QuotaRules,
-  ReadReply,
-  ReadRequest,
-} from '../../proto/gen/meta.js';
+import type { CommandResult, InitCluster, ReadReply, ReadRequest } from '../../proto/gen/meta.js';
 import { MAX_INO, ROOT_INO } from '../../proto/types.js';
 import type { Kv } from '../store/kv.js';
 import { applyEntry } from './apply.js';
-import { Batch, loadInode } from './batch.js';
+import { Batch } from './batch.js';
 import { ClusterState } from './cluster-state.js';
 import { attrOf, type Inode } from './inode-codec.js';
 import { COUNTERS_KEY, FORMAT_KEY, FORMAT_VERSION } from './keys.js';
-import { nextInodes } from './quota-commands.js';
-import type { Quota } from './quota-records.js';
 import { withinQuota } from './quota-room.js';
 import { QuotaTable } from './quota-table.js';
+import { QuotaView } from './quota-view.js';
 import { lookup, readDir, readInode, readLink } from './reads.js';
 import { listReclaims, type ReclaimItem } from './reclaim.js';
 import { type Counters, decodeCounters, encodeCounters, type Session } from './records.js';
@@ -179,39 +171,15 @@ export class MetaStateMachine {
     return { inodes, orphans, allocatedBytes: allocated };
   }
 
-  /** Which quotas there are; another object whenever something of that has changed. */
-  quotaRules(): QuotaRules {
-    return this.quotaTable.rules();
-  }
-
-  quotas(): Readonly<Quota>[] {
-    return [...this.quotaTable.all()];
-  }
-
-  /** What sessions have reserved of a quota, and which do. */
-  quotaReservations(kind: QuotaKind, id: number): { bytes: number; inodes: number; sessions: number[] } {
-    const { reservations } = this.quotaTable;
-    const quota = this.quotaTable.get(kind, id);
-    if (!quota) return { bytes: 0, inodes: 0, sessions: [] };
-    return { ...reservations.of(quota), sessions: reservations.holders(quota) };
-  }
-
-  /** What the next step of a tree's quota changes, besides itself: see stepQuota(). */
-  quotaStepInodes(max: number): number[] {
-    return nextInodes(this.kv, max);
-  }
-
-  /** The tightest limits of the trees around an inode. */
-  quotaRoom(ino: number): ReturnType<QuotaTable['room']> {
-    const inode = this.quotaTable.size > 0 ? loadInode(this.kv, ino) : undefined;
-    return this.quotaTable.room(inode?.project ?? 0);
+  quotas(): QuotaView {
+    return new QuotaView(this.kv, this.quotaTable);
   }
 
   private statFs(ino: number | undefined): ReadReply {
     const capacity = this.options.capacity?.() ?? { totalBytes: 0, freeBytes: 0, availBytes: 0 };
     const { inodes, nextIno } = this.counters;
     const value = { ...capacity, inodesUsed: inodes, inodesFree: MAX_INO - nextIno + 1 };
-    const room = ino ? this.quotaRoom(ino) : undefined;
+    const room = ino ? this.quotas().room(ino) : undefined;
     return answer({ $case: 'statFs', value: room ? withinQuota(value, room) : value });
   }
 

@@ -15,11 +15,14 @@ import {
   type Mutation,
   type MutationBatch,
   type Open,
+  type QuotaRules,
   type ReadReply,
   type ReadRequest,
+  type ReserveQuota,
 } from '../../proto/gen/meta.js';
 import type { RpcServices } from '../../proto/rpc.js';
 import { CLIENT_LEASE_MS, PROTOCOL_VERSION, SESSION_TIMEOUT_MS } from '../../proto/types.js';
+import { withinQuota } from '../namespace/quota-room.js';
 import { ClientStream, type ClientStreamHost, DIR_PAGE_ENTRIES_MAX, type Session } from './client-stream.js';
 import type { LeaderDuty, Leadership } from './leadership.js';
 import { LeaseGate } from './lease-gate.js';
@@ -124,6 +127,28 @@ export class ClientService implements LeaderDuty, ClientStreamHost {
   pushMap(): void {
     const map = this.#options.state.map();
     for (const stream of this.#streams) stream.pushMap(map);
+  }
+
+  /** Tells every connected client which quotas there are. */
+  pushQuotaRules(): void {
+    const rules = this.quotaRules();
+    for (const stream of this.#streams) stream.pushQuotaRules(rules);
+  }
+
+  quotaRules(): QuotaRules {
+    return this.#options.state.quotas().rules();
+  }
+
+  /**
+   * Makes a change of inodes that no client has asked for, when nobody believes anything about them.
+   * Never settles when the leadership ends before.
+   */
+  changing<T>(inos: readonly number[], make: () => Promise<T>): Promise<T> {
+    return new Promise((resolve, reject) => {
+      this.#leases.changeInodes(inos, (ended) => {
+        make().then(resolve, reject).finally(ended);
+      });
+    });
   }
 
   now(): number {
@@ -305,6 +330,7 @@ export class ClientService implements LeaderDuty, ClientStreamHost {
       this.#over(id);
       return;
     }
+    if (op.$case === 'reserveQuota' && mutation?.quota?.held) this.#recallQuota(id, op.value);
     if (!mutation || sessions.get(id) !== session) return;
     const made = mutation.result;
     if (op.$case === 'makeNode' && op.value.open && made?.$case === 'attr') {
@@ -319,6 +345,13 @@ export class ClientService implements LeaderDuty, ClientStreamHost {
   /** Whether a session may know more of the inode than the leader: it is asked for that. */
   unveil(ino: number): boolean {
     return this.#leases.unveil(ino);
+  }
+
+  /** Somebody needs what others have set aside. */
+  #recallQuota(needy: number, { need }: ReserveQuota): void {
+    const { state, sessions } = this.#options;
+    const holders = new Set(need.flatMap(({ kind, id }) => state.quotas().reserved(kind, id).sessions));
+    for (const id of holders) if (id !== needy) sessions.get(id)?.stream?.recallQuota(need);
   }
 
   openFiles(session: Session, opened: readonly number[], closed: readonly number[]): void {
@@ -389,8 +422,13 @@ export class ClientService implements LeaderDuty, ClientStreamHost {
     const capacity = this.#options.capacity();
     if (!capacity)
       throw new HoldfastError('UNAVAILABLE', 'the chunkservers have not reported their capacity yet');
-    const reply = this.#options.state.read(request);
-    if (reply.result?.$case === 'statFs') Object.assign(reply.result.value, capacity);
+    const { state } = this.#options;
+    const reply = state.read(request);
+    const { op } = request;
+    if (reply.result?.$case === 'statFs' && op?.$case === 'statFs') {
+      const whole = { ...reply.result.value, ...capacity };
+      reply.result.value = withinQuota(whole, state.quotas().room(op.value.ino ?? 0));
+    }
     return reply;
   }
 }

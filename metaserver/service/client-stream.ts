@@ -10,6 +10,8 @@ import type {
   LockRequest,
   Mutation,
   MutationBatch,
+  QuotaAmount,
+  QuotaRules,
   ReadReply,
   ReadRequest,
   ServerEnvelope,
@@ -32,6 +34,7 @@ export interface ClientStreamHost {
   /** Opens or resumes a session and binds it to the stream, which adds the map. @throws HoldfastError the refusal; the stream is ended behind it */
   hello(stream: ClientStream, hello: Hello): Promise<HelloReply>;
   map(): ClusterMap;
+  quotaRules(): QuotaRules;
   /** Calls exactly one of the two, `run` as soon as a read is linearizable. @returns true when `run` was called already */
   passRead(run: () => void, fail: (error: HoldfastError) => void): boolean;
   /** @returns undefined when it waits for leases: then `again` is called when it is to be tried again. @throws HoldfastError */
@@ -108,6 +111,15 @@ export class ClientStream {
 
   pushMap(map: ClusterMap): void {
     if (this.#welcome) this.#answer(0, { $case: 'map', value: map });
+  }
+
+  pushQuotaRules(rules: QuotaRules): void {
+    if (this.#welcome) this.#answer(0, { $case: 'quotaRules', value: rules });
+  }
+
+  /** Asks the client to give back what it has reserved of these quotas and does not need. */
+  recallQuota(amounts: QuotaAmount[]): void {
+    if (this.#welcome && !this.ended) this.#answer(0, { $case: 'quotaRecall', value: { amounts } });
   }
 
   /** Asks the client to give leases back; they are asked for again on the session's next stream. */
@@ -189,8 +201,9 @@ export class ClientStream {
     try {
       const value = await this.#host.hello(this, hello);
       this.#welcome = true;
-      // The map of this very moment: every later one is pushed.
-      this.#answer(id, { $case: 'hello', value: { ...value, map: this.#host.map() } });
+      // Map and quotas of this very moment: every later one is pushed.
+      const [map, quotas] = [this.#host.map(), this.#host.quotaRules()];
+      this.#answer(id, { $case: 'hello', value: { ...value, map, quotas } });
       const recalls = this.#recalls.splice(0);
       if (recalls.length > 0) this.recall(recalls);
     } catch (error) {

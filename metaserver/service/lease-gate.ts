@@ -24,6 +24,9 @@ export interface LeaseGateOptions {
   recall: RecallSink;
 }
 
+/** Changes that no client asked for wait like those of a session of this number, which none has. */
+const NOBODY = 0;
+
 type ReadOp = NonNullable<ReadRequest['op']>;
 
 /**
@@ -54,6 +57,7 @@ export class LeaseGate {
       if (wantsLeases) this.#awaited.add(id);
     }
     for (const id of fencing) this.#awaited.add(id);
+    this.#core.add(NOBODY, false);
   }
 
   end(): void {
@@ -173,6 +177,12 @@ export class LeaseGate {
     if (this.#core.alone(session)) go(() => {});
     else if (footprint.existingOk) this.#openOrMake(session, footprint, go);
     else this.#change(session, footprint, go);
+  }
+
+  /** Calls `go` when nobody believes anything about the inodes; with what is to be called when they have changed. */
+  changeInodes(inos: readonly number[], go: (done: () => void) => void): void {
+    if (!this.open) this.#held.push(() => this.changeInodes(inos, go));
+    else this.#change(NOBODY, { inos: [...inos], places: [], existingOk: false }, go);
   }
 
   /** Adds to a mutation's answer what may be believed of it. */

@@ -1,5 +1,14 @@
 import type { ClusterMap, Fence } from '../../proto/gen/cluster.js';
-import type { CommandResult, InitCluster, ReadReply, ReadRequest } from '../../proto/gen/meta.js';
+import type {
+  CommandResult,
+  InitCluster,
+  QuotaKind,
+  QuotaRules,
+  ReadReply,
+  ReadRequest,
+} from '../../proto/gen/meta.js';
+import type { Quota } from '../namespace/quota-records.js';
+import type { QuotaRoom } from '../namespace/quota-view.js';
 import type { KvView } from '../store/kv.js';
 
 /**
@@ -97,6 +106,19 @@ export interface ReclaimItem {
 
 export type ReclaimKey = Pick<ReclaimItem, 'ino' | 'truncateSeq'>;
 
+/** Limits and what counts towards them, as of the last command applied. */
+export interface MetaQuotas {
+  /** Another object whenever clients have to be told. */
+  rules(): QuotaRules;
+  list(): Readonly<Quota>[];
+  /** What sessions have reserved of a quota, and which do. */
+  reserved(kind: QuotaKind, id: number): { bytes: number; inodes: number; sessions: number[] };
+  /** Inodes that the next step of a tree may change. */
+  stepInodes(max: number): number[];
+  /** The tightest limits of the trees around an inode. */
+  room(ino: number): QuotaRoom;
+}
+
 /** The replicated state machine, as far as the services ask it anything. All calls are synchronous. */
 export interface MetaState {
   /** @throws HoldfastError a POSIX error */
@@ -118,6 +140,7 @@ export interface MetaState {
   isReserved(ino: number): boolean;
   /** The whole store at one moment, with all that was applied before the call; to be closed soon. */
   view(): Promise<KvView>;
+  quotas(): MetaQuotas;
   /** Inodes in use, and orphans among them. */
   usage(): { inodes: number; orphans: number };
 }

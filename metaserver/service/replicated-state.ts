@@ -9,7 +9,7 @@ import type { Command, StateMachine } from '../replica/state-machine.js';
 import type { KvView } from '../store/kv.js';
 import { LmdbKv } from '../store/lmdb-kv.js';
 import { verifyStoreFile } from '../store/verify.js';
-import type { MetaState, ReclaimItem, ReclaimKey, SessionRecord } from './ports.js';
+import type { MetaQuotas, MetaState, ReclaimItem, ReclaimKey, SessionRecord } from './ports.js';
 
 const STATE_FILE = 'state.mdb';
 /** Lies beside the state while nobody has it open, after a clean end. */
@@ -159,6 +159,10 @@ export class ReplicatedState implements StateMachine<CommandResult>, MetaState {
 
   view(): Promise<KvView> {
     return this.#kv.view();
+  }
+
+  quotas(): MetaQuotas {
+    return this.#machine.quotas();
   }
 
   usage(): { inodes: number; orphans: number } {

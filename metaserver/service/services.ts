@@ -16,6 +16,7 @@ import type { ClientStream } from './client-stream.js';
 import { Leadership } from './leadership.js';
 import type { MetaReplica, MetaState } from './ports.js';
 import { Proposer } from './proposer.js';
+import { QuotaService } from './quota-service.js';
 import { Reclaimer } from './reclaim.js';
 import { SessionTable } from './session-table.js';
 
@@ -135,6 +136,8 @@ export function createServices(options: ServicesOptions): Services {
     clusterId: init.clusterId,
   });
 
+  const quotas = new QuotaService({ replica, state, proposer, leadership, clients, clock, log });
+
   let mapVersion = 0;
   leadership.add({
     begin: () => {
@@ -143,7 +146,7 @@ export function createServices(options: ServicesOptions): Services {
     },
     end: () => {},
   });
-  for (const duty of [clients, cluster, reclaimer]) leadership.add(duty);
+  for (const duty of [clients, cluster, reclaimer, quotas]) leadership.add(duty);
   replica.onApplied(() => {
     if (!leadership.ready) return;
     if (state.mapVersion() !== mapVersion) {
@@ -154,10 +157,12 @@ export function createServices(options: ServicesOptions): Services {
       tasks.mapChanged();
     }
     reclaimer.applied();
+    quotas.applied();
   });
   return {
     attach: (server) => {
-      for (const service of [clients, cluster, admin, check, manage, snapshots]) service.attach(server);
+      for (const service of [clients, cluster, admin, check, manage, snapshots, quotas])
+        service.attach(server);
     },
     start: () => leadership.start(),
     close: () => leadership.close(),

@@ -2,7 +2,13 @@ import { type Disk, readWholeFile } from '../../common/disk.js';
 import type { Prng } from '../../common/prng.js';
 import { MetaStateMachine } from '../../metaserver/namespace/state-machine.js';
 import type { Command, StateMachine } from '../../metaserver/replica/state-machine.js';
-import type { MetaState, ReclaimItem, ReclaimKey, SessionRecord } from '../../metaserver/service/ports.js';
+import type {
+  MetaQuotas,
+  MetaState,
+  ReclaimItem,
+  ReclaimKey,
+  SessionRecord,
+} from '../../metaserver/service/ports.js';
 import type { KvView } from '../../metaserver/store/kv.js';
 import { MemoryKv } from '../../metaserver/store/memory-kv.js';
 import type { ClusterMap, Fence } from '../../proto/gen/cluster.js';
@@ -114,6 +120,10 @@ export class SimState implements StateMachine<CommandResult>, MetaState {
 
   view(): Promise<KvView> {
     return this.#kv.view();
+  }
+
+  quotas(): MetaQuotas {
+    return this.#machine.quotas();
   }
 
   usage(): { inodes: number; orphans: number } {

@@ -1,6 +1,7 @@
 import type { CommitApi } from '../../../client/data/api.js';
 import { BlockCache } from '../../../client/data/block-cache.js';
-import { type DataDeps, FileData } from '../../../client/data/file-data.js';
+import type { DataDeps } from '../../../client/data/data-deps.js';
+import { FileData } from '../../../client/data/file-data.js';
 import { Flusher } from '../../../client/data/flusher.js';
 import { type DataLimits, dataLimits } from '../../../client/data/limits.js';
 import { FileReader, newReadStream } from '../../../client/data/reader.js';

@@ -11,7 +11,13 @@ import type {
 import { LockClient } from '../../../client/meta/locks.js';
 import { type Deferred, deferred } from '../../../common/deferred.js';
 import { errorFromCode, HoldfastError } from '../../../proto/errors.js';
-import { type CommandResult, type Lease, LeaseMode, type MutationReply } from '../../../proto/gen/meta.js';
+import {
+  type CommandResult,
+  type Lease,
+  LeaseMode,
+  type MutationReply,
+  type QuotaAmount,
+} from '../../../proto/gen/meta.js';
 import { Namespace } from '../../metaserver/namespace/harness.js';
 import { ManualClock } from './manual-clock.js';
 
@@ -130,13 +136,13 @@ export class MemoryMeta implements MetaApi {
     for (const ino of opened) this.registered.add(ino);
   }
 
-  async mutate(op: MutationOp, signal?: AbortSignal): Promise<MutationReply> {
+  async mutate(op: MutationOp, signal?: AbortSignal, spent?: QuotaAmount[]): Promise<MutationReply> {
     this.calls.push(op.$case);
     await this.#pass(signal);
     const failure = this.failMutation?.(op);
     if (failure) throw failure;
     await this.#takeLeases(this.#changed(op), NONE, signal);
-    const result = this.namespace.mutate(op);
+    const result = this.namespace.mutate(op, spent);
     if (result.error !== 0) throw errorFromCode(result.error, result.errorText);
     const reply = result.mutation as MutationReply;
     if (reply.created && reply.result?.$case === 'attr') this.#grant(reply.result.value.ino, EXCLUSIVE);

@@ -14,6 +14,7 @@ import {
   type MakeNode,
   Mutation,
   type MutationReply,
+  type QuotaAmount,
   type ReadReply,
   type ReadRequest,
   type Rename,
@@ -96,26 +97,30 @@ export class Namespace {
     return result as CommandResult;
   }
 
-  mutate(op: Op): CommandResult {
+  mutate(op: Op, spent?: QuotaAmount[]): CommandResult {
     const mutation = {
       ...Mutation.create({}),
       session: this.session,
       seq: ++this.seq,
       ackedBelow: this.seq,
       op,
+      spent: spent && { amounts: spent },
     };
     return this.command({ $case: 'mutation', value: mutation });
   }
 
   /** Several changes as one command. */
-  mutateBatch(changes: readonly { op: Op; time?: Time }[]): CommandResult[] {
-    const mutations = changes.map(({ op, time }) => ({
+  mutateBatch(
+    changes: readonly { op: Op; time?: Time; spent?: QuotaAmount[] | undefined }[],
+  ): CommandResult[] {
+    const mutations = changes.map(({ op, time, spent }) => ({
       ...Mutation.create({}),
       session: this.session,
       seq: ++this.seq,
       ackedBelow: this.seq,
       op,
       time,
+      spent: spent && { amounts: spent },
     }));
     for (const mutation of mutations) mutation.ackedBelow = (mutations[0] as Mutation).seq;
     return this.command({ $case: 'batch', value: { mutations } }).batch?.results ?? [];

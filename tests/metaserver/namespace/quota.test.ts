@@ -54,7 +54,10 @@ function finish(fs: Namespace, kind: QuotaKind, id: number, max = 100): void {
 }
 
 function used(fs: Namespace, kind: QuotaKind, id: number): [bytes: number, inodes: number] | undefined {
-  const quota = fs.machine.quotas().find((one) => one.kind === kind && one.id === id);
+  const quota = fs.machine
+    .quotas()
+    .list()
+    .find((one) => one.kind === kind && one.id === id);
   return quota && [quota.bytes, quota.inodes];
 }
 
@@ -254,24 +257,24 @@ describe('quotas in the state machine', () => {
     const spent = { amounts: [amount(0, 1)] };
     fs.command({ $case: 'mutation', value: { ...make, spent } });
     assert.deepEqual(used(fs, QUOTA_TREE, id), [0, 2]);
-    assert.deepEqual(fs.machine.quotaReservations(QUOTA_TREE, id), {
+    assert.deepEqual(fs.machine.quotas().reserved(QUOTA_TREE, id), {
       bytes: 60,
       inodes: 1,
       sessions: [other],
     });
     // Repeated, it is not taken twice.
     fs.command({ $case: 'mutation', value: { ...make, spent } });
-    assert.equal(fs.machine.quotaReservations(QUOTA_TREE, id).inodes, 1);
+    assert.equal(fs.machine.quotas().reserved(QUOTA_TREE, id).inodes, 1);
     reserve(fs, other, 3, [], [amount(10, 0)]);
     assert.equal(reserve(fs, fs.session, ++fs.seq, [amount(50, 0)]).granted.length, 1);
     fs.command({ $case: 'expireSession', value: { session: other } });
-    assert.deepEqual(fs.machine.quotaReservations(QUOTA_TREE, id), {
+    assert.deepEqual(fs.machine.quotas().reserved(QUOTA_TREE, id), {
       bytes: 50,
       inodes: 0,
       sessions: [fs.session],
     });
     fs.create(d, 'h');
-    assert.deepEqual(new MetaStateMachine(fs.kv).quotaReservations(QUOTA_TREE, id).bytes, 50);
+    assert.deepEqual(new MetaStateMachine(fs.kv).quotas().reserved(QUOTA_TREE, id).bytes, 50);
   });
 
   it('takes a tree apart again, and keeps what nothing leads to until it has gone', async () => {
@@ -359,7 +362,10 @@ describe('quotas in the state machine', () => {
         for (const body of bodies) {
           // A step is of whatever is being counted.
           if (body.$case === 'stepQuota') {
-            for (const { kind, id } of fs.machine.quotas().filter(({ state }) => state === 0 || state === 2))
+            for (const { kind, id } of fs.machine
+              .quotas()
+              .list()
+              .filter(({ state }) => state === 0 || state === 2))
               run(fs, log, { $case: 'stepQuota', value: { ...body.value, kind, id } });
           } else run(fs, log, body);
         }
@@ -368,7 +374,10 @@ describe('quotas in the state machine', () => {
         assert.equal(again.machine.appliedIndex(), first);
         for (let at = 0; at < log.length; at += cut + 1) again.machine.apply(log.slice(at, at + cut + 1));
         assert.deepEqual(dumpKv(again.kv), dumpKv(fs.kv));
-        for (const { kind, id } of fs.machine.quotas().filter(({ state }) => state === 0 || state === 2))
+        for (const { kind, id } of fs.machine
+          .quotas()
+          .list()
+          .filter(({ state }) => state === 0 || state === 2))
           finish(fs, kind, id, 3);
         reclaimAll(fs);
         assert.deepEqual(await findings(fs), []);

@@ -32,6 +32,7 @@ describe('client service', () => {
           metaservers: ['a:1'],
           serverId: 1,
           leaseMs: CLIENT_LEASE_MS,
+          quotas: { rules: [] },
         },
       );
     }));

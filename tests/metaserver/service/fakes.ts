@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import type { Clock, Timer } from '../../../common/clock.js';
 import type {
   MembershipProgress,
+  MetaQuotas,
   MetaReplica,
   MetaState,
   ReclaimItem,
@@ -146,6 +147,17 @@ export class FakeState implements MetaState {
   fence(): Fence {
     return { version: this.applied.length, upto: this.#lastSession, live: [...this.sessionRecords.keys()] };
   }
+  quotas(): MetaQuotas {
+    const rules = this.quotaRules;
+    return {
+      rules: () => rules,
+      list: () => [],
+      reserved: () => ({ bytes: 0, inodes: 0, sessions: [] }),
+      stepInodes: () => [],
+      room: () => ({ bytes: undefined, inodes: undefined }),
+    };
+  }
+  readonly quotaRules = { rules: [] };
   usage(): { inodes: number; orphans: number } {
     return { inodes: this.inodes.size, orphans: this.rows.size };
   }

@@ -1,0 +1,22 @@
+import type { Clock } from '../../common/clock.js';
+import type { Logger } from '../../common/logger.js';
+import type { QuotaBook } from '../quota/quota-book.js';
+import type { ChunkApi, CommitApi } from './api.js';
+import type { BlockCache } from './block-cache.js';
+import type { Flusher } from './flusher.js';
+import type { UnsyncedTable } from './unsynced.js';
+
+/** What all files of a mount share. */
+export interface DataDeps {
+  clock: Clock;
+  log: Logger;
+  chunks: ChunkApi;
+  meta: CommitApi;
+  flusher: Flusher;
+  blocks: BlockCache;
+  unsynced: UnsyncedTable;
+  /** Nobody else can have written to the file since this mount did. */
+  owns(ino: number): boolean;
+  /** Absent: nothing is limited. */
+  quotas?: QuotaBook;
+}
