@@ -1,0 +1,41 @@
+import type { Attr, QuotaAmount } from '../../proto/gen/meta.js';
+import type { CommitApi } from '../data/api.js';
+import { attrOf } from '../meta/api.js';
+import type { VfsContext } from './context.js';
+
+/** In the lane where the file is leased exclusively, else by request; what comes back is remembered. */
+export async function commitWrite(
+  context: VfsContext,
+  commit: Parameters<CommitApi['commitWrite']>[0],
+  spent: QuotaAmount[] | undefined,
+): Promise<Attr> {
+  const { inodes, lane } = context;
+  const { ino } = commit;
+  const op = { $case: 'commitWrite' as const, value: { ...commit, killPriv: false } };
+  // While a lease is being given back its changes still go ahead of it, in the lane.
+  if (!context.owns(ino) && !lane.expects(ino)) {
+    const attr = attrOf((await context.mutate([ino], op, undefined, spent)).result);
+    inodes.learn(attr, inodes.stamp(), true);
+    return attr;
+  }
+  const before = inodes.known(ino);
+  if (before && context.owns(ino)) inodes.setLocal({ ...before, change: before.change + 1 });
+  const attr = attrOf((await lane.push(op, [ino], undefined, spent)).result);
+  const known = inodes.known(ino);
+  const merged = known && known.change > attr.change ? withLaterChanges(attr, known, before) : attr;
+  if (context.owns(ino)) inodes.setLocal(merged);
+  // Given back meanwhile, perhaps not altogether: what was foretold must not be believed any longer.
+  else inodes.learn(merged, inodes.stamp(), true);
+  return merged;
+}
+
+/**
+ * What a commit answered, below changes of mode, times or names made here since.
+ * @param known with those changes. @param before as known when the commit was made
+ */
+function withLaterChanges(attr: Attr, known: Attr, before: Attr | undefined): Attr {
+  const { size, allocated, truncateSeq, truncates } = attr;
+  const timesSet = known.mtime?.sec !== before?.mtime?.sec || known.mtime?.nsec !== before?.mtime?.nsec;
+  const mtime = timesSet ? known.mtime : attr.mtime;
+  return { ...known, size, allocated, truncateSeq, truncates, mtime };
+}
