@@ -16,7 +16,7 @@ const WORKER = new URL('./seed-worker.js', import.meta.url);
 /** One run, whatever comes of it. */
 export async function runSeed(
   seed: number,
-  { mutation, losesDisks }: Pick<Arguments, 'mutation' | 'losesDisks'>,
+  { mutation, extended }: Pick<Arguments, 'mutation' | 'extended'>,
   trace?: string,
 ): Promise<Outcome> {
   // Unless it is asked for, a planted bug says whether disks are lost.
@@ -24,7 +24,7 @@ export async function runSeed(
     seed,
     verbose: trace !== undefined,
     mutation,
-    losesDisks: losesDisks || undefined,
+    extended: extended || undefined,
   });
   try {
     return { seed, result: await simulation.run() };
@@ -66,7 +66,7 @@ export async function runSeeds(args: Arguments, told: (outcome: Outcome) => void
     return;
   }
   const workers = Array.from({ length: Math.min(args.jobs, args.seeds) }, () =>
-    fork(WORKER, [String(args.losesDisks), args.mutation?.name ?? '']),
+    fork(WORKER, [String(args.extended), args.mutation?.name ?? '']),
   );
   try {
     await Promise.all(workers.map((worker) => feed(worker, () => queue.next(), tell)));

@@ -4,8 +4,8 @@ import { runSeed } from './run-seeds.js';
 // One of several processes that share seeds: a seed comes as a message, its outcome goes back as one.
 Error.stackTraceLimit = 0;
 const mutation = MUTATIONS.find(({ name }) => name === process.argv[3]);
-const losesDisks = process.argv[2] === 'true';
+const extended = process.argv[2] === 'true';
 process.on('message', (seed: number) => {
-  void runSeed(seed, { mutation, losesDisks }).then((outcome) => process.send?.(outcome));
+  void runSeed(seed, { mutation, extended }).then((outcome) => process.send?.(outcome));
 });
 process.on('disconnect', () => process.exit());

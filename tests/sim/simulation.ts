@@ -19,7 +19,7 @@ import { Files, FilesWorker } from './workload/files.js';
 import { Locks, LocksWorker } from './workload/locks.js';
 import { Names, NamesWorker, REGISTERS } from './workload/names.js';
 import type { Worker } from './workload/worker.js';
-import { World } from './world.js';
+import { CLOCK_RATE_DEVIATION, World } from './world.js';
 
 /** Virtual time: before the first fault, with faults, and the longest wait for quiet after them. */
 const FORMATION_MAX_MS = 5_000;
@@ -38,8 +38,8 @@ export interface SimulationOptions {
   /** Keeps the trace's lines. */
   verbose?: boolean;
   mutation?: Mutation;
-  /** Servers come back with empty disks too. */
-  losesDisks?: boolean;
+  /** Disks are lost too, clocks run at rates of their own, mounts share locks. Default: as the planted bug needs it, else not. */
+  extended?: boolean;
 }
 
 export interface SimulationResult {
@@ -82,11 +82,14 @@ export class Simulation {
   readonly #writers: number[] = [];
   #nextClient: number;
   #quiet = false;
+  readonly #extended: boolean;
   readonly #aloneMs: number | undefined;
 
-  constructor({ seed, verbose, mutation, losesDisks }: SimulationOptions) {
+  constructor({ seed, verbose, mutation, extended }: SimulationOptions) {
     const world = new World(seed, verbose);
     this.world = world;
+    this.#extended = extended ?? mutation?.extended ?? false;
+    if (this.#extended) world.clockRateDeviation = CLOCK_RATE_DEVIATION;
     const shape = shapeOf(seed);
     const apply = mutation?.apply?.();
     this.cluster = new Cluster(world, shape, {
@@ -109,7 +112,7 @@ export class Simulation {
     };
     this.nemesis = new Nemesis(this.cluster, {
       intervalMs: FAULT_INTERVAL_MS,
-      losesDisks: losesDisks ?? mutation?.losesDisks ?? false,
+      losesDisks: this.#extended,
       onPowerCut: () => {
         this.#blocks.powerLost();
         this.#files.cells.powerLost();
@@ -174,7 +177,7 @@ export class Simulation {
       new NamesWorker(client, this.#names, false),
       new NamesWorker(client, this.#names, true),
       new FilesWorker(client, this.#files),
-      new LocksWorker(client, this.#locks, id),
+      ...(this.#extended ? [new LocksWorker(client, this.#locks, id)] : []),
       new BlocksWorker(client, id, this.#writers, this.#blocks, pgs),
       new BlocksWorker(client, 0, this.#writers, this.#blocks, pgs),
     ];
