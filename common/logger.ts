@@ -14,8 +14,11 @@ export interface Logger {
 export const LOG_LEVELS = ['error', 'warn', 'info', 'debug', 'trace', 'silent'] as const;
 export type LogLevel = (typeof LOG_LEVELS)[number];
 
+const STDOUT_FD = 1;
+
 /**
- * A logger that writes to `destination`, or to standard output.
+ * A logger that writes to `destination`, or to standard output: there a line is written when the call returns, so that the
+ * last words of a process that ends at once are not lost.
  * @param base fields on every line, for instance `{ part: 'metaserver', id: 1 }`
  */
 export function createLogger(
@@ -29,7 +32,7 @@ export function createLogger(
     timestamp: pino.stdTimeFunctions.isoTime,
     formatters: { level: (label) => ({ level: label }) },
   };
-  return destination ? pino(options, destination) : pino(options);
+  return pino(options, destination ?? pino.destination({ dest: STDOUT_FD, sync: true }));
 }
 
 /** A logger that drops everything: for tests and pure cores without a shell. */

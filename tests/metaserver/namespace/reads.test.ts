@@ -50,6 +50,7 @@ describe('namespace: reads', () => {
       entries: [],
       end: true,
       parent: d,
+      attr: undefined,
     });
   });
 
