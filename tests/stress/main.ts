@@ -14,17 +14,18 @@ import { textReport } from './report-text.js';
 import { type RoundLoads, removeLoads, runRound } from './round.js';
 import { clientDeath, fill, stalls } from './scripts.js';
 import { StressSession } from './session.js';
+import { wiped } from './wiped.js';
 
 const ROUND_SCENARIOS = ['mixed', ...new Set(FAULTS.map((kind) => kind.scenario))];
-const SCRIPTS = ['stalls', 'client-death', 'fill'];
+const SCRIPTS = ['stalls', 'wiped', 'client-death', 'fill'];
 const SCENARIOS = ['all', ...ROUND_SCENARIOS, ...SCRIPTS];
 const HELP = `npm run stress [-- options]: servers and clients in network namespaces under fio and a nemesis
   --minutes M       how long rounds of load and faults go on (default 10)
   --seed S          seed of the faults and the load (default: a new one, printed)
-  --scenario NAME   ${SCENARIOS.join(', ')} (default all: mixed, then each of the last three)
+  --scenario NAME   ${SCENARIOS.join(', ')} (default all: mixed, then each of the last four)
   --fault NAME      only this fault, in rounds; an unknown name lists all
   --round-seconds N how long fio writes in a round (default 30)
-  --times N         of each fault in the scenario stalls (default 5)
+  --times N         of each fault in the scenarios stalls and wiped (default 5)
   --report DIR      where stress.html and stress.json go (default stress-report)
   --json            print the report as JSON
 Exit codes: 0 passed, 1 something failed or nothing was proved, 2 bad input or this machine cannot run it.
@@ -122,6 +123,10 @@ async function play(session: StressSession, options: Options): Promise<void> {
   if (wanted('stalls')) {
     session.say('stalls');
     await stalls(session, options.times, prng);
+  }
+  if (wanted('wiped')) {
+    session.say('wiped');
+    await wiped(session, options.times);
   }
   if (wanted('client-death')) await script(session, 'client-death', () => clientDeath(session));
   if (wanted('fill')) await script(session, 'fill', () => fill(session));

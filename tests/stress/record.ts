@@ -48,6 +48,24 @@ export interface StallRecord {
   stallsMs: number[];
 }
 
+/** A chunkserver that lost its disk, by itself and beside a writer. */
+export interface WipedRecord {
+  /** With nothing else to do. */
+  refills: {
+    beganMs: number;
+    endedMs: number;
+    /** From its start until every group was in-sync. */
+    seconds: number;
+    bytes: number;
+    mbps: number;
+  }[];
+  /** MB/s of the writer while the server was filled, and before and after it. */
+  beside:
+    | { refill: WipedRecord['refills'][number]; aloneMbps: number; besideMbps: number; ratio: number }
+    | undefined;
+  targetS: number;
+}
+
 /** A scenario that is no round: what it says of itself. */
 export interface ScriptRecord {
   name: string;
@@ -63,6 +81,7 @@ export interface StressRun {
   rounds: RoundRecord[];
   stalls: StallRecord[];
   scripts: ScriptRecord[];
+  wiped?: WipedRecord;
   memory: MemoryRecord[];
   /** MiB/s that fio wrote. */
   throughput: Point[];
@@ -97,7 +116,7 @@ export function concludeRun(run: StressRun): void {
     if (sum((round) => Math.min(round.verdict.reads, round.verdict.claims)) === 0)
       run.failures.push('proved nothing: no two clients used the same file');
   }
-  if (run.rounds.length + run.stalls.length + run.scripts.length === 0)
+  if (run.rounds.length + run.stalls.length + run.scripts.length === 0 && !run.wiped)
     run.failures.push('proved nothing: nothing ran');
   for (const { name, peakBytes } of run.memory)
     if (peakBytes > MEMORY_MAX_BYTES)

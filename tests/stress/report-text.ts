@@ -92,6 +92,7 @@ export function textReport(run: StressRun): string {
       ),
     );
   }
+  lines.push(...wipedLines(run));
   for (const script of run.scripts)
     lines.push('', `${script.name}:`, ...script.lines.map((line) => `- ${line}`));
   if (run.memory.length > 0) {
@@ -107,4 +108,18 @@ export function textReport(run: StressRun): string {
   lines.push('', run.failures.length === 0 ? 'PASSED' : 'FAILED');
   lines.push(...run.failures.map((failure) => `- ${failure}`));
   return `${lines.join('\n')}\n`;
+}
+
+function wipedLines({ wiped }: StressRun): string[] {
+  if (!wiped) return [];
+  const { refills, beside, targetS } = wiped;
+  const took = ({ seconds, bytes, mbps }: (typeof refills)[number]): string =>
+    `${mib(bytes)} in-sync ${seconds.toFixed(1)} s after its start (${mbps.toFixed(0)} MB/s)`;
+  const lines = refills.map((one) => `- ${took(one)}, at most ${targetS} s`);
+  if (beside)
+    lines.push(
+      `- beside a writer: ${took(beside.refill)}`,
+      `- the writer: ${beside.besideMbps.toFixed(1)} MB/s, alone ${beside.aloneMbps.toFixed(1)} MB/s, ratio ${beside.ratio.toFixed(2)}`,
+    );
+  return ['', 'A chunkserver wiped, the default cap:', ...lines];
 }

@@ -95,6 +95,16 @@ describe('the stress report', () => {
     );
   });
 
+  it('says how soon a wiped server was in-sync, and what a writer kept of its speed', () => {
+    const run = goodRun();
+    const refill = { beganMs: 0, endedMs: 5_000, seconds: 5, bytes: 512 * 2 ** 20, mbps: 107.4 };
+    const beside = { refill: { ...refill, seconds: 15 }, aloneMbps: 40, besideMbps: 20, ratio: 0.5 };
+    run.wiped = { refills: [refill], beside, targetS: 10 };
+    const text = textReport(run);
+    assert.match(text, /- 512 MiB in-sync 5\.0 s after its start \(107 MB\/s\), at most 10 s/);
+    assert.match(text, /- the writer: 20\.0 MB\/s, alone 40\.0 MB\/s, ratio 0\.50/);
+  });
+
   it('is one page that needs no other file, with every fault drawn on it', () => {
     const page = htmlReport(goodRun());
     assert.equal(page.match(/<rect class="fault"/g)?.length, 3);
