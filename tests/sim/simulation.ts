@@ -194,6 +194,7 @@ export class Simulation {
     dead.die();
     // With it went what it had not written back.
     this.#locks.cells.powerLost();
+    this.#files.writerDied(name);
     for (let i = this.#workers.length - 1; i >= 0; i--) {
       if (this.#workers[i]?.client === dead) this.#workers.splice(i, 1);
     }

@@ -11,13 +11,16 @@ interface Cell {
   durable: number;
   /** Numbers under which the cell was emptied. */
   emptied: number[];
+  /** Deaths of its writer's machine. */
+  deaths: number;
 }
 
 /** What a read that begins now must see at least. */
 export interface Floor {
   visible: number;
   durable: number;
-  cuts: number;
+  /** Power cuts and deaths of the writer until then. */
+  losses: number;
 }
 
 export class Cells {
@@ -32,7 +35,7 @@ export class Cells {
   #of(name: string): Cell {
     let cell = this.#cells.get(name);
     if (!cell) {
-      cell = { issued: 0, visible: 0, durable: 0, emptied: [0] };
+      cell = { issued: 0, visible: 0, durable: 0, emptied: [0], deaths: 0 };
       this.#cells.set(name, cell);
     }
     return cell;
@@ -75,9 +78,18 @@ export class Cells {
     for (const cell of this.#cells.values()) cell.visible = cell.durable;
   }
 
+  /** The machine that wrote the cells whose names begin so is gone: what it had not synced may be gone too. */
+  writerDied(prefix: string): void {
+    for (const [name, cell] of this.#cells) {
+      if (!name.startsWith(prefix)) continue;
+      cell.deaths++;
+      cell.visible = cell.durable;
+    }
+  }
+
   floor(name: string): Floor {
-    const { visible, durable } = this.#of(name);
-    return { visible, durable, cuts: this.cuts };
+    const { visible, durable, deaths } = this.#of(name);
+    return { visible, durable, losses: this.cuts + deaths };
   }
 
   /**
@@ -91,8 +103,8 @@ export class Cells {
     this.reads++;
     // An empty cell may be of any truncate.
     const number = found === 0 ? Math.max(...cell.emptied) : found;
-    // A power cut meanwhile may have taken back what was only visible.
-    const least = floor.cuts === this.cuts ? floor.visible : floor.durable;
+    // A loss meanwhile may have taken back what was only visible.
+    const least = floor.losses === this.cuts + cell.deaths ? floor.visible : floor.durable;
     if (number < least) return `cell ${name} holds ${found}, but ${least} was acknowledged before the read`;
     if (number > cell.issued) return `cell ${name} holds ${found}, but only ${cell.issued} were written`;
     return undefined;

@@ -1,5 +1,6 @@
 import type { FileLayout } from '../../../client/data/api.js';
 import { HoldfastError } from '../../../proto/errors.js';
+import { survived } from '../../../proto/lineage.js';
 import { pgOfChunk } from '../../../proto/types.js';
 import type { Cells, Floor } from '../checkers/cells.js';
 import type { ClientMachine } from '../client.js';
@@ -60,12 +61,13 @@ export class BlocksWorker extends Worker {
     data.writeUInt32LE(~number >>> 0, 4);
     const file = layout(this.#id);
     try {
-      await client.chunks.write(file, chunk, cell * CELL_STRIDE_BYTES, [data], sync);
+      const { version } = await client.chunks.write(file, chunk, cell * CELL_STRIDE_BYTES, [data], sync);
       if (sync) this.#cells.durable(name, number);
       else this.#cells.acknowledged(name, number, cuts);
-      if (sync || prng.int(4) > 0 || cuts !== this.#cells.cuts) return;
-      await client.chunks.sync(pgOfChunk(file.ino, chunk, this.#pgs));
-      this.#cells.durable(name, number);
+      if (sync || prng.int(4) > 0) return;
+      const lineage = await client.chunks.sync(pgOfChunk(file.ino, chunk, this.#pgs));
+      // What all replicas lost before the sync is for the writer to write again: the file system does, this program does not.
+      if (survived(version, lineage)) this.#cells.durable(name, number);
     } catch (error) {
       if (!(error instanceof HoldfastError) || error.errorName !== 'ENOSPC') throw error;
     }

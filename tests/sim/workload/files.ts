@@ -13,6 +13,10 @@ const CELL_STRIDE_BYTES = 2300;
 const FILE_BYTES = CELLS * CELL_STRIDE_BYTES;
 const MODE = 0o644;
 
+function fileOf(client: string): string {
+  return `file-${client}`;
+}
+
 interface Written {
   number: number;
   cuts: number;
@@ -23,9 +27,40 @@ export class Files {
   readonly names: string[] = [];
   nextTemporary = 1;
   readonly cells: Cells;
+  /** Made and not yet certain: it goes with its maker's machine if that dies first. */
+  readonly #uncertain = new Map<string, ClientMachine>();
 
   constructor(cells: Cells) {
     this.cells = cells;
+  }
+
+  made(name: string, maker: ClientMachine): void {
+    if (this.names.includes(name)) return;
+    this.names.push(name);
+    this.#uncertain.set(name, maker);
+  }
+
+  /** It was synced. */
+  synced(name: string): void {
+    this.#uncertain.delete(name);
+  }
+
+  /** Somebody has opened it: what another machine has seen stays. */
+  seen(name: string, by: ClientMachine): void {
+    if (this.#uncertain.get(name) !== by) this.#uncertain.delete(name);
+  }
+
+  /** Somebody does not find it. @returns whether it may be gone */
+  missed(name: string): boolean {
+    if (this.#uncertain.get(name)?.process.alive !== false) return false;
+    const at = this.names.indexOf(name);
+    if (at >= 0) this.names.splice(at, 1);
+    return true;
+  }
+
+  /** A machine is gone, and with it what was closed there, but not synced and not yet written back. */
+  writerDied(name: string): void {
+    this.cells.writerDied(`${fileOf(name)}/`);
   }
 }
 
@@ -41,7 +76,7 @@ export class FilesWorker extends Worker {
   constructor(client: ClientMachine, files: Files) {
     super(client, 150);
     this.#files = files;
-    this.#name = `file-${client.name}`;
+    this.#name = fileOf(client.name);
   }
 
   protected next(): Task {
@@ -68,7 +103,7 @@ export class FilesWorker extends Worker {
     const reply = await fs.create(simCaller(), ROOT_INO, Buffer.from(this.#name), MODE, O_RDWR, 0);
     this.#handle = reply.handle;
     this.#ino = reply.entry.attr.ino;
-    if (!this.#files.names.includes(this.#name)) this.#files.names.push(this.#name);
+    this.#files.made(this.#name, this.client);
   }
 
   /** Disk full and failed writes are reported and lose what was not synced; everything else ends the run. */
@@ -106,6 +141,7 @@ export class FilesWorker extends Worker {
       const written = [...this.#written];
       this.note(() => `fsync ${this.#name} ${JSON.stringify(written)}`);
       await this.client.fs.fsync(simCaller(), this.#ino, this.#handle, false);
+      this.#files.synced(this.#name);
       for (const [index, { number }] of written) this.#files.cells.durable(this.#cell(index), number);
       this.note(() => `synced ${this.#name}`);
     });
@@ -196,10 +232,11 @@ export class FilesWorker extends Worker {
     const floors = Array.from({ length: CELLS }, (_, index) =>
       this.#files.cells.floor(this.#cell(index, name)),
     );
-    const { attr } = await fs.lookup(simCaller(), ROOT_INO, Buffer.from(name));
-    const { handle } = await fs.open(simCaller(), attr.ino, 0);
-    const data = await this.#read(attr.ino, handle);
-    await fs.release(attr.ino, handle, 0);
+    const ino = await this.#lookup(name);
+    if (ino === undefined) return;
+    const { handle } = await fs.open(simCaller(), ino, 0);
+    const data = await this.#read(ino, handle);
+    await fs.release(ino, handle, 0);
     floors.forEach((floor, index) => {
       const at = index * CELL_STRIDE_BYTES;
       const found = data.readUInt32LE(at);
@@ -210,7 +247,22 @@ export class FilesWorker extends Worker {
     });
   }
 
+  /** @returns undefined: it went with its maker, which may be */
+  async #lookup(name: string): Promise<number | undefined> {
+    const { fs } = this.client;
+    try {
+      const { attr } = await fs.lookup(simCaller(), ROOT_INO, Buffer.from(name));
+      this.#files.seen(name, this.client);
+      return attr.ino;
+    } catch (error) {
+      if (error instanceof HoldfastError && error.errorName === 'ENOENT' && this.#files.missed(name)) {
+        return undefined;
+      }
+      throw error;
+    }
+  }
+
   async readAll(): Promise<void> {
-    for (const name of this.#files.names) await this.readFile(name);
+    for (const name of [...this.#files.names]) await this.readFile(name);
   }
 }

@@ -116,9 +116,9 @@ export class LocksWorker extends Worker {
     await fs.write(simCaller(), this.#ino, request);
     if (!cells.wasFull) cells.acknowledged(name, number, cuts);
     await new Promise<void>((resolve) => client.process.clock.after(prng.float() * HOLD_MAX_MS, resolve));
-    if (prng.int(3) > 0 || cuts !== cells.cuts) return;
+    if (prng.int(3) > 0) return;
     await fs.fsync(simCaller(), this.#ino, this.#handle, false);
-    if (cuts === cells.cuts) cells.durable(name, number);
+    cells.durable(name, number);
   }
 
   async #read(offset: number): Promise<number> {
