@@ -20,7 +20,7 @@ import { bodyOf, helloOf, nameOf, randomUuid } from './envelopes.js';
 import { type FoundLeader, LeaderFinder } from './leader-finder.js';
 import { LockClient } from './locks.js';
 import { CLOSED_BATCH_MAX, OpenFileCounts } from './open-files.js';
-import { type PendingMutation, type PendingRequest, RequestLedger } from './request-ledger.js';
+import { type PendingRequest, RequestLedger } from './request-ledger.js';
 import type { SessionDeps, SessionOptions } from './session-options.js';
 
 /** One attempt of a request; it is repeated after that. */
@@ -296,9 +296,13 @@ export class MetaSession implements MetaApi {
       this.#ledger.answeredRead(request, { result, error: undefined, asOf: this.leases.stamp() });
     } else if (request.kind === 'mutation' && body?.$case === 'mutation') {
       this.#grant(body.value.leases);
-      if (!this.#ledger.answeredMutation(request, body.value)) this.#undoOpen(request, body.value);
+      if (!this.#ledger.answeredMutation(request, body.value)) this.#settleOpen(request.op, body.value);
     } else if (request.kind === 'batch' && body?.$case === 'batch') {
-      for (const { mutation } of body.value.results) this.#grant(mutation?.leases ?? []);
+      for (const [at, { mutation }] of body.value.results.entries()) {
+        this.#grant(mutation?.leases ?? []);
+        const change = request.changes[at];
+        if (change && mutation) this.#settleOpen(change.op, mutation);
+      }
       this.#ledger.answeredBatch(request, body.value.results);
     } else throw new HoldfastError('PROTOCOL', `unexpected answer ${body?.$case}`);
   }
@@ -334,11 +338,14 @@ export class MetaSession implements MetaApi {
     }
   }
 
-  /** The caller of a MakeNode with an open went away before the answer: nobody will close what it opened. */
-  #undoOpen(request: PendingMutation, reply: MutationReply): void {
-    if (request.op.$case !== 'makeNode' || !request.op.value.open || reply.result?.$case !== 'attr') return;
-    this.retainOpen(reply.result.value.ino);
-    this.releaseOpen(reply.result.value.ino);
+  /**
+   * A MakeNode has registered an open at the server. When nobody here has the file open any more (its caller went away, or it was
+   * closed before the batch was sent), the last close has to be told again: a file that counts as open is not reclaimed.
+   */
+  #settleOpen(op: MutationOp, { result }: MutationReply): void {
+    if (op.$case !== 'makeNode' || !op.value.open || result?.$case !== 'attr') return;
+    this.retainOpen(result.value.ino);
+    this.releaseOpen(result.value.ino);
   }
 
   #learnQuotas(rules: QuotaRules | undefined): void {

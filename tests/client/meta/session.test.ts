@@ -225,6 +225,23 @@ describe('MetaSession', () => {
     assert.deepEqual(servers.openFiles[1], { opened: [], closed: [5, 6] });
   });
 
+  it('tells again of a file that was closed before the batch that makes it reached the server', async () => {
+    const servers = new FakeMetaservers(1);
+    const { session, clock } = await connected(servers);
+    const [closedInode, openInode] = [10, 11];
+    for (const ino of [closedInode, openInode]) session.retainOpen(ino);
+    session.releaseOpen(closedInode);
+    await clock.advance(100);
+    assert.deepEqual(servers.openFiles.splice(0), [{ opened: [], closed: [closedInode] }]);
+    const results = await session.mutateBatch([{ op: make('a', true) }, { op: make('b', true) }]);
+    assert.deepEqual(
+      results.map(({ mutation }) => attrOf(mutation?.result).ino),
+      [closedInode, openInode],
+    );
+    await clock.advance(100);
+    assert.deepEqual(servers.openFiles, [{ opened: [], closed: [closedInode] }]);
+  });
+
   it('keeps an idle session alive, and would notice a silent leader within 3 s', async () => {
     const servers = new FakeMetaservers(1);
     const { session, clock } = await connected(servers);

@@ -8,7 +8,14 @@ import type { Clock } from '../../../common/clock.js';
 import { type Deferred, deferred } from '../../../common/deferred.js';
 import { type ErrorName, errorCode, errorFromCode, HoldfastError } from '../../../proto/errors.js';
 import type { ClusterMap } from '../../../proto/gen/cluster.js';
-import { Attr, type Hello, type Mutation, ServerEnvelope } from '../../../proto/gen/meta.js';
+import {
+  Attr,
+  type CommandResult,
+  type Hello,
+  type Mutation,
+  type MutationReply,
+  ServerEnvelope,
+} from '../../../proto/gen/meta.js';
 
 interface Stream {
   address: string;
@@ -146,10 +153,16 @@ export class FakeMetaservers {
     if (body.$case === 'read') {
       return { $case: 'read', value: { result: { $case: 'attr', value: Attr.create({}) }, leases: [] } };
     }
+    if (body.$case === 'batch') {
+      const results = body.value.mutations.map((one) => this.#resultOf(one));
+      return { $case: 'batch', value: { results } };
+    }
     if (body.$case !== 'mutation') throw new HoldfastError('PROTOCOL');
-    if (![...this.#sessions.values()].includes(body.value.session))
-      throw new HoldfastError('SESSION_EXPIRED');
-    return this.#mutate(body.value);
+    return { $case: 'mutation', value: this.#mutate(body.value) };
+  }
+
+  #resultOf(one: Mutation): CommandResult {
+    return { error: 0, errorText: '', mutation: this.#mutate(one), session: 0, mapChanged: false };
   }
 
   #hello(stream: Stream, hello: Hello): ServerEnvelope['body'] {
@@ -164,7 +177,8 @@ export class FakeMetaservers {
     return { $case: 'hello', value };
   }
 
-  #mutate(mutation: Mutation): ServerEnvelope['body'] {
+  #mutate(mutation: Mutation): MutationReply {
+    if (![...this.#sessions.values()].includes(mutation.session)) throw new HoldfastError('SESSION_EXPIRED');
     const key = `${mutation.session}/${mutation.seq}`;
     let ino = this.#results.get(key);
     if (ino === undefined) {
@@ -173,7 +187,7 @@ export class FakeMetaservers {
       this.applied.push(mutation);
     }
     const attr = { ...Attr.create({}), ino };
-    const value = {
+    return {
       result: { $case: 'attr' as const, value: attr },
       created: true,
       unlinkedIno: 0,
@@ -181,7 +195,6 @@ export class FakeMetaservers {
       parents: [],
       leases: [],
     };
-    return { $case: 'mutation', value };
   }
 
   #end(stream: Stream, reason: string): void {
