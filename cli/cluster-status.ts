@@ -102,7 +102,16 @@ export class StatusReader {
 
   /** @returns undefined when no metaserver answered */
   async read(timeoutMs: number): Promise<ClusterStatus | undefined> {
-    const answers = await Promise.all(
+    return mergeStatus(await this.#ask(timeoutMs), this.#expectedChunkservers);
+  }
+
+  /** The cluster map, as the leader has it. @returns undefined when none answered */
+  async readMap(timeoutMs: number): Promise<ClusterMap | undefined> {
+    return leaderOf((await this.#ask(timeoutMs)).flatMap(({ reply }) => (reply ? [reply] : [])))?.map;
+  }
+
+  #ask(timeoutMs: number): Promise<{ address: string; reply: StatusReply | undefined }[]> {
+    return Promise.all(
       this.#clients.map((client) =>
         client.unary(ADMIN, ADMIN_METHODS.status, {}, timeoutMs).then(
           (reply) => ({ address: client.address, reply }),
@@ -110,12 +119,17 @@ export class StatusReader {
         ),
       ),
     );
-    return mergeStatus(answers, this.#expectedChunkservers);
   }
 
   close(): void {
     for (const client of this.#clients) client.close();
   }
+}
+
+function leaderOf(replies: readonly StatusReply[]): StatusReply | undefined {
+  return replies
+    .filter((reply) => reply.role === 'leader' && reply.map !== undefined)
+    .sort((a, b) => b.term - a.term)[0];
 }
 
 /** One picture out of the servers' answers. The leader of the highest term speaks for the cluster. */
@@ -125,9 +139,7 @@ export function mergeStatus(
 ): ClusterStatus | undefined {
   const replies = answers.flatMap(({ reply }) => (reply ? [reply] : []));
   if (replies.length === 0) return undefined;
-  const leader = replies
-    .filter((reply) => reply.role === 'leader' && reply.map !== undefined)
-    .sort((a, b) => b.term - a.term)[0];
+  const leader = leaderOf(replies);
   const metaservers = mergeMetaservers(answers);
   const chunkservers = (leader?.chunkservers ?? []).map((one) => {
     const { recoveryDoneBytes = 0, recoveryBytesPerSecond = 0, scrub, ...rest } = one;
@@ -260,6 +272,6 @@ function missingDisks(map: ClusterMap | undefined): string[] {
   }
   return [...missed].map(
     ([text, pgs]) =>
-      `${pgs} PGs are unavailable: only ${text} holds all that was acknowledged; bring it back`,
+      `${pgs} PGs are unavailable: only ${text} holds all that was acknowledged; bring it back, or see 'holdfast pg --help'`,
   );
 }

@@ -6,6 +6,7 @@ import { fsckCommand } from './fsck.js';
 import { metaserverCommand } from './metaserver.js';
 import { mountCommand } from './mount.js';
 import { CliError, EXIT_FAILED, EXIT_USAGE, oneLine } from './output.js';
+import { pgCommand } from './pg.js';
 import { quotaCommand } from './quota.js';
 import { scrubCommand } from './scrub.js';
 import { snapshotCommand } from './snapshot.js';
@@ -28,6 +29,7 @@ function buildProgram(): Command {
     .addCommand(fsckCommand())
     .addCommand(scrubCommand())
     .addCommand(snapshotCommand())
+    .addCommand(pgCommand())
     .addCommand(quotaCommand())
     .addCommand(mountCommand())
     .addCommand(umountCommand())

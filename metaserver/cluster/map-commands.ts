@@ -19,13 +19,14 @@ import {
   renewInterval,
   wipeReplica,
 } from './pg-change.js';
+import { acceptLoss } from './pg-loss.js';
 
 /**
  * The commands that change the cluster map, as pure functions on it.
  *
  * Invariants, whatever the commands: those of pg-change.ts for each PG, and
  *  - a replica becomes in-sync only by ReplicaCaughtUp for the PG's present epoch, or because its disk is known to hold
- *    every acknowledged write while no other replica is in-sync;
+ *    every acknowledged write while no other replica is in-sync, or because an operator accepts what is lost;
  *  - every change of the map raises its version by one; a command that would change nothing returns the very same map.
  * The order of the replicas is fixed at creation, and the first in-sync one is the primary: after every failure and
  * return the primaries are spread as placement spread them.
@@ -43,7 +44,8 @@ export type MapCommand = Extract<
       | 'replicaAdd'
       | 'replicaRemove'
       | 'replicaFirst'
-      | 'removeChunkServer';
+      | 'removeChunkServer'
+      | 'acceptLoss';
   }
 >;
 
@@ -96,6 +98,8 @@ export function applyMapCommand(map: ClusterMap, command: MapCommand, facts = SO
       return putFirst(map, command.value);
     case 'removeChunkServer':
       return removeServer(map, command.value.server);
+    case 'acceptLoss':
+      return acceptLoss(map, command.value);
     default:
       return unreachable(command);
   }

@@ -92,6 +92,7 @@ function applyBody(context: ApplyContext, body: CommandBody): CommandResult {
     case 'replicaRemove':
     case 'replicaFirst':
     case 'removeChunkServer':
+    case 'acceptLoss':
       return success({ mapChanged: cluster.change(batch, body) });
     default:
       return unreachable(body);

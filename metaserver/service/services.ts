@@ -5,6 +5,7 @@ import type { RpcServices } from '../../proto/rpc.js';
 import { ChunkServerRegistry } from '../cluster/chunk-server-registry.js';
 import { ClusterService } from '../cluster/cluster-service.js';
 import { LEADER_GRACE_MS } from '../cluster/liveness.js';
+import { LossService } from '../cluster/loss-service.js';
 import { ManageService } from '../cluster/manage-service.js';
 import { primaryOf } from '../cluster/pg-change.js';
 import { CheckService } from '../fsck/check-service.js';
@@ -119,6 +120,7 @@ export function createServices(options: ServicesOptions): Services {
   });
 
   const manage = new ManageService({ replica, state, proposer, leadership, log });
+  const loss = new LossService({ replica, state, proposer, leadership, log });
   const check = new CheckService({
     replica,
     state,
@@ -161,7 +163,7 @@ export function createServices(options: ServicesOptions): Services {
   });
   return {
     attach: (server) => {
-      for (const service of [clients, cluster, admin, check, manage, snapshots, quotas])
+      for (const service of [clients, cluster, admin, check, manage, loss, snapshots, quotas])
         service.attach(server);
     },
     start: () => leadership.start(),

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { rmSync } from 'node:fs';
 import { join } from 'node:path';
+import type { PgRow } from '../../cli/pg.js';
 import { eventually, holdfast, sh, TestCluster } from './support/cluster.js';
 
 const SERVERS = [1, 2, 3];
@@ -85,5 +86,42 @@ describe('chunkservers that return with an empty disk', function () {
     await check('without-the-returned');
     await start(2);
     await cluster.waitHealthy();
+  });
+
+  it('go on without what is gone for ever when an operator accepts that, and not before', async () => {
+    const pg = (...args: string[]) => holdfast(['pg', ...args, '--data', cluster.data]);
+    const healthy = await pg('accept-loss', '0', '--yes');
+    assert.deepEqual([healthy.code, /PG 0 is served/.test(healthy.stderr)], [2, true], healthy.stderr);
+    await stop(1);
+    await eventually('the others go on', async () => (await cluster.status()).pgs.unavailable === 0);
+    // On 2 and 3 alone, whose disks go for ever.
+    await sh('head -c 30000000 /dev/urandom > doomed; sync doomed .', { cwd: cluster.dir });
+    await stop(2);
+    await stop(3);
+    wipe(2);
+    wipe(3);
+    for (const id of SERVERS) await start(id);
+    await eventually('the loss shows', async () => {
+      const now = await cluster.status();
+      return now.chunkservers.every(({ alive }) => alive) && now.pgs.unavailable > 0;
+    });
+    const listed = await pg('list', '--problems', '--json');
+    const rows = (JSON.parse(listed.stdout) as PgRow[]).filter(({ state }) => state === 'unavailable');
+    assert.ok(rows.length > 0 && rows.every((row) => row.waitsFor.length > 0 && row.primary === null));
+    assert.deepEqual(new Set(rows.map((row) => row.survivors[0]?.server)), new Set([1]));
+    const ids = rows.map((row) => String(row.pg));
+    const asked = await pg('accept-loss', ...ids);
+    assert.equal(asked.code, 2, asked.stderr);
+    assert.match(asked.stdout, /chunkserver-1 takes over with what it had .* synced ones too/);
+    assert.ok((await cluster.status()).pgs.unavailable > 0, 'nothing was done yet');
+    const accepted = await pg('accept-loss', ...ids, '--yes');
+    assert.equal(accepted.code, 0, accepted.stderr);
+    await cluster.waitHealthy();
+    await check('after-the-loss');
+    await stop(1);
+    await check('without-the-survivor');
+    await start(1);
+    await cluster.waitHealthy();
+    await sh('rm doomed; echo new > new; sync new .; cat new', { cwd: cluster.dir });
   });
 });
