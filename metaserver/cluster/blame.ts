@@ -22,8 +22,8 @@ interface Report {
  */
 export class Blame {
   readonly #reports = new Map<string, Report>();
-  /** When each reporter had a healthy server dropped. */
-  readonly #drops = new Map<number, number[]>();
+  /** The healthy servers that each reporter had dropped. */
+  readonly #drops = new Map<number, { server: number; at: number }[]>();
 
   clear(): void {
     this.#reports.clear();
@@ -36,6 +36,10 @@ export class Blame {
       if (report.reporter === server || report.server === server) this.#reports.delete(key);
     }
     this.#drops.delete(server);
+    for (const [reporter, drops] of this.#drops) {
+      const left = drops.filter((drop) => drop.server !== server);
+      this.#drops.set(reporter, left);
+    }
   }
 
   /** `reporter` cannot reach `server`. */
@@ -44,10 +48,13 @@ export class Blame {
     this.#reports.set(`${reporter}/${server}`, { reporter, server, at: now });
   }
 
-  /** A server that is connected and well was dropped for what `reporter` said. */
-  healthyDropped(reporter: number, now: number): void {
-    const drops = (this.#drops.get(reporter) ?? []).filter((at) => now - at <= BLAME_WINDOW_MS);
-    drops.push(now);
+  /**
+   * A server that is connected and well was dropped for what `reporter` said: once for each time, however many of its PGs
+   * said so.
+   */
+  healthyDropped(reporter: number, server: number, now: number): void {
+    const drops = (this.#drops.get(reporter) ?? []).filter(({ at }) => now - at <= BLAME_WINDOW_MS);
+    drops.push({ server, at: now });
     this.#drops.set(reporter, drops.slice(-HEALTHY_DROPS_MAX));
   }
 
@@ -80,7 +87,7 @@ export class Blame {
 
   #isNotorious(reporter: number, now: number): boolean {
     const drops = this.#drops.get(reporter) ?? [];
-    return drops.filter((at) => now - at <= BLAME_WINDOW_MS).length >= HEALTHY_DROPS_MAX;
+    return drops.filter(({ at }) => now - at <= BLAME_WINDOW_MS).length >= HEALTHY_DROPS_MAX;
   }
 
   #apart(one: number, other: number, now: number): boolean {

@@ -276,7 +276,9 @@ export class ClusterService implements LeaderDuty, LinkHost {
       link.pushStepDown(pg.id, pg.epoch);
     }
     const others = pgs.filter((pg) => !own.includes(pg));
-    if (healthy(server) && others.length > 0) this.#blame.healthyDropped(reporter, now);
+    // A server that was killed is reported for each PG, and before its own stream is seen to end: that is one failure.
+    if (healthy(server) && others.some((pg) => !this.#drops.has(dropKey(pg, server))))
+      this.#blame.healthyDropped(reporter, server, now);
     return others;
   }
 

@@ -70,10 +70,18 @@ describe('whom the failure of a link is put down to', () => {
 
   it('a primary that had healthy servers dropped again and again, for a while', () => {
     const blame = new Blame();
-    for (let i = 1; i < HEALTHY_DROPS_MAX; i++) blame.healthyDropped(1, i);
+    for (let i = 1; i < HEALTHY_DROPS_MAX; i++) blame.healthyDropped(1, 3, i);
     assert.equal(ask(blame, ALL, everybody, 100), false);
-    blame.healthyDropped(1, 100);
+    blame.healthyDropped(1, 3, 100);
     assert.equal(ask(blame, ALL, everybody, 100), true);
     assert.equal(ask(blame, ALL, everybody, 101 + BLAME_WINDOW_MS), false);
+  });
+
+  it('the other replica, when those that the primary had dropped were started again since', () => {
+    const blame = new Blame();
+    for (let i = 0; i < HEALTHY_DROPS_MAX; i++) blame.healthyDropped(1, 2, i);
+    assert.equal(ask(blame, ALL, everybody, 100), true);
+    blame.forget(2);
+    assert.equal(ask(blame, ALL, everybody, 100), false);
   });
 });

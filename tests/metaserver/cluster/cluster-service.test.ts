@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { HEALTHY_DROPS_MAX, REPORT_MEMORY_MS } from '../../../metaserver/cluster/blame.js';
 import { LEADER_GRACE_MS } from '../../../metaserver/cluster/liveness.js';
 import { REJOIN_DELAY_MS } from '../../../metaserver/cluster/rejoin.js';
 import { HoldfastError } from '../../../proto/errors.js';
@@ -195,6 +196,27 @@ describe('cluster service', () => {
         led.map((pg) => pg.id),
       );
       assert.ok(dropped.every((pg) => pg.replicas.find((replica) => replica.server === 2)?.state === 0));
+    }));
+
+  it('takes the reports of all PGs about one server for one failure, not for many of the reporter', () =>
+    withHarness(async (harness) => {
+      const servers = await harness.cluster();
+      const led = harness.state.map().pgs.filter((pg) => pg.replicas[0]?.server === 1);
+      assert.ok(led.length > 0);
+      const report = (pg: number, epoch: number, server: number) =>
+        servers[0]?.call({ $case: 'replicaFailed', value: { pg, epoch, server, reason: 'reset' } });
+      // The server's own stream stands: its end has not been seen yet.
+      const times = Math.ceil(HEALTHY_DROPS_MAX / led.length);
+      await Promise.all(led.flatMap(({ id }) => Array.from({ length: times }, () => report(id, 1, 2))));
+      for (let waited = 0; waited <= REPORT_MEMORY_MS; waited += 100) {
+        await harness.clock.advance(100);
+        for (const server of servers) await server.heartbeat();
+      }
+      const pg = led[0]?.id as number;
+      const group = () => harness.state.map().pgs[pg];
+      await report(pg, group()?.epoch as number, 3);
+      const third = group()?.replicas.find((replica) => replica.server === 3);
+      assert.notEqual(third?.state, ReplicaState.REPLICA_IN_SYNC, 'it is dropped, the primary goes on');
     }));
 
   it('answers a report about an older epoch without a change, and refuses one by another than the primary', () =>

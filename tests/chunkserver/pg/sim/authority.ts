@@ -135,7 +135,7 @@ export class Authority {
         stream.down(() => stream.server.host?.stepDown(0, epoch));
         return;
       }
-      if (healthy(server)) this.#blame.healthyDropped(reporter, now);
+      if (healthy(server)) this.#blame.healthyDropped(reporter, server, now);
     }
     this.#apply({ $case: 'replicaDrop', value: { pg: 0, epoch, server } });
     this.#rejoin();
