@@ -8,6 +8,8 @@ export const FETCHES_MAX = 8;
 export const FETCHING_BYTES_MAX = 8 * 1024 * 1024;
 /** Clients count as active for so long after a request of theirs. */
 export const FOREGROUND_MS = 250;
+/** While clients are active, nothing is fetched for so much of the time that each fetch took. */
+const REST_SHARE = 0.5;
 /** A fetch that took longer, because its server hung, is not made up for. */
 const REST_MAX_MS = 500;
 const BURST_BYTES = 4 * 1024 * 1024;
@@ -25,7 +27,7 @@ interface Waiting {
 /**
  * Fetches of all groups under one bandwidth cap, no faster than the disk takes them; groups with the fewest copies first.
  * The groups bound its length: each asks for a page of chunks at most. While clients are active one chunk is fetched at a
- * time, and as long as it took nothing is fetched afterwards: copying leaves them half of what this server can do.
+ * time, and half as long as it took nothing is fetched afterwards: copying leaves them a third of what this server can do.
  */
 export class FetchQueue {
   readonly #clock: Clock;
@@ -127,7 +129,8 @@ export class FetchQueue {
       this.#running--;
       this.#runningBytes -= bytes;
       const now = this.#clock.now();
-      if (this.#clientsActive(now)) this.#restUntil = now + Math.min(now - startedAt, REST_MAX_MS);
+      if (this.#clientsActive(now))
+        this.#restUntil = now + Math.min((now - startedAt) * REST_SHARE, REST_MAX_MS);
       this.#pump();
     });
   }
