@@ -13,11 +13,7 @@ import { GroupSync } from './group-sync.js';
 import { READ_BLOCK_BYTES_MAX, SLOT_BYTES_MAX, unitWithin } from './limits.js';
 import type { UnsyncedWrites } from './unsynced.js';
 import { WriteBuffer } from './write-buffer.js';
-
-/** Which write errors an open file description has reported already. */
-export interface ErrorMark {
-  seen: number;
-}
+import type { ErrorMark } from './write-errors.js';
 
 /** A point in the order of the writes of one file. */
 interface WriteMark {
@@ -76,8 +72,6 @@ export class FileData implements FileLayout, FlushSource {
   /** The file as it was before it was opened here: what of it is on disk is unknown. */
   #historyEnd: number;
   #writingBack = false;
-  #errors = 0;
-  #lastError: HoldfastError | undefined;
 
   /** @param isNew made here just now: nobody else has written to it */
   constructor(attr: Attr, isNew: boolean, deps: DataDeps) {
@@ -153,9 +147,7 @@ export class FileData implements FileLayout, FlushSource {
 
   /** The write error that this description has not reported yet; it counts as reported now. */
   takeError(mark: ErrorMark): HoldfastError | undefined {
-    if (mark.seen === this.#errors) return undefined;
-    mark.seen = this.#errors;
-    return this.#lastError;
+    return this.#unsynced.errors.take(mark);
   }
 
   /** The session under which it was written is over: what is dirty must never reach the servers. */
@@ -170,9 +162,9 @@ export class FileData implements FileLayout, FlushSource {
     this.#deps.flusher.recount(this);
   }
 
-  /** A new open file description: errors of the past are not its own. */
+  /** A new open file description: of errors of the past only those are its own that nobody was told of. */
   newMark(): ErrorMark {
-    return { seen: this.#errors };
+    return this.#unsynced.errors.newMark();
   }
 
   /**
@@ -486,8 +478,7 @@ export class FileData implements FileLayout, FlushSource {
   }
 
   #fail(error: HoldfastError): void {
-    this.#errors++;
-    this.#lastError = error;
+    this.#unsynced.errors.add(error);
     this.#deps.log.error({ ino: this.ino, error: error.message }, 'write-back failed');
   }
 }

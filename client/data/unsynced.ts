@@ -1,5 +1,6 @@
 import { type Lineage, survived } from '../../proto/lineage.js';
 import { type Piece, sliceParts } from './extent.js';
+import { WriteErrors } from './write-errors.js';
 
 /** Counted for each kept write beside its bytes. */
 const KEPT_OVERHEAD_BYTES = 256;
@@ -91,6 +92,8 @@ export interface LostWrites {
 export class UnsyncedWrites {
   readonly #budget: KeptBudget;
   readonly #groups = new Map<number, Group>();
+  /** Of those that failed. */
+  readonly errors = new WriteErrors();
   #acks = 0;
 
   constructor(budget: KeptBudget) {
@@ -190,7 +193,7 @@ export class UnsyncedWrites {
   }
 }
 
-/** Inodes whose unsynced writes are remembered behind their last close; the oldest are forgotten. */
+/** Inodes whose unsynced and failed writes are remembered behind their last close; the oldest are forgotten. */
 export const UNSYNCED_FILES_MAX = 4096;
 
 /** The unsynced writes of all files of a mount, open or closed: a file may be opened again to be synced. */
@@ -218,11 +221,12 @@ export class UnsyncedTable {
 
   /** The file has no user here any more. @param inUse of others */
   closed(ino: number, inUse: (ino: number) => boolean): void {
-    if (this.#files.get(ino)?.groups.length === 0) this.#files.delete(ino);
+    const writes = this.#files.get(ino);
+    if (writes?.groups.length === 0 && !writes.errors.pending) this.#files.delete(ino);
     if (this.#files.size <= UNSYNCED_FILES_MAX) return;
-    for (const [oldest, writes] of this.#files) {
+    for (const [oldest, unsynced] of this.#files) {
       if (inUse(oldest)) continue;
-      writes.clear();
+      unsynced.clear();
       this.#files.delete(oldest);
       return;
     }

@@ -2,8 +2,9 @@ import { assert } from '../../common/assert.js';
 import { HoldfastError } from '../../proto/errors.js';
 import type { Attr } from '../../proto/gen/meta.js';
 import type { DataDeps } from '../data/data-deps.js';
-import { type ErrorMark, FileData } from '../data/file-data.js';
+import { FileData } from '../data/file-data.js';
 import { newReadStream, type ReadStream } from '../data/reader.js';
+import type { ErrorMark } from '../data/write-errors.js';
 import type { Atimes } from './atimes.js';
 
 export const O_ACCMODE = 3;

@@ -129,6 +129,24 @@ describe('the data of a file', () => {
     assert.equal(mount.file.size, CHUNK);
   });
 
+  it('tells the next description of a write error that nobody was told of, also after the last close', async () => {
+    const mount = new DataHarness();
+    mount.file.newMark();
+    mount.chunks.failWrite = () => new HoldfastError('ENOSPC');
+    await mount.file.write(0, pattern(100, 1));
+    await mount.file.flush();
+    assert.equal(mount.file.takeError(mount.file.newMark())?.errorName, 'ENOSPC', 'behind a close');
+    await mount.file.write(0, pattern(100, 1));
+    await mount.file.flush();
+    mount.unsynced.closed(mount.file.ino, () => false);
+    const file = mount.reopened();
+    const [reader, writer] = [file.newMark(), file.newMark()];
+    await file.fsync(false);
+    assert.equal(file.takeError(writer)?.errorName, 'ENOSPC', 'behind the last close');
+    assert.equal(file.takeError(file.newMark()), undefined);
+    assert.equal(file.takeError(reader)?.errorName, 'ENOSPC');
+  });
+
   it('leaves times set by utimes as they are when earlier writes are committed', async () => {
     const mount = new DataHarness();
     await mount.file.write(0, pattern(10, 1));
