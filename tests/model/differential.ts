@@ -2,14 +2,14 @@ import assert from 'node:assert/strict';
 import fc from 'fast-check';
 import { Agent, type Answer } from '../posix/agent.js';
 import { ALICE, BOB, ROOT_USER } from '../posix/bench.js';
-import { type FileOperation, fileOperations } from './file-operations.js';
+import { type FileCall, type FileOperations, fileOperations } from './file-operations.js';
 
 const USERS = [ROOT_USER, ALICE, BOB];
-const OPERATIONS_MAX = 60;
+const TURNS_MAX = 60;
 const DEFAULT_RUNS = 50;
 
 /** What may differ, and why. An operation is left out of the comparison where it meets one of these. */
-const ALLOWED: { reason: string; meets(answers: [Answer, Answer], operation: FileOperation): boolean }[] = [
+const ALLOWED: { reason: string; meets(answers: [Answer, Answer], call: FileCall): boolean }[] = [
   {
     reason: 'errnos that POSIX leaves to the system: EEXIST and ENOTEMPTY of one cause',
     meets: ([a, b]) => [a.errno, b.errno].sort().join() === 'EEXIST,ENOTEMPTY',
@@ -23,6 +23,8 @@ export class Differential {
   readonly #localDir: string;
   readonly #mounts: readonly string[];
   #next = 0;
+  /** Made so far, each on both sides. */
+  calls = 0;
 
   /** @param mounts directories that show one tree */
   constructor(local: string, mounts: readonly string[]) {
@@ -36,25 +38,25 @@ export class Differential {
   async check(seed: number, defaultRuns = DEFAULT_RUNS): Promise<void> {
     const runs = Number(process.env.HOLDFAST_DIFFERENTIAL_RUNS ?? defaultRuns);
     await fc.assert(
-      fc.asyncProperty(fileOperations(this.#mounts.length, OPERATIONS_MAX), (operations) =>
-        this.run(operations),
-      ),
+      fc.asyncProperty(fileOperations(this.#mounts.length, TURNS_MAX), (operations) => this.run(operations)),
       { seed: Number(process.env.HOLDFAST_DIFFERENTIAL_SEED ?? seed), numRuns: runs, endOnFailure: false },
     );
   }
 
-  async run(operations: readonly FileOperation[]): Promise<void> {
+  async run(turns: readonly FileOperations[]): Promise<void> {
     await this.#begin();
-    for (const [index, operation] of operations.entries()) {
-      const { mount, user, call } = operation;
-      const answers = await Promise.all([
-        this.#agent(this.#local, mount, user).call(...call),
-        this.#agent(this.#mounted, mount, user).call(...call),
+    for (const [index, { mount, user, calls }] of turns.entries()) {
+      const [expected, got] = await Promise.all([
+        this.#agent(this.#local, mount, user).calls(calls),
+        this.#agent(this.#mounted, mount, user).calls(calls),
       ]);
-      if (ALLOWED.some((one) => one.meets(answers, operation))) continue;
-      const [expected, got] = answers;
-      const shown = `operation ${index}: ${call.join(' ').slice(0, 200)} of user ${USERS[user]?.uid} on mount ${mount}`;
-      assert.deepEqual({ shown, ...got }, { shown, ...expected });
+      this.calls += calls.length;
+      for (const [at, call] of calls.entries()) {
+        const answers: [Answer, Answer] = [expected[at] as Answer, got[at] as Answer];
+        if (ALLOWED.some((one) => one.meets(answers, call))) continue;
+        const shown = `turn ${index}: ${call.join(' ').slice(0, 200)} of user ${USERS[user]?.uid} on mount ${mount}`;
+        assert.deepEqual({ shown, ...answers[1] }, { shown, ...answers[0] });
+      }
     }
     const expected = await this.#agent(this.#local, 0, 0).ok('snapshot');
     for (const index of this.#mounts.keys()) {

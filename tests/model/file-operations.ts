@@ -3,12 +3,16 @@ import { type AclEntry, aclText } from '../posix/acl-text.js';
 import type { Argument } from '../posix/agent.js';
 import { ALICE, BOB } from '../posix/bench.js';
 
-/** A system call of one of three users, on one of the mounts. */
-export interface FileOperation {
+export type FileCall = [string, ...Argument[]];
+
+/** System calls of one of three users, on one of the mounts, one after the other. */
+export interface FileOperations {
   mount: number;
   user: number;
-  call: [string, ...Argument[]];
+  calls: FileCall[];
 }
+
+const CALLS_OF_A_TURN_MAX = 12;
 
 const name = fc.constantFrom('a', 'b', 'c');
 const path = fc.oneof(
@@ -150,12 +154,13 @@ const FIFOS: fc.WeightedArbitrary<[string, ...Argument[]]>[] = [
   { weight: 1, arbitrary: call('mkfifo', path, mode) },
 ];
 
-/** Sequences of operations that meet one another: few names, few descriptors. */
-export function fileOperations(mounts: number, maxLength: number): fc.Arbitrary<FileOperation[]> {
-  const one = fc.record({
+/** Sequences of operations that meet one another: few names, few descriptors. @param maxLength turns of the users */
+export function fileOperations(mounts: number, maxLength: number): fc.Arbitrary<FileOperations[]> {
+  const one = fc.oneof(...NAMES, ...ATTRIBUTES, ...FILES, ...(mounts === 1 ? FIFOS : []));
+  const turn = fc.record({
     mount: fc.integer({ min: 0, max: mounts - 1 }),
     user: fc.constantFrom(0, 0, 1, 2),
-    call: fc.oneof(...NAMES, ...ATTRIBUTES, ...FILES, ...(mounts === 1 ? FIFOS : [])),
+    calls: fc.array(one, { minLength: 1, maxLength: CALLS_OF_A_TURN_MAX, size: 'max' }),
   });
-  return fc.array(one, { minLength: 1, maxLength, size: 'max' });
+  return fc.array(turn, { minLength: 1, maxLength, size: 'max' });
 }

@@ -1,6 +1,7 @@
 """Makes system calls for tests, as one user: one JSON request a line in, one JSON answer a line out.
 
-A request is [call, argument...]; the answer is {"value": ...} or {"errno": "ENOENT"}. Strings stand for bytes
+A request is [call, argument...]; the answer is {"value": ...} or {"errno": "ENOENT"}. A list of requests is answered by
+the list of answers. Strings stand for bytes
 (Latin-1). Descriptors are this process's own numbers. Started as: agent.py UID GID GROUPS DIRECTORY
 """
 import ctypes
@@ -299,7 +300,9 @@ def main():
     os.umask(0)
     os.chdir(sys.argv[4])
     for line in sys.stdin:
-        sys.stdout.write(json.dumps(answer(json.loads(line))) + "\n")
+        request = json.loads(line)
+        many = isinstance(request[0], list)
+        sys.stdout.write(json.dumps([answer(one) for one in request] if many else answer(request)) + "\n")
         sys.stdout.flush()
 
 

@@ -36,7 +36,7 @@ export type Argument = string | number | boolean | readonly number[] | null;
 export type Answer = { value: unknown; errno?: undefined } | { errno: string; value?: undefined };
 
 interface Waiting {
-  resolve(answer: Answer): void;
+  resolve(answer: Answer | Answer[]): void;
   reject(error: Error): void;
   timer: Timer;
 }
@@ -63,7 +63,7 @@ export class Agent {
     createInterface({ input: this.#child.stdout as NodeJS.ReadableStream }).on('line', (line) => {
       const waiting = this.#waiting.shift();
       waiting?.timer.cancel();
-      waiting?.resolve(JSON.parse(line) as Answer);
+      waiting?.resolve(JSON.parse(line) as Answer | Answer[]);
     });
     this.#child.on('close', () => {
       this.#ended = true;
@@ -76,17 +76,26 @@ export class Agent {
 
   /** Makes a call. Calls of one agent are answered in order. */
   call(name: string, ...args: Argument[]): Promise<Answer> {
+    return this.#ask([name, ...args], `${name}(${args.join(', ')})`) as Promise<Answer>;
+  }
+
+  /** Makes calls one after the other, whatever comes of each. */
+  calls(list: readonly (readonly [string, ...Argument[]])[]): Promise<Answer[]> {
+    return this.#ask(list, `one of ${list.length} calls`) as Promise<Answer[]>;
+  }
+
+  #ask(request: unknown, shown: string): Promise<Answer | Answer[]> {
     return new Promise((resolve, reject) => {
       if (this.#ended) {
         reject(new Error(`the agent of user ${this.user.uid} has ended: ${this.#stderr}`));
         return;
       }
       const timer = systemClock.after(CALL_TIMEOUT_MS, () => {
-        this.#stderr += `${name}(${args.join(', ')}) hangs`;
+        this.#stderr += `${shown} hangs`;
         this.#child.kill('SIGKILL');
       });
       this.#waiting.push({ resolve, reject, timer });
-      this.#child.stdin?.write(`${JSON.stringify([name, ...args])}\n`);
+      this.#child.stdin?.write(`${JSON.stringify(request)}\n`);
     });
   }
 
