@@ -14,6 +14,7 @@ import {
   parseChoice,
   selectCluster,
 } from './cluster-options.js';
+import { ENDING_SIGNAL, EndingMount } from './ending-mount.js';
 import {
   MOUNT_OPTION_NAMES,
   type MountOptions,
@@ -91,6 +92,7 @@ async function mountHere(mountPoint: string, flags: MountFlags): Promise<void> {
   const deps = processDeps({ part: 'mount', mountPoint }, flags.logLevel);
   const reporting = process.env.HOLDFAST_READY_FD === String(READY_FD);
   let tracing: Tracing | undefined;
+  let ending: EndingMount | undefined;
   try {
     tracing = await startTracing(flags.trace, traceName(mountPoint), deps);
     const mount = await runMount(
@@ -106,6 +108,9 @@ async function mountHere(mountPoint: string, flags: MountFlags): Promise<void> {
       },
       { ...deps, tracer: tracing.tracer },
     );
+    const mounted = new EndingMount(mountPoint, mount, deps);
+    ending = mounted;
+    process.on(ENDING_SIGNAL, () => mounted.watch());
     registerMount(mountPoint, process.pid);
     if (reporting) await report({ ready: true, binding: mount.info.kind, limits: mount.limits });
     else {
@@ -120,7 +125,7 @@ async function mountHere(mountPoint: string, flags: MountFlags): Promise<void> {
     if (reporting) await report({ ready: false, error: failure.message, exitCode: failure.exitCode });
     throw failure;
   } finally {
-    unregisterMount(mountPoint);
+    if (!ending?.ended()) unregisterMount(mountPoint);
     await tracing?.close();
   }
 }

@@ -1,13 +1,23 @@
-import { spawnSync } from 'node:child_process';
+import { existsSync } from 'node:fs';
 import { Command } from 'commander';
 import { canonicalMountPoint, findMount } from '../client/fuse/mount-point.js';
+import { runTool, type ToolResult } from '../client/fuse/tool.js';
 import { delay, systemClock } from '../common/clock.js';
-import { mountProcess } from './mount-registry.js';
-import { CliError, EXIT_FAILED, printJson, printLine } from './output.js';
+import { ENDING_SIGNAL } from './ending-mount.js';
+import { type EndingNote, endingNote, mountProcess, unregisterMount } from './mount-registry.js';
+import { CliError, EXIT_FAILED, formatBytes, printJson, printLine } from './output.js';
 
-/** How long `umount` waits for the mount's process to write back and end. */
-const FINISH_TIMEOUT_MS = 30_000;
 const POLL_MS = 50;
+/** An ordinary unmount is over by then; later the mount's process is asked how far it is. */
+const ASK_AFTER_MS = 1_000;
+/** A process that has said nothing for so long is beyond help: it is killed. */
+const SILENCE_MAX_MS = 20_000;
+/** The same when nothing is to be waited for. */
+const FORCE_SILENCE_MAX_MS = 2_000;
+/** A lazy unmount may take as long as programs use the mount; so long it is waited for. */
+const LAZY_WAIT_MS = 30_000;
+/** For the system's tool; what ends it earlier is the end of the mount's process. */
+const TOOL_TIMEOUT_MS = 24 * 3_600_000;
 
 interface UmountFlags {
   lazy?: boolean;
@@ -15,59 +25,123 @@ interface UmountFlags {
   json?: boolean;
 }
 
-/** `holdfast umount DIR`: unmounts, and returns when everything has been written back. */
+/** `holdfast umount DIR`: unmounts, and returns when everything has been written back or given up. */
 export function umountCommand(): Command {
   return new Command('umount')
-    .description('unmount a directory; returns when everything has been written back')
+    .description(
+      'unmount a directory; returns when everything has been written back, or no server takes it (exit code 1)',
+    )
     .argument('<dir>', 'mount point')
     .option('-l, --lazy', 'detach now, finish when the last user has left')
-    .option('-f, --force', 'break off requests that hang')
+    .option('-f, --force', 'break off requests that hang, and give up what the servers do not take at once')
     .option('--json', 'print one JSON object')
     .action(async (dir: string, flags: UmountFlags) => {
       const mountPoint = await canonicalMountPoint(dir);
       const mount = await findMount(mountPoint);
-      if (!mount) throw new CliError(`${mountPoint} is not mounted`, EXIT_FAILED);
-      if (!mount.type.startsWith('fuse'))
-        throw new CliError(`${mountPoint} is not a Holdfast mount (${mount.type})`);
       const pid = mountProcess(mountPoint);
-      unmount(mountPoint, flags);
-      const finished = await waitForEnd(pid);
-      if (!finished)
-        throw new CliError(
-          `${mountPoint} is unmounted, but its process ${pid} has not ended yet`,
-          EXIT_FAILED,
-        );
+      // What an interrupted unmount has left: the kernel has let go of the directory, the process still writes back.
+      if (!mount && pid === undefined) throw new CliError(`${mountPoint} is not mounted`, EXIT_FAILED);
+      if (mount && !mount.type.startsWith('fuse'))
+        throw new CliError(`${mountPoint} is not a Holdfast mount (${mount.type})`);
+      process.once('SIGINT', () => {
+        process.stderr.write(`holdfast: interrupted; ${mountPoint} may not be unmounted (--force ends it)\n`);
+        process.exit(EXIT_FAILED);
+      });
+      await finish(mountPoint, mount ? umount(mountPoint, flags) : Promise.resolve(), pid, flags);
       if (flags.json) printJson({ unmounted: mountPoint });
       else printLine(`unmounted: ${mountPoint}`);
     });
 }
 
-function unmount(mountPoint: string, flags: UmountFlags): void {
-  const options = [...(flags.lazy ? ['-l'] : []), ...(flags.force ? ['-f'] : [])];
-  const root = process.getuid?.() === 0;
-  const result = root
-    ? spawnSync('umount', [...options, mountPoint], { encoding: 'utf8' })
-    : spawnSync('fusermount3', ['-u', ...(flags.lazy ? ['-z'] : []), mountPoint], { encoding: 'utf8' });
-  if (result.status === 0) return;
-  const text = (result.stderr ?? '').trim().split('\n').at(-1) ?? '';
+/** The kernel's part. It waits for what the kernel itself has to write back. @throws CliError */
+async function umount(mountPoint: string, flags: UmountFlags): Promise<void> {
+  // Neither a helper nor a canonical path: both would touch the mount, which may not answer.
+  const options = ['-i', '-c', ...(flags.lazy || flags.force ? ['-l'] : []), ...(flags.force ? ['-f'] : [])];
+  const userOptions = ['-u', ...(flags.lazy || flags.force ? ['-z'] : [])];
+  const result: ToolResult =
+    process.getuid?.() === 0
+      ? await runTool(systemClock, 'umount', [...options, mountPoint], TOOL_TIMEOUT_MS)
+      : await runTool(systemClock, 'fusermount3', [...userOptions, mountPoint], TOOL_TIMEOUT_MS);
+  if (result.code === 0) return;
+  const text = result.stderr.trim().split('\n').at(-1) ?? '';
   if (/busy/.test(text)) {
     throw new CliError(
-      `${mountPoint} is in use by a program: end it (fuser -m ${mountPoint}), or use --lazy`,
+      `${mountPoint} is in use by a program: end it (fuser -m ${mountPoint}), or use --lazy or --force`,
       EXIT_FAILED,
     );
   }
   throw new CliError(`cannot unmount ${mountPoint}: ${text}`, EXIT_FAILED);
 }
 
-async function waitForEnd(pid: number | undefined): Promise<boolean> {
-  if (pid === undefined) return true;
-  for (let waited = 0; waited < FINISH_TIMEOUT_MS; waited += POLL_MS) {
-    try {
-      process.kill(pid, 0);
-    } catch {
-      return true;
-    }
+/** Waits for the kernel and for the mount's process, as long as the latter gets on. @throws CliError */
+async function finish(
+  mountPoint: string,
+  kernel: Promise<void>,
+  pid: number | undefined,
+  flags: UmountFlags,
+): Promise<void> {
+  if (pid === undefined) return kernel;
+  let kernelDone = false;
+  kernel.then(
+    () => {
+      kernelDone = true;
+    },
+    () => {
+      kernelDone = true;
+    },
+  );
+  const began = systemClock.now();
+  let note: EndingNote | undefined;
+  let heardAt = began;
+  let asked = false;
+  let killed = false;
+  while (!kernelDone || isAlive(pid)) {
     await delay(systemClock, POLL_MS);
+    if (kernelDone) await kernel;
+    const now = systemClock.now();
+    if (flags.lazy && !flags.force) {
+      if (now - began >= LAZY_WAIT_MS) throw new CliError(stillUsed(mountPoint, pid), EXIT_FAILED);
+      continue;
+    }
+    if (!asked && (flags.force || now - began >= ASK_AFTER_MS)) {
+      asked = signal(pid, ENDING_SIGNAL);
+      heardAt = now;
+    }
+    const latest = endingNote(mountPoint, pid);
+    if (latest?.beat !== note?.beat) {
+      note = latest;
+      if (!flags.force) heardAt = now;
+    }
+    if (asked && now - heardAt >= (flags.force ? FORCE_SILENCE_MAX_MS : SILENCE_MAX_MS))
+      killed = signal(pid, 'SIGKILL') || killed;
   }
-  return false;
+  await kernel;
+  note = endingNote(mountPoint, pid) ?? note;
+  unregisterMount(mountPoint);
+  if (killed || note?.givenUp) throw new CliError(givenUp(mountPoint, note), EXIT_FAILED);
+}
+
+function stillUsed(mountPoint: string, pid: number): string {
+  return `${mountPoint} is detached, but still in use: its process ${pid} ends with the last program (--force ends it now)`;
+}
+
+function givenUp(mountPoint: string, note: EndingNote | undefined): string {
+  if (!note)
+    return `${mountPoint} is unmounted, but its process did not answer and was killed: what was unwritten is given up`;
+  const { bytes, changes } = note.unwritten;
+  const what = `${formatBytes(bytes)} of data and ${changes} changes of names`;
+  return `${mountPoint} is unmounted, but ${what} that no server took are given up`;
+}
+
+/** A process that has ended and that nobody has asked about yet is no longer alive. */
+function isAlive(pid: number): boolean {
+  return existsSync(`/proc/${pid}/exe`) && signal(pid, 0);
+}
+
+function signal(pid: number, what: NodeJS.Signals | 0): boolean {
+  try {
+    return process.kill(pid, what);
+  } catch {
+    return false;
+  }
 }

@@ -17,15 +17,15 @@ import { FUSE_NATIVE_LIMITS } from './fuse/fuse-native.js';
 import { streamDialer } from './meta/dialer.js';
 import { MetaSession } from './meta/session.js';
 import { tracedEnvelope, tracedFileSystem, tracedFrameDialer, tracedMetaDialer } from './tracing.js';
-import { HoldfastFs } from './vfs/vfs.js';
+import { HoldfastFs, type Unwritten } from './vfs/vfs.js';
 
 /** How long the first connection may take. */
 export const CONNECT_TIMEOUT_MS = 15_000;
 /** Once connected, the first call is answered within this time: nobody is waited for longer than a session lasts. */
 export const FIRST_ANSWER_TIMEOUT_MS = SESSION_TIMEOUT_MS + 15_000;
-/** How long an unmount waits for programs, then for dirty data, then for the end of the session. */
+/** How long an unmount waits for programs, then for dirty data of which no server takes any, then for the end of the session. */
 export const UNMOUNT_GRACE_MS = 2_000;
-export const UNMOUNT_FLUSH_TIMEOUT_MS = 10_000;
+export const UNMOUNT_STALL_MS = 10_000;
 export const SESSION_CLOSE_TIMEOUT_MS = 1_000;
 
 export interface RunMountOptions {
@@ -79,6 +79,8 @@ export interface RunningMount {
   readonly limits: string[];
   /** What has been asked of servers so far. */
   statistics(): MountStatistics;
+  /** What programs were told is done and no server has yet; when the mount has ended: what was given up. */
+  unwritten(): Unwritten;
   /** Settles when the mount has ended, whoever ended it, and everything is written back. */
   readonly ended: Promise<void>;
   /** Writes back, unmounts, ends the session. Idempotent. */
@@ -124,7 +126,7 @@ export async function runMount(options: RunMountOptions, deps: RunMountDeps): Pr
   const connections = new ChunkConnections(clock, log, dialFrames, ofSession);
   const chunks = new ChunkIo({ clock, log, prng, view, connections, session: ofSession, softTimeoutMs });
   const readOnly = options.readOnly ?? false;
-  const destroyTimeoutMs = UNMOUNT_FLUSH_TIMEOUT_MS;
+  const destroyStallMs = UNMOUNT_STALL_MS;
   const noAtime = options.noAtime ?? false;
   const fs = new HoldfastFs({
     meta: session,
@@ -134,7 +136,7 @@ export async function runMount(options: RunMountOptions, deps: RunMountDeps): Pr
     limits,
     readOnly,
     noAtime,
-    destroyTimeoutMs,
+    destroyStallMs,
   });
 
   const { mountPoint, fsName, binding, allowOther = true, kernelOptions = [] } = options;
@@ -167,10 +169,14 @@ export async function runMount(options: RunMountOptions, deps: RunMountDeps): Pr
       leases: session.leases.size,
       fuse: mount.requests?.() ?? {},
     }),
+    unwritten: () => {
+      const { bytes, changes } = fs.unwritten;
+      return { bytes: bytes + (mount.unansweredWriteBytes?.() ?? 0), changes };
+    },
     ended,
     async unmount() {
       // What is dirty goes first: it needs no kernel, and the kernel's part is then short.
-      await Promise.race([fs.destroy(), delay(clock, UNMOUNT_FLUSH_TIMEOUT_MS)]);
+      await Promise.race([fs.destroy(), delay(clock, UNMOUNT_STALL_MS)]);
       await mount.unmount(UNMOUNT_GRACE_MS);
       await ended;
     },

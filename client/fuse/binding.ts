@@ -279,6 +279,8 @@ export interface Mount {
   readonly ended: Promise<void>;
   /** Requests of the kernel so far, by name; absent where the binding does not see them. */
   requests?(): Record<string, number>;
+  /** In writes of the kernel that wait for the file system; absent where the binding does not see them. */
+  unansweredWriteBytes?(): number;
   /** Unmounts: plainly, then lazily after `graceMs`, then by aborting the connection. Idempotent. */
   unmount(graceMs: number): Promise<void>;
 }

@@ -27,6 +27,7 @@ import { ChangeLane } from '../leases/change-lane.js';
 import { NameCache } from '../leases/name-cache.js';
 import { type MetaApi, resultOf } from '../meta/api.js';
 import { QuotaKeeper } from '../quota/quota-keeper.js';
+import { settlesUnlessStalled } from '../stall.js';
 import { interruptible } from '../wait.js';
 import { Atimes } from './atimes.js';
 import { commitWrite } from './commit-write.js';
@@ -58,8 +59,16 @@ export interface VfsParts {
   readOnly: boolean;
   /** Reads set no access time. */
   noAtime?: boolean;
-  /** What is dirty when the mount goes away is written back within this time, or lost and logged. */
-  destroyTimeoutMs: number;
+  /** When the mount goes away and nothing of what is dirty could be written back for so long, it is lost and logged. */
+  destroyStallMs: number;
+}
+
+/** What programs were told is done, and no server knows of. */
+export interface Unwritten {
+  /** Of file contents. */
+  bytes: number;
+  /** Of names and attributes. */
+  changes: number;
 }
 
 /** The file system as the kernel sees it: POSIX rules over the metadata service and the data path. */
@@ -76,7 +85,8 @@ export class HoldfastFs implements FileSystem {
   readonly #directories = new Map<number, DirectoryStream>();
   /** Directories whose listings the kernel may keep, and the LeaseTable.stamp() as of which they are right. */
   readonly #kernelListings = new Map<number, number>();
-  readonly #destroyTimeoutMs: number;
+  readonly #destroyStallMs: number;
+  #givenUp: Unwritten | undefined;
   #nextDirectory = 1;
 
   constructor(parts: VfsParts) {
@@ -135,12 +145,12 @@ export class HoldfastFs implements FileSystem {
     this.#locks = new LockCalls(meta.locks, log);
     this.#fileCalls = new FileCalls(this.#context, reader, this.#names, this.#local, chunks);
     this.#xattrs = new XattrCalls(this.#context);
-    this.#destroyTimeoutMs = parts.destroyTimeoutMs;
+    this.#destroyStallMs = parts.destroyStallMs;
   }
 
-  /** Bytes written by programs and not yet on the chunkservers. */
-  get dirtyBytes(): number {
-    return this.#flusher.dirtyBytes;
+  /** What no server has yet; after destroy(): what was given up. */
+  get unwritten(): Unwritten {
+    return this.#givenUp ?? { bytes: this.#flusher.dirtyBytes, changes: this.#context.lane.pending };
   }
 
   async init(info: BindingInfo): Promise<void> {
@@ -148,32 +158,22 @@ export class HoldfastFs implements FileSystem {
     this.#context.kernel.start(info.notify);
   }
 
-  /** Writes everything back. Idempotent. */
+  /** Writes everything back, for as long as the servers take any of it. Idempotent. */
   async destroy(): Promise<void> {
     const { clock, log, files, lane } = this.#context;
-    const pending = [...this.#flusher.sources];
-    const sent = Promise.all([
-      ...pending.map((source) => files.get(source.ino)?.flush()),
-      files.atimes?.flush(),
-    ]);
-    const flushed = lane.urgently(sent).then(() => lane.settled());
-    let late = false;
-    await new Promise<void>((resolve) => {
-      const timer = clock.after(this.#destroyTimeoutMs, () => {
-        late = true;
-        resolve();
-      });
-      const done = (): void => {
-        timer.cancel();
-        resolve();
-      };
-      flushed.then(done, done);
-    });
-    if (late)
-      log.error(
-        { dirtyBytes: this.dirtyBytes },
-        'unmounted before everything was written back: data is lost',
-      );
+    if (!this.#givenUp) {
+      const pending = [...this.#flusher.sources];
+      const sent = Promise.all([
+        ...pending.map((source) => files.get(source.ino)?.flush()),
+        files.atimes?.flush(),
+      ]);
+      const flushed = lane.urgently(sent).then(() => lane.settled());
+      const progress = (): string => JSON.stringify(this.unwritten);
+      if (!(await settlesUnlessStalled(flushed, progress, this.#destroyStallMs, clock))) {
+        this.#givenUp ??= this.unwritten;
+        log.error(this.#givenUp, 'unmounted before everything was written back: data is lost');
+      }
+    }
     this.#flusher.close();
     this.#context.quotas.close();
   }

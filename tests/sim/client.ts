@@ -14,7 +14,7 @@ import { simSockets } from './sockets.js';
 import type { World } from './world.js';
 
 const CONNECT_TIMEOUT_MS = 600_000;
-const DESTROY_TIMEOUT_MS = 5_000;
+const DESTROY_STALL_MS = 5_000;
 
 /** A machine with a mount, without the kernel: the real session, chunk I/O and file system. */
 export class ClientMachine {
@@ -65,7 +65,7 @@ export class ClientMachine {
       log,
       limits: dataLimits(),
       readOnly: false,
-      destroyTimeoutMs: DESTROY_TIMEOUT_MS,
+      destroyStallMs: DESTROY_STALL_MS,
     });
     this.ready = session.start(CONNECT_TIMEOUT_MS);
   }

@@ -172,6 +172,10 @@ class KernelMount implements Mount {
     return this.session.requests();
   }
 
+  unansweredWriteBytes(): number {
+    return this.session.pendingWriteBytes;
+  }
+
   unmount(graceMs: number): Promise<void> {
     this.unmounting ??= this.takeDown(graceMs);
     return this.unmounting;

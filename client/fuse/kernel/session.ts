@@ -75,6 +75,10 @@ export class Session {
     return this.inFlight.size;
   }
 
+  get pendingWriteBytes(): number {
+    return this.inFlightWriteBytes;
+  }
+
   /** Requests read so far, by name. */
   requests(): Record<string, number> {
     const found: Record<string, number> = {};

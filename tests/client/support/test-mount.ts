@@ -34,7 +34,7 @@ export class TestMount {
       limits: dataLimits(),
       readOnly: options.readOnly ?? false,
       noAtime: true,
-      destroyTimeoutMs: 5_000,
+      destroyStallMs: 5_000,
     });
   }
 
