@@ -228,14 +228,14 @@ export class VfsContext {
    * @param attr as the server has it
    */
   entry(attr: Attr, parent: number, name: Buffer): Entry {
-    const entryTtlMs = this.kernel.told(parent, name, this.entryTtlMs(parent, name, attr.ino));
+    const entryTtlMs = this.kernel.told(parent, name, this.entryTtlMs(parent, name, attr.ino), attr.ino);
     this.inodes.tell(attr);
     return { ...toEntry(this.files.view(attr), this.attrTtlMs(attr.ino)), entryTtlMs };
   }
 
   /** The answer that a name does not exist, for the kernel to keep where it may. */
   noEntry(parent: number, name: Buffer): Entry {
-    const ttlMs = this.kernel.told(parent, name, this.entryTtlMs(parent, name, 0));
+    const ttlMs = this.kernel.told(parent, name, this.entryTtlMs(parent, name, 0), 0);
     if (ttlMs === 0) throw new HoldfastError('ENOENT');
     return { attr: NO_ATTR, generation: 0, entryTtlMs: ttlMs, attrTtlMs: 0 };
   }

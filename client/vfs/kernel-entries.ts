@@ -5,6 +5,15 @@ import type { Notifier } from '../fuse/binding.js';
 export const EXPIRE_NAMES_MAX = 32;
 /** Names remembered of one directory; beyond it the kernel is told of all. */
 const TOLD_NAMES_MAX = 256;
+/** Inodes of which it is known by which names the kernel reaches them; the recall of a further one drops all names. */
+const TOLD_INODES_MAX = 65_536;
+/** Names of one inode that are remembered. */
+const TOLD_LINKS_MAX = 8;
+
+interface ToldName {
+  directory: number;
+  name: Buffer;
+}
 
 /**
  * Which names of which directories the kernel believes, and how to make it ask again.
@@ -12,10 +21,18 @@ const TOLD_NAMES_MAX = 256;
  * Expiring one name takes the kernel's lock on its directory. A call on the directory that came to us holds that lock,
  * and may be waiting for the very session that waits for this invalidation: then, and for many names, the kernel is told
  * to ask for every name of the mount again, which takes no lock. Where it cannot be told so it never keeps names.
+ *
+ * The kernel checks who may change an inode's owner, mode, times or access list (and delete it from a sticky directory)
+ * against the owner that it was told last, valid or not. Only a lookup makes it ask before: so the names of an inode that
+ * others may change are expired, too.
  */
 export class KernelEntries {
   /** Names by directory; 'many': too many to list. */
   readonly #told = new Map<number, Map<string, Buffer> | 'many'>();
+  /** The names of each inode, those told last behind; 'many': too many to list. */
+  readonly #links = new Map<number, ToldName[] | 'many'>();
+  /** Of some inodes the names are not known any more. */
+  #linksForgotten = false;
   /** Calls that hold the kernel's lock on a directory. */
   readonly #busy = new Map<number, number>();
   readonly #waiting = new Map<number, Set<() => void>>();
@@ -29,15 +46,34 @@ export class KernelEntries {
     if (notifier?.forgetNames()) this.#notifier = notifier;
   }
 
-  /** The kernel is told of a name. @returns how long it may believe it, ms */
-  told(directory: number, name: Buffer, ttlMs: number): number {
+  /**
+   * The kernel is told of a name.
+   * @param ino what it stands for; 0: nothing
+   * @returns how long it may believe it, ms
+   */
+  told(directory: number, name: Buffer, ttlMs: number, ino: number): number {
     if (!this.#notifier || ttlMs <= 0) return 0;
+    if (ino !== 0) this.#linkTold(directory, name, ino);
     const names = this.#told.get(directory);
     if (names === 'many') return ttlMs;
     if (!names) this.#told.set(directory, new Map([[name.toString('latin1'), name]]));
     else if (names.size >= TOLD_NAMES_MAX) this.#told.set(directory, 'many');
     else names.set(name.toString('latin1'), name);
     return ttlMs;
+  }
+
+  #linkTold(directory: number, name: Buffer, ino: number): void {
+    const links = this.#links.get(ino) ?? [];
+    this.#links.delete(ino);
+    const known =
+      links !== 'many' && links.some((one) => one.directory === directory && one.name.equals(name));
+    if (links === 'many' || (!known && links.length >= TOLD_LINKS_MAX)) this.#links.set(ino, 'many');
+    else this.#links.set(ino, known ? links : [...links, { directory, name }]);
+    for (const oldest of this.#links.keys()) {
+      if (this.#links.size <= TOLD_INODES_MAX) break;
+      this.#links.delete(oldest);
+      this.#linksForgotten = true;
+    }
   }
 
   /** Runs a call for which the kernel holds its lock on these directories. */
@@ -57,28 +93,46 @@ export class KernelEntries {
     }
   }
 
-  /** Makes the kernel ask again for every name in a directory that it was told of. */
-  async expire(directory: number): Promise<void> {
-    const names = this.#told.get(directory);
-    this.#told.delete(directory);
+  /** Makes the kernel ask again for every name in a directory that it was told of, and for the names of the inode itself. */
+  async expire(ino: number): Promise<void> {
+    const names = this.#told.get(ino);
+    this.#told.delete(ino);
+    const links = this.#links.get(ino);
+    this.#links.delete(ino);
     const notifier = this.#notifier;
-    if (!names || !notifier) return;
-    if (names === 'many' || names.size > EXPIRE_NAMES_MAX || this.#busy.has(directory)) {
+    if (!notifier) return;
+    if (names === 'many' || links === 'many' || (!links && this.#linksForgotten)) {
       this.#forgetAll(notifier);
       return;
     }
+    const within = [...(names?.values() ?? [])].map((name) => ({ directory: ino, name }));
+    await this.#expireNames([...within, ...(links ?? [])], notifier);
+  }
+
+  async #expireNames(names: readonly ToldName[], notifier: Notifier): Promise<void> {
+    const directories = new Set(names.map(({ directory }) => directory));
+    if (names.length > EXPIRE_NAMES_MAX || [...directories].some((directory) => this.#busy.has(directory))) {
+      this.#forgetAll(notifier);
+      return;
+    }
+    if (names.length === 0) return;
     const called = deferred<boolean>();
     const wake = (): void => called.resolve(false);
-    const wakers = this.#waiting.get(directory) ?? new Set();
-    this.#waiting.set(directory, wakers.add(wake));
-    const expired = Promise.all([...names.values()].map((name) => notifier.expireEntry(directory, name)));
+    for (const directory of directories) {
+      const wakers = this.#waiting.get(directory) ?? new Set();
+      this.#waiting.set(directory, wakers.add(wake));
+    }
+    const expired = Promise.all(names.map(({ directory, name }) => notifier.expireEntry(directory, name)));
     try {
       if (!(await Promise.race([expired.then(() => true), called.promise]))) this.#forgetAll(notifier);
     } catch {
       this.#forgetAll(notifier);
     } finally {
-      wakers.delete(wake);
-      if (wakers.size === 0) this.#waiting.delete(directory);
+      for (const directory of directories) {
+        const wakers = this.#waiting.get(directory);
+        wakers?.delete(wake);
+        if (wakers?.size === 0) this.#waiting.delete(directory);
+      }
     }
   }
 
@@ -89,6 +143,8 @@ export class KernelEntries {
 
   #forgetAll(notifier: Notifier): void {
     this.#told.clear();
+    this.#links.clear();
+    this.#linksForgotten = false;
     notifier.forgetNames();
   }
 }

@@ -1,5 +1,7 @@
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
+import { Agent } from '../posix/agent.js';
+import { ALICE, BOB, ROOT_USER } from '../posix/bench.js';
 import { nodeScript, sh, TestCluster } from './support/cluster.js';
 
 describe('two mounts of one cluster', function () {
@@ -53,6 +55,27 @@ describe('two mounts of one cluster', function () {
   it('a file unlinked on one mount stays readable where it is open', async () => {
     await sh(`head -c 3000000 /dev/urandom > ${a}/open; sum=$(sha256sum < ${a}/open); exec 5<${b}/open; rm ${a}/open; sleep 2
               test "$(sha256sum <&5)" = "$sum"; exec 5<&-`);
+  });
+
+  it("a file given to another user on one mount is that user's to change on the other, and no longer its former owner's", async () => {
+    await sh(`chmod 755 ${cluster.root} ${a}`);
+    const agents = [new Agent(a, ROOT_USER), new Agent(b, ROOT_USER), new Agent(b, ALICE), new Agent(b, BOB)];
+    const [rootA, rootB, alice, bob] = agents as [Agent, Agent, Agent, Agent];
+    try {
+      await rootB.file('given', 'x');
+      for (const [owner, user, other] of [
+        [ALICE, alice, bob],
+        [BOB, bob, alice],
+      ] as const) {
+        await rootA.ok('chown', 'given', owner.uid, owner.gid);
+        await other.fails('EPERM', 'chmod', 'given', 0o640);
+        await user.ok('chmod', 'given', 0o600);
+        await rootA.ok('chown', 'given', 0, 0);
+        await user.fails('EPERM', 'utimensat', 'given', '7', '7', false);
+      }
+    } finally {
+      for (const agent of agents) agent.end();
+    }
   });
 
   it('status lists both, and umount takes one away', async () => {
