@@ -1,6 +1,6 @@
 import { HoldfastError } from '../../proto/errors.js';
 import { type Attr, LeaseMode, type SetAttr } from '../../proto/gen/meta.js';
-import { FILE_SIZE_MAX_BYTES, S_IFDIR, S_IFMT, S_IFREG, S_ISGID, S_ISUID } from '../../proto/types.js';
+import { FILE_SIZE_MAX_BYTES, S_IFDIR, S_IFMT, S_IFREG } from '../../proto/types.js';
 import type { ChunkApi } from '../data/api.js';
 import type { FileData } from '../data/file-data.js';
 import type { FileReader } from '../data/reader.js';
@@ -27,6 +27,7 @@ import {
 import { seekData, seekHole } from './holes.js';
 import type { LocalChanges } from './local-changes.js';
 import type { NameCalls } from './name-calls.js';
+import { checkAccess, hasPriv, killedBy, wireChange } from './privileges.js';
 import { newInodeIn, setAttrWithin, type Written, withRoom, writeWithinQuota } from './quota-room.js';
 
 /** fallocate(2) modes. */
@@ -83,7 +84,7 @@ export class FileCalls {
       // The kernel answers reads from pages that it keeps: there will be no other sign of them.
       if (!writable && caching.keepCache && (flags & O_NOATIME) === 0) await this.#countRead(file);
       if ((flags & O_TRUNC) !== 0 && writable) {
-        await this.#truncate(file, 0, { killPriv }, caller.signal);
+        await this.#truncate(file, 0, killPriv ? await killedBy(caller, attr) : {}, caller.signal);
         if (killPriv && hasPriv(attr.mode)) await this.#privKilled(ino);
       }
       this.#context.throwLostChange(ino);
@@ -127,7 +128,8 @@ export class FileCalls {
       file = files.acquire(attr, created);
       const writable = (flags & O_ACCMODE) !== O_RDONLY;
       if (!created && (flags & O_TRUNC) !== 0 && writable) {
-        attr = await this.#truncate(file, 0, { killPriv: caller.uid !== 0 }, caller.signal);
+        const killed = caller.uid !== 0 ? await killedBy(caller, attr) : {};
+        attr = await this.#truncate(file, 0, killed, caller.signal);
       }
       const caching = await this.#context.opened(attr);
       // Nobody reads through this description: without the page cache the kernel asks less before a write.
@@ -159,7 +161,7 @@ export class FileCalls {
     if (readOnly) throw new HoldfastError('EROFS');
     if (!open.writable && !request.fromCache) throw new HoldfastError('EBADF');
     throwWriteError(open);
-    if (request.killPriv) await this.#killPriv(open.file, caller.signal);
+    if (request.killPriv) await this.#killPriv(open.file, caller);
     // Pages that the kernel writes back have their place already.
     const append = (request.flags & O_APPEND) !== 0 && !request.fromCache;
     const { at, length } = append
@@ -264,6 +266,8 @@ export class FileCalls {
     const { files } = this.#context;
     const file = files.get(ino);
     const { size, ...rest } = wireChange(change);
+    const known = this.#context.inodes.known(ino);
+    if (change.killPriv && known) Object.assign(rest, await killedBy(caller, known));
     if (rest.atime || rest.atimeNow) files.atimes?.forget(ino);
     if (size !== undefined) {
       if (size > FILE_SIZE_MAX_BYTES) throw new HoldfastError('EFBIG');
@@ -447,10 +451,11 @@ export class FileCalls {
     return interruptible(this.#context.lane.urgently(done), signal);
   }
 
-  async #killPriv(file: FileData, signal: AbortSignal): Promise<void> {
-    const { mode } = file.view();
-    if (!hasPriv(mode)) return;
-    file.applyAttr(await this.#context.setAttr(file.ino, { killPriv: true }, signal), true);
+  async #killPriv(file: FileData, caller: Caller): Promise<void> {
+    const attr = file.view();
+    if (!hasPriv(attr.mode)) return;
+    const killed = await killedBy(caller, attr);
+    file.applyAttr(await this.#context.setAttr(file.ino, killed, caller.signal), true);
     await this.#privKilled(file.ino);
   }
 
@@ -461,39 +466,4 @@ export class FileCalls {
       ?.invalidateInode(ino, -1, 0)
       .catch((error: unknown) => log.warn({ ino, err: error }, 'invalidation failed'));
   }
-}
-
-function hasPriv(mode: number): boolean {
-  return (mode & (S_ISUID | S_ISGID)) !== 0;
-}
-
-function wireChange(change: SetAttrRequest): Partial<SetAttr> {
-  const wire: Partial<SetAttr> = {};
-  if (change.mode !== undefined) wire.mode = change.mode & 0o7777;
-  if (change.uid !== undefined) wire.uid = change.uid;
-  if (change.gid !== undefined) wire.gid = change.gid;
-  if (change.size !== undefined) wire.size = change.size;
-  if (change.atime === 'now') wire.atimeNow = true;
-  else if (change.atime) wire.atime = change.atime;
-  if (change.mtime === 'now') wire.mtimeNow = true;
-  else if (change.mtime) wire.mtime = change.mtime;
-  if (change.ctime) wire.ctime = change.ctime;
-  // A new owner clears the bits whoever gave it (chown(2)). chown(-1, -1) arrives as a change of nothing.
-  const nothing = Object.keys(wire).length === 0;
-  wire.killPriv = change.killPriv === true || change.uid !== undefined || change.gid !== undefined || nothing;
-  return wire;
-}
-
-/**
- * The kernel allowed a create; when it met a file that somebody else made meanwhile, nobody has checked that file's
- * permissions. Supplementary groups are not known here: they count as others.
- * @throws HoldfastError EACCES
- */
-function checkAccess(attr: Attr, caller: Caller, flags: number): void {
-  if (caller.uid === 0) return;
-  const shift = caller.uid === attr.uid ? 6 : caller.gid === attr.gid ? 3 : 0;
-  const allowed = (attr.mode >> shift) & 7;
-  const access = flags & O_ACCMODE;
-  const wanted = access === O_RDONLY ? 4 : access === 1 ? 2 : 6;
-  if ((allowed & wanted) !== wanted) throw new HoldfastError('EACCES');
 }

@@ -26,7 +26,7 @@ export function setAttr(batch: Batch, op: SetAttr): MutationReply {
   checkSetAttr(inode, op);
   admitOwner(batch, inode, op);
   const before = inode.change;
-  if (op.killPriv) killPrivileges(batch, inode);
+  if (op.killPriv) killPrivileges(batch, inode, op.killSgid === true);
   if (op.size !== undefined) resize(batch, inode, op.size);
   if (op.mode !== undefined) {
     inode.mode = (inode.mode & S_IFMT) | (op.mode & PERMISSION_BITS);
@@ -133,12 +133,12 @@ function later(a: Time, b: Time): Time {
 
 /**
  * What chown, truncate and write take from a file: setuid, setgid where the group may execute (without that bit it means
- * mandatory locking), and file capabilities.
+ * mandatory locking) or the caller is outside the group, and file capabilities.
  */
-function killPrivileges(batch: Batch, inode: Inode): void {
+function killPrivileges(batch: Batch, inode: Inode, outsider = false): void {
   if (isDirectory(inode)) return;
   let mode = inode.mode & ~S_ISUID;
-  if (mode & GROUP_EXECUTE) mode &= ~S_ISGID;
+  if (mode & GROUP_EXECUTE || outsider) mode &= ~S_ISGID;
   if (mode !== inode.mode) {
     inode.mode = mode;
     batch.touch(inode);

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import type { Agent } from '../agent.js';
 import { ALICE, type Bench, touchedTimes } from '../bench.js';
 
 /** read(2), write(2), truncate(2), lseek(2), O_APPEND, O_SYNC, mmap(2): the contents of files. */
@@ -110,6 +111,24 @@ export function dataCases(bench: Bench): void {
         await bench.alice.ok('write', fd, 'z');
         assert.equal((await bench.root.stat('f')).mode, left);
         await bench.alice.ok('close', fd);
+      }
+    });
+
+    it('setgid without group execution stays when a member of the group writes or truncates, and goes with anybody else', async () => {
+      const change = async (user: Agent, truncates: boolean): Promise<number> => {
+        await bench.root.file('f', 'x', 0o2666);
+        await bench.root.ok('chown', 'f', 0, 64_003);
+        await bench.root.ok('chmod', 'f', 0o2666);
+        const fd = await user.open('f', 'O_RDWR');
+        if (truncates) await user.ok('ftruncate', fd, 0);
+        else await user.ok('write', fd, 'y');
+        await user.ok('close', fd);
+        return (await bench.root.stat('f')).mode;
+      };
+      for (const truncates of [false, true]) {
+        assert.equal(await change(bench.root, truncates), 0o2666);
+        assert.equal(await change(bench.bob, truncates), 0o2666);
+        assert.equal(await change(bench.alice, truncates), 0o666);
       }
     });
 
