@@ -14,7 +14,6 @@ export const USAGE = `Runs the whole cluster in simulation, one run for each see
   --json           one line of JSON at the end instead of text
   --trace FILE     writes what happened in the last run, line by line; with one job
   --mutation NAME  plants a bug: ${MUTATIONS.map(({ name }) => name).join(', ')}
-  --extended       disks are lost too, clocks run at different rates, mounts share locks
   --keep-going     does not stop at the first seed that fails
 
 Exit codes: 0 all seeds hold, 1 one does not, 2 bad arguments.
@@ -27,7 +26,6 @@ export interface Arguments {
   jobs: number;
   json: boolean;
   keepGoing: boolean;
-  extended: boolean;
   trace: string | undefined;
   mutation: SimulationOptions['mutation'];
 }
@@ -43,7 +41,6 @@ export function argumentsOf(argv: string[]): Arguments {
       json: { type: 'boolean', default: false },
       trace: { type: 'string' },
       mutation: { type: 'string' },
-      extended: { type: 'boolean', default: false },
       'keep-going': { type: 'boolean', default: false },
       help: { type: 'boolean', default: false },
     },
@@ -62,9 +59,9 @@ export function argumentsOf(argv: string[]): Arguments {
   if (values.mutation !== undefined && !mutation) {
     throw new Error(`--mutation ${values.mutation}: there is no such one, see --help`);
   }
-  const { json, trace, help, 'keep-going': keepGoing, extended } = values;
+  const { json, trace, help, 'keep-going': keepGoing } = values;
   const jobs = count('jobs', 1, JOBS_MAX);
   if (trace !== undefined && jobs > 1) throw new Error('--trace: only with one job');
   const seeds = count('seeds', values.seed === undefined ? 100 : 1);
-  return { help, seeds, first: count('seed', 1), jobs, json, keepGoing, extended, trace, mutation };
+  return { help, seeds, first: count('seed', 1), jobs, json, keepGoing, trace, mutation };
 }

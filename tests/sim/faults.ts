@@ -41,15 +41,11 @@ const FAULTS: [weight: number, name: string, fault: Fault][] = [
   [1, 'full disk', (n) => n.fill()],
   [2, 'handover', (n) => n.handOver()],
   [1, 'dead client', (n) => n.killClient()],
-];
-/** Beside them, where disks may be lost. */
-const LOST_DISKS: typeof FAULTS = [
   [2, 'empty disk of a chunkserver', (n) => n.wipeChunkserver()],
   [2, 'empty disk of a metaserver', (n) => n.wipeMetaserver()],
 ];
 
 export interface NemesisOptions {
-  losesDisks: boolean;
   /** Mean time between two faults. */
   intervalMs: number;
   onPowerCut(): void;
@@ -63,7 +59,6 @@ export interface NemesisOptions {
 export class Nemesis {
   readonly cluster: Cluster;
   readonly #options: NemesisOptions;
-  readonly #faults: typeof FAULTS;
   readonly #total: number;
   readonly counts = new Map<string, number>();
   /** Undone when it stops. */
@@ -73,8 +68,7 @@ export class Nemesis {
   constructor(cluster: Cluster, options: NemesisOptions) {
     this.cluster = cluster;
     this.#options = options;
-    this.#faults = options.losesDisks ? [...FAULTS, ...LOST_DISKS] : FAULTS;
-    this.#total = this.#faults.reduce((sum, [weight]) => sum + weight, 0);
+    this.#total = FAULTS.reduce((sum, [weight]) => sum + weight, 0);
   }
 
   get prng(): Prng {
@@ -101,7 +95,7 @@ export class Nemesis {
 
   #strike(): void {
     let at = this.prng.int(this.#total);
-    for (const [weight, name, fault] of this.#faults) {
+    for (const [weight, name, fault] of FAULTS) {
       at -= weight;
       if (at >= 0) continue;
       this.cluster.world.trace.note(`fault: ${name}`, undefined);

@@ -108,8 +108,7 @@ async function main(): Promise<number> {
   if (!args.trace) Error.stackTraceLimit = 0;
   const totals = new Totals();
   const progress = new Progress(args, totals);
-  const extended = args.extended ? ' --extended' : '';
-  const plant = args.mutation ? `${extended} --mutation ${args.mutation.name}` : extended;
+  const plant = args.mutation ? ` --mutation ${args.mutation.name}` : '';
   const told = (outcome: Outcome): void => {
     if ('result' in outcome) totals.add(outcome.result);
     else {

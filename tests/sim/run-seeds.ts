@@ -16,16 +16,10 @@ const WORKER = new URL('./seed-worker.js', import.meta.url);
 /** One run, whatever comes of it. */
 export async function runSeed(
   seed: number,
-  { mutation, extended }: Pick<Arguments, 'mutation' | 'extended'>,
+  mutation: Arguments['mutation'],
   trace?: string,
 ): Promise<Outcome> {
-  // Unless it is asked for, a planted bug says whether disks are lost.
-  const simulation = new Simulation({
-    seed,
-    verbose: trace !== undefined,
-    mutation,
-    extended: extended || undefined,
-  });
+  const simulation = new Simulation({ seed, verbose: trace !== undefined, mutation });
   try {
     return { seed, result: await simulation.run() };
   } catch (error) {
@@ -61,12 +55,12 @@ export async function runSeeds(args: Arguments, told: (outcome: Outcome) => void
   };
   if (args.jobs === 1) {
     for (let seed = queue.next(); seed !== undefined; seed = queue.next()) {
-      tell(await runSeed(seed, args, args.trace));
+      tell(await runSeed(seed, args.mutation, args.trace));
     }
     return;
   }
   const workers = Array.from({ length: Math.min(args.jobs, args.seeds) }, () =>
-    fork(WORKER, [String(args.extended), args.mutation?.name ?? '']),
+    fork(WORKER, [args.mutation?.name ?? '']),
   );
   try {
     await Promise.all(workers.map((worker) => feed(worker, () => queue.next(), tell)));

@@ -3,9 +3,8 @@ import { runSeed } from './run-seeds.js';
 
 // One of several processes that share seeds: a seed comes as a message, its outcome goes back as one.
 Error.stackTraceLimit = 0;
-const mutation = MUTATIONS.find(({ name }) => name === process.argv[3]);
-const extended = process.argv[2] === 'true';
+const mutation = MUTATIONS.find(({ name }) => name === process.argv[2]);
 process.on('message', (seed: number) => {
-  void runSeed(seed, { mutation, extended }).then((outcome) => process.send?.(outcome));
+  void runSeed(seed, mutation).then((outcome) => process.send?.(outcome));
 });
 process.on('disconnect', () => process.exit());

@@ -19,7 +19,7 @@ import { Files, FilesWorker } from './workload/files.js';
 import { Locks, LocksWorker } from './workload/locks.js';
 import { Names, NamesWorker, REGISTERS } from './workload/names.js';
 import type { Worker } from './workload/worker.js';
-import { CLOCK_RATE_DEVIATION, World } from './world.js';
+import { World } from './world.js';
 
 /** Virtual time: before the first fault, with faults, and the longest wait for quiet after them. */
 const FORMATION_MAX_MS = 5_000;
@@ -38,8 +38,6 @@ export interface SimulationOptions {
   /** Keeps the trace's lines. */
   verbose?: boolean;
   mutation?: Mutation;
-  /** Disks are lost too, clocks run at rates of their own, mounts share locks. Default: as the planted bug needs it, else not. */
-  extended?: boolean;
 }
 
 export interface SimulationResult {
@@ -82,14 +80,11 @@ export class Simulation {
   readonly #writers: number[] = [];
   #nextClient: number;
   #quiet = false;
-  readonly #extended: boolean;
   readonly #aloneMs: number | undefined;
 
-  constructor({ seed, verbose, mutation, extended }: SimulationOptions) {
+  constructor({ seed, verbose, mutation }: SimulationOptions) {
     const world = new World(seed, verbose);
     this.world = world;
-    this.#extended = extended ?? mutation?.extended ?? false;
-    if (this.#extended) world.clockRateDeviation = CLOCK_RATE_DEVIATION;
     const shape = shapeOf(seed);
     const apply = mutation?.apply?.();
     this.cluster = new Cluster(world, shape, {
@@ -112,7 +107,6 @@ export class Simulation {
     };
     this.nemesis = new Nemesis(this.cluster, {
       intervalMs: FAULT_INTERVAL_MS,
-      losesDisks: this.#extended,
       onPowerCut: () => {
         this.#blocks.powerLost();
         this.#files.cells.powerLost();
@@ -177,7 +171,7 @@ export class Simulation {
       new NamesWorker(client, this.#names, false),
       new NamesWorker(client, this.#names, true),
       new FilesWorker(client, this.#files),
-      ...(this.#extended ? [new LocksWorker(client, this.#locks, id)] : []),
+      new LocksWorker(client, this.#locks, id),
       new BlocksWorker(client, id, this.#writers, this.#blocks, pgs),
       new BlocksWorker(client, 0, this.#writers, this.#blocks, pgs),
     ];

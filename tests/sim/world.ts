@@ -11,7 +11,7 @@ const WALL_SKEW_MAX_SEC = 3;
  * How far the rate of a clock is from true time at most. Two clocks then differ by 3 %: a chunkserver's lease of 1,500 ms, which
  * its metaserver takes for 1,550 ms (LEASE_MARGIN_MS), has the least room of all.
  */
-export const CLOCK_RATE_DEVIATION = 0.015;
+const CLOCK_RATE_DEVIATION = 0.015;
 
 /** Time, chance, network and trace of one run. */
 export class World {
@@ -22,8 +22,7 @@ export class World {
   readonly trace: Trace;
   readonly network: Network;
   failure: Error | undefined;
-  /** 0: all clocks run alike. */
-  clockRateDeviation = 0;
+  clockRateDeviation = CLOCK_RATE_DEVIATION;
 
   constructor(seed: number, verbose = false) {
     this.seed = seed;
@@ -39,8 +38,7 @@ export class World {
 
   newProcess(host: string): SimProcess {
     const skewSec = this.prng.int(2 * WALL_SKEW_MAX_SEC + 1) - WALL_SKEW_MAX_SEC;
-    const deviation = this.clockRateDeviation;
-    const rate = deviation === 0 ? 1 : 1 + (2 * this.prng.float() - 1) * deviation;
+    const rate = 1 + (2 * this.prng.float() - 1) * this.clockRateDeviation;
     return new SimProcess(host, this.time, skewSec, rate);
   }
 

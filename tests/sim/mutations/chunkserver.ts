@@ -60,6 +60,17 @@ export const CHUNKSERVER_MUTATIONS: readonly Mutation[] = [
     },
   },
   {
+    name: 'hides-losses',
+    text: 'a sync says that nothing is gone, whatever all replicas have lost',
+    seeds: 20,
+    tap: () =>
+      frameTap((frame) => {
+        const { header } = frame;
+        if (header.type !== FrameType.SYNC || !header.isReply) return frame;
+        return { ...frame, header: { ...header, aux: 0 } };
+      }),
+  },
+  {
     name: 'acks-before-replicas',
     text: 'a primary acknowledges what its replicas do not have yet',
     seeds: 60,

@@ -107,14 +107,12 @@ export const METASERVER_MUTATIONS: readonly Mutation[] = [
     name: 'wiped-server-votes',
     text: 'a metaserver that lost its disk comes back as the member that it was, and votes',
     seeds: 20,
-    extended: true,
     hooks: () => ({ formatAs: (uuid, former) => former ?? uuid }),
   },
   {
     name: 'lock-granted-twice',
     text: 'a lock for writing is granted like one for reading',
     seeds: 20,
-    extended: true,
     tap: () =>
       messageTap(CLIENT_PATH, true, ClientEnvelope, (envelope) => {
         const { body } = envelope;
@@ -127,7 +125,6 @@ export const METASERVER_MUTATIONS: readonly Mutation[] = [
     name: 'recall-not-awaited',
     text: 'a lease counts as given back while its holder still believes it',
     seeds: 20,
-    extended: true,
     tap: () =>
       messageTap(CLIENT_PATH, false, ServerEnvelope, (envelope, from) => {
         const { body } = envelope;

@@ -16,8 +16,6 @@ export interface Mutation {
   /** Changes messages. */
   tap?(world: World): Tap;
   prepare?(cluster: Cluster): void;
-  /** Needs what only extended runs have. */
-  extended?: boolean;
   /** How long things go wrong, without the faults of other runs; default: as the seed says, and with them. */
   aloneMs?: number;
 }
