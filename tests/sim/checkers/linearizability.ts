@@ -5,9 +5,10 @@ import { createPrng } from '../../../common/prng.js';
  * Wing and Gong with the memory of Lowe (as in Porcupine): a set of linearized operations that led to a state once
  * without success is not tried again.
  *
- * Two rules make it short and lose no order. An answered operation that may come next and does not change the state is
- * taken at once: any order that has it later is as good with it here. One without an answer that would change nothing is
- * left: it loses nothing by coming later, or never.
+ * Two rules make it short and lose no order. An answered operation that may come next and by its answer changes no state is
+ * taken at once: any order that has it later is as good with it here. (One that merely changes nothing here, as a write of
+ * what is there, may be needed later.) One without an answer that would change nothing is left: it loses nothing by coming
+ * later, or never.
  */
 export interface Model<State, Input, Output> {
   readonly initial: State;
@@ -16,6 +17,8 @@ export interface Model<State, Input, Output> {
    * answered so. An absent output: nobody knows the answer, any will do.
    */
   step(state: State, input: Input, output: Output | undefined): State | undefined;
+  /** Whether an operation with this answer leaves every state as it is, wherever step() allows it. */
+  observes(input: Input, output: Output): boolean;
   /** Equal for equal states. */
   key(state: State): string;
 }
@@ -109,15 +112,18 @@ class Search<S, I, O> {
     return { ok: true, longest: [], stuck: [] };
   }
 
-  /** Takes all that may come next and changes nothing. @returns the first event that is left */
+  /** Takes all that may come next and changes nothing anywhere. @returns the first event that is left */
   #settle(first: Event<I, O>): Event<I, O> | undefined {
     let event: Event<I, O> | undefined = first;
     while (event?.match) {
-      const op: Operation<I, O> = event.op;
+      const input: I = event.op.input;
+      const output: O | undefined = event.op.output;
       const match: Event<I, O> = event.match;
       const next: Event<I, O> | undefined = event.next === match ? match.next : event.next;
-      const idle =
-        op.output !== undefined && this.#model.step(this.#state, op.input, op.output) === this.#state;
+      const idle: boolean =
+        output !== undefined &&
+        this.#model.observes(input, output) &&
+        this.#model.step(this.#state, input, output) === this.#state;
       if (idle) this.#take(event, this.#state, true);
       event = idle ? next : event.next;
     }
@@ -128,7 +134,7 @@ class Search<S, I, O> {
   #choose(event: Event<I, O> | undefined): boolean {
     for (let at = event; at?.match; at = at.next) {
       const next = this.#model.step(this.#state, at.op.input, at.op.output);
-      if (next === undefined || next === this.#state) continue;
+      if (next === undefined || (next === this.#state && at.op.output === undefined)) continue;
       if (!this.#seen.add(at.id, this.#model.key(next))) continue;
       if (this.#seen.size > STATES_MAX) {
         throw new UndecidedError(`history of ${this.#history.length} operations is not decided`);
@@ -275,5 +281,6 @@ export const registerModel: Model<string, RegisterInput, string> = {
     if (input.kind === 'write') return input.value;
     return output === undefined || output === state ? state : undefined;
   },
+  observes: ({ kind }) => kind === 'read',
   key: (state) => state,
 };

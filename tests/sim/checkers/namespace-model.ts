@@ -131,5 +131,9 @@ export const namespaceModel: Model<NameState, NameInput, NameOutput> = {
       expected.error === output.error && expected.tag === output.tag && expected.names === output.names;
     return same ? next : undefined;
   },
+  observes(input, output) {
+    if (input.kind === 'list' || input.kind === 'lookup' || output.error !== undefined) return true;
+    return input.kind === 'create' && output.tag !== input.tag; // it was there
+  },
   key: (state) => state.key,
 };
