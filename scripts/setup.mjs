@@ -22,6 +22,7 @@ const TEST_PACKAGES = [
   })),
   { name: 'procps', has: () => onPath('ps') },
   { name: 'attr', has: () => onPath('setfattr') },
+  { name: 'acl', has: () => onPath('setfacl') },
   { name: 'iproute2', has: () => onPath('ip') },
   { name: 'e2fsprogs', has: () => onPath('mkfs.ext4') },
   { name: 'util-linux', has: () => onPath('setpriv') },

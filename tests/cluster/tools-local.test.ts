@@ -1,6 +1,6 @@
 import { rmSync } from 'node:fs';
 import { temporaryDirectory } from './support/cluster.js';
-import { fileCases, programCases, sourceTreeCases } from './support/tool-cases.js';
+import { aclCases, fileCases, programCases, sourceTreeCases } from './support/tool-cases.js';
 
 // What these cases ask of a mount must be what a local file system does: they are run on one first.
 describe('standard tools on a local directory', function () {
@@ -19,4 +19,5 @@ describe('standard tools on a local directory', function () {
   sourceTreeCases(context);
   programCases(context);
   fileCases(context);
+  aclCases(context);
 });

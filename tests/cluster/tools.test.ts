@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { rmSync } from 'node:fs';
 import { sh, TestCluster, temporaryDirectory } from './support/cluster.js';
-import { fileCases, programCases, sourceTreeCases } from './support/tool-cases.js';
+import { aclCases, fileCases, programCases, sourceTreeCases } from './support/tool-cases.js';
 
 const SLOW_MS = 300_000;
 
@@ -27,6 +27,7 @@ describe('standard tools on a mounted cluster', function () {
   sourceTreeCases(context);
   programCases(context);
   fileCases(context);
+  aclCases(context);
 
   it('a file of 1 GiB is the same after a remount', async () => {
     // head ends the pipe: the SIGPIPE of openssl is no error here

@@ -287,3 +287,32 @@ function mkdirSyncIn(dir: string, name: string): string {
   mkdirSync(path, { recursive: true });
   return path;
 }
+
+/** The access control lists and extended attributes of a tree, by the programs that know them. */
+export function aclCases({ dir }: ToolContext): void {
+  describe('access control lists and extended attributes', () => {
+    const shown = 'getfacl -R -n -p . && getfattr -R -h -d -m "^user[.]" .';
+    const inTree = (name: string): Promise<string> => sh(shown, { cwd: join(dir(), name) });
+
+    it('setfacl sets them, names made later inherit them, getfacl shows them', async () => {
+      const made = await sh(
+        `mkdir -p acl/below && echo x > acl/file && setfacl -m u:64001:rw-,g:64002:r-- acl/file
+         setfacl -d -m u:64003:rwx acl/below && mkdir acl/below/dir && echo y > acl/below/dir/file
+         setfattr -n user.colour -v green acl/file && setfattr -n user.colour -v red acl/below
+         getfacl -n -p -c acl/file acl/below/dir/file`,
+        { cwd: dir() },
+      );
+      assert.match(made, /^user:64001:rw-$/m);
+      assert.match(made, /^group:64002:r--$/m);
+      assert.match(made, /^user:64003:rwx\t#effective:rw-$/m);
+    });
+
+    it('cp -a and rsync -aAX keep them', async () => {
+      await sh('cp -a acl acl-copied && rsync -aAX acl/ acl-synced/', { cwd: dir() });
+      const expected = await inTree('acl');
+      assert.match(expected, /user\.colour="green"/);
+      assert.equal(await inTree('acl-copied'), expected);
+      assert.equal(await inTree('acl-synced'), expected);
+    });
+  });
+}
