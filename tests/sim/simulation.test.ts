@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { Simulation, type SimulationResult } from './simulation.js';
 
-const SEEDS = Number(process.env.HOLDFAST_SIM_SEEDS ?? 150);
+const SEEDS = Number(process.env.HOLDFAST_SIM_SEEDS ?? 200);
 
 describe('the whole cluster in simulation', function () {
   this.timeout(1_200_000);
