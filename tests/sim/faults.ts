@@ -1,3 +1,4 @@
+import { assert } from '../../common/assert.js';
 import type { Prng } from '../../common/prng.js';
 import type { Cluster } from './cluster.js';
 import type { Machine } from './machine.js';
@@ -12,10 +13,10 @@ const FULL_MAX_MS = 1500;
 /** Beyond what is used, while a disk is full. */
 const FULL_LEFT_BYTES = 2000;
 
-type Fault = (nemesis: Nemesis) => void;
+type Fault = [weight: number, name: string, strike: (nemesis: Nemesis) => void];
 
 /** Chosen by weight. */
-const FAULTS: [weight: number, name: string, fault: Fault][] = [
+const FAULTS: readonly Fault[] = [
   [6, 'kill', (n) => n.kill(n.server())],
   [4, 'power cut', (n) => n.cutPower([n.server()])],
   [2, 'power cut of all', (n) => n.cutPower(n.cluster.machines)],
@@ -48,6 +49,8 @@ const FAULTS: [weight: number, name: string, fault: Fault][] = [
 export interface NemesisOptions {
   /** Mean time between two faults. */
   intervalMs: number;
+  /** The fault that comes half of the times. */
+  favourite?: string | undefined;
   onPowerCut(): void;
   onFullDisk(): void;
   onClientDeath(name: string): void;
@@ -94,15 +97,25 @@ export class Nemesis {
   }
 
   #strike(): void {
-    let at = this.prng.int(this.#total);
-    for (const [weight, name, fault] of FAULTS) {
-      at -= weight;
-      if (at >= 0) continue;
-      this.cluster.world.trace.note(`fault: ${name}`, undefined);
-      this.counts.set(name, (this.counts.get(name) ?? 0) + 1);
-      fault(this);
-      return;
+    const [, name, strike] = this.#draw();
+    this.cluster.world.trace.note(`fault: ${name}`, undefined);
+    this.counts.set(name, (this.counts.get(name) ?? 0) + 1);
+    strike(this);
+  }
+
+  #draw(): Fault {
+    const { favourite } = this.#options;
+    if (favourite !== undefined && this.prng.int(2) === 0) {
+      const found = FAULTS.find(([, name]) => name === favourite);
+      assert(found, `there is a fault '${favourite}'`);
+      return found;
     }
+    let at = this.prng.int(this.#total);
+    for (const fault of FAULTS) {
+      at -= fault[0];
+      if (at < 0) return fault;
+    }
+    throw new Error('the weights add up to the total');
   }
 
   #after(ms: number, fn: () => void): void {

@@ -107,6 +107,7 @@ export class Simulation {
     };
     this.nemesis = new Nemesis(this.cluster, {
       intervalMs: FAULT_INTERVAL_MS,
+      favourite: mutation?.favourite,
       onPowerCut: () => {
         this.#blocks.powerLost();
         this.#files.cells.powerLost();

@@ -62,7 +62,8 @@ export const CHUNKSERVER_MUTATIONS: readonly Mutation[] = [
   {
     name: 'hides-losses',
     text: 'a sync says that nothing is gone, whatever all replicas have lost',
-    seeds: 20,
+    seeds: 60,
+    favourite: 'power cut of all chunkservers',
     tap: () =>
       frameTap((frame) => {
         const { header } = frame;
@@ -114,7 +115,7 @@ export const CHUNKSERVER_MUTATIONS: readonly Mutation[] = [
   {
     name: 'skips-peering',
     text: 'a new primary takes over without making the replicas identical',
-    seeds: 60,
+    seeds: 120,
     tap: () =>
       frameTap((frame) => {
         const { header } = frame;

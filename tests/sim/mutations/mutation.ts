@@ -16,6 +16,8 @@ export interface Mutation {
   /** Changes messages. */
   tap?(world: World): Tap;
   prepare?(cluster: Cluster): void;
+  /** The fault under which it shows: that comes half of the times. */
+  favourite?: string;
   /** How long things go wrong, without the faults of other runs; default: as the seed says, and with them. */
   aloneMs?: number;
 }
