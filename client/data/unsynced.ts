@@ -1,5 +1,6 @@
 import { type Lineage, survived } from '../../proto/lineage.js';
 import { type Piece, sliceParts } from './extent.js';
+import { RangeIndex } from './range-index.js';
 import { WriteErrors } from './write-errors.js';
 
 /** Counted for each kept write beside its bytes. */
@@ -23,7 +24,10 @@ interface Group {
   newest: number;
   /** Of writes whose bytes are not kept: the newest of each epoch, in the order of their acknowledgements. */
   readonly bare: Map<number, { seq: number; ack: number }>;
+  /** In the order in which they were added. */
   readonly kept: Set<Kept>;
+  /** Those of all groups of the file, by where they lie. */
+  readonly places: RangeIndex<Kept>;
 }
 
 /** Epochs remembered of writes that are not kept; beyond it the oldest counts for all before. */
@@ -45,6 +49,7 @@ export class KeptBudget {
 
   add(kept: Kept): void {
     kept.group.kept.add(kept);
+    kept.group.places.add(kept);
     this.#kept.add(kept);
     this.#bytes += sizeOf(kept);
     for (const oldest of this.#kept) {
@@ -54,10 +59,13 @@ export class KeptBudget {
     }
   }
 
-  remove(kept: Kept): void {
-    if (!this.#kept.delete(kept)) return;
+  /** @returns false: it was let go before */
+  remove(kept: Kept): boolean {
+    if (!this.#kept.delete(kept)) return false;
     kept.group.kept.delete(kept);
+    kept.group.places.remove(kept);
     this.#bytes -= sizeOf(kept);
+    return true;
   }
 }
 
@@ -92,6 +100,7 @@ export interface LostWrites {
 export class UnsyncedWrites {
   readonly #budget: KeptBudget;
   readonly #groups = new Map<number, Group>();
+  readonly #places = new RangeIndex<Kept>();
   /** Of those that failed. */
   readonly errors = new WriteErrors();
   #acks = 0;
@@ -113,7 +122,7 @@ export class UnsyncedWrites {
   touch(pg: number): Group {
     let group = this.#groups.get(pg);
     if (!group) {
-      group = { newest: 0, bare: new Map(), kept: new Set() };
+      group = { newest: 0, bare: new Map(), kept: new Set(), places: this.#places };
       this.#groups.set(pg, group);
     }
     group.newest = ++this.#acks;
@@ -130,13 +139,10 @@ export class UnsyncedWrites {
 
   /** Bytes [start, end) were written with SYNC, cut off or punched: what was kept of them is of no use. */
   cut(start: number, end: number): void {
-    for (const { kept } of this.#groups.values()) {
-      for (const old of kept) {
-        if (old.end <= start || end <= old.start) continue;
-        this.#budget.remove(old);
-        this.#keepRest(old, old.start, start);
-        this.#keepRest(old, end, old.end);
-      }
+    for (const old of this.#places.overlapping(start, end)) {
+      if (!this.#budget.remove(old)) continue;
+      this.#keepRest(old, old.start, start);
+      this.#keepRest(old, end, old.end);
     }
   }
 
