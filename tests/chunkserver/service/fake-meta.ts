@@ -19,6 +19,7 @@ import {
 } from '../../../proto/gen/cluster.js';
 import { RpcServer, type RpcStream } from '../../../proto/rpc.js';
 import { LEASE_MS } from '../../../proto/types.js';
+import { takePorts } from '../../ports.js';
 
 type Stream = RpcStream<MetaToChunkServer, ChunkServerEnvelope>;
 type Body = NonNullable<MetaToChunkServer['body']>;
@@ -54,7 +55,7 @@ export class FakeMeta {
     this.map = createMap({ ...settings, ...roots, replicas: servers });
   }
 
-  async start(port = 0): Promise<void> {
+  async start(port = takePorts(1)): Promise<void> {
     const { fullName, methods } = ClusterServiceDefinition;
     this.#server = new RpcServer(silentLogger);
     this.#server.addStream(fullName, methods.heartbeat, (stream) => this.#accept(stream));

@@ -11,6 +11,7 @@ import {
 } from '../../../cli/bench/child.js';
 import type { ClusterStatus } from '../../../cli/cluster-status.js';
 import { systemClock } from '../../../common/clock.js';
+import { takePorts } from '../../ports.js';
 
 /** A real cluster in real processes, and child processes that use its mount. */
 
@@ -92,17 +93,7 @@ export function temporaryDirectory(name: string): string {
   return mkdtempSync(join(tmpdir(), `holdfast-${name}-`));
 }
 
-const FIRST_PORT = 8000;
-const PORTS_OF_A_WORKER = 10_000;
 const PORTS_OF_A_CLUSTER = 50;
-
-/** First ports that no other cluster of this run has, whichever of mocha's workers starts it. */
-function* firstPorts(): Generator<number, never> {
-  const first = FIRST_PORT + Number(process.env.MOCHA_WORKER_ID ?? 0) * PORTS_OF_A_WORKER;
-  for (let at = 0; ; at = (at + PORTS_OF_A_CLUSTER) % PORTS_OF_A_WORKER) yield first + at;
-}
-
-const PORTS = firstPorts();
 
 /** A cluster started by `holdfast up`. */
 export class TestCluster {
@@ -132,7 +123,7 @@ export class TestCluster {
   /** The first start says where: a cluster that is down for a moment must find its ports free again. */
   #ports(): string[] {
     if (this.#flags.includes('--port') || existsSync(join(this.data, 'cluster.json'))) return [];
-    return ['--port', String(PORTS.next().value)];
+    return ['--port', String(takePorts(PORTS_OF_A_CLUSTER))];
   }
 
   /** Everything `up` printed. */

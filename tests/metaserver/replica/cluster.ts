@@ -8,6 +8,7 @@ import type { Peer } from '../../../metaserver/replica/peers.js';
 import { Replica, type ReplicaOptions } from '../../../metaserver/replica/replica.js';
 import { HoldfastError } from '../../../proto/errors.js';
 import { RpcServer } from '../../../proto/rpc.js';
+import { takePorts } from '../../ports.js';
 import { Link } from './link.js';
 import { TestMachine } from './test-machine.js';
 
@@ -56,22 +57,6 @@ function diskUuid(id: number, life = 1): string {
   return `${((life - 1) * 16 + id).toString(16).padStart(8, '0')}-d15c-4000-8000-000000000000`;
 }
 
-let nextPort = 20_000 + ((process.pid * 16) % 8_000);
-
-/** Below the range from which the system takes ports: nobody gets it while its server is down. */
-async function freePort(): Promise<number> {
-  for (;;) {
-    const probe = new RpcServer(silentLogger);
-    try {
-      return await probe.listen('127.0.0.1', nextPort++);
-    } catch {
-      // taken: the next one
-    } finally {
-      probe.close();
-    }
-  }
-}
-
 /** Replicas of one process, over real gRPC on the loopback interface. */
 export class Cluster {
   readonly members = new Map<number, Member>();
@@ -92,7 +77,7 @@ export class Cluster {
     const cluster = new Cluster(root, settings);
     const ids = Array.from({ length: settings.servers ?? 3 }, (_, i) => i + 1);
     for (const id of ids) {
-      await cluster.#prepare(id);
+      cluster.#prepare(id);
       const identity = { clusterId: CLUSTER_ID, serverId: id, diskUuid: diskUuid(id) };
       const roster = ids.map((server) => ({ id: server, server, diskUuid: diskUuid(server), address: '' }));
       const { unfounded } = settings;
@@ -113,16 +98,16 @@ export class Cluster {
     return cluster;
   }
 
-  async #prepare(id: number): Promise<void> {
+  #prepare(id: number): void {
     const machine = new TestMachine(this.#disk(id));
-    const port = this.members.get(id)?.port ?? (await freePort());
+    const port = this.members.get(id)?.port ?? takePorts(1);
     const life = (this.members.get(id)?.life ?? 0) + 1;
     this.members.set(id, { replica: undefined, server: undefined, machine, port, fatal: [], life });
   }
 
   /** A new, empty disk for a server that is down, or for one more server. */
   async wipe(id: number, mayFound = true): Promise<void> {
-    await this.#prepare(id);
+    this.#prepare(id);
     const uuid = diskUuid(id, this.member(id).life);
     const format = {
       clusterId: CLUSTER_ID,

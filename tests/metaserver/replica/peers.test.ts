@@ -16,6 +16,7 @@ import {
 } from '../../../proto/gen/raft.js';
 import { RpcClient, RpcServer } from '../../../proto/rpc.js';
 import { PROTOCOL_VERSION } from '../../../proto/types.js';
+import { takePorts } from '../../ports.js';
 import { until } from './cluster.js';
 
 interface Node {
@@ -54,7 +55,7 @@ describe('Peers', () => {
   async function node(
     id: number,
     ports: Record<number, number>,
-    port = 0,
+    port = takePorts(1),
     clusterId = 'cluster',
     disk = uuid(id),
   ): Promise<Node> {

@@ -2,7 +2,6 @@ import assert from 'node:assert/strict';
 import { type ChildProcess, fork } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtemp, rm } from 'node:fs/promises';
-import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -13,6 +12,7 @@ import { type MetaserverOptions, runMetaserver } from '../../../metaserver/main.
 import { HoldfastError } from '../../../proto/errors.js';
 import { AdminServiceDefinition, type StatusReply, StatusRequest } from '../../../proto/gen/admin.js';
 import { RpcClient } from '../../../proto/rpc.js';
+import { takePorts } from '../../ports.js';
 import { INIT } from './fakes.js';
 import { makeNode, TestChunkServer, TestClient } from './harness.js';
 
@@ -29,7 +29,8 @@ class Trio {
 
   async start(): Promise<void> {
     this.#dir = await mkdtemp(path.join(tmpdir(), 'holdfast-metaservers-'));
-    const ports = await freePorts(3);
+    const first = takePorts(3);
+    const ports = [first, first + 1, first + 2];
     const peers = ports.map((port, i) => ({ id: i + 1, address: `127.0.0.1:${port}` }));
     this.#options = peers.map(({ id }) => ({
       id,
@@ -110,14 +111,6 @@ async function eventually<T>(attempt: () => Promise<T>): Promise<T> {
       await delay(systemClock, RETRY_MS);
     }
   }
-}
-
-async function freePorts(count: number): Promise<number[]> {
-  const servers = Array.from({ length: count }, () => createServer().listen(0, '127.0.0.1'));
-  await Promise.all(servers.map((server) => once(server, 'listening')));
-  const ports = servers.map((server) => (server.address() as { port: number }).port);
-  await Promise.all(servers.map((server) => once(server.close(), 'close')));
-  return ports;
 }
 
 describe('three metaservers', () => {
