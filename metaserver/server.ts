@@ -16,6 +16,9 @@ import { ReplicatedState } from './service/replicated-state.js';
 import { createServices } from './service/services.js';
 import { MetaTracing } from './tracing.js';
 
+/** Some 2 seconds to read. A larger state is verified while it serves: each value that is used has its own checksum. */
+const VERIFY_FIRST_MAX_BYTES = 64 * 1024 * 1024;
+
 export interface MetaserverOptions {
   /** Number of this server, one of `peers`. */
   id: number;
@@ -81,7 +84,10 @@ export async function startServer(
   };
   try {
     await format(nodeDisk, options);
-    const state = await ReplicatedState.open(nodeDisk, dataDir, onFatal);
+    const state = await ReplicatedState.open(nodeDisk, dataDir, {
+      onFailure: onFatal,
+      verifyFirstMaxBytes: VERIFY_FIRST_MAX_BYTES,
+    });
     opened.push(state);
     const replica = await Replica.open<CommandResult>({
       disk: tracing?.disk(nodeDisk) ?? nodeDisk,
@@ -108,7 +114,7 @@ export async function startServer(
       init,
       awaitRestore: options.awaitRestore,
       rssBytes: () => process.memoryUsage.rss(),
-      notes: () => notes(id, dataDir),
+      notes: () => notes(id, dataDir, state.verifying),
     });
     const server = new RpcServer(log);
     replica.attach(server);
@@ -133,11 +139,12 @@ export async function startServer(
   }
 }
 
-function notes(id: number, dataDir: string): string[] {
+function notes(id: number, dataDir: string, verifying: boolean): string[] {
+  const told = verifying ? [`metaserver-${id}: its state has yet to be read as a whole after a crash`] : [];
   const kept = keptDamage(dataDir);
-  if (!kept) return [];
+  if (!kept) return told;
   const where = path.join(dataDir, DAMAGED_DIR);
-  return [`metaserver-${id}: damaged data was set aside in ${where} (${kept.time}): ${kept.reason}`];
+  return [...told, `metaserver-${id}: damaged data was set aside in ${where} (${kept.time}): ${kept.reason}`];
 }
 
 /** What an unformatted directory may hold. */

@@ -8,7 +8,7 @@ import { MetaStateMachine } from '../namespace/state-machine.js';
 import type { Command, StateMachine } from '../replica/state-machine.js';
 import type { KvView } from '../store/kv.js';
 import { LmdbKv } from '../store/lmdb-kv.js';
-import { verifyStoreFile } from '../store/verify.js';
+import { storeBytes, verifyStoreFile } from '../store/verify.js';
 import type { MetaQuotas, MetaState, ReclaimItem, ReclaimKey, SessionRecord } from './ports.js';
 
 const STATE_FILE = 'state.mdb';
@@ -16,6 +16,13 @@ const STATE_FILE = 'state.mdb';
 const CLEAN_FILE = 'state.clean';
 
 export type FailureListener = (error: HoldfastError) => void;
+
+export interface StateOptions {
+  /** Told once when a read finds damage later (CORRUPT), or the disk refuses a write (EIO). */
+  onFailure?: FailureListener;
+  /** Up to which size a state that was not closed cleanly is read as a whole before it is used; a larger one behind that. */
+  verifyFirstMaxBytes?: number;
+}
 
 /**
  * The state machine in its file, as the replica drives it and the services ask it. A snapshot of a replica replaces
@@ -27,18 +34,25 @@ export class ReplicatedState implements StateMachine<CommandResult>, MetaState {
   readonly #onFailure: FailureListener | undefined;
   #kv: LmdbKv;
   #machine: MetaStateMachine;
+  /** Reads the state that is in use as a whole; until it has, the state is not known to be sound. */
+  #verification: { stop: AbortController; done: Promise<void> } | undefined;
 
   /**
-   * Opens the state in the directory `dir`, or makes an empty one. Unless it was closed cleanly it is read as a whole first.
-   * @param onFailure told once when a read finds damage later (CORRUPT), or the disk refuses a write (EIO)
+   * Opens the state in the directory `dir`, or makes an empty one. Unless it was closed cleanly it is read as a whole, before
+   * anything else if it is small; nothing is used of a larger one either that does not match its checksum.
    * @throws HoldfastError CORRUPT, or VERSION when another version wrote it
    */
-  static async open(disk: Disk, dir: string, onFailure?: FailureListener): Promise<ReplicatedState> {
+  static async open(disk: Disk, dir: string, options: StateOptions = {}): Promise<ReplicatedState> {
+    const { onFailure, verifyFirstMaxBytes = Number.POSITIVE_INFINITY } = options;
     const file = path.join(dir, STATE_FILE);
-    if (!(await takeCleanMark(disk, dir))) await verifyStoreFile(file);
+    const sound = await takeCleanMark(disk, dir);
+    const behind = !sound && (await storeBytes(file)) > verifyFirstMaxBytes;
+    if (!sound && !behind) await verifyStoreFile(file);
     const kv = LmdbKv.open(file, { onFailure });
     try {
-      return new ReplicatedState(disk, file, kv, new MetaStateMachine(kv), onFailure);
+      const state = new ReplicatedState(disk, file, kv, new MetaStateMachine(kv), onFailure);
+      if (behind) state.#verifyBehind();
+      return state;
     } catch (error) {
       await kv.close();
       throw error;
@@ -90,6 +104,30 @@ export class ReplicatedState implements StateMachine<CommandResult>, MetaState {
     }
   }
 
+  #verifyBehind(): void {
+    const stop = new AbortController();
+    const done = verifyStoreFile(this.#file, { inUse: true, signal: stop.signal }).then(
+      () => {
+        this.#verification = undefined;
+      },
+      (error: unknown) => {
+        // Whatever kept it from looking: the next start looks again, as the state is not marked as sound.
+        if (error instanceof HoldfastError && error.errorName === 'CORRUPT') this.#onFailure?.(error);
+      },
+    );
+    this.#verification = { stop, done };
+  }
+
+  /** Whether the state has yet to be read as a whole after a crash. */
+  get verifying(): boolean {
+    return this.#verification !== undefined;
+  }
+
+  async #stopVerifying(): Promise<void> {
+    this.#verification?.stop.abort();
+    await this.#verification?.done;
+  }
+
   /** Damage must not spread: a copy is read as a whole before anybody gets it. */
   async #verifyCopy(file: string): Promise<void> {
     try {
@@ -103,6 +141,8 @@ export class ReplicatedState implements StateMachine<CommandResult>, MetaState {
   }
 
   async restore(file: string): Promise<void> {
+    await this.#stopVerifying();
+    this.#verification = undefined;
     await this.#kv.close();
     await rename(file, this.#file);
     await rm(`${this.#file}-lock`, { force: true });
@@ -113,7 +153,9 @@ export class ReplicatedState implements StateMachine<CommandResult>, MetaState {
 
   /** @throws HoldfastError when the last transactions could not be written, or the state is damaged */
   async close(): Promise<void> {
+    await this.#stopVerifying();
     await this.#kv.close();
+    if (this.verifying) return;
     await replaceFile(this.#disk, cleanMark(path.dirname(this.#file)), Buffer.alloc(0));
   }
 

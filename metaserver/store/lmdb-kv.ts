@@ -24,6 +24,9 @@ const BEHIND_AT_BYTES = 32 * 1024 * 1024;
 /** Unflushed bytes at which a transaction is refused: the caller did not heed `behind()`. */
 const REFUSE_AT_BYTES = 128 * 1024 * 1024;
 
+/** Records read of one state of the store while others write to it. */
+const VERIFY_PIECE_RECORDS = 10_000;
+
 const FORMAT_KEY = Buffer.from('format');
 const FORMAT_VALUE = Buffer.from(`holdfast-kv ${LMDB_KV_FORMAT}`);
 
@@ -154,26 +157,36 @@ export class LmdbKv implements Kv {
   }
 
   /**
-   * Reads everything and compares: checksums, the order of the keys, and the count that LMDB itself keeps. Only while nothing
-   * is written. @throws HoldfastError CORRUPT
+   * Reads everything and compares: checksums, the order of the keys, and the count that LMDB itself keeps.
+   * @param betweenPieces others write meanwhile: it is read in pieces, each of one state, this is called after each, and the
+   * count is not compared
+   * @throws HoldfastError CORRUPT
    * @returns the number of records
    */
-  verify(): number {
+  verify(betweenPieces?: () => void): number {
     let count = 0;
     let last: Buffer | undefined;
+    const limit = betweenPieces ? VERIFY_PIECE_RECORDS : Number.POSITIVE_INFINITY;
     try {
-      for (const { key, value } of this.data.getRange()) {
-        this.opened(key, value);
-        if (last && Buffer.compare(last, key) >= 0) throw this.damaged('keys out of order');
-        last = Buffer.from(key);
-        count++;
+      for (let read = limit; read === limit; betweenPieces?.()) {
+        read = 0;
+        this.data.resetReadTxn();
+        for (const { key, value } of this.data.getRange(last ? { start: last, exclusiveStart: true } : {})) {
+          this.opened(key, value);
+          if (last && Buffer.compare(last, key) >= 0) throw this.damaged('keys out of order');
+          last = Buffer.from(key);
+          if (++read === limit) break;
+        }
+        count += read;
       }
     } catch (error) {
       if (error instanceof HoldfastError) throw error;
       throw this.damaged(messageOf(error));
     }
     const { entryCount } = this.data.getStats() as { entryCount: number };
-    if (entryCount !== count) throw this.damaged(`${count} records where ${entryCount} were written`);
+    if (!betweenPieces && entryCount !== count) {
+      throw this.damaged(`${count} records where ${entryCount} were written`);
+    }
     return count;
   }
 

@@ -1,14 +1,17 @@
+import { assert } from '../../common/assert.js';
 import { HoldfastError } from '../../proto/errors.js';
 import { LmdbKv } from './lmdb-kv.js';
 import { EXIT_DAMAGED, EXIT_SOUND } from './verify.js';
 
 /**
- * The process of verify.ts: reads the whole store in the file that its argument names. LMDB trusts its pages, and damaged ones
+ * The process of verify.ts: reads the whole store in the file that its first argument names. LMDB trusts its pages, and damaged ones
  * may end whoever reads them. What is wrong goes to standard output.
+ * With a second argument the store is in use, by the process of that number, without which nobody needs the answer.
  */
 try {
-  const kv = LmdbKv.open(process.argv[2] as string, { readOnly: true });
-  kv.verify();
+  const [, , path, user] = process.argv;
+  const kv = LmdbKv.open(path as string, { readOnly: true });
+  kv.verify(user === undefined ? undefined : () => assert(process.ppid === Number(user), 'nobody waits'));
   await kv.close();
   process.exitCode = EXIT_SOUND;
 } catch (error) {

@@ -1,10 +1,11 @@
 import assert from 'node:assert/strict';
-import { mkdtemp, readdir, rm } from 'node:fs/promises';
+import { copyFile, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { nodeDisk } from '../../../common/disk.js';
-import { ReplicatedState } from '../../../metaserver/service/replicated-state.js';
+import { ReplicatedState, type StateOptions } from '../../../metaserver/service/replicated-state.js';
 import { Command } from '../../../proto/gen/meta.js';
+import { until } from '../replica/cluster.js';
 import { INIT } from './fakes.js';
 
 type Body = NonNullable<Command['body']>;
@@ -21,10 +22,10 @@ const openSession = (clientUuid: string): Body => ({
 describe('the state machine in its file', () => {
   let dir: string;
   const opened: ReplicatedState[] = [];
-  const open = async (name: string): Promise<ReplicatedState> => {
+  const open = async (name: string, options: StateOptions = {}): Promise<ReplicatedState> => {
     const home = path.join(dir, name);
     await nodeDisk.mkdir(home);
-    const state = await ReplicatedState.open(nodeDisk, home);
+    const state = await ReplicatedState.open(nodeDisk, home, options);
     opened.push(state);
     return state;
   };
@@ -69,5 +70,64 @@ describe('the state machine in its file', () => {
     );
     assert.equal(again.appliedIndex(), 7);
     assert.deepEqual((await readdir(dir)).sort(), ['a', 'b']);
+  });
+
+  describe('that is read as a whole while it is in use, after a crash', () => {
+    const ATTRIBUTES = 200;
+    const content = (n: number): Buffer => Buffer.from(`the content of attribute ${n}`);
+    const BEHIND = { verifyFirstMaxBytes: 0 };
+
+    /** What a killed process leaves: the file as it was flushed, without the mark of a clean end. */
+    async function crashed(name: string): Promise<string> {
+      const state = await open('before');
+      state.apply([command(1, { $case: 'initCluster', value: INIT }), command(2, openSession('u1'))]);
+      const session = state.sessions()[0]?.id as number;
+      for (let n = 1; n <= ATTRIBUTES; n++) {
+        const value = { ino: 1, name: Buffer.from(`user.${n}`), value: content(n), flags: 0 };
+        const mutation = { session, seq: n, ackedBelow: n, op: { $case: 'setXattr', value } } as const;
+        state.apply([command(2 + n, { $case: 'mutation', value: mutation })]);
+      }
+      await state.flushed();
+      await nodeDisk.mkdir(path.join(dir, name));
+      const file = path.join(dir, name, 'state.mdb');
+      await copyFile(path.join(dir, 'before', 'state.mdb'), file);
+      return file;
+    }
+    const names = async (name: string): Promise<string[]> => (await readdir(path.join(dir, name))).sort();
+
+    it('serves meanwhile, takes changes, and is known to be sound after a clean end', async () => {
+      await crashed('a');
+      const state = await open('a', BEHIND);
+      assert.equal(state.verifying, true);
+      state.apply([command(500, openSession('late'))]);
+      assert.equal(state.sessions().length, 2);
+      await until(() => !state.verifying, 'it was read');
+      await state.close();
+      assert.ok((await names('a')).includes('state.clean'));
+      assert.equal((await open('a', BEHIND)).verifying, false);
+    });
+
+    it('tells of damage that nobody has come across', async () => {
+      const file = await crashed('a');
+      const bytes = await readFile(file);
+      const sound = content(77);
+      const damaged = Buffer.from(sound).fill('?', 2, 3);
+      for (let at = bytes.indexOf(sound); at >= 0; at = bytes.indexOf(sound, at + 1)) bytes.set(damaged, at);
+      await writeFile(file, bytes);
+      const told: string[] = [];
+      const state = await open('a', { ...BEHIND, onFailure: (error) => told.push(error.errorName) });
+      assert.equal(state.appliedIndex(), 2 + ATTRIBUTES);
+      await until(() => told.length > 0, 'the damage is told');
+      assert.deepEqual(told, ['CORRUPT']);
+      await state.close();
+      assert.ok(!(await names('a')).includes('state.clean'), 'the next start looks again');
+    });
+
+    it('is read from the beginning by the next start when it was closed before the end', async () => {
+      await crashed('a');
+      await (await open('a', BEHIND)).close();
+      assert.ok(!(await names('a')).includes('state.clean'));
+      assert.equal((await open('a', BEHIND)).verifying, true);
+    });
   });
 });

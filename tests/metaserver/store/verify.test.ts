@@ -19,7 +19,7 @@ const key = (n: number): Buffer => Buffer.from(`key-${String(n).padStart(6, '0')
 const value = (n: number): Buffer => Buffer.from(`value ${n} `.repeat(1 + (n % 9)));
 
 describe('a damaged store', function () {
-  this.timeout(60_000);
+  this.timeout(240_000);
   let dir: string;
   let sound: string;
   let path: string;
