@@ -23,6 +23,8 @@ export const HANDLER_BYTES_MAX = 64 * 1024 * 1024;
 /** Bytes that one connection holds unsent; beyond it call() refuses with OVERLOADED. */
 export const SEND_QUEUE_BYTES_MAX = 128 * 1024 * 1024;
 export const FRAME_CALLS_IN_FLIGHT_MAX = 16_384;
+/** What one turn of the event loop sends is joined into one buffer up to this size: a copy costs less than a further write. */
+const JOIN_BYTES_MAX = 32 * 1024;
 /** The first frame must arrive within this time. */
 const HELLO_TIMEOUT_MS = 5_000;
 const SOCKET_KEEPALIVE_MS = 5_000;
@@ -52,7 +54,8 @@ export type ReplySink = (error: HoldfastError | undefined, reply: Frame | undefi
 
 interface PendingFrame {
   sink: ReplySink;
-  timer: Timer | undefined;
+  /** In the clock's milliseconds; infinite: none. */
+  deadline: number;
 }
 
 /** One connection, either side. Made by dialFrames and FrameServer. */
@@ -64,10 +67,15 @@ export class FrameConnection {
   readonly #parser: FrameParser;
   readonly #pending = new Map<number, PendingFrame>();
   readonly #closed = deferred<string>();
+  /** Frames that leave at the end of this turn. */
+  #batch: Buffer[] = [];
+  #batchBytes = 0;
+  /** One for all requests: most are answered long before their deadline. Rings at the earliest one or before. */
+  #deadlineTimer: Timer | undefined;
+  #deadlineTimerAt = Number.POSITIVE_INFINITY;
   #nextId = 1;
   #handlerBytes = 0;
   #ended = false;
-  #corked = false;
   /** When bytes last came in, in the clock's milliseconds. */
   lastHeardAt: number;
   /** Set when the HELLO was exchanged. */
@@ -103,7 +111,7 @@ export class FrameConnection {
 
   /** Bytes that wait to be sent. */
   get queuedBytes(): number {
-    return this.#socket.writableLength;
+    return this.#socket.writableLength + this.#batchBytes;
   }
 
   get inFlight(): number {
@@ -144,25 +152,41 @@ export class FrameConnection {
       sink(new HoldfastError('CONNECTION_LOST', 'connection ended'), undefined);
       return;
     }
-    if (
-      this.#pending.size >= FRAME_CALLS_IN_FLIGHT_MAX ||
-      this.#socket.writableLength > SEND_QUEUE_BYTES_MAX
-    ) {
+    if (this.#pending.size >= FRAME_CALLS_IN_FLIGHT_MAX || this.queuedBytes > SEND_QUEUE_BYTES_MAX) {
       sink(new HoldfastError('OVERLOADED', 'too much is waiting on one connection'), undefined);
       return;
     }
     let id = this.#nextId;
     while (this.#pending.has(id)) id = (id % 0xffff_fffe) + 1;
     this.#nextId = (id % 0xffff_fffe) + 1;
-    const timer =
-      deadlineMs > 0
-        ? this.#clock.after(deadlineMs, () => {
-            this.#pending.delete(id);
-            sink(new HoldfastError('DEADLINE_EXCEEDED'), undefined);
-          })
-        : undefined;
-    this.#pending.set(id, { sink, timer });
+    const deadline = deadlineMs > 0 ? this.#clock.now() + deadlineMs : Number.POSITIVE_INFINITY;
+    this.#pending.set(id, { sink, deadline });
+    this.#watchDeadline(deadline);
     this.#send({ ...fields, requestId: id, deadlineMs }, payload, payloadCrc);
+  }
+
+  #watchDeadline(deadline: number): void {
+    if (deadline >= this.#deadlineTimerAt) return;
+    this.#deadlineTimer?.cancel();
+    this.#deadlineTimerAt = deadline;
+    const ring = (): void => this.#expire();
+    this.#deadlineTimer = this.#clock.after(deadline - this.#clock.now(), ring, { weak: true });
+  }
+
+  #expire(): void {
+    this.#deadlineTimerAt = Number.POSITIVE_INFINITY;
+    const now = this.#clock.now();
+    let next = Number.POSITIVE_INFINITY;
+    const late: ReplySink[] = [];
+    for (const [id, { sink, deadline }] of this.#pending) {
+      if (deadline > now) next = Math.min(next, deadline);
+      else {
+        this.#pending.delete(id);
+        late.push(sink);
+      }
+    }
+    this.#watchDeadline(next);
+    for (const sink of late) sink(new HoldfastError('DEADLINE_EXCEEDED'), undefined);
   }
 
   /** Breaks the connection off; pending calls are rejected with CONNECTION_LOST. Idempotent. */
@@ -170,12 +194,11 @@ export class FrameConnection {
     if (this.#ended) return;
     this.#ended = true;
     this.#socket.destroy();
+    this.#deadlineTimer?.cancel();
+    this.#batch = [];
     const pending = [...this.#pending.values()];
     this.#pending.clear();
-    for (const call of pending) {
-      call.timer?.cancel();
-      call.sink(new HoldfastError('CONNECTION_LOST', reason), undefined);
-    }
+    for (const call of pending) call.sink(new HoldfastError('CONNECTION_LOST', reason), undefined);
     this.#closed.resolve(reason);
   }
 
@@ -193,17 +216,26 @@ export class FrameConnection {
     else for (const part of parts) crc = crc32c(part, crc);
     const header = Buffer.allocUnsafe(FRAME_HEADER_BYTES);
     writeHeader(header, fields, bytes, crc);
-    // All frames of one turn of the event loop leave in one writev.
-    if (!this.#corked) {
-      this.#corked = true;
-      this.#socket.cork();
-      process.nextTick(() => {
-        this.#corked = false;
-        this.#socket.uncork();
-      });
+    if (this.#batch.length === 0) process.nextTick(() => this.#flush());
+    this.#batch.push(header);
+    for (const part of parts) if (part.length > 0) this.#batch.push(part);
+    this.#batchBytes += FRAME_HEADER_BYTES + bytes;
+  }
+
+  /** All frames of one turn of the event loop leave in one system call. */
+  #flush(): void {
+    const batch = this.#batch;
+    const bytes = this.#batchBytes;
+    this.#batch = [];
+    this.#batchBytes = 0;
+    if (this.#ended) return;
+    if (bytes <= JOIN_BYTES_MAX) {
+      this.#socket.write(batch.length === 1 ? (batch[0] as Buffer) : Buffer.concat(batch, bytes));
+      return;
     }
-    this.#socket.write(header);
-    for (const part of parts) if (part.length > 0) this.#socket.write(part);
+    this.#socket.cork();
+    for (const part of batch) this.#socket.write(part);
+    this.#socket.uncork();
   }
 
   #heard(parse: () => void): void {
@@ -223,7 +255,6 @@ export class FrameConnection {
       const call = this.#pending.get(frame.header.requestId);
       if (!call) return; // its deadline has passed
       this.#pending.delete(frame.header.requestId);
-      call.timer?.cancel();
       if (frame.header.status === 0) call.sink(undefined, frame);
       else call.sink(frameError(frame), undefined);
       return;
@@ -231,15 +262,21 @@ export class FrameConnection {
     const bytes = FRAME_HEADER_BYTES + frame.payload.length;
     this.#handlerBytes += bytes;
     if (this.#handlerBytes > HANDLER_BYTES_MAX) this.#socket.pause();
-    this.#handler(frame, this)
-      .then(
-        (reply) => this.#send({ ...replyFields(frame), ...reply.fields }, reply.payload, reply.payloadCrc),
-        (error: unknown) => this.#sendError(frame, error),
-      )
-      .finally(() => {
-        this.#handlerBytes -= bytes;
-        if (this.#handlerBytes <= HANDLER_BYTES_MAX && this.#socket.isPaused()) this.#socket.resume();
-      });
+    this.#handler(frame, this).then(
+      (reply) => {
+        this.#send({ ...replyFields(frame), ...reply.fields }, reply.payload, reply.payloadCrc);
+        this.#handled(bytes);
+      },
+      (error: unknown) => {
+        this.#sendError(frame, error);
+        this.#handled(bytes);
+      },
+    );
+  }
+
+  #handled(bytes: number): void {
+    this.#handlerBytes -= bytes;
+    if (this.#handlerBytes <= HANDLER_BYTES_MAX && this.#socket.isPaused()) this.#socket.resume();
   }
 
   #sendError(frame: Frame, error: unknown): void {
