@@ -2,7 +2,14 @@ import { assert } from '../../common/assert.js';
 import type { Clock, Timer } from '../../common/clock.js';
 import { type Deferred, deferred } from '../../common/deferred.js';
 import { errorFromCode, type HoldfastError, toHoldfastError } from '../../proto/errors.js';
-import type { CommandResult, MutationReply, QuotaAmount, Time } from '../../proto/gen/meta.js';
+import type {
+  CommandResult,
+  CommitWrite,
+  MutationReply,
+  QuotaAmount,
+  SetAttr,
+  Time,
+} from '../../proto/gen/meta.js';
 import { BATCH_MUTATIONS_MAX, S_IFMT, S_IFREG } from '../../proto/types.js';
 import type { Change, MutationOp } from '../meta/api.js';
 
@@ -19,8 +26,11 @@ import type { Change, MutationOp } from '../meta/api.js';
 export const LANE_CHANGES_MAX = 4096;
 /** Changes of one batch. */
 export const LANE_BATCH_MAX = BATCH_MUTATIONS_MAX;
-/** Changes are gathered for so long at most, unless somebody waits for them. */
-export const LANE_DELAY_MS = 20;
+/**
+ * Changes are gathered for so long at most, unless somebody waits for them. Each batch is an entry of the log, which
+ * three servers write, sync and apply: what it costs does not depend on how many changes it has.
+ */
+export const LANE_DELAY_MS = 200;
 
 interface Item {
   /** Undefined: a place that is kept for the commit of `inos[0]`. */
@@ -236,6 +246,13 @@ export class ChangeLane {
   }
 }
 
+/** A file made in a batch, and the times that were set of it since. */
+interface Made {
+  at: number;
+  mtime: Time | undefined;
+  ctime: Time | undefined;
+}
+
 /**
  * One entry of the log is applied as a whole: what was written to a file that is made in the same batch goes with its
  * making.
@@ -244,30 +261,53 @@ export class ChangeLane {
 function merged(given: readonly Change[]): { changes: Change[]; places: number[] } {
   const changes: Change[] = [];
   const places: number[] = [];
-  /** Files made in this batch, and where, until anything but a change of names elsewhere follows. */
-  const made = new Map<number, number>();
+  /** Files made in this batch, until anything but a new name or new attributes follows. */
+  const made = new Map<number, Made>();
   for (const change of given) {
     const { op } = change;
-    const at = op.$case === 'commitWrite' ? made.get(op.value.ino) : undefined;
-    if (op.$case === 'commitWrite' && at !== undefined) {
-      const making = changes[at] as Change;
-      assert(making.op.$case === 'makeNode', 'a file is made before it is written');
-      const value = { ...making.op.value, written: op.value };
-      const spent = [...(making.spent ?? []), ...(change.spent ?? [])];
-      changes[at] = {
-        ...making,
-        op: { $case: 'makeNode', value },
-        spent: spent.length > 0 ? spent : undefined,
-      };
+    const file = op.$case === 'commitWrite' ? made.get(op.value.ino) : undefined;
+    if (op.$case === 'commitWrite' && file && mayGoAhead(op.value, file)) {
+      const { at } = file;
+      changes[at] = withWritten(changes[at] as Change, op.value, change.spent);
       made.delete(op.value.ino);
       places.push(at);
       continue;
     }
     if (op.$case === 'makeNode') {
-      if (op.value.ino && (op.value.mode & S_IFMT) === S_IFREG) made.set(op.value.ino, changes.length);
-    } else made.clear();
+      const { ino, mode } = op.value;
+      if (ino && (mode & S_IFMT) === S_IFREG)
+        made.set(ino, { at: changes.length, mtime: undefined, ctime: undefined });
+    } else if (op.$case === 'setAttr') noteAttributes(made, op.value, change.time);
+    else made.clear();
     places.push(changes.length);
     changes.push(change);
   }
   return { changes, places };
+}
+
+function withWritten(making: Change, written: CommitWrite, spentOnIt: QuotaAmount[] | undefined): Change {
+  assert(making.op.$case === 'makeNode', 'a file is made before it is written');
+  const value = { ...making.op.value, written };
+  const spent = [...(making.spent ?? []), ...(spentOnIt ?? [])];
+  return { ...making, op: { $case: 'makeNode', value }, spent: spent.length > 0 ? spent : undefined };
+}
+
+/** A commit may go ahead of these as long as the times come out the same. */
+function noteAttributes(made: Map<number, Made>, change: SetAttr, time: Time | undefined): void {
+  const file = made.get(change.ino);
+  if (!file) return;
+  file.ctime = change.ctime ?? time;
+  if (change.mtime) file.mtime = change.mtime;
+  if (change.mtimeNow || change.size !== undefined || change.killPriv || !file.ctime) made.delete(change.ino);
+}
+
+/** Whether a commit can go ahead of the attributes that were set since the file was made: it was written before. */
+function mayGoAhead({ mtime, ctime }: CommitWrite, set: Made): boolean {
+  if (!set.ctime) return true;
+  if (!ctime || compareTimes(ctime, set.ctime) > 0) return false;
+  return !set.mtime || (mtime !== undefined && compareTimes(mtime, set.mtime) === 0);
+}
+
+function compareTimes(a: Time, b: Time): number {
+  return a.sec - b.sec || a.nsec - b.nsec;
 }

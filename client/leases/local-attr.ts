@@ -44,7 +44,7 @@ export function changedDirectory(attr: Attr, time: Time, links: number): Attr {
   return { ...attr, mtime: time, ctime: time, nlink: attr.nlink + links, change: attr.change + 1 };
 }
 
-/** An inode that lost `links` names, or whose name changed. */
+/** An inode that lost so many names (-1: gained one), or whose name changed. */
 export function renamed(attr: Attr, time: Time, lostLinks: number): Attr {
   return { ...attr, ctime: time, nlink: attr.nlink - lostLinks, change: attr.change + 1 };
 }

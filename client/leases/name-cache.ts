@@ -72,6 +72,16 @@ export class NameCache {
     this.#trim(directory);
   }
 
+  /** The place of an entry that was put without one; of another entry of that name it is not. */
+  place(directory: number, entry: Name, cookie: number): void {
+    const known = this.#directories.get(directory);
+    const key = keyOf(entry.name);
+    if (known?.entries.get(key) !== entry || entry.cookie !== 0 || cookie === 0) return;
+    known.entries.set(key, { ...entry, cookie });
+    known.unplaced--;
+    known.listing = undefined;
+  }
+
   putAbsent(directory: number, name: Buffer): void {
     const known = this.#make(directory);
     const key = keyOf(name);
@@ -116,6 +126,12 @@ export class NameCache {
     if (!known?.complete || known.unplaced > 0) return undefined;
     known.listing ??= [...known.entries.values()].sort((a, b) => a.cookie - b.cookie);
     return { parent: known.parent, entries: known.listing };
+  }
+
+  /** Whether a directory that is known as a whole has entries without a place. */
+  hasUnplaced(directory: number): boolean {
+    const known = this.#directories.get(directory);
+    return known?.complete === true && known.unplaced > 0;
   }
 
   /** The place behind which all entries without one will be; undefined when every place is known. */

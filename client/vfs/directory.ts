@@ -4,6 +4,7 @@ import { S_IFDIR } from '../../proto/types.js';
 import type { DirEntry } from '../fuse/binding.js';
 import { COMPLETE_ENTRIES_MAX, type Name } from '../leases/name-cache.js';
 import { resultOf } from '../meta/api.js';
+import { interruptible } from '../wait.js';
 import type { VfsContext } from './context.js';
 
 /** Entries asked of the server at a time, at most; less at the beginning of a listing. */
@@ -66,9 +67,11 @@ export class DirectoryStream {
 
   /** From what is known of the directory as a whole; entries made here get their places first. */
   async #known(from: number, signal?: AbortSignal): Promise<Page | undefined> {
-    const { names } = this.#context;
+    const { names, lane } = this.#context;
     if (this.#context.mode(this.#ino) === 0 || !names.isComplete(this.#ino)) return undefined;
-    if (names.unplacedFrom(this.#ino) !== undefined) await this.#place(signal);
+    // The answers to changes made here tell the places of their names.
+    if (names.hasUnplaced(this.#ino)) await interruptible(lane.settledFor([this.#ino]), signal);
+    if (names.hasUnplaced(this.#ino)) await this.#place(signal);
     if (this.#context.mode(this.#ino) === 0) return undefined;
     const listing = names.listing(this.#ino);
     return listing && { ...listing, from, end: true, plus: false, asOf: 0, change: undefined };

@@ -42,6 +42,12 @@ const TYPE_SHIFT = 12;
 
 type NewNode = Pick<MakeNode, 'parent' | 'name' | 'mode' | 'uid' | 'gid'> & Partial<MakeNode>;
 
+/** A name that a change has made. */
+interface Named {
+  readonly directory: number;
+  readonly entry: Name;
+}
+
 interface Watched {
   /** By request. */
   changes: number;
@@ -125,10 +131,35 @@ export class LocalChanges {
     meta.leases.assume(ino);
     inodes.addLocal(attr, type === S_IFLNK ? value.target : undefined);
     inodes.setLocal(changedDirectory(directory, time, type === S_IFDIR ? 1 : 0));
-    names.put(parent, { name, ino, type: type >>> TYPE_SHIFT, cookie: 0 });
+    const entry = { name, ino, type: type >>> TYPE_SHIFT, cookie: 0 };
+    names.put(parent, entry);
     if (type === S_IFDIR) names.complete(ino, parent, []);
-    this.#push({ $case: 'makeNode', value: { ...value, existingOk: false } }, [parent, ino], time, hold);
+    const op = { $case: 'makeNode' as const, value: { ...value, existingOk: false } };
+    this.#push(op, [parent, ino], time, { hold, named: { directory: parent, entry } });
     return attr;
+  }
+
+  /** Another name for anything but a directory. @returns the inode afterwards */
+  link(ino: number, parent: number, name: Buffer): Attr | undefined {
+    if (!this.owns(parent) || !this.#ownsInode(ino)) return undefined;
+    const { inodes, names, clock, files } = this.#context;
+    if (names.lookup(parent, name) !== 'absent') return undefined;
+    const [attr, directory] = [inodes.fresh(ino)?.attr as Attr, inodes.fresh(parent)?.attr as Attr];
+    const type = attr.mode & S_IFMT;
+    // What may not be linked, and a link from tree to tree, are the server's to judge.
+    if (type === S_IFDIR || attr.nlink === 0 || attr.nlink >= LINK_MAX || directory.nlink === 0)
+      return undefined;
+    if (attr.project !== directory.project) return undefined;
+    const time = clock.wall();
+    const after = renamed(attr, time, -1);
+    inodes.setLocal(after);
+    files.get(ino)?.applyAttr(after, true);
+    this.#changed(parent, time, 0);
+    const entry = { name, ino, type: type >>> TYPE_SHIFT, cookie: 0 };
+    names.put(parent, entry);
+    const named = { directory: parent, entry };
+    this.#push({ $case: 'link', value: { ino, parent, name } }, [ino, parent], time, { named });
+    return after;
   }
 
   /** @returns whether it was done. @throws HoldfastError ENOENT */
@@ -199,11 +230,12 @@ export class LocalChanges {
     inodes.setLocal(renamed(inodes.fresh(moved.ino)?.attr as Attr, time, 0));
     names.putAbsent(parent, name);
     const cookie = newParent === parent ? moved.cookie : 0;
-    names.put(newParent, { ...moved, name: newName, cookie });
+    const entry = { ...moved, name: newName, cookie };
+    names.put(newParent, entry);
     this.#changed(parent, time, 0);
     if (newParent !== parent) this.#changed(newParent, time, 0);
     const value = { parent, name, newParent, newName, flags, uid };
-    this.#push({ $case: 'rename', value }, inos, time);
+    this.#push({ $case: 'rename', value }, inos, time, { named: { directory: newParent, entry } });
     return true;
   }
 
@@ -344,21 +376,27 @@ export class LocalChanges {
     inodes.setLocal(changedDirectory(inodes.fresh(directory)?.attr as Attr, time, links));
   }
 
-  #push(op: MutationOp, inos: readonly number[], time: Time, hold: Hold = NO_HOLD): void {
+  #push(
+    op: MutationOp,
+    inos: readonly number[],
+    time: Time,
+    { hold = NO_HOLD, named }: { hold?: Hold; named?: Named } = {},
+  ): void {
     const { lane, quotas } = this.#context;
     this.#context.namesChanged(inos);
     lane
       .push(op, inos, time, amountsOf(hold))
       .then(
-        (reply) => this.#settled(reply),
+        (reply) => this.#settled(reply, named),
         () => undefined, // onFailure() of the lane has heard it
       )
       .finally(() => quotas.book.settled(hold));
   }
 
   /** The server's attributes take the place of those foretold, unless further changes of ours are on their way. */
-  #settled(reply: MutationReply): void {
-    const { inodes } = this.#context;
+  #settled(reply: MutationReply, named: Named | undefined): void {
+    const { inodes, names } = this.#context;
+    if (named && reply.cookie) names.place(named.directory, named.entry, reply.cookie);
     const attrs = reply.result?.$case === 'attr' ? [reply.result.value, ...reply.parents] : reply.parents;
     for (const attr of attrs) {
       const known = inodes.known(attr.ino);

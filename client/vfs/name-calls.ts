@@ -157,11 +157,13 @@ export class NameCalls {
   async link(caller: Caller, ino: number, newParent: number, newName: Buffer): Promise<Entry> {
     const value = { ino, parent: newParent, name: checkName(newName) };
     await this.#local.prepare([newParent], caller);
+    const linked = this.#local.link(ino, newParent, newName);
+    if (linked) return this.#context.entry(linked, newParent, newName);
     const inos = [ino, newParent];
     const reply = await this.#context.mutateNames(inos, [ino], { $case: 'link', value }, caller.signal);
     const attr = attrOf(reply.result);
     this.#context.inodes.learn(attr, this.#context.inodes.stamp(), true);
-    this.#added(newParent, newName, attr);
+    this.#added(newParent, newName, attr, reply.cookie);
     return this.#context.entry(attr, newParent, newName);
   }
 
@@ -197,7 +199,7 @@ export class NameCalls {
     const attr = attrOf(reply.result);
     this.#local.learnLayout(attr);
     this.#context.inodes.learn(attr, this.#context.inodes.stamp(), false);
-    this.#added(node.parent, node.name, attr);
+    this.#added(node.parent, node.name, attr, reply.cookie);
     // Leased with its making: nobody can have put anything into it.
     if (reply.created && (attr.mode & S_IFMT) === S_IFDIR && this.#context.owns(attr.ino))
       this.#context.names.complete(attr.ino, node.parent, []);
@@ -303,9 +305,9 @@ export class NameCalls {
   }
 
   /** A name was made by request. */
-  #added(parent: number, name: Buffer, attr: Attr): void {
+  #added(parent: number, name: Buffer, attr: Attr, cookie = 0): void {
     if (this.#context.mode(parent) === 0) return;
-    this.#context.names.put(parent, { name, ino: attr.ino, type: attr.mode >>> TYPE_SHIFT, cookie: 0 });
+    this.#context.names.put(parent, { name, ino: attr.ino, type: attr.mode >>> TYPE_SHIFT, cookie });
   }
 
   /** What is known of a name under the directory's lease. */

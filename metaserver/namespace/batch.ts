@@ -108,12 +108,14 @@ export class Batch {
   /**
    * Puts a name into a directory, whose own record the caller keeps.
    * @param cookie the entry's place in readdir; without it the name comes last
+   * @returns its place
    */
-  putName(parent: Inode, name: Buffer, ino: number, mode: number, cookie?: number): void {
+  putName(parent: Inode, name: Buffer, ino: number, mode: number, cookie?: number): number {
     const type = mode >>> TYPE_SHIFT;
     const place = cookie ?? this.counters.nextCookie++;
     this.txn.put(dentryKey(parent.ino, name), encodeDentry({ ino, type, cookie: place }));
     this.txn.put(cookieKey(parent.ino, place), encodeCookieEntry(ino, type, name));
+    return place;
   }
 
   dropName(parent: Inode, name: Buffer, dentry: Dentry): void {

@@ -6,7 +6,7 @@ import { type Inode, isDirectory } from './inode-codec.js';
 import { checkName, checkSticky, dots } from './names.js';
 import { checkTreeChange, followTree } from './quota-commands.js';
 import type { Dentry } from './records.js';
-import { okReply, withParents } from './replies.js';
+import { okReply, placedAt, withParents } from './replies.js';
 import { dropDirectory, dropLink } from './tree.js';
 
 /** One end of a rename: a name in a directory, and what it stands for. */
@@ -103,7 +103,7 @@ function move(batch: Batch, from: FullEnd, to: End): MutationReply {
   // In its own directory the entry keeps its place: who renames while he reads it meets each entry once.
   const cookie = from.parent === to.parent ? from.dentry.cookie : undefined;
   batch.dropName(from.parent, from.name, from.dentry);
-  batch.putName(to.parent, to.name, from.inode.ino, from.inode.mode, cookie);
+  const place = batch.putName(to.parent, to.name, from.inode.ino, from.inode.mode, cookie);
   from.parent.entries--;
   to.parent.entries++;
   reparent(from.inode, from.parent, to.parent);
@@ -111,10 +111,10 @@ function move(batch: Batch, from: FullEnd, to: End): MutationReply {
   batch.touch(from.inode);
   batch.touch(from.parent, true);
   if (to.parent !== from.parent) batch.touch(to.parent, true);
-  if (!present(to)) return okReply();
+  if (!present(to)) return placedAt(okReply(), place);
   if (isDirectory(to.inode)) dropDirectory(batch, to.inode);
   else dropLink(batch, to.inode);
-  return okReply(to.inode);
+  return placedAt(okReply(to.inode), place);
 }
 
 function swap(batch: Batch, from: FullEnd, to: FullEnd): MutationReply {

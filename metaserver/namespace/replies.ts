@@ -12,7 +12,14 @@ export function attrReply(inode: Inode, created = false): MutationReply {
     leases: [],
     quota: undefined,
     firstIno: undefined,
+    cookie: undefined,
   };
+}
+
+/** Adds the place that the new name has in its directory. */
+export function placedAt(reply: MutationReply, cookie: number): MutationReply {
+  reply.cookie = cookie;
+  return reply;
 }
 
 /** Adds the directories whose names changed: who made the change need not ask for them again. */
@@ -32,5 +39,6 @@ export function okReply(unlinked?: Inode): MutationReply {
     leases: [],
     quota: undefined,
     firstIno: undefined,
+    cookie: undefined,
   };
 }

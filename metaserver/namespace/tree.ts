@@ -21,7 +21,7 @@ import { symlinkKey } from './keys.js';
 import { checkName, checkSticky, dots } from './names.js';
 import { checkTreeChange, followTree } from './quota-commands.js';
 import { addOrphan, dropOrphan } from './reclaim.js';
-import { attrReply, okReply, withParents } from './replies.js';
+import { attrReply, okReply, placedAt, withParents } from './replies.js';
 import { claimReserved } from './reserved.js';
 import { inheritAcls } from './xattr.js';
 
@@ -55,13 +55,13 @@ export function makeNode(batch: Batch, op: MakeNode, session: number): MutationR
   useNumber?.();
   batch.add(inode);
   inheritAcls(batch, parent, inode, op.askedMode ?? op.mode);
-  batch.putName(parent, op.name, inode.ino, inode.mode);
+  const place = batch.putName(parent, op.name, inode.ino, inode.mode);
   if (type === S_IFLNK) batch.txn.put(symlinkKey(inode.ino), Buffer.from(op.target));
   parent.entries++;
   if (type === S_IFDIR) parent.nlink++;
   batch.touch(parent, true);
   if (op.written) commitWrite(batch, { ...op.written, ino: inode.ino });
-  return withParents(attrReply(inode, true), parent);
+  return placedAt(withParents(attrReply(inode, true), parent), place);
 }
 
 /** open(2) with O_TMPFILE: an orphan from the start, which lives while it is open or until it gets a name. */
@@ -135,12 +135,12 @@ export function link(batch: Batch, op: Link): MutationReply {
   followTree(batch, inode, parent);
   if (inode.unnamed) dropOrphan(batch, inode);
   inode.unnamed = false;
-  batch.putName(parent, op.name, inode.ino, inode.mode);
+  const place = batch.putName(parent, op.name, inode.ino, inode.mode);
   inode.nlink++;
   batch.touch(inode);
   parent.entries++;
   batch.touch(parent, true);
-  return withParents(attrReply(inode), parent);
+  return placedAt(withParents(attrReply(inode), parent), place);
 }
 
 /** unlink(2). EISDIR for a directory, as Linux has it (POSIX: EPERM). */

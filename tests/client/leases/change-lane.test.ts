@@ -18,9 +18,15 @@ const make = (ino: number): MutationOp => ({
   value: { ...MakeNode.create({}), ino, mode: S_IFREG | 0o644 },
 });
 
+const link = (ino: number): MutationOp => ({
+  $case: 'link',
+  value: { ino, parent: 1, name: Buffer.from('other') },
+});
+
 function shown(op: MutationOp): string {
   const { ino } = op.value as { ino: number };
   if (op.$case === 'commitWrite') return `c${ino}`;
+  if (op.$case === 'link') return `l${ino}`;
   if (op.$case !== 'makeNode') return `s${ino}`;
   return op.value.written ? `m${ino}+c${op.value.written.ino}` : `m${ino}`;
 }
@@ -126,13 +132,41 @@ describe('the lane of changes', () => {
 
   it('sends what was written to a new file with its making, when one batch holds both', async () => {
     const { lane, sent, answer } = bound(new Harness());
-    const pushed = [make(5), make(6), commit(5), change(6), commit(6)];
+    const pushed = [make(5), make(6), commit(5), link(6), commit(6)];
     const answers = pushed.map((op) => lane.push(op, [(op.value as { ino: number }).ino]));
     const settled = lane.settled();
     await answer();
     await settled;
-    assert.deepEqual(sent, [['m5+c5', 'm6', 's6', 'c6']], 'what stands in between keeps its place');
+    assert.deepEqual(sent, [['m5+c5', 'm6', 'l6', 'c6']], 'what stands in between keeps its place');
     await Promise.all(answers);
+  });
+
+  it('lets what was written go ahead of attributes that were set behind it, and of no others', async () => {
+    const at = (sec: number) => ({ sec, nsec: 0 });
+    const written = (sec: number, mtime: number): MutationOp => ({
+      $case: 'commitWrite',
+      value: { ...CommitWrite.create({ mtime: at(mtime), ctime: at(sec) }), ino: 5 },
+    });
+    const utimes = (mtime: number): MutationOp => ({
+      $case: 'setAttr',
+      value: { ...SetAttr.create({ mtime: at(mtime) }), ino: 5 },
+    });
+    const sentFor = async (ops: [MutationOp, number][]): Promise<string[][]> => {
+      const { lane, sent, answer } = bound(new Harness());
+      for (const [op, sec] of ops) void lane.push(op, [5], at(sec));
+      const settled = lane.settled();
+      await answer();
+      await settled;
+      return sent;
+    };
+    const tar: [MutationOp, number][] = [
+      [make(5), 10],
+      [utimes(3), 12],
+      [change(5), 13],
+    ];
+    assert.deepEqual(await sentFor([...tar, [written(13, 3), 13]]), [['m5+c5', 's5', 's5']]);
+    assert.deepEqual(await sentFor([...tar, [written(14, 3), 14]]), [['m5', 's5', 's5', 'c5']]);
+    assert.deepEqual(await sentFor([...tar, [written(13, 11), 13]]), [['m5', 's5', 's5', 'c5']]);
   });
 
   it('tells of each change that was refused, and goes on', async () => {

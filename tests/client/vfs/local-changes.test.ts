@@ -44,6 +44,44 @@ describe('changes in a directory that nobody else uses', () => {
     );
   });
 
+  it('cost no request for another name of a file, as git gives it to each object', async () => {
+    const { mount, dir } = await delegated();
+    const ino = await create(mount, dir, 'tmp', 100);
+    const sub = (await mount.fs.mkdir(caller(), dir, name('sub'), 0o755, 0)).attr.ino;
+    const { attr } = await mount.fs.link(caller(), ino, sub, name('object'));
+    assert.deepEqual([attr.ino, attr.nlink], [ino, 2]);
+    await mount.fs.unlink(caller(), dir, name('tmp'));
+    assert.equal((await mount.fs.lookup(caller(), sub, name('object'))).attr.nlink, 1);
+    assert.deepEqual(mount.meta.take(), []);
+    await mount.fs.fsyncdir(caller(), dir, 0, false);
+    assert.deepEqual(mount.meta.batches.flat(), ['makeNode', 'makeNode', 'link', 'unlink']);
+    await assert.rejects(
+      mount.fs.link(caller(), ino, sub, name('object')),
+      (error: HoldfastError) => error.errorName === 'EEXIST',
+    );
+    await assert.rejects(
+      mount.fs.link(caller(), sub, dir, name('directory')),
+      (error: HoldfastError) => error.errorName === 'EPERM',
+    );
+  });
+
+  it('are listed without a request: the answers to them tell the places of the names', async () => {
+    const { mount, dir } = await delegated();
+    const ino = await create(mount, dir, 'a', 100);
+    await create(mount, dir, 'b');
+    await mount.fs.link(caller(), ino, dir, name('c'));
+    await mount.fs.rename(caller(), dir, name('a'), dir, name('d'), 0);
+    const { handle } = await mount.fs.opendir(caller(), dir, 0);
+    const entries = await mount.fs.readdir(caller(), dir, handle, 0, 100, false);
+    assert.deepEqual(mount.meta.take(), []);
+    const listed = await mount.second().fs.readdir(caller(), dir, 0, 0, 100, false);
+    assert.deepEqual(entries, listed);
+    assert.deepEqual(
+      entries.map((entry) => entry.name.toString()),
+      ['.', '..', 'd', 'b', 'c'],
+    );
+  });
+
   it('are there for others as soon as they look', async () => {
     const { mount, dir } = await delegated();
     const two = mount.second();
@@ -126,6 +164,7 @@ describe('changes in a directory that nobody else uses', () => {
         'unlink',
         'rmdir',
         'rename',
+        'link',
         'chmod',
         'chown',
         'utimes',
@@ -154,6 +193,7 @@ describe('changes in a directory that nobody else uses', () => {
             if (one.kind === 'rmdir') return fs.rmdir(caller(), at, name(one.a));
             if (one.kind === 'rename') return fs.rename(caller(), at, name(one.a), other, name(one.b), 0);
             const { attr } = await fs.lookup(caller(), at, name(one.a));
+            if (one.kind === 'link') return fs.link(caller(), attr.ino, other, name(one.b));
             if (one.kind === 'chmod') return fs.setattr(caller(), attr.ino, { mode: one.number });
             if (one.kind === 'chown') return fs.setattr(caller(), attr.ino, { uid: one.number, gid: 3 });
             return fs.setattr(caller(), attr.ino, { mtime: { sec: one.number, nsec: 5 }, atime: 'now' });

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { LANE_DELAY_MS } from '../../../client/leases/change-lane.js';
 import { HoldfastError } from '../../../proto/errors.js';
 import { S_IFIFO, S_IFMT, S_IFREG } from '../../../proto/types.js';
 import { pattern } from '../support/data-harness.js';
@@ -150,7 +151,7 @@ describe('files', () => {
     assert.equal(mount.meta.opens.get(ino), 1);
     assert.deepEqual(mount.meta.announced, [ino], 'the server knows that it is open before its name is gone');
     await mount.close(handle);
-    await mount.clock.advance(100);
+    await mount.clock.advance(2 * LANE_DELAY_MS);
     assert.equal(mount.meta.opens.size, 0);
   });
 
