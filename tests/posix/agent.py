@@ -23,6 +23,7 @@ UTIME_OMIT = (1 << 30) - 2
 O_TMPFILE = 0o20000000 | os.O_DIRECTORY
 libc = ctypes.CDLL(None, use_errno=True)
 libc.mmap.restype = ctypes.c_void_p
+LISTING_BYTES = 1 << 16
 maps = {}
 
 
@@ -210,6 +211,66 @@ def statvfs(path):
             "nameMax": s.f_namemax, "fragment": s.f_frsize, "flags": s.f_flag}
 
 
+def as_user(uid, act):
+    """Makes calls in another user's name, as far as files go."""
+    libc.setfsuid(uid)
+    try:
+        return act()
+    finally:
+        libc.setfsuid(os.geteuid())
+
+
+def opened(fd):
+    """A descriptor, and what never changes of its file: the owner it was made for, and what it is."""
+    s = os.fstat(fd)
+    return {"fd": fd, "uid": s.st_uid, "isDirectory": st.S_ISDIR(s.st_mode)}
+
+
+def create_at(directory, name, exclusive, mode, uid):
+    flags = os.O_RDWR | os.O_CREAT | (os.O_EXCL if exclusive else 0)
+    return opened(as_user(uid, lambda: os.open(raw(name), flags, mode, dir_fd=directory)))
+
+
+def lookup_at(directory, name):
+    s = os.stat(raw(name), dir_fd=directory, follow_symlinks=False)
+    return {"uid": s.st_uid, "isDirectory": st.S_ISDIR(s.st_mode)}
+
+
+def renameat2_at(directory, name, target_directory, target, flags):
+    number = {"x86_64": 316, "aarch64": 276}[os.uname().machine]
+    checked(libc.syscall(ctypes.c_long(number), directory, raw(name), target_directory, raw(target),
+                         ctypes.c_uint(flags)))
+
+
+def linkat_fd_at(fd, directory, name):
+    checked(libc.linkat(AT_FDCWD, raw("/proc/self/fd/%d" % fd), directory, raw(name), AT_SYMLINK_FOLLOW))
+
+
+def listing_at(directory):
+    """The names of a small directory, by one system call: what is there at one moment."""
+    number = {"x86_64": 217, "aarch64": 61}[os.uname().machine]
+    fd = os.open(b".", os.O_RDONLY | os.O_DIRECTORY, dir_fd=directory)
+    try:
+        buffer = ctypes.create_string_buffer(LISTING_BYTES)
+        size = checked(libc.syscall(ctypes.c_long(number), fd, buffer, ctypes.c_uint(LISTING_BYTES)))
+    finally:
+        os.close(fd)
+    names = []
+    at = 0
+    while at < size:
+        length = int.from_bytes(buffer.raw[at + 16:at + 18], "little")
+        names.append(buffer.raw[at + 19:at + length].split(b"\0", 1)[0])
+        at += length
+    return sorted(text(name) for name in names if name not in (b".", b".."))
+
+
+def timed(call):
+    """A call's answer, and when it was made and answered: microseconds of a clock that all processes share."""
+    began = time.monotonic_ns()
+    result = answer(call)
+    return {"began": began / 1000, "ended": time.monotonic_ns() / 1000, "answer": result}
+
+
 def xattr_names(names):
     # A kernel with a security module adds its own label to every file.
     return sorted(text(os.fsencode(name)) for name in names if not name.startswith("security.selinux"))
@@ -278,6 +339,16 @@ CALLS = {
     "reset": reset,
     "writeAll": write_all,
     "readAll": read_all,
+    "openAt": lambda directory, name: opened(os.open(raw(name), os.O_RDONLY | os.O_NOFOLLOW, dir_fd=directory)),
+    "createAt": create_at,
+    "mkdirAt": lambda directory, name, m, uid: as_user(uid, lambda: os.mkdir(raw(name), m, dir_fd=directory)),
+    "unlinkAt": lambda directory, name: os.unlink(raw(name), dir_fd=directory),
+    "rmdirAt": lambda directory, name: os.rmdir(raw(name), dir_fd=directory),
+    "lookupAt": lookup_at,
+    "linkatFdAt": linkat_fd_at,
+    "renameat2At": renameat2_at,
+    "listAt": listing_at,
+    "timed": timed,
     "fdFlags": lambda fd: fcntl.fcntl(fd, fcntl.F_GETFL),
 }
 

@@ -5,7 +5,7 @@ import { createInterface } from 'node:readline';
 import { systemClock, type Timer } from '../../common/clock.js';
 import { ROOT } from '../cluster/support/cluster.js';
 
-/** A call that takes longer hangs: the agent is killed, and the test fails. */
+/** A call that takes longer than this hangs, unless somebody asks for more: the agent is killed, and the test fails. */
 const CALL_TIMEOUT_MS = 60_000;
 const AGENT = join(ROOT, 'tests', 'posix', 'agent.py');
 
@@ -32,7 +32,7 @@ export interface Attributes {
   ctime: string;
 }
 
-export type Argument = string | number | boolean | readonly number[] | null;
+export type Argument = string | number | boolean | null | readonly Argument[];
 export type Answer = { value: unknown; errno?: undefined } | { errno: string; value?: undefined };
 
 interface Waiting {
@@ -46,11 +46,14 @@ export class Agent {
   readonly user: User;
   readonly #child: ChildProcess;
   readonly #waiting: Waiting[] = [];
+  readonly #timeoutMs: number;
   #stderr = '';
   #ended = false;
 
-  constructor(dir: string, user: User) {
+  /** @param timeoutMs a call that takes longer hangs: the process is killed */
+  constructor(dir: string, user: User, timeoutMs = CALL_TIMEOUT_MS) {
     this.user = user;
+    this.#timeoutMs = timeoutMs;
     const { uid, gid, groups = [] } = user;
     this.#child = spawn('python3', [AGENT, String(uid), String(gid), groups.join(','), dir], {
       stdio: ['pipe', 'pipe', 'pipe'],
@@ -90,7 +93,7 @@ export class Agent {
         reject(new Error(`the agent of user ${this.user.uid} has ended: ${this.#stderr}`));
         return;
       }
-      const timer = systemClock.after(CALL_TIMEOUT_MS, () => {
+      const timer = systemClock.after(this.#timeoutMs, () => {
         this.#stderr += `${shown} hangs`;
         this.#child.kill('SIGKILL');
       });

@@ -11,6 +11,8 @@ import {
 } from '../../../cli/bench/child.js';
 import type { ClusterStatus } from '../../../cli/cluster-status.js';
 import { systemClock } from '../../../common/clock.js';
+import { AdminServiceDefinition } from '../../../proto/gen/admin.js';
+import { RpcClient } from '../../../proto/rpc.js';
 import { takePorts } from '../../ports.js';
 
 /** A real cluster in real processes, and child processes that use its mount. */
@@ -23,6 +25,7 @@ const MAIN = join(ROOT, 'dist', 'cli', 'main.js');
 const START_TIMEOUT_MS = 90_000;
 const STOP_TIMEOUT_MS = 60_000;
 const COMMAND_TIMEOUT_MS = 280_000;
+const CALL_TIMEOUT_MS = 10_000;
 const POLL_MS = 50;
 
 type ChildOptions = Partial<RunOptions>;
@@ -104,7 +107,8 @@ export class TestCluster {
   readonly #main: string;
   #up: ChildProcess | undefined;
   #output = '';
-  readonly #mounts: string[] = [];
+  /** Pids of further mounts, by directory. */
+  readonly #mounts = new Map<string, number>();
 
   /** @param main the command of another build, to compare with */
   constructor(name: string, flags: string[] = [], main = MAIN) {
@@ -228,15 +232,43 @@ export class TestCluster {
   async mount(name: string, flags: string[] = []): Promise<string> {
     const dir = join(this.root, name);
     mkdirSync(dir, { recursive: true });
-    const result = await this.#holdfast(['mount', dir, '--data', this.data, ...flags]);
+    const result = await this.#holdfast(['mount', dir, '--data', this.data, '--json', ...flags]);
     if (result.code !== 0) throw new Error(`mount failed: ${result.stderr}${result.stdout}`);
-    this.#mounts.push(dir);
+    this.#mounts.set(dir, (JSON.parse(result.stdout) as { pid: number }).pid);
     return dir;
   }
 
   async umount(dir: string): Promise<CommandResult> {
-    this.#mounts.splice(this.#mounts.indexOf(dir), 1);
+    this.#mounts.delete(dir);
     return this.#holdfast(['umount', dir]);
+  }
+
+  /** The process of a further mount. */
+  mountPid(dir: string): number {
+    const pid = this.#mounts.get(dir);
+    if (pid === undefined) throw new Error(`${dir} is not mounted`);
+    return pid;
+  }
+
+  /** kill -9 of a further mount; its directory is empty then, and can be mounted again. */
+  async crashMount(dir: string): Promise<void> {
+    const pid = this.mountPid(dir);
+    kill(pid);
+    await eventually('the mount is gone', () => !existsSync(`/proc/${pid}`), STOP_TIMEOUT_MS);
+    spawnSync('umount', ['-l', dir]);
+    this.#mounts.delete(dir);
+  }
+
+  /** Another metaserver leads from now on. */
+  async handOver(): Promise<void> {
+    const { leader } = await this.waitHealthy();
+    const client = new RpcClient(leader?.address as string);
+    try {
+      const { fullName, methods } = AdminServiceDefinition;
+      await client.unary(fullName, methods.transferLeader, { to: 0 }, CALL_TIMEOUT_MS);
+    } finally {
+      client.close();
+    }
   }
 
   /** The last lines of every log, for a failure's message. */
@@ -246,7 +278,7 @@ export class TestCluster {
 
   /** Stops and removes everything, whatever state it is in. */
   async destroy(): Promise<void> {
-    for (const dir of [...this.#mounts]) await this.umount(dir).catch(() => undefined);
+    for (const dir of [...this.#mounts.keys()]) await this.umount(dir).catch(() => undefined);
     await this.down().catch(() => undefined);
     for (const pid of this.pids().values()) if (isOurs(pid)) kill(pid);
     for (const mount of mountsBelow(this.root)) spawnSync('umount', ['-l', mount]);
