@@ -58,6 +58,8 @@ export const S_ISVTX = 0o1000;
 
 export const RENAME_NOREPLACE = 1;
 export const RENAME_EXCHANGE = 2;
+/** Leaves a character device 0:0, which overlay file systems take for a removed name. */
+export const RENAME_WHITEOUT = 4;
 export const ACL_ACCESS_NAME = 'system.posix_acl_access';
 export const ACL_DEFAULT_NAME = 'system.posix_acl_default';
 export const CAPABILITY_NAME = 'security.capability';

@@ -27,7 +27,14 @@ import {
 import { seekData, seekHole } from './holes.js';
 import type { LocalChanges } from './local-changes.js';
 import type { NameCalls } from './name-calls.js';
-import { checkAccess, hasPriv, killedBy, wireChange } from './privileges.js';
+import {
+  changesNothing,
+  checkAccess,
+  checkChangeOfNothing,
+  hasPriv,
+  killedBy,
+  wireChange,
+} from './privileges.js';
 import { newInodeIn, setAttrWithin, type Written, withRoom, writeWithinQuota } from './quota-room.js';
 
 /** fallocate(2) modes. */
@@ -267,7 +274,10 @@ export class FileCalls {
     const file = files.get(ino);
     const { size, ...rest } = wireChange(change);
     const known = this.#context.inodes.known(ino);
-    if (change.killPriv && known) Object.assign(rest, await killedBy(caller, known));
+    // Of an open file it may be the kernel's own, before a change of contents that it will ask for.
+    if (known && !file && size === undefined && changesNothing(rest))
+      await checkChangeOfNothing(caller, known);
+    if (rest.killPriv && known) Object.assign(rest, await killedBy(caller, known));
     if (rest.atime || rest.atimeNow) files.atimes?.forget(ino);
     if (size !== undefined) {
       if (size > FILE_SIZE_MAX_BYTES) throw new HoldfastError('EFBIG');

@@ -3,6 +3,7 @@ import type { Attr, MakeNode, MutationReply, QuotaAmount } from '../../proto/gen
 import {
   RENAME_EXCHANGE,
   RENAME_NOREPLACE,
+  RENAME_WHITEOUT,
   S_IFDIR,
   S_IFLNK,
   S_IFMT,
@@ -105,7 +106,8 @@ export class NameCalls {
     newName: Buffer,
     flags: number,
   ): Promise<void> {
-    if ((flags & ~(RENAME_NOREPLACE | RENAME_EXCHANGE)) !== 0) throw new HoldfastError('EINVAL');
+    if ((flags & ~(RENAME_NOREPLACE | RENAME_EXCHANGE | RENAME_WHITEOUT)) !== 0)
+      throw new HoldfastError('EINVAL');
     checkName(name);
     checkName(newName);
     const parents = parent === newParent ? [parent] : [parent, newParent];
@@ -116,7 +118,7 @@ export class NameCalls {
     const children = ends.filter((end): end is number => typeof end === 'number');
     // Of a name that is not known to be absent, what it stands for is not known either.
     const allKnown = ends.every((end) => end !== undefined);
-    const value = { parent, name, newParent, newName, flags, uid: caller.uid };
+    const value = { parent, name, newParent, newName, flags, uid: caller.uid, gid: caller.gid };
     meta.announceOpen(children);
     try {
       const op = { $case: 'rename' as const, value };

@@ -1,7 +1,7 @@
 import { readFile } from 'node:fs/promises';
 import { HoldfastError } from '../../proto/errors.js';
 import type { Attr, SetAttr } from '../../proto/gen/meta.js';
-import { S_ISGID, S_ISUID } from '../../proto/types.js';
+import { S_IFDIR, S_IFMT, S_ISGID, S_ISUID } from '../../proto/types.js';
 import type { Caller, SetAttrRequest } from '../fuse/binding.js';
 import { O_ACCMODE, O_RDONLY } from './file-table.js';
 
@@ -13,12 +13,26 @@ export function hasPriv(mode: number): boolean {
 }
 
 /**
- * What a write or truncate by one without CAP_FSETID takes away: setuid, and setgid where the group may execute or the caller
- * is outside the group (setattr_should_drop_sgid() of Linux).
+ * What a write or truncate by one without CAP_FSETID, or a change of the owner, takes away: setuid, and setgid where the group
+ * may execute or the caller is outside the group (setattr_should_drop_sgid() of Linux).
  */
 export async function killedBy(caller: Caller, attr: Attr): Promise<Pick<SetAttr, 'killPriv' | 'killSgid'>> {
-  const asked = (attr.mode & S_ISGID) !== 0 && (attr.mode & GROUP_EXECUTE) === 0 && caller.gid !== attr.gid;
+  const setgidAlone = (attr.mode & (S_ISGID | GROUP_EXECUTE)) === S_ISGID;
+  const asked = setgidAlone && caller.gid !== attr.gid && caller.uid !== 0;
   return { killPriv: true, killSgid: asked && !(await supplementaryGroups(caller.pid)).includes(attr.gid) };
+}
+
+/**
+ * chown(-1, -1) arrives as a change of nothing, which the kernel allows everybody: by others than the owner it may change the
+ * ctime, but take no bits away.
+ * @throws HoldfastError EPERM
+ */
+export async function checkChangeOfNothing(caller: Caller, attr: Attr): Promise<void> {
+  if (caller.uid === 0 || caller.uid === attr.uid || (attr.mode & S_IFMT) === S_IFDIR) return;
+  if ((attr.mode & S_ISUID) !== 0) throw new HoldfastError('EPERM');
+  if ((attr.mode & S_ISGID) === 0) return;
+  const { killSgid } = await killedBy(caller, attr);
+  if (killSgid || (attr.mode & GROUP_EXECUTE) !== 0) throw new HoldfastError('EPERM');
 }
 
 /** Requests name the caller's group alone. None when the process is not visible here, or has ended. */
@@ -41,9 +55,14 @@ export function wireChange(change: SetAttrRequest): Partial<SetAttr> {
   else if (change.mtime) wire.mtime = change.mtime;
   if (change.ctime) wire.ctime = change.ctime;
   // A new owner clears the bits whoever gave it (chown(2)). chown(-1, -1) arrives as a change of nothing.
-  const nothing = Object.keys(wire).length === 0;
-  wire.killPriv = change.killPriv === true || change.uid !== undefined || change.gid !== undefined || nothing;
+  const owner = change.uid !== undefined || change.gid !== undefined;
+  wire.killPriv = change.killPriv === true || owner || changesNothing(wire);
   return wire;
+}
+
+/** @param wire without what it takes away */
+export function changesNothing({ killPriv: _, killSgid: __, ...wire }: Partial<SetAttr>): boolean {
+  return Object.keys(wire).length === 0;
 }
 
 /**

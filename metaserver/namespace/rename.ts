@@ -1,13 +1,20 @@
 import { HoldfastError } from '../../proto/errors.js';
-import type { MutationReply, Rename } from '../../proto/gen/meta.js';
-import { LINK_MAX, RENAME_EXCHANGE, RENAME_NOREPLACE, ROOT_INO } from '../../proto/types.js';
+import { MakeNode, type MutationReply, type Rename } from '../../proto/gen/meta.js';
+import {
+  LINK_MAX,
+  RENAME_EXCHANGE,
+  RENAME_NOREPLACE,
+  RENAME_WHITEOUT,
+  ROOT_INO,
+  S_IFCHR,
+} from '../../proto/types.js';
 import type { Batch } from './batch.js';
 import { type Inode, isDirectory } from './inode-codec.js';
 import { checkName, checkSticky, dots } from './names.js';
 import { checkTreeChange, followTree } from './quota-commands.js';
 import type { Dentry } from './records.js';
 import { okReply, placedAt, withParents } from './replies.js';
-import { dropDirectory, dropLink } from './tree.js';
+import { addNode, admitNew, dropDirectory, dropLink } from './tree.js';
 
 /** One end of a rename: a name in a directory, and what it stands for. */
 interface End {
@@ -23,9 +30,9 @@ type FullEnd = End & { dentry: Dentry; inode: Inode };
 export function rename(batch: Batch, op: Rename): MutationReply {
   const exchange = (op.flags & RENAME_EXCHANGE) !== 0;
   const noReplace = (op.flags & RENAME_NOREPLACE) !== 0;
-  if (op.flags & ~(RENAME_EXCHANGE | RENAME_NOREPLACE) || (exchange && noReplace)) {
-    throw new HoldfastError('EINVAL');
-  }
+  const whiteout = (op.flags & RENAME_WHITEOUT) !== 0;
+  const unknown = op.flags & ~(RENAME_EXCHANGE | RENAME_NOREPLACE | RENAME_WHITEOUT);
+  if (unknown || (exchange && (noReplace || whiteout))) throw new HoldfastError('EINVAL');
   const from = endOf(batch, op.parent, op.name);
   const to = endOf(batch, op.newParent, op.newName);
   if (dots(op.name) || dots(op.newName)) throw new HoldfastError('EBUSY');
@@ -48,7 +55,16 @@ export function rename(batch: Batch, op: Rename): MutationReply {
   const gainsLink = isDirectory(from.inode) && from.parent !== to.parent && !to.inode;
   if (gainsLink && to.parent.nlink >= LINK_MAX) throw new HoldfastError('EMLINK');
   checkTreeChange(batch, from.inode, to.parent, isAlone(batch, from.inode));
-  return withParents(move(batch, from, to), ...parents);
+  const mark = whiteout ? whiteoutOf(from, op) : undefined;
+  if (mark && !batch.acknowledged) admitNew(batch, from.parent, mark);
+  const reply = move(batch, from, to);
+  if (mark) addNode(batch, from.parent, mark);
+  return withParents(reply, ...parents);
+}
+
+function whiteoutOf({ parent, name }: End, { uid, gid }: Rename): MakeNode {
+  const owner = { uid, gid: gid ?? uid };
+  return MakeNode.fromPartial({ parent: parent.ino, name, mode: S_IFCHR, rdev: 0, ...owner });
 }
 
 function endOf(batch: Batch, parentIno: number, name: Buffer): End {

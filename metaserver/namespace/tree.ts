@@ -51,6 +51,23 @@ export function makeNode(batch: Batch, op: MakeNode, session: number): MutationR
   if (!batch.acknowledged) admitNew(batch, parent, op);
   const useNumber = op.ino ? claimReserved(batch, session, op.ino) : undefined;
 
+  const { inode, place } = addNode(batch, parent, op, useNumber);
+  if (op.written) commitWrite(batch, { ...op.written, ino: inode.ino });
+  return placedAt(withParents(attrReply(inode, true), parent), place);
+}
+
+/**
+ * A new inode and its name, for which all has been checked.
+ * @param useNumber takes the number that `op` names
+ * @returns it, and its place in the directory
+ */
+export function addNode(
+  batch: Batch,
+  parent: Inode,
+  op: MakeNode,
+  useNumber?: () => void,
+): { inode: Inode; place: number } {
+  const type = op.mode & S_IFMT || S_IFREG;
   const inode = newInode(batch, parent, op, type);
   useNumber?.();
   batch.add(inode);
@@ -60,8 +77,7 @@ export function makeNode(batch: Batch, op: MakeNode, session: number): MutationR
   parent.entries++;
   if (type === S_IFDIR) parent.nlink++;
   batch.touch(parent, true);
-  if (op.written) commitWrite(batch, { ...op.written, ino: inode.ino });
-  return placedAt(withParents(attrReply(inode, true), parent), place);
+  return { inode, place };
 }
 
 /** open(2) with O_TMPFILE: an orphan from the start, which lives while it is open or until it gets a name. */
@@ -79,7 +95,7 @@ function makeUnnamed(batch: Batch, parent: Inode, op: MakeNode, type: number): M
 }
 
 /** @throws HoldfastError EDQUOT */
-function admitNew({ quotas }: Batch, parent: Inode, { uid, gid }: MakeNode): void {
+export function admitNew({ quotas }: Batch, parent: Inode, { uid, gid }: MakeNode): void {
   if (quotas.size === 0) return;
   const { project } = parent;
   quotas.admit({ project, uid, gid: parent.mode & S_ISGID ? parent.gid : gid }, undefined, 0, 1);

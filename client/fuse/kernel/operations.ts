@@ -62,7 +62,8 @@ function listing(plus: boolean): Operation {
   return operation(({ fs }, call, { buf }) => {
     const size = buf.readUInt32LE(ARGS_AT + 16);
     const maxEntries = Math.ceil(size / (plus ? TYPICAL_DIRENTPLUS_BYTES : TYPICAL_DIRENT_BYTES));
-    const cookie = readU64(buf, ARGS_AT + 8);
+    // seekdir() takes any number: beyond what cookies can be there is nothing.
+    const cookie = Math.min(readU64(buf, ARGS_AT + 8), Number.MAX_SAFE_INTEGER);
     return fs
       .readdir(call, call.ino, readU64(buf, ARGS_AT), cookie, maxEntries, plus)
       .then((entries) => fitListing(fs, entries, size, plus));

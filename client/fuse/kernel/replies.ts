@@ -20,7 +20,7 @@ import {
   OpenOutFlag,
   STATFS_OUT_BYTES,
 } from './protocol.js';
-import { writeS64, writeU64 } from './wire.js';
+import { writeLockOffset, writeS64, writeU64 } from './wire.js';
 
 /** Encoders of the structures in replies. Each writes at `at` and returns the bytes it took. */
 
@@ -120,14 +120,11 @@ export function writeStatfs(buf: Buffer, at: number, stats: StatFs): number {
 }
 
 const LOCK_TYPES = { read: F_RDLCK, write: F_WRLCK, unlock: F_UNLCK } as const;
-/** The kernel's OFFSET_MAX: a lock to the end of the file. */
-const OFFSET_MAX = 0x7fff_ffff_ffff_ffffn;
 
 /** struct fuse_lk_out. */
 export function writeLock(buf: Buffer, at: number, lock: FileLock): number {
-  writeU64(buf, at, lock.start);
-  if (lock.end >= Number.MAX_SAFE_INTEGER) buf.writeBigUInt64LE(OFFSET_MAX, at + 8);
-  else writeU64(buf, at + 8, lock.end);
+  writeLockOffset(buf, at, lock.start);
+  writeLockOffset(buf, at + 8, lock.end);
   buf.writeUInt32LE(LOCK_TYPES[lock.type], at + 16);
   buf.writeUInt32LE(lock.pid, at + 20);
   return 24;

@@ -12,7 +12,7 @@ import {
   WRITE_KILL_SUIDGID,
   WRITE_LOCKOWNER,
 } from './protocol.js';
-import { ARGS_AT, copyOf, readName, readTimespec, readU64 } from './wire.js';
+import { ARGS_AT, copyOf, readLockOffset, readName, readTimespec, readU64 } from './wire.js';
 
 /**
  * Decoders of request arguments, where they are more than a field or two. All copy what outlives the call: the
@@ -89,9 +89,8 @@ export function readLock({ buf }: RequestBuffer): LockRequest {
     handle: readU64(buf, ARGS_AT),
     owner: buf.readBigUInt64LE(ARGS_AT + 8),
     lock: {
-      start: readU64(buf, ARGS_AT + 16),
-      // The kernel says 2^63 - 1 for "to the end"; everything from 2^53 - 1 on means it.
-      end: Math.min(readU64(buf, ARGS_AT + 24), Number.MAX_SAFE_INTEGER),
+      start: readLockOffset(buf, ARGS_AT + 16),
+      end: readLockOffset(buf, ARGS_AT + 24),
       type,
       pid: buf.readUInt32LE(ARGS_AT + 36),
     },

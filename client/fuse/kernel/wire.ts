@@ -37,8 +37,35 @@ export function writeU64(buf: Buffer, at: number, value: number): void {
   buf.writeUInt32LE(Math.floor(value / TWO_32), at + 4);
 }
 
+/** Seconds beyond +-(2^53 - 1) are the last that can be kept, as on every file system with a bound. */
 export function readTimespec(buf: Buffer, secAt: number, nsecAt: number): Timespec {
-  return { sec: readS64(buf, secAt), nsec: buf.readUInt32LE(nsecAt) };
+  const { MIN_SAFE_INTEGER, MAX_SAFE_INTEGER } = Number;
+  const sec = Math.min(Math.max(readS64(buf, secAt), MIN_SAFE_INTEGER), MAX_SAFE_INTEGER);
+  return { sec, nsec: buf.readUInt32LE(nsecAt) };
+}
+
+/** The kernel's OFFSET_MAX: in a lock, the end of the file. */
+const OFFSET_MAX = 2n ** 63n - 1n;
+/** Bytes at the end of the kernel's offsets that are told apart although they lie beyond 2^53. */
+const LAST_BYTES = 2n ** 20n;
+const LAST_BYTE = BigInt(Number.MAX_SAFE_INTEGER);
+
+/**
+ * An offset of a lock as a number, in order: exact up to 2^53 - 2^20, where files end, and for the last 2^20 bytes up to
+ * 2^63 - 1, which is 2^53 - 1 here ("to the end"). What lies between is one byte.
+ */
+export function readLockOffset(buf: Buffer, at: number): number {
+  const offset = buf.readBigUInt64LE(at);
+  const fromLast = OFFSET_MAX - offset;
+  if (fromLast < LAST_BYTES) return Number(LAST_BYTE - (fromLast > 0n ? fromLast : 0n));
+  const rest = LAST_BYTE - LAST_BYTES;
+  return Number(offset < rest ? offset : rest);
+}
+
+/** The reverse of readLockOffset(). */
+export function writeLockOffset(buf: Buffer, at: number, offset: number): void {
+  const fromLast = LAST_BYTE - BigInt(offset);
+  buf.writeBigUInt64LE(fromLast < LAST_BYTES ? OFFSET_MAX - fromLast : BigInt(offset), at);
 }
 
 /** struct fuse_in_header. */

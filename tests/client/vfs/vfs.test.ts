@@ -323,7 +323,18 @@ describe('names', () => {
     await mount.fs.rename(caller(), 1, name('g'), 1, name('h'), 0);
     await mount.fs.unlink(caller(), 1, name('f'));
     assert.equal((await mount.fs.getattr(caller(), ino)).attr.nlink, 1);
-    await assert.rejects(mount.fs.rename(caller(), 1, name('h'), 1, name('i'), 4), named('EINVAL'));
+    await assert.rejects(mount.fs.rename(caller(), 1, name('h'), 1, name('i'), 8), named('EINVAL'));
+  });
+
+  it('let nobody but the owner take setuid away by a chown of nothing', async () => {
+    const mount = new TestMount();
+    const { attr } = await mount.fs.mknod(caller(), 1, name('f'), S_IFREG | 0o4755, 0, 0);
+    const stranger = caller({ uid: 7, gid: 8 });
+    await assert.rejects(mount.fs.setattr(stranger, attr.ino, {}), named('EPERM'));
+    assert.equal((await mount.fs.getattr(caller(), attr.ino)).attr.mode & 0o7777, 0o4755);
+    await mount.fs.setattr(caller(), attr.ino, {});
+    assert.equal((await mount.fs.getattr(caller(), attr.ino)).attr.mode & 0o7777, 0o755);
+    await mount.fs.setattr(stranger, attr.ino, {});
   });
 
   it('are refused on a read-only mount', async () => {

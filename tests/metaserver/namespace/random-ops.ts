@@ -78,7 +78,7 @@ export const opArbitrary: fc.Arbitrary<Op> = fc.oneof(
         name,
         newParent: parent,
         newName: name,
-        flags: fc.constantFrom(0, 0, 0, 1, 2, 2, 3, 4),
+        flags: fc.constantFrom(0, 0, 0, 1, 2, 2, 3, 8),
         uid,
       })
       .map((r): Op => ({ $case: 'rename', value: { ...r, name: b(r.name), newName: b(r.newName) } })),

@@ -1,5 +1,11 @@
 import assert from 'node:assert/strict';
-import { RENAME_EXCHANGE, RENAME_NOREPLACE, S_ISVTX } from '../../../proto/types.js';
+import {
+  RENAME_EXCHANGE,
+  RENAME_NOREPLACE,
+  RENAME_WHITEOUT,
+  S_IFCHR,
+  S_ISVTX,
+} from '../../../proto/types.js';
 import { Namespace, throwsWith } from './harness.js';
 
 describe('namespace: rename', () => {
@@ -100,13 +106,28 @@ describe('namespace: rename', () => {
     fs.refused(fs.rename(a, 'f', bb, 'x', { flags: RENAME_EXCHANGE }), 'ENOENT');
     fs.refused(fs.rename(a, 'f', bb, 'g', { flags: RENAME_NOREPLACE }), 'EEXIST');
     fs.refused(fs.rename(a, 'f', bb, 'h', { flags: RENAME_NOREPLACE | RENAME_EXCHANGE }), 'EINVAL');
-    fs.refused(fs.rename(a, 'f', bb, 'h', { flags: 4 }), 'EINVAL');
+    fs.refused(fs.rename(a, 'f', bb, 'h', { flags: 8 }), 'EINVAL');
+    fs.refused(fs.rename(a, 'f', bb, 'g', { flags: RENAME_WHITEOUT | RENAME_EXCHANGE }), 'EINVAL');
     fs.refused(fs.rename(a, 'f', 99, 'h'), 'ENOENT');
     fs.refused(fs.rename(a, 'f', fs.lookup(bb, 'g').ino, 'h'), 'ENOTDIR');
     fs.refused(fs.rename(a, '.', bb, 'h'), 'EBUSY');
     fs.refused(fs.rename(a, 'f', bb, '..'), 'EBUSY');
     fs.refused(fs.rename(a, 'f', bb, 'h'.repeat(256)), 'ENAMETOOLONG');
     fs.ok(fs.rename(a, 'f', bb, 'h', { flags: RENAME_NOREPLACE }));
+  });
+
+  it('leaves a whiteout of the caller under the old name when asked', () => {
+    const f = fs.create(a, 'f');
+    fs.create(bb, 'g');
+    fs.ok(fs.rename(a, 'f', bb, 'g', { flags: RENAME_WHITEOUT, uid: 7, gid: 8 }));
+    assert.equal(fs.lookup(bb, 'g').ino, f);
+    const { mode, rdev, uid, gid, nlink } = fs.lookup(a, 'f');
+    assert.deepEqual({ mode, rdev, uid, gid, nlink }, { mode: S_IFCHR, rdev: 0, uid: 7, gid: 8, nlink: 1 });
+    assert.equal(fs.page(a).entries.length, 1);
+    const d = fs.mkdir(a, 'd');
+    fs.ok(fs.rename(a, 'd', a, 'e', { flags: RENAME_WHITEOUT | RENAME_NOREPLACE }));
+    assert.deepEqual([fs.lookup(a, 'e').ino, fs.get(a).nlink], [d, 3]);
+    fs.refused(fs.rename(a, 'e', a, 'd', { flags: RENAME_WHITEOUT | RENAME_NOREPLACE }), 'EEXIST');
   });
 
   it('exchanges a file and a directory, also of different parents', () => {
