@@ -1,5 +1,6 @@
 import fs from 'node:fs';
 import path from 'node:path';
+import { systemClock } from './clock.js';
 
 /** An open file; every call names its position, so that calls need no order among themselves. */
 export interface DiskFile {
@@ -7,6 +8,11 @@ export interface DiskFile {
   write(parts: readonly Buffer[], position: number): Promise<void>;
   /** Fills `target` from `position` on; fewer bytes only at the end of the file. */
   read(target: Buffer, position: number): Promise<number>;
+  /**
+   * read() by the calling thread, which may wait for a fast disk but not for a slow one; undefined: use read(). Absent: always.
+   * @throws the disk's error
+   */
+  readNow?(target: Buffer, position: number): number | undefined;
   /** Makes what was written before durable. After an error nothing may be assumed about it, and a retry proves nothing. */
   datasync(): Promise<void>;
   size(): Promise<number>;
@@ -79,9 +85,41 @@ const OPEN_FLAGS: Record<OpenMode, string> = { read: 'r', write: 'r+', create: '
 /** Writes up to this size are made by the calling thread. */
 const SYNCHRONOUS_WRITE_MAX_BYTES = 32 * 1024;
 
+/** Reads up to this size may be made by the calling thread. */
+const SYNCHRONOUS_READ_MAX_BYTES = 64 * 1024;
+/** One that takes longer had to wait for a disk that is slow, or busy .. */
+const SLOW_READ_MS = 2;
+/** .. and so many reads after it are left to the thread pool, where they wait side by side; twice as many after the next slow one. */
+const POOL_READS_MIN = 32;
+const POOL_READS_MAX = 1024;
+
+/** Decides from how long reads of the calling thread took whether the next one may be made by it. */
+export class ReadBackoff {
+  private left = 0;
+  private next = POOL_READS_MIN;
+
+  /** False: the thread pool is to make it. */
+  mayRead(): boolean {
+    if (this.left === 0) return true;
+    this.left--;
+    return false;
+  }
+
+  /** A read of the calling thread took so long. */
+  took(ms: number): void {
+    if (ms < SLOW_READ_MS) {
+      this.next = POOL_READS_MIN;
+      return;
+    }
+    this.left = this.next;
+    this.next = Math.min(POOL_READS_MAX, 2 * this.next);
+  }
+}
+
 /** Callback functions of node:fs on a bare descriptor: about half the cost of node:fs/promises. */
 class NodeFile implements DiskFile {
   private syncing = 0;
+  private readonly readBackoff = new ReadBackoff();
 
   constructor(private readonly fd: number) {}
 
@@ -121,6 +159,14 @@ class NodeFile implements DiskFile {
 
   read(target: Buffer, position: number): Promise<number> {
     return new Promise((resolve, reject) => this.readInto(target, 0, position, resolve, reject));
+  }
+
+  readNow(target: Buffer, position: number): number | undefined {
+    if (target.length > SYNCHRONOUS_READ_MAX_BYTES || !this.readBackoff.mayRead()) return undefined;
+    const started = systemClock.now();
+    const got = fs.readSync(this.fd, target, 0, target.length, position);
+    this.readBackoff.took(systemClock.now() - started);
+    return got === target.length ? got : undefined;
   }
 
   private readInto(

@@ -4,6 +4,8 @@ import { segmentName } from './segment-log-format.js';
 
 interface Entry {
   file: Promise<DiskFile>;
+  /** The same once it is there. */
+  opened: DiskFile | undefined;
   users: number;
   doomed: boolean;
 }
@@ -25,7 +27,7 @@ export class SegmentFiles {
   /** Makes the file of a new segment and keeps it acquired; `release` it when it takes no more writes. */
   async create(segment: number): Promise<DiskFile> {
     const file = await this.disk.open(this.path(segment), 'create');
-    this.entries.set(segment, { file: Promise.resolve(file), users: 1, doomed: false });
+    this.entries.set(segment, { file: Promise.resolve(file), opened: file, users: 1, doomed: false });
     return file;
   }
 
@@ -39,19 +41,38 @@ export class SegmentFiles {
     }
   }
 
-  acquire(segment: number): Promise<DiskFile> {
-    let entry = this.entries.get(segment);
-    if (entry) {
-      // Map order is order of use.
-      this.entries.delete(segment);
-    } else {
-      entry = { file: this.disk.open(this.path(segment), 'write'), users: 0, doomed: false };
-      entry.file.catch(() => this.entries.delete(segment));
-    }
+  /** The segment's file for use in this turn alone, if it is open. */
+  opened(segment: number): DiskFile | undefined {
+    const entry = this.entries.get(segment);
+    if (!entry?.opened) return undefined;
+    this.used(segment, entry);
+    return entry.opened;
+  }
+
+  /** Map order is order of use. */
+  private used(segment: number, entry: Entry): void {
+    this.entries.delete(segment);
     this.entries.set(segment, entry);
+  }
+
+  acquire(segment: number): Promise<DiskFile> {
+    const entry = this.entries.get(segment) ?? this.open(segment);
+    this.used(segment, entry);
     entry.users++;
     if (this.entries.size > this.limit) this.evict();
     return entry.file;
+  }
+
+  private open(segment: number): Entry {
+    const file = this.disk.open(this.path(segment), 'write');
+    const entry: Entry = { file, opened: undefined, users: 0, doomed: false };
+    file.then(
+      (opened) => {
+        entry.opened = opened;
+      },
+      () => this.entries.delete(segment),
+    );
+    return entry;
   }
 
   release(segment: number): void {

@@ -408,6 +408,15 @@ export class SegmentLog {
     return target;
   }
 
+  /** readAt() in this turn; undefined where that is not to be had: use readAt(). @throws the disk's error */
+  readNow(segment: number, offset: number, length: number): Buffer | undefined {
+    if (comparePositions(this.writtenTo, { segment, offset: offset + length }) < 0) return undefined;
+    const file = this.files.opened(segment);
+    if (!file?.readNow) return undefined;
+    const target = Buffer.allocUnsafe(length);
+    return file.readNow(target, offset) === length ? target : undefined;
+  }
+
   /**
    * The sound records of a segment in order, with the first `headBytes` of each payload, which are not verified; ends at
    * the first bad record or at the end of what is written.

@@ -2,7 +2,8 @@ import type { Clock } from './clock.js';
 import type { Disk, DiskFile } from './disk.js';
 
 /**
- * Notes which calls of a disk are under way, to tell one that hangs. A pause of this process is not the disk's fault: whoever
+ * Notes which calls of a disk are under way, to tell one that hangs. Calls of this thread are not: a disk that hangs in one
+ * silences the process, and the others notice that. A pause of this process is not the disk's fault: whoever
  * asks does so regularly, and what was asked before a gap counts from the gap on.
  */
 export class WatchedDisk implements Disk {
@@ -36,6 +37,7 @@ export class WatchedDisk implements Disk {
     return {
       write: (parts, position) => this.#watch(file.write(parts, position)),
       read: (target, position) => this.#watch(file.read(target, position)),
+      readNow: (target, position) => file.readNow?.(target, position),
       datasync: () => this.#watch(file.datasync()),
       size: () => this.#watch(file.size()),
       truncate: (length) => this.#watch(file.truncate(length)),

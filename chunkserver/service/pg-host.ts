@@ -24,7 +24,7 @@ import { FetchQueue } from './fetch-queue.js';
 import { LinkTable, type PeerLink } from './links.js';
 import { Purges } from './purges.js';
 import { Repair } from './repair.js';
-import { applyOp, readFor } from './store-calls.js';
+import { applyOp, readFor, readNowFor } from './store-calls.js';
 import { SyncGroup } from './sync-group.js';
 
 /** What the host tells the metaserver. */
@@ -418,6 +418,12 @@ export class PgHost {
   }
 
   #read(core: PgCore, call: ClientCall): void {
+    const now = readNowFor(this.#deps.store, core.id, call);
+    if (now) {
+      call.result = now;
+      this.#dispatch(core, { kind: 'readDone', request: call, error: undefined, version: now.version });
+      return;
+    }
     readFor(this.#deps.store, core.id, call).then(
       (result) => {
         call.result = result;

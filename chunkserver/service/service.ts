@@ -228,22 +228,14 @@ export class ChunkService {
   #handle(frame: Frame, connection: FrameConnection): Promise<FrameReply> {
     if (this.#stopped) return Promise.reject(new HoldfastError('UNAVAILABLE', 'this server stops'));
     const { id = 0, role } = connection.peer ?? {};
-    const route = () => routeFrame(this.host, frame, connection, id, this.#deps.clock.now());
-    return role === 'client' ? this.#serveClient(id, frame.header.type, route) : route();
-  }
-
-  async #serveClient(
-    session: number,
-    type: FrameType,
-    serve: () => Promise<FrameReply>,
-  ): Promise<FrameReply> {
-    this.#fence.admit(session);
-    if (type !== FrameType.WRITE && type !== FrameType.TRUNCATE) return serve();
-    this.#fence.begin(session);
-    try {
-      return await serve();
-    } finally {
-      this.#fence.ended(session);
-    }
+    const now = this.#deps.clock.now();
+    if (role !== 'client') return routeFrame(this.host, frame, connection, id, now);
+    const { type } = frame.header;
+    const shutOut = this.#fence.refusal(id);
+    if (shutOut) return Promise.reject(shutOut);
+    if (type !== FrameType.WRITE && type !== FrameType.TRUNCATE)
+      return routeFrame(this.host, frame, connection, id, now);
+    this.#fence.begin(id);
+    return routeFrame(this.host, frame, connection, id, now).finally(() => this.#fence.ended(id));
   }
 }

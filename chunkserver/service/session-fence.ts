@@ -33,9 +33,11 @@ export class SessionFence {
     this.#reportIfDrained();
   }
 
-  /** @throws HoldfastError SESSION_EXPIRED */
-  admit(session: number): void {
-    if (this.#shutsOut(session)) throw new HoldfastError('SESSION_EXPIRED', `session ${session} is shut out`);
+  /** What requests of the session are answered with; undefined: they are served. */
+  refusal(session: number): HoldfastError | undefined {
+    return this.#shutsOut(session)
+      ? new HoldfastError('SESSION_EXPIRED', `session ${session} is shut out`)
+      : undefined;
   }
 
   /** A request begins that may change data; ended() has to follow when it can have no effect any more. */

@@ -12,6 +12,11 @@ export function applyOp(store: ChunkStore, pg: number, op: Op): Promise<{ alloca
   return store.write(pg, op, offset, op.payload, version, op.blockCrcs);
 }
 
+/** readFor() in this turn; undefined: use readFor(). */
+export function readNowFor(store: ChunkStore, pg: number, call: ClientCall): ReadResult | undefined {
+  return call.ranges ? undefined : store.readNow?.(pg, call, call.offset, call.length);
+}
+
 /** What a client reads: bytes of a chunk, or where data is, packed. @throws HoldfastError CORRUPT */
 export async function readFor(store: ChunkStore, pg: number, call: ClientCall): Promise<ReadResult> {
   if (!call.ranges) return store.read(pg, call, call.offset, call.length);

@@ -120,6 +120,8 @@ export interface ChunkStore {
 
   /** @throws HoldfastError CORRUPT naming the block whose checksum is wrong */
   read(pg: number, key: ChunkKey, offset: number, length: number): Promise<ReadResult>;
+  /** read() in this turn, where that takes no waiting; undefined: use read(), which also says what is wrong. */
+  readNow?(pg: number, key: ChunkKey, offset: number, length: number): ReadResult | undefined;
   /** The chunk as it is at the moment of the call; undefined when there is none. @throws HoldfastError CORRUPT */
   readChunk(pg: number, key: ChunkKey): Promise<ChunkContent | undefined>;
   chunkInfo(pg: number, key: ChunkKey): ChunkInfo | undefined;

@@ -78,6 +78,20 @@ export class ExtentReader {
     }
   }
 
+  /** read() in this turn; undefined: use read(), which also says what is wrong. For what lies in one place of the log. */
+  readNow(extents: readonly Extent[], start: number, end: number): ExtentData[] | undefined {
+    const runs = planRuns(extents, start, end);
+    if (runs.length === 0) return [];
+    const run = runs[0] as Run;
+    if (runs.length > 1 || run.pieces.some(isLost)) return undefined;
+    try {
+      const bytes = this.log.readNow(run.segment, run.from, run.to - run.from);
+      return bytes && this.verified(run, bytes, () => new HoldfastError('CORRUPT'));
+    } catch {
+      return undefined;
+    }
+  }
+
   /** A place that the disk cannot read is as lost as one with a wrong checksum. */
   private async bytesOf(pg: number, key: ChunkKey, run: Run): Promise<Buffer> {
     try {
@@ -94,16 +108,21 @@ export class ExtentReader {
 
   private async readRun(pg: number, key: ChunkKey, run: Run): Promise<ExtentData[]> {
     const bytes = await this.bytesOf(pg, key, run);
+    const corrupt = (bad: number): HoldfastError =>
+      new HoldfastError(
+        'CORRUPT',
+        `pg ${pg} inode ${key.ino} chunk ${key.chunk}: block at ${bad} (segment ${run.segment})`,
+      );
+    return this.verified(run, bytes, corrupt);
+  }
+
+  /** The pieces of a run out of its bytes. @throws what `corrupt` makes of the place of a bad block */
+  private verified(run: Run, bytes: Buffer, corrupt: (bad: number) => HoldfastError): ExtentData[] {
     return run.pieces.map((piece) => {
       const at = piece.place - run.from;
       const blocks = bytes.subarray(at, at + piece.blockEnd - piece.blockStart);
       const bad = firstBadBlock(piece.blockStart, blocks, piece.crcs, 0);
-      if (bad >= 0) {
-        throw new HoldfastError(
-          'CORRUPT',
-          `pg ${pg} inode ${key.ino} chunk ${key.chunk}: block at ${bad} (segment ${run.segment})`,
-        );
-      }
+      if (bad >= 0) throw corrupt(bad);
       const data = blocks.subarray(piece.start - piece.blockStart, piece.end - piece.blockStart);
       return { start: piece.start, end: piece.end, data };
     });

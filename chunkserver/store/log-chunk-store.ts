@@ -22,7 +22,7 @@ import type {
   Usage,
   Version,
 } from './chunk-store.js';
-import type { ExtentReader } from './extent-reader.js';
+import type { ExtentData, ExtentReader } from './extent-reader.js';
 import { isLost, newExtent } from './extents.js';
 import type { Maintenance } from './maintenance.js';
 import { EXTENT_ENTRY_BYTES, encodeMeta, META_BYTES, RecordType } from './records.js';
@@ -257,14 +257,13 @@ export class LogChunkStore implements ChunkStore {
     const state = this.index.get(pg, key.ino, key.chunk);
     if (!state) return { version: undefined, data: [], length: 0 };
     const pieces = await this.readExtents(pg, key, state.extents, offset, offset + length);
-    const data: Buffer[] = [];
-    let at = offset;
-    for (const piece of pieces) {
-      if (piece.start > at) data.push(Buffer.alloc(piece.start - at));
-      data.push(piece.data);
-      at = piece.end;
-    }
-    return { version: state.version, data, length: at - offset };
+    return readResult(state.version, offset, pieces);
+  }
+
+  readNow(pg: number, key: ChunkKey, offset: number, length: number): ReadResult | undefined {
+    const state = this.index.get(pg, key.ino, key.chunk);
+    const pieces = state && this.parts.reader.readNow(state.extents, offset, offset + length);
+    return pieces && readResult(state.version, offset, pieces);
   }
 
   private async readExtents(...args: Parameters<ExtentReader['read']>): ReturnType<ExtentReader['read']> {
@@ -350,6 +349,18 @@ export class LogChunkStore implements ChunkStore {
       await this.parts.release();
     }
   }
+}
+
+/** Pieces put together, with zeros between them. */
+function readResult(version: Version, offset: number, pieces: readonly ExtentData[]): ReadResult {
+  const data: Buffer[] = [];
+  let at = offset;
+  for (const piece of pieces) {
+    if (piece.start > at) data.push(Buffer.alloc(piece.start - at));
+    data.push(piece.data);
+    at = piece.end;
+  }
+  return { version, data, length: at - offset };
 }
 
 /** Of a larger object, the key alone. */

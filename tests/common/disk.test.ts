@@ -2,7 +2,14 @@ import assert from 'node:assert/strict';
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
-import { type Disk, diskErrorCode, nodeDisk, readWholeFile, replaceFile } from '../../common/disk.js';
+import {
+  type Disk,
+  diskErrorCode,
+  nodeDisk,
+  ReadBackoff,
+  readWholeFile,
+  replaceFile,
+} from '../../common/disk.js';
 import { MemoryDisk } from '../../common/memory-disk.js';
 import { createPrng } from '../../common/prng.js';
 
@@ -146,5 +153,45 @@ describe('MemoryDisk', () => {
     assert.equal(await codeOf(file.write([Buffer.alloc(10)], 0)), undefined);
     disk.crash('nothing', createPrng(1));
     assert.equal(await codeOf(file.read(Buffer.alloc(1), 0)), 'EIO');
+  });
+});
+
+describe('reads by the calling thread', () => {
+  /** How many reads in a row are left to the pool. */
+  function leftToPool(backoff: ReadBackoff): number {
+    let left = 0;
+    while (!backoff.mayRead()) left++;
+    return left;
+  }
+
+  it('go on while they are quick, pause after a slow one, and longer after each further one', () => {
+    const backoff = new ReadBackoff();
+    for (let i = 0; i < 3; i++) backoff.took(0.1);
+    assert.equal(leftToPool(backoff), 0);
+    const pauses = Array.from({ length: 8 }, () => {
+      backoff.took(10);
+      return leftToPool(backoff);
+    });
+    assert.deepEqual(pauses, [32, 64, 128, 256, 512, 1024, 1024, 1024]);
+    backoff.took(0.1);
+    backoff.took(10);
+    assert.equal(leftToPool(backoff), 32, 'a quick one begins anew');
+  });
+
+  it('give what is there, and nothing beyond the end or beyond their size', async () => {
+    const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'hf-disk-'));
+    try {
+      const file = await nodeDisk.open(path.join(dir, 'a'), 'create');
+      await file.write([Buffer.alloc(100_000, 7)], 0);
+      const target = Buffer.alloc(1000);
+      // A slow machine may leave any of them to the pool.
+      const got = file.readNow?.(target, 99_000);
+      assert.ok(got === undefined || (got === 1000 && target.every((byte) => byte === 7)));
+      assert.equal(file.readNow?.(target, 99_001), undefined);
+      assert.equal(file.readNow?.(Buffer.alloc(70_000), 0), undefined);
+      await file.close();
+    } finally {
+      fs.rmSync(dir, { recursive: true });
+    }
   });
 });

@@ -1,18 +1,13 @@
 import assert from 'node:assert/strict';
 import { SessionFence } from '../../../chunkserver/service/session-fence.js';
-import { HoldfastError } from '../../../proto/errors.js';
 
 function fixture() {
   const reports: number[] = [];
   const fence = new SessionFence((version) => reports.push(version));
   const admitted = (session: number): boolean => {
-    try {
-      fence.admit(session);
-      return true;
-    } catch (error) {
-      assert.ok(error instanceof HoldfastError && error.errorName === 'SESSION_EXPIRED');
-      return false;
-    }
+    const refusal = fence.refusal(session);
+    if (refusal) assert.equal(refusal.errorName, 'SESSION_EXPIRED');
+    return refusal === undefined;
   };
   return { fence, reports, admitted };
 }
