@@ -1,6 +1,7 @@
 import type { DataRange } from '../../proto/extents.js';
 import type { Attr, QuotaAmount, Time, Truncate } from '../../proto/gen/meta.js';
 import type { Lineage } from '../../proto/lineage.js';
+import type { Interrupt } from '../wait.js';
 import type { OpVersion } from './unsynced.js';
 
 /** What a data request says about its file. The chunk service reads it again at every attempt: it may grow newer. */
@@ -22,18 +23,12 @@ export interface Written {
 /** File contents as the rest of the client sees them: fail-overs, epochs and pending truncates happen behind it. */
 export interface ChunkApi {
   /** The placement group of a chunk, as soon as the cluster has placement groups. */
-  pgOf(ino: number, chunk: number, signal?: AbortSignal): number | Promise<number>;
+  pgOf(ino: number, chunk: number, signal?: Interrupt): number | Promise<number>;
   /**
    * At most `length` bytes from `offset` of a chunk; what the answer lacks at its end is a hole.
    * @throws HoldfastError EIO; EINTR when `signal` aborts; ETIMEDOUT with the soft option
    */
-  read(
-    file: FileLayout,
-    chunk: number,
-    offset: number,
-    length: number,
-    signal?: AbortSignal,
-  ): Promise<Buffer>;
+  read(file: FileLayout, chunk: number, offset: number, length: number, signal?: Interrupt): Promise<Buffer>;
   /**
    * Writes within one chunk. Repeated until answered: two writes over the same bytes must not be under way together.
    * @param sync the data is on all in-sync disks when this resolves
@@ -49,9 +44,9 @@ export interface ChunkApi {
   /** Makes a hole within one chunk: allocates less than nothing. @throws HoldfastError EIO */
   punch(file: FileLayout, chunk: number, offset: number, length: number): Promise<Written>;
   /** Where the servers have data of a chunk; ascending. @throws HoldfastError as read() */
-  ranges(file: FileLayout, chunk: number, signal?: AbortSignal): Promise<DataRange[]>;
+  ranges(file: FileLayout, chunk: number, signal?: Interrupt): Promise<DataRange[]>;
   /** The first chunk in [first, last] that has data on the servers; undefined: none. @throws HoldfastError as read() */
-  nextChunk(file: FileLayout, first: number, last: number, signal?: AbortSignal): Promise<number | undefined>;
+  nextChunk(file: FileLayout, first: number, last: number, signal?: Interrupt): Promise<number | undefined>;
   /**
    * Everything acknowledged in the group so far is on all in-sync disks when this resolves, but for what all replicas
    * had lost before: see survived().

@@ -50,6 +50,9 @@ export function frameDialer(
 interface Entry {
   /** Changes when the server moved or lost its disk, and with the session: the old connection is then of no use. */
   identity: string;
+  /** What the identity was last found to be that of; saves spelling it out for every request. */
+  server: ChunkServerInfo;
+  session: number;
   link: FrameLink | undefined;
   dialling: Promise<FrameLink> | undefined;
   failures: number;
@@ -83,9 +86,16 @@ export class ChunkConnections {
   /** The connection when it is up. */
   peek(server: ChunkServerInfo): FrameLink | undefined {
     const entry = this.#entries.get(server.id);
-    return entry?.link && !entry.link.ended && entry.identity === this.#identityOf(server)
-      ? entry.link
-      : undefined;
+    return entry?.link && !entry.link.ended && this.#isOf(entry, server) ? entry.link : undefined;
+  }
+
+  #isOf(entry: Entry, server: ChunkServerInfo): boolean {
+    const session = this.#session();
+    if (entry.server === server && entry.session === session) return true;
+    if (entry.identity !== this.#identityOf(server)) return false;
+    entry.server = server;
+    entry.session = session;
+    return true;
   }
 
   /** @throws HoldfastError UNAVAILABLE when it cannot be reached, or was not a moment ago */
@@ -97,7 +107,8 @@ export class ChunkConnections {
     let entry = this.#entries.get(server.id);
     if (entry?.identity !== identity) {
       entry?.link?.close('the server moved, or the session is another one');
-      entry = { identity, link: undefined, dialling: undefined, failures: 0, notBefore: 0 };
+      const session = this.#session();
+      entry = { identity, server, session, link: undefined, dialling: undefined, failures: 0, notBefore: 0 };
       this.#entries.set(server.id, entry);
     }
     if (entry.dialling) return entry.dialling;

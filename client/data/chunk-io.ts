@@ -7,7 +7,7 @@ import { FRAME_FLAG_SYNC, type FrameFields, FrameType } from '../../proto/frame-
 import { type Frame, FrameError } from '../../proto/frames.js';
 import { type Lineage, lineageOf } from '../../proto/lineage.js';
 import { FILE_SIZE_MAX_BYTES } from '../../proto/types.js';
-import { interruptible, throwIfInterrupted } from '../wait.js';
+import { type Interrupt, interruptible, throwIfInterrupted } from '../wait.js';
 import type { ChunkApi, FileLayout, Written } from './api.js';
 import type { ChunkConnections, FrameLink } from './chunk-connections.js';
 import type { ClusterView } from './cluster-view.js';
@@ -68,7 +68,7 @@ export class ChunkIo implements ChunkApi {
     deps.view.onChange((servers) => deps.connections.mapChanged(servers));
   }
 
-  pgOf(ino: number, chunk: number, signal?: AbortSignal): number | Promise<number> {
+  pgOf(ino: number, chunk: number, signal?: Interrupt): number | Promise<number> {
     const pg = this.#deps.view.pgOf(ino, chunk);
     return pg >= 0 ? pg : this.#awaitPg(ino, chunk, signal);
   }
@@ -78,7 +78,7 @@ export class ChunkIo implements ChunkApi {
     chunk: number,
     offset: number,
     length: number,
-    signal?: AbortSignal,
+    signal?: Interrupt,
   ): Promise<Buffer> {
     const fields = { type: FrameType.READ, ino: file.ino, chunk, offset, length };
     const reply = await this.#run(this.#chunkTarget(file, chunk), fields, undefined, signal);
@@ -102,7 +102,7 @@ export class ChunkIo implements ChunkApi {
     return writtenOf(await this.#run(this.#chunkTarget(file, chunk), fields, undefined, undefined));
   }
 
-  async ranges(file: FileLayout, chunk: number, signal?: AbortSignal): Promise<DataRange[]> {
+  async ranges(file: FileLayout, chunk: number, signal?: Interrupt): Promise<DataRange[]> {
     const found = await this.#extents(file, chunk, signal);
     return found?.chunk === chunk ? found.ranges : [];
   }
@@ -112,7 +112,7 @@ export class ChunkIo implements ChunkApi {
     file: FileLayout,
     first: number,
     last: number,
-    signal?: AbortSignal,
+    signal?: Interrupt,
   ): Promise<number | undefined> {
     const groups = new Set<number>();
     const asked: Promise<ChunkRanges | undefined>[] = [];
@@ -127,7 +127,7 @@ export class ChunkIo implements ChunkApi {
     return next <= last ? next : undefined;
   }
 
-  async #extents(file: FileLayout, chunk: number, signal?: AbortSignal): Promise<ChunkRanges | undefined> {
+  async #extents(file: FileLayout, chunk: number, signal?: Interrupt): Promise<ChunkRanges | undefined> {
     const fields = { type: FrameType.EXTENTS, ino: file.ino, chunk };
     const reply = await this.#run(this.#chunkTarget(file, chunk), fields, undefined, signal);
     return unpackRanges(reply.payload);
@@ -166,7 +166,7 @@ export class ChunkIo implements ChunkApi {
     return { pg: () => this.#deps.view.pgOf(file.ino, chunk), file };
   }
 
-  async #awaitPg(ino: number, chunk: number, signal?: AbortSignal): Promise<number> {
+  async #awaitPg(ino: number, chunk: number, signal?: Interrupt): Promise<number> {
     const { view, clock } = this.#deps;
     const started = clock.now();
     for (;;) {
@@ -182,7 +182,7 @@ export class ChunkIo implements ChunkApi {
     target: Target,
     fields: FrameFields & { type: FrameType },
     payload: Buffer[] | undefined,
-    signal: AbortSignal | undefined,
+    signal: Interrupt | undefined,
   ): Promise<Frame> {
     const { view, clock, prng } = this.#deps;
     const started = clock.now();
@@ -224,7 +224,7 @@ export class ChunkIo implements ChunkApi {
     pg: number,
     fields: FrameFields & { type: FrameType },
     payload: Buffer[] | undefined,
-    signal: AbortSignal | undefined,
+    signal: Interrupt | undefined,
     owner: number | undefined,
   ): Promise<Frame | HoldfastError> {
     const { view, connections } = this.#deps;

@@ -2,6 +2,7 @@ import type { Clock } from '../../common/clock.js';
 import { HoldfastError } from '../../proto/errors.js';
 import { type ChunkServerInfo, type ClusterMap, ReplicaState } from '../../proto/gen/cluster.js';
 import { pgOfChunk } from '../../proto/types.js';
+import type { Interrupt } from '../wait.js';
 
 /** Where requests for a placement group go now. */
 export interface Primary {
@@ -61,7 +62,7 @@ export class ClusterView {
    * Resolves when the map is newer than `version`, or after `ms`.
    * @throws HoldfastError EINTR when `signal` aborts
    */
-  newerThan(version: number, ms: number, signal?: AbortSignal): Promise<void> {
+  newerThan(version: number, ms: number, signal?: Interrupt): Promise<void> {
     if (this.version > version) return Promise.resolve();
     return new Promise((resolve, reject) => {
       const done = (): void => {

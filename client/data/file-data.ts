@@ -5,6 +5,7 @@ import type { Attr, QuotaAmount, Time, Truncate } from '../../proto/gen/meta.js'
 import { FILE_SIZE_MAX_BYTES } from '../../proto/types.js';
 import { FileHolds } from '../quota/file-holds.js';
 import { amountsOf, type Hold, NO_HOLD, QuotaBook } from '../quota/quota-book.js';
+import type { Interrupt } from '../wait.js';
 import type { FileLayout } from './api.js';
 import type { DataDeps } from './data-deps.js';
 import type { Extent, Piece } from './extent.js';
@@ -177,7 +178,7 @@ export class FileData implements FileLayout, FlushSource {
   async write(
     offset: number | 'end',
     data: Buffer,
-    signal?: AbortSignal,
+    signal?: Interrupt,
     knowsEnd: () => boolean = () => true,
     hold: Hold = NO_HOLD,
   ): Promise<number | undefined> {

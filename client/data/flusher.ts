@@ -1,6 +1,6 @@
 import type { Clock, Timer } from '../../common/clock.js';
 import { type Deferred, deferred } from '../../common/deferred.js';
-import { interruptible } from '../wait.js';
+import { type Interrupt, interruptible } from '../wait.js';
 import type { Extent } from './extent.js';
 import type { DataLimits } from './limits.js';
 import type { WriteBuffer } from './write-buffer.js';
@@ -96,7 +96,7 @@ export class Flusher {
    * Waits until `bytes` more may be written to a file; undefined: they may now. Ask again afterwards.
    * @throws HoldfastError EINTR when `signal` aborts
    */
-  room(source: FlushSource, bytes: number, signal: AbortSignal | undefined): Promise<void> | undefined {
+  room(source: FlushSource, bytes: number, signal: Interrupt | undefined): Promise<void> | undefined {
     if (this.#fits(source, bytes)) return undefined;
     const waiter: RoomWaiter = { source, bytes, woken: deferred() };
     this.#waiters.add(waiter);

@@ -1,3 +1,4 @@
+import { type Interrupt, interruptible } from '../wait.js';
 import type { ChunkApi } from './api.js';
 import type { BlockCache } from './block-cache.js';
 import { type Piece, sliceParts } from './extent.js';
@@ -62,7 +63,7 @@ export class FileReader {
     stream: ReadStream,
     offset: number,
     size: number,
-    signal?: AbortSignal,
+    signal?: Interrupt,
   ): Promise<Buffer[]> {
     const end = Math.min(offset + size, file.size);
     if (end <= offset) return [];
@@ -75,9 +76,11 @@ export class FileReader {
       this.#blocks.drop(file.ino);
     }
     const fetchEnd = Math.min(gap.end, file.serverEnd);
-    const bases = fetchEnd > gap.start ? this.#fetch(file, stream, gap.start, fetchEnd, signal) : undefined;
+    const fetched = fetchEnd > gap.start ? this.#fetch(file, stream, gap.start, fetchEnd, signal) : [];
     if (stream.window > 0) this.#readAhead(file, stream, end);
-    return compose(offset, end, dirty, bases ? await bases : []);
+    // The common small read lies in one place.
+    const bases = fetched.length === 1 ? [await (fetched[0] as Promise<Base>)] : await Promise.all(fetched);
+    return compose(offset, end, dirty, bases);
   }
 
   #advance(stream: ReadStream, offset: number, end: number): void {
@@ -95,13 +98,13 @@ export class FileReader {
   }
 
   /** Sequential readers take whole blocks through the cache, others just their bytes. */
-  async #fetch(
+  #fetch(
     file: FileData,
     stream: ReadStream,
     start: number,
     end: number,
-    signal: AbortSignal | undefined,
-  ): Promise<Base[]> {
+    signal: Interrupt | undefined,
+  ): Promise<Base>[] {
     const unit = readBlockBytes(file.chunkSize);
     const waits: Promise<Base>[] = [];
     for (let at = start; at < end; ) {
@@ -111,14 +114,15 @@ export class FileReader {
       const whole = stream.window > 0 && (until - at) * 2 < Math.min(unit, file.serverEnd - index * unit);
       const block =
         this.#blocks.get(file.ino, index) ?? (whole ? this.#fetchBlock(file, index, unit) : undefined);
-      if (block) waits.push(fromBlock(block.data, at, until, index * unit));
+      // A block is for all its readers: one that is interrupted leaves it to the others.
+      if (block) waits.push(interruptible(fromBlock(block.data, at, until, index * unit), signal));
       else waits.push(this.#fetchRange(file, at, until, signal));
       at = until;
     }
-    return Promise.all(waits);
+    return waits;
   }
 
-  async #fetchRange(file: FileData, start: number, end: number, signal?: AbortSignal): Promise<Base> {
+  async #fetchRange(file: FileData, start: number, end: number, signal?: Interrupt): Promise<Base> {
     const chunk = Math.floor(start / file.chunkSize);
     const data = await this.#chunks.read(file, chunk, start - chunk * file.chunkSize, end - start, signal);
     return { start, end, data };

@@ -1,4 +1,5 @@
 import type { Timespec } from '../../common/clock.js';
+import type { Interrupt } from '../wait.js';
 
 /**
  * The boundary between the kernel and the file system: inode-level requests, as the kernel sends them. Two bindings
@@ -7,15 +8,15 @@ import type { Timespec } from '../../common/clock.js';
  */
 
 /**
- * Who asks. fuse-native knows no caller: it passes the mounting user. Hand it on as it is: `signal` is made on first
- * use, and a copy by `{ ...caller }` lacks it.
+ * Who asks. fuse-native knows no caller: it passes the mounting user. Hand it on as it is: a copy by
+ * `{ ...caller }` lacks `signal`.
  */
 export interface Caller {
   uid: number;
   gid: number;
   pid: number;
   /** Aborted when the kernel interrupts the request (FUSE_INTERRUPT): the method should reject with EINTR soon. */
-  signal: AbortSignal;
+  signal: Interrupt;
 }
 
 export interface FileAttr {

@@ -12,6 +12,7 @@ import type {
   Time,
 } from '../../proto/gen/meta.js';
 import type { LeaseTable, RecallOrder } from '../leases/lease-table.js';
+import type { Interrupt } from '../wait.js';
 import type { LockClient } from './locks.js';
 
 export type ReadOp = NonNullable<ReadRequest['op']>;
@@ -52,16 +53,16 @@ export interface MetaApi {
   /**
    * @throws HoldfastError a POSIX error of the server; EINTR when `signal` aborts; ETIMEDOUT with the soft option
    */
-  read(op: ReadOp, signal?: AbortSignal): Promise<ReadResult>;
+  read(op: ReadOp, signal?: Interrupt): Promise<ReadResult>;
   /** The same; that a name does not exist is an answer, too. @throws HoldfastError as read(), but for ENOENT of a lookup */
-  ask(op: ReadOp, signal?: AbortSignal): Promise<ReadAnswer>;
+  ask(op: ReadOp, signal?: Interrupt): Promise<ReadAnswer>;
   /**
    * Applied exactly once, even when the wait for it ends early (EINTR, ETIMEDOUT): it is then repeated in the
    * background until it is answered.
    * @param spent reservations that end with it, whatever comes of it
    * @throws HoldfastError as read(); EIO when the session expired and the outcome is unknown
    */
-  mutate(op: MutationOp, signal?: AbortSignal, spent?: QuotaAmount[]): Promise<MutationReply>;
+  mutate(op: MutationOp, signal?: Interrupt, spent?: QuotaAmount[]): Promise<MutationReply>;
   /**
    * Changes in their order, as one entry of the log; repeated until they are answered. One batch at a time keeps the
    * order over several.

@@ -7,7 +7,7 @@ import {
   LockType,
   type ServerEnvelope,
 } from '../../proto/gen/meta.js';
-import { throwIfInterrupted } from '../wait.js';
+import { type Interrupt, throwIfInterrupted } from '../wait.js';
 import type { ClientBody } from './dialer.js';
 
 const RETRY_MIN_MS = 20;
@@ -54,13 +54,13 @@ export class LockClient {
   }
 
   /** @returns a lock that stands in the way; undefined: it could be had. @throws HoldfastError EINTR */
-  async test(lock: Lock, signal?: AbortSignal): Promise<Lock | undefined> {
+  async test(lock: Lock, signal?: Interrupt): Promise<Lock | undefined> {
     const body = await this.#repeat(signal, () => request(lock, LockOperation.LOCK_TEST, 0));
     return body;
   }
 
   /** @throws HoldfastError EAGAIN, EDEADLK, ENOLCK, EINTR */
-  async set(lock: Lock, wait: boolean, signal?: AbortSignal): Promise<void> {
+  async set(lock: Lock, wait: boolean, signal?: Interrupt): Promise<void> {
     throwIfInterrupted(signal);
     const session = this.#session;
     const id = wait ? ++this.#waits : 0;
@@ -81,7 +81,7 @@ export class LockClient {
     if (session === this.#session) this.#remember(lock);
   }
 
-  async #repeat(signal: AbortSignal | undefined, make: () => ClientBody): Promise<Lock | undefined> {
+  async #repeat(signal: Interrupt | undefined, make: () => ClientBody): Promise<Lock | undefined> {
     let backoff = RETRY_MIN_MS;
     for (;;) {
       throwIfInterrupted(signal);

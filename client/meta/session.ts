@@ -13,7 +13,7 @@ import {
   type ServerEnvelope,
 } from '../../proto/gen/meta.js';
 import { LeaseTable, type RecallOrder } from '../leases/lease-table.js';
-import { throwIfInterrupted } from '../wait.js';
+import { type Interrupt, throwIfInterrupted } from '../wait.js';
 import type { Change, LeaseEvents, MetaApi, MutationOp, ReadAnswer, ReadOp, ReadResult } from './api.js';
 import type { ClientBody, MetaConnection } from './dialer.js';
 import { bodyOf, helloOf, nameOf, randomUuid } from './envelopes.js';
@@ -131,13 +131,13 @@ export class MetaSession implements MetaApi {
     }
   }
 
-  async read(op: ReadOp, signal?: AbortSignal): Promise<ReadResult> {
+  async read(op: ReadOp, signal?: Interrupt): Promise<ReadResult> {
     const { result, error } = await this.ask(op, signal);
     if (!result) throw error ?? new HoldfastError('PROTOCOL', 'an empty answer');
     return result;
   }
 
-  async ask(op: ReadOp, signal?: AbortSignal): Promise<ReadAnswer> {
+  async ask(op: ReadOp, signal?: Interrupt): Promise<ReadAnswer> {
     throwIfInterrupted(signal);
     this.#refuseClosed();
     if (op.$case === 'open' && op.value.write) this.#opens.write(op.value.ino);
@@ -146,7 +146,7 @@ export class MetaSession implements MetaApi {
     return this.#await(request, request.result.promise, signal);
   }
 
-  async mutate(op: MutationOp, signal?: AbortSignal, spent?: QuotaAmount[]): Promise<MutationReply> {
+  async mutate(op: MutationOp, signal?: Interrupt, spent?: QuotaAmount[]): Promise<MutationReply> {
     throwIfInterrupted(signal);
     this.#refuseClosed();
     const request = this.#ledger.addMutation(op, this.#deps.clock.now(), spent);
@@ -442,7 +442,7 @@ export class MetaSession implements MetaApi {
     }
   }
 
-  #await<T>(request: PendingRequest, promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+  #await<T>(request: PendingRequest, promise: Promise<T>, signal: Interrupt | undefined): Promise<T> {
     if (!signal) return promise;
     const onAbort = (): void => this.#ledger.abandon(request, new HoldfastError('EINTR'));
     signal.addEventListener('abort', onAbort, { once: true });

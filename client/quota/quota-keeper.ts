@@ -2,7 +2,7 @@ import { type Clock, delay, type Timer } from '../../common/clock.js';
 import type { Logger } from '../../common/logger.js';
 import { HoldfastError, toHoldfastError } from '../../proto/errors.js';
 import type { QuotaAmount, QuotaGrant, QuotaRules, ReserveQuota } from '../../proto/gen/meta.js';
-import { interruptible } from '../wait.js';
+import { type Interrupt, interruptible } from '../wait.js';
 import { type Account, type Amount, type Hold, NO_HOLD, type Owner, QuotaBook } from './quota-book.js';
 
 /** Asked for beyond the need; near a limit the metaservers give less. */
@@ -25,7 +25,7 @@ export interface QuotaKeeperDeps {
   clock: Clock;
   log: Logger;
   /** As the mutation. */
-  reserve(op: ReserveQuota, signal?: AbortSignal): Promise<QuotaGrant | undefined>;
+  reserve(op: ReserveQuota, signal?: Interrupt): Promise<QuotaGrant | undefined>;
   /** Everything that was written or changed here so far is on the servers. */
   writeBack(): Promise<void>;
 }
@@ -62,7 +62,7 @@ export class QuotaKeeper {
    * The same, asking for more where that is needed.
    * @throws HoldfastError EDQUOT; EINTR when `signal` aborts
    */
-  async acquire(owner: Owner, amount: Amount, signal?: AbortSignal): Promise<Hold> {
+  async acquire(owner: Owner, amount: Amount, signal?: Interrupt): Promise<Hold> {
     const { clock } = this.#deps;
     const beganAt = clock.now();
     let writtenBack = false;
@@ -125,7 +125,7 @@ export class QuotaKeeper {
   async #ask(
     accounts: readonly Account[],
     amount: Amount,
-    signal: AbortSignal | undefined,
+    signal: Interrupt | undefined,
   ): Promise<{ granted: boolean; held: boolean; reclaiming: boolean }> {
     const need = this.book.missing(accounts, amount);
     const want = need.map(({ kind, id, bytes, inodes }) => ({

@@ -2,6 +2,7 @@ import type { Logger } from '../../common/logger.js';
 import { toHoldfastError } from '../../proto/errors.js';
 import { LockKind, LockType } from '../../proto/gen/meta.js';
 import { type LockClient, wholeFile } from '../meta/locks.js';
+import type { Interrupt } from '../wait.js';
 
 /**
  * O_APPEND to files that several mounts write: each append is made in a turn of its own, which the leader gives. Turns
@@ -21,7 +22,7 @@ export class AppendTurns {
    * @param append finds the end of the file and makes what is written there visible to others
    * @throws HoldfastError EINTR while waiting, or what `append` throws
    */
-  async during<T>(ino: number, signal: AbortSignal, append: () => Promise<T>): Promise<T> {
+  async during<T>(ino: number, signal: Interrupt, append: () => Promise<T>): Promise<T> {
     const turn = wholeFile(ino, LockKind.LOCK_APPEND, this.#next++);
     await this.#locks.set({ ...turn, type: LockType.LOCK_WRITE }, true, signal);
     try {

@@ -21,7 +21,7 @@ import {
   type ReadResult,
 } from '../meta/api.js';
 import type { QuotaKeeper } from '../quota/quota-keeper.js';
-import { interruptible } from '../wait.js';
+import { type Interrupt, interruptible } from '../wait.js';
 import { toEntry, toFileAttr } from './attr.js';
 import { AttrRequests } from './attr-requests.js';
 import type { FileTable } from './file-table.js';
@@ -95,27 +95,27 @@ export class VfsContext {
   }
 
   /** Asks the server, behind what was changed of these inodes here. */
-  async ask(inos: readonly number[], op: ReadOp, signal?: AbortSignal): Promise<ReadAnswer> {
+  async ask(inos: readonly number[], op: ReadOp, signal?: Interrupt): Promise<ReadAnswer> {
     if (this.lane.touches(inos)) await interruptible(this.lane.settledFor(inos), signal);
     return this.meta.ask(op, signal);
   }
 
   /** The same, for what is there. @throws HoldfastError */
-  async askFor(ino: number, op: ReadOp, signal?: AbortSignal): Promise<{ result: ReadResult; asOf: number }> {
+  async askFor(ino: number, op: ReadOp, signal?: Interrupt): Promise<{ result: ReadResult; asOf: number }> {
     const { result, error, asOf } = await this.ask([ino], op, signal);
     if (!result) throw error ?? new HoldfastError('PROTOCOL', 'an empty answer');
     return { result, asOf };
   }
 
   /** Attributes that may be believed, or else fresh ones. */
-  async attr(ino: number, signal?: AbortSignal): Promise<Attr> {
+  async attr(ino: number, signal?: Interrupt): Promise<Attr> {
     return this.inodes.fresh(ino)?.attr ?? this.readAttr({ $case: 'getAttr', value: { ino } }, signal);
   }
 
   /** Asks for attributes and remembers them. An inode that is gone is ESTALE: the kernel looks its name up again. */
   async readAttr(
     op: Extract<ReadOp, { $case: 'getAttr' | 'open' }>,
-    signal: AbortSignal | undefined,
+    signal: Interrupt | undefined,
   ): Promise<Attr> {
     const { epoch } = this.inodes;
     const { result, asOf } = await staleIfGone(this.askFor(op.value.ino, op, signal));
@@ -170,7 +170,7 @@ export class VfsContext {
   async mutate(
     inos: readonly number[],
     op: MutationOp,
-    signal?: AbortSignal,
+    signal?: Interrupt,
     spent?: QuotaAmount[],
   ): Promise<MutationReply> {
     if (this.readOnly) throw new HoldfastError('EROFS');
@@ -186,7 +186,7 @@ export class VfsContext {
     inos: readonly number[],
     children: readonly number[] | undefined,
     op: MutationOp,
-    signal?: AbortSignal,
+    signal?: Interrupt,
     spent?: QuotaAmount[],
   ): Promise<MutationReply> {
     let reply: MutationReply;
@@ -210,7 +210,7 @@ export class VfsContext {
   async setAttr(
     ino: number,
     change: Partial<SetAttr>,
-    signal?: AbortSignal,
+    signal?: Interrupt,
     spent?: QuotaAmount[],
   ): Promise<Attr> {
     const reply = await staleIfGone(this.mutate([ino], setAttrOp(ino, change), signal, spent));

@@ -4,7 +4,7 @@ import { S_IFDIR } from '../../proto/types.js';
 import type { DirEntry } from '../fuse/binding.js';
 import { COMPLETE_ENTRIES_MAX, type Name } from '../leases/name-cache.js';
 import { resultOf } from '../meta/api.js';
-import { interruptible } from '../wait.js';
+import { type Interrupt, interruptible } from '../wait.js';
 import type { VfsContext } from './context.js';
 
 /** Entries asked of the server at a time, at most; less at the beginning of a listing. */
@@ -51,7 +51,7 @@ export class DirectoryStream {
   }
 
   /** Entries behind `cookie`, at most `max`; none: the end. */
-  async read(cookie: number, max: number, plus: boolean, signal?: AbortSignal): Promise<DirEntry[]> {
+  async read(cookie: number, max: number, plus: boolean, signal?: Interrupt): Promise<DirEntry[]> {
     const from = Math.max(0, cookie - COOKIE_DOT_DOT);
     const page =
       (await this.#known(from, signal)) ?? (await this.#fetched(from, cookie === 0, max, plus, signal));
@@ -66,7 +66,7 @@ export class DirectoryStream {
   }
 
   /** From what is known of the directory as a whole; entries made here get their places first. */
-  async #known(from: number, signal?: AbortSignal): Promise<Page | undefined> {
+  async #known(from: number, signal?: Interrupt): Promise<Page | undefined> {
     const { names, lane } = this.#context;
     if (this.#context.mode(this.#ino) === 0 || !names.isComplete(this.#ino)) return undefined;
     // The answers to changes made here tell the places of their names.
@@ -78,7 +78,7 @@ export class DirectoryStream {
   }
 
   /** New entries are behind all others: their pages tell their places. */
-  async #place(signal?: AbortSignal): Promise<void> {
+  async #place(signal?: Interrupt): Promise<void> {
     const { names } = this.#context;
     for (;;) {
       const cookie = names.unplacedFrom(this.#ino);
@@ -100,7 +100,7 @@ export class DirectoryStream {
     rewind: boolean,
     max: number,
     plus: boolean,
-    signal?: AbortSignal,
+    signal?: Interrupt,
   ): Promise<Page> {
     const known = this.#page;
     if (known && !rewind && known.plus === plus && this.#good(known)) {
@@ -130,7 +130,7 @@ export class DirectoryStream {
     cookie: number,
     maxEntries: number,
     plus: boolean,
-    signal?: AbortSignal,
+    signal?: Interrupt,
   ): Promise<{ page: DirPage; asOf: number }> {
     const op = { $case: 'readDir' as const, value: { ino: this.#ino, cookie, maxEntries, plus } };
     const { result, asOf } = await this.#context.askFor(this.#ino, op, signal);

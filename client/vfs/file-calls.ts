@@ -7,7 +7,7 @@ import type { FileReader } from '../data/reader.js';
 import type { Caller, CreateReply, OpenReply, SetAttrRequest, WriteRequest } from '../fuse/binding.js';
 import { changedAttr } from '../leases/local-attr.js';
 import { attrOf } from '../meta/api.js';
-import { interruptible } from '../wait.js';
+import { type Interrupt, interruptible } from '../wait.js';
 import { AppendTurns } from './append-turn.js';
 import { isRegular } from './attr.js';
 import { masked, type VfsContext } from './context.js';
@@ -159,7 +159,7 @@ export class FileCalls {
       const op = { $case: 'getAttr' as const, value: { ino: file.ino } };
       file.applyAttr(await this.#context.readAttr(op, signal), false);
     }
-    return interruptible(this.#reader.read(file, stream, offset, size, signal), signal);
+    return this.#reader.read(file, stream, offset, size, signal);
   }
 
   async write(caller: Caller, ino: number, request: WriteRequest): Promise<number> {
@@ -188,7 +188,7 @@ export class FileCalls {
     return length;
   }
 
-  async #writeAt(open: OpenFile, request: WriteRequest, signal: AbortSignal): Promise<Written> {
+  async #writeAt(open: OpenFile, request: WriteRequest, signal: Interrupt): Promise<Written> {
     if (!this.#context.owns(open.file.ino)) await this.#announceWriter(open.file, signal);
     const written = await this.#put(open.file, request.offset, request, signal);
     await this.#showOthers(open, signal);
@@ -196,7 +196,7 @@ export class FileCalls {
   }
 
   /** At the end that all mounts agree on. @returns where */
-  async #append(open: OpenFile, request: WriteRequest, signal: AbortSignal): Promise<Written> {
+  async #append(open: OpenFile, request: WriteRequest, signal: Interrupt): Promise<Written> {
     const { file } = open;
     const alone = () => this.#context.owns(file.ino);
     const written = alone() ? await this.#put(file, 'end', request, signal, alone) : undefined;
@@ -214,7 +214,7 @@ export class FileCalls {
     file: FileData,
     offset: number | 'end',
     { data, fromCache }: WriteRequest,
-    signal: AbortSignal,
+    signal: Interrupt,
     knowsEnd?: () => boolean,
   ): Promise<Written | undefined> {
     if (this.#context.quotas.book.active) {
@@ -227,7 +227,7 @@ export class FileCalls {
   }
 
   /** What is shared with others they see when the call returns. */
-  async #showOthers(open: OpenFile, signal: AbortSignal): Promise<void> {
+  async #showOthers(open: OpenFile, signal: Interrupt): Promise<void> {
     if (this.#context.owns(open.file.ino)) return;
     await interruptible(this.#context.lane.urgently(open.file.flush()), signal);
     throwWriteError(open);
@@ -437,7 +437,7 @@ export class FileCalls {
    * Before a write without an exclusive lease the server has to know that there is a writer: it takes leases from those
    * who believe what they know of the file. It may grant the exclusive lease again.
    */
-  async #announceWriter(file: FileData, signal: AbortSignal): Promise<void> {
+  async #announceWriter(file: FileData, signal: Interrupt): Promise<void> {
     const op = { $case: 'open' as const, value: { ino: file.ino, write: true } };
     file.applyAttr(await this.#context.readAttr(op, signal), false);
   }
@@ -452,7 +452,7 @@ export class FileCalls {
       .finally(() => lane.releasePlace(file.ino));
   }
 
-  #truncate(file: FileData, size: number, rest: Partial<SetAttr>, signal: AbortSignal): Promise<Attr> {
+  #truncate(file: FileData, size: number, rest: Partial<SetAttr>, signal: Interrupt): Promise<Attr> {
     if (this.#context.readOnly) return Promise.reject(new HoldfastError('EROFS'));
     // A flush that waits for the truncate must not be waited for by it.
     this.#context.lane.releasePlace(file.ino);

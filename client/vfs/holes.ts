@@ -3,6 +3,7 @@ import type { DataRange } from '../../proto/extents.js';
 import { BLOCK_SIZE_BYTES } from '../../proto/types.js';
 import type { ChunkApi } from '../data/api.js';
 import type { FileData } from '../data/file-data.js';
+import type { Interrupt } from '../wait.js';
 
 /**
  * Holes of a file as lseek(2) tells them: whole blocks without a byte of data. What is dirty must have been flushed.
@@ -12,7 +13,7 @@ export async function seekData(
   chunks: ChunkApi,
   file: FileData,
   offset: number,
-  signal: AbortSignal,
+  signal: Interrupt,
 ): Promise<number> {
   const { chunkSize, size } = file;
   const last = Math.floor((size - 1) / chunkSize);
@@ -32,7 +33,7 @@ export async function seekHole(
   chunks: ChunkApi,
   file: FileData,
   offset: number,
-  signal: AbortSignal,
+  signal: Interrupt,
 ): Promise<number> {
   const { chunkSize, size } = file;
   let at = offset;

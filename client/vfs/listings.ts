@@ -2,7 +2,7 @@ import { type DirPage, LeaseMode } from '../../proto/gen/meta.js';
 import type { Caller } from '../fuse/binding.js';
 import { COMPLETE_ENTRIES_MAX, type Name } from '../leases/name-cache.js';
 import { resultOf } from '../meta/api.js';
-import { interruptible } from '../wait.js';
+import { type Interrupt, interruptible } from '../wait.js';
 import type { VfsContext } from './context.js';
 
 /** Entries with attributes and leases asked for at a time. */
@@ -39,7 +39,7 @@ export class Listing {
   }
 
   /** Reads up to so many pages more. Call close() behind the last one. @throws HoldfastError as MetaApi.ask */
-  async read(pagesMax: number, signal?: AbortSignal): Promise<ListingState> {
+  async read(pagesMax: number, signal?: Interrupt): Promise<ListingState> {
     for (let pages = 0; pages < pagesMax; pages++) {
       const { page, asOf } = await this.#ask(signal);
       this.#asOf ??= asOf;
@@ -59,7 +59,7 @@ export class Listing {
     this.#watch.end();
   }
 
-  async #ask(signal?: AbortSignal): Promise<{ page: DirPage; asOf: number }> {
+  async #ask(signal?: Interrupt): Promise<{ page: DirPage; asOf: number }> {
     const { inodes } = this.#context;
     const { epoch } = inodes;
     const cookie = this.#entries.at(-1)?.cookie ?? 0;

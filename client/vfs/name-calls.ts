@@ -13,7 +13,7 @@ import {
 import type { Caller, Entry } from '../fuse/binding.js';
 import { attrOf, resultOf } from '../meta/api.js';
 import { type Amount, amountsOf, type Hold, NO_HOLD, type Owner } from '../quota/quota-book.js';
-import { interruptible } from '../wait.js';
+import { type Interrupt, interruptible } from '../wait.js';
 import { checkName, masked, staleIfGone, type VfsContext } from './context.js';
 import type { Listings } from './listings.js';
 import type { LocalChanges } from './local-changes.js';
@@ -143,7 +143,7 @@ export class NameCalls {
     parent: number,
     name: Buffer,
     newParent: number,
-    signal: AbortSignal,
+    signal: Interrupt,
   ): Promise<{ owner: Owner; amount: Amount }> {
     const { result } = await this.#context.askFor(
       parent,

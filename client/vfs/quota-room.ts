@@ -5,7 +5,7 @@ import type { ChunkApi } from '../data/api.js';
 import type { FileData } from '../data/file-data.js';
 import type { Caller } from '../fuse/binding.js';
 import { type Amount, amountsOf, type Hold, type Owner } from '../quota/quota-book.js';
-import { interruptible } from '../wait.js';
+import { type Interrupt, interruptible } from '../wait.js';
 import type { VfsContext } from './context.js';
 
 /** Near a limit a write goes in pieces of these sizes, the smaller ones when the larger have no room. */
@@ -27,7 +27,7 @@ export function isQuotaExceeded(error: unknown): boolean {
 export async function withRoom<T>(
   context: VfsContext,
   wanted: Wanted,
-  signal: AbortSignal | undefined,
+  signal: Interrupt | undefined,
   run: (spent?: QuotaAmount[]) => Promise<T>,
 ): Promise<T> {
   const { quotas } = context;
@@ -63,7 +63,7 @@ export function setAttrWithin(
   context: VfsContext,
   ino: number,
   change: Partial<SetAttr>,
-  signal: AbortSignal,
+  signal: Interrupt,
 ): Promise<Attr> {
   const wanted: Wanted = async () => {
     const { uid, gid, project, allocated } = await context.attr(ino, signal);
@@ -82,7 +82,7 @@ export interface Written {
 interface WriteOptions {
   /** Less than all is of no use. */
   whole: boolean;
-  signal: AbortSignal;
+  signal: Interrupt;
   /** As for FileData.write(). */
   knowsEnd?: (() => boolean) | undefined;
 }
@@ -129,7 +129,7 @@ async function holdFor(
   file: FileData,
   offset: number | 'end',
   length: number,
-  signal: AbortSignal,
+  signal: Interrupt,
 ): Promise<Hold | undefined> {
   try {
     return await context.quotas.acquire(file.view(), { bytes: length, inodes: 0 }, signal);
@@ -163,7 +163,7 @@ async function roomFor(
   file: FileData,
   offset: number | 'end',
   length: number,
-  signal: AbortSignal,
+  signal: Interrupt,
 ): Promise<Hold | undefined> {
   const start = offset === 'end' ? file.size : offset;
   try {
@@ -184,7 +184,7 @@ async function storedBytes(
   file: FileData,
   start: number,
   end: number,
-  signal: AbortSignal,
+  signal: Interrupt,
 ): Promise<number> {
   const { chunkSize } = file;
   let stored = 0;

@@ -1,8 +1,9 @@
+import type { Interrupt } from '../../wait.js';
 import type { Caller } from '../binding.js';
 import type { InHeader } from './wire.js';
 
 /** A request between its arrival and its answer; what the file system sees of it is the Caller. */
-export class Call implements Caller {
+export class Call implements Caller, Interrupt {
   readonly uid: number;
   readonly gid: number;
   readonly pid: number;
@@ -12,7 +13,7 @@ export class Call implements Caller {
   /** Bytes of file data that it carries, for the limit on requests in flight. */
   dataBytes = 0;
   private interrupted = false;
-  private controller: AbortController | undefined;
+  private readonly listeners: (() => void)[] = [];
 
   constructor(header: InHeader) {
     this.uid = header.uid;
@@ -23,18 +24,27 @@ export class Call implements Caller {
     this.ino = header.ino;
   }
 
-  /** Made on first use: most requests never ask for it. */
-  get signal(): AbortSignal {
-    if (!this.controller) {
-      this.controller = new AbortController();
-      if (this.interrupted) this.controller.abort();
-    }
-    return this.controller.signal;
+  get signal(): Interrupt {
+    return this;
+  }
+
+  get aborted(): boolean {
+    return this.interrupted;
+  }
+
+  addEventListener(_type: 'abort', listener: () => void): void {
+    if (!this.interrupted) this.listeners.push(listener);
+  }
+
+  removeEventListener(_type: 'abort', listener: () => void): void {
+    const at = this.listeners.indexOf(listener);
+    if (at >= 0) this.listeners.splice(at, 1);
   }
 
   interrupt(): void {
+    if (this.interrupted) return;
     this.interrupted = true;
-    this.controller?.abort();
+    for (const listener of this.listeners.splice(0)) listener();
   }
 }
 

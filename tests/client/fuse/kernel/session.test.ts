@@ -3,6 +3,7 @@ import type { BindingInfo, Caller, Entry, FileAttr, FileSystem } from '../../../
 import { GIVE_AWAY_MIN_BYTES } from '../../../../client/fuse/kernel/call.js';
 import { defaultProtocolOptions, MAX_WRITE_BYTES } from '../../../../client/fuse/kernel/init.js';
 import { MAX_IN_FLIGHT_REQUESTS, Session } from '../../../../client/fuse/kernel/session.js';
+import type { Interrupt } from '../../../../client/wait.js';
 import { deferred } from '../../../../common/deferred.js';
 import { type Logger, silentLogger } from '../../../../common/logger.js';
 import { HoldfastError } from '../../../../proto/errors.js';
@@ -315,7 +316,7 @@ describe('a FUSE session', () => {
 
   it('aborts the signal of an interrupted request, and has an interrupt sent again that came too early', async () => {
     const answer = deferred<Entry>();
-    const signals: AbortSignal[] = [];
+    const signals: Interrupt[] = [];
     const { device } = await connect({
       lookup: (caller: Caller) => {
         signals.push(caller.signal);
@@ -442,7 +443,7 @@ describe('a FUSE session', () => {
 
   it('ends when the device says so, interrupts what waits, and answers nothing more', async () => {
     const answer = deferred<Entry>();
-    const signals: AbortSignal[] = [];
+    const signals: Interrupt[] = [];
     const { device, session } = await connect({
       lookup: (caller: Caller) => {
         signals.push(caller.signal);

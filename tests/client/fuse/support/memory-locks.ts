@@ -1,4 +1,5 @@
 import type { FileLock } from '../../../../client/fuse/binding.js';
+import type { Interrupt } from '../../../../client/wait.js';
 import { HoldfastError } from '../../../../proto/errors.js';
 
 interface Held {
@@ -23,7 +24,7 @@ export class MemoryLocks {
     return this.held.find((other) => conflicts(other, wanted))?.lock;
   }
 
-  async set(wanted: Held, wait: boolean, signal: AbortSignal): Promise<void> {
+  async set(wanted: Held, wait: boolean, signal: Interrupt): Promise<void> {
     if (wanted.lock.type !== 'unlock' && this.conflict(wanted)) {
       if (!wait) throw new HoldfastError('EAGAIN');
       await this.wait(wanted, signal);
@@ -38,7 +39,7 @@ export class MemoryLocks {
     this.wake();
   }
 
-  private wait(held: Held, signal: AbortSignal): Promise<void> {
+  private wait(held: Held, signal: Interrupt): Promise<void> {
     return new Promise((resolve, reject) => {
       const waiter = { held, grant: resolve };
       this.waiters.add(waiter);
