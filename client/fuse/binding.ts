@@ -34,6 +34,8 @@ export interface FileAttr {
   atime: Timespec;
   mtime: Timespec;
   ctime: Timespec;
+  /** When it was made, where that is known. */
+  btime?: Timespec | undefined;
 }
 
 /** An inode with how long, in ms, the kernel may believe it. Each Entry given counts one kernel lookup (see forget). */

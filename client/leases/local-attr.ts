@@ -29,6 +29,7 @@ export function newAttr(parent: Attr, node: MakeNode, ino: number, time: Time, c
     atime: time,
     mtime: time,
     ctime: time,
+    birth: time,
     chunkSize: type === S_IFREG ? chunkSize : 0,
     truncateSeq: 0,
     truncates: [],

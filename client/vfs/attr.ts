@@ -28,6 +28,7 @@ export function toFileAttr(attr: Attr): FileAttr {
     atime: toTimespec(attr.atime),
     mtime: toTimespec(attr.mtime),
     ctime: toTimespec(attr.ctime),
+    btime: attr.birth,
   };
 }
 

@@ -76,6 +76,7 @@ export class ClusterState {
       xattrKinds: 0,
       unnamed: false,
       project: 0,
+      birth: time,
     });
     return true;
   }

@@ -33,6 +33,8 @@ export interface Inode {
   unnamed: boolean;
   /** The innermost tree with a quota that it is counted in, 0: none. A directory's goes to what is made in it. */
   project: number;
+  /** When it was made; unknown of inodes that were stored before this was kept, and changed since they were made. */
+  birth: Time | undefined;
 }
 
 export function isDirectory(inode: Inode): boolean {
@@ -68,6 +70,7 @@ export function attrOf(inode: Inode): Attr {
     xattrKinds: inode.xattrKinds,
     project: inode.project || undefined,
     hasXattrs: inode.xattrBytes > 0,
+    birth: inode.birth,
   };
 }
 
@@ -81,6 +84,7 @@ export function attrOf(inode: Inode): Attr {
 //   TRUNCATES  u8 count, count times (u32 seq, u64 from)
 //   UNNAMED    nothing
 //   PROJECT    u64 project
+// and at the end, when it is known and differs from one of the others: time birth.
 // A time is i64 sec, u32 nsec.
 const INODE_VERSION = 1;
 const HAS_TIMES = 1;
@@ -95,7 +99,7 @@ const XATTR_KINDS_SHIFT = 24;
 const FIXED_BYTES = 40;
 const TIME_BYTES = 12;
 const TRUNCATE_BYTES = 12;
-const MAX_BYTES = FIXED_BYTES + 2 * TIME_BYTES + 12 + 24 + 4 + 4 + 1 + 8;
+const MAX_BYTES = FIXED_BYTES + 3 * TIME_BYTES + 12 + 24 + 4 + 4 + 1 + 8;
 const U32_RANGE = 0x1_0000_0000;
 
 export function encodeInode(inode: Inode): Buffer {
@@ -144,6 +148,8 @@ export function encodeInode(inode: Inode): Buffer {
     writeU64(bytes, at, inode.project);
     at += 8;
   }
+  if (inode.birth && !(sameTimes && sameTime(inode.birth, inode.mtime)))
+    at = writeTime(bytes, at, inode.birth);
   return bytes.subarray(0, at);
 }
 
@@ -177,6 +183,7 @@ export function decodeInode(ino: number, bytes: Buffer): Inode {
     xattrKinds: 0,
     unnamed: (flags & IS_UNNAMED) !== 0,
     project: 0,
+    birth: flags & HAS_TIMES ? undefined : mtime,
   };
   let at = FIXED_BYTES;
   if (flags & HAS_TIMES) {
@@ -217,7 +224,11 @@ function decodeRare(inode: Inode, bytes: Buffer, flags: number, start: number): 
     }
     inode.truncates = truncates;
   }
-  if (flags & HAS_PROJECT) inode.project = readU64(bytes, at);
+  if (flags & HAS_PROJECT) {
+    inode.project = readU64(bytes, at);
+    at += 8;
+  }
+  if (at < bytes.length) inode.birth = readTime(bytes, at);
   return inode;
 }
 

@@ -124,6 +124,7 @@ function newInode(batch: Batch, parent: Inode, op: MakeNode, type: number): Inod
     atime: batch.time,
     mtime: batch.time,
     ctime: batch.time,
+    birth: batch.time,
     chunkSize: type === S_IFREG ? batch.chunkSize() : 0,
     truncateSeq: 0,
     truncates: [],

@@ -184,6 +184,7 @@ function addInode(
     ...{ size: isFile ? 20_000 : 0, allocated: isFile ? 20_480 : 0, atime: time, mtime: time, ctime: time },
     ...{ chunkSize: DEFAULT_CHUNK_SIZE_BYTES, truncateSeq: 0, truncates: [], change: 3 },
     ...{ parent: isFile ? 0 : parent, entries, xattrBytes: 0, xattrKinds: 0, unnamed: false, project: 0 },
+    birth: time,
   };
   const type = mode >> 12;
   txn.put(inodeKey(ino), encodeInode(inode));

@@ -17,8 +17,6 @@ const MAY_DIFFER: readonly RegExp[] = [
   /^working_directory_that_is_gone: {2}tmpfile/,
   // The servers have forgotten a directory that was removed while open.
   /^working_directory_that_is_gone: {2}\w+xattr/,
-  // The time of birth is not told.
-  /^extended_stat: .* birth/,
 ];
 
 /** @returns its output as lines, each behind the name of its case */

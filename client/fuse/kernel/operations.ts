@@ -19,6 +19,7 @@ import {
   writeOffset,
   writeOpen,
   writeStatfs,
+  writeStatx,
 } from './replies.js';
 import { nameAt, readLock, readSetattr, readSetxattr, readWrite, twoNamesAt } from './requests.js';
 import { ARGS_AT, copyOf, readU64 } from './wire.js';
@@ -125,6 +126,13 @@ const NAMESPACE: ReadonlyArray<readonly [number, Operation]> = [
       const withHandle = (buf.readUInt32LE(ARGS_AT) & GETATTR_FH) !== 0;
       return fs.getattr(call, call.ino, withHandle ? readU64(buf, ARGS_AT + 8) : undefined);
     }, writeAttrReply),
+  ],
+  [
+    Opcode.STATX,
+    operation(({ fs }, call, { buf }) => {
+      const withHandle = (buf.readUInt32LE(ARGS_AT) & GETATTR_FH) !== 0;
+      return fs.getattr(call, call.ino, withHandle ? readU64(buf, ARGS_AT + 8) : undefined);
+    }, writeStatx),
   ],
   [
     Opcode.SETATTR,

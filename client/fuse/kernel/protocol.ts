@@ -17,6 +17,7 @@ export const ENTRY_OUT_BYTES = 128;
 export const ATTR_OUT_BYTES = 104;
 export const OPEN_OUT_BYTES = 16;
 export const DIRENT_HEADER_BYTES = 24;
+export const STATX_OUT_BYTES = 288;
 export const INIT_OUT_BYTES = 64;
 export const STATFS_OUT_BYTES = 80;
 
@@ -66,6 +67,8 @@ export const Opcode = {
   COPY_FILE_RANGE: 47,
   SYNCFS: 50,
   TMPFILE: 51,
+  /** Since 7.39: what stat(2) has no room for. */
+  STATX: 52,
 } as const;
 
 /** Bits 0..31 of the INIT flags, as unsigned numbers. */
@@ -130,6 +133,10 @@ export const RELEASE_FLOCK_UNLOCK = 1 << 1;
 export const FSYNC_FDATASYNC = 1 << 0;
 export const LK_FLOCK = 1 << 0;
 export const SETXATTR_ACL_KILL_SGID = 1 << 0;
+
+/** statx(2): which fields hold something. */
+export const STATX_BASIC_STATS = 0x7ff;
+export const STATX_BTIME = 0x800;
 
 export const NotifyCode = {
   INVAL_INODE: 2,

@@ -19,6 +19,9 @@ import {
   OPEN_OUT_BYTES,
   OpenOutFlag,
   STATFS_OUT_BYTES,
+  STATX_BASIC_STATS,
+  STATX_BTIME,
+  STATX_OUT_BYTES,
 } from './protocol.js';
 import { writeLockOffset, writeS64, writeU64 } from './wire.js';
 
@@ -72,6 +75,39 @@ export function writeAttrReply(buf: Buffer, at: number, reply: AttrReply): numbe
   buf.writeUInt32LE(0, at + 12);
   writeAttr(buf, at + 16, reply.attr);
   return ATTR_OUT_BYTES;
+}
+
+/** struct fuse_statx_out, which ends in a struct fuse_statx laid out as struct statx of statx(2). */
+export function writeStatx(buf: Buffer, at: number, { attr, ttlMs }: AttrReply): number {
+  buf.fill(0, at, at + STATX_OUT_BYTES);
+  writeTtl(buf, at, at + 8, ttlMs);
+  const stat = at + 32;
+  buf.writeUInt32LE(STATX_BASIC_STATS | (attr.btime ? STATX_BTIME : 0), stat);
+  buf.writeUInt32LE(attr.blksize, stat + 4);
+  buf.writeUInt32LE(attr.nlink, stat + 16);
+  buf.writeUInt32LE(attr.uid, stat + 20);
+  buf.writeUInt32LE(attr.gid, stat + 24);
+  buf.writeUInt16LE(attr.mode, stat + 28);
+  writeU64(buf, stat + 32, attr.ino);
+  writeU64(buf, stat + 40, attr.size);
+  writeU64(buf, stat + 48, attr.blocks);
+  const times = [attr.atime, attr.btime, attr.ctime, attr.mtime];
+  for (const [index, time] of times.entries()) {
+    const timeAt = stat + 64 + 16 * index;
+    if (time) writeTime(buf, timeAt, timeAt + 8, time);
+  }
+  buf.writeUInt32LE(deviceMajor(attr.rdev), stat + 128);
+  buf.writeUInt32LE(deviceMinor(attr.rdev), stat + 132);
+  return STATX_OUT_BYTES;
+}
+
+/** Linux' new_encode_dev(): 12 bits of the major number between the low 8 and the high 12 of the minor one. */
+function deviceMajor(rdev: number): number {
+  return (rdev >>> 8) & 0xfff;
+}
+
+function deviceMinor(rdev: number): number {
+  return (rdev & 0xff) | ((rdev >>> 12) & 0xfff00);
 }
 
 /** struct fuse_open_out. */

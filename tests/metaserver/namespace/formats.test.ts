@@ -151,6 +151,7 @@ describe('namespace: durable formats', () => {
     xattrKinds: 0,
     unnamed: false,
     project: 0,
+    birth: time,
   };
 
   it('pins the plain inode', () => {
@@ -161,6 +162,13 @@ describe('namespace: durable formats', () => {
         '001fffffffffffff00000000000010000040000000000000',
     );
     assert.deepEqual(decodeInode(3, encodeInode(file)), file);
+  });
+
+  it('keeps the time of birth at the end, and does without it in inodes that were stored before it was kept', () => {
+    const changed = { ...file, ctime: { sec: 7, nsec: 8 } };
+    const bytes = encodeInode(changed);
+    assert.equal(hex(bytes).slice(-24), 'ffffffffffffffff00000005');
+    assert.deepEqual(decodeInode(3, bytes.subarray(0, -12)), { ...changed, birth: undefined });
   });
 
   it('keeps every field of every kind of inode', () => {
@@ -188,6 +196,8 @@ describe('namespace: durable formats', () => {
         change: 2 ** 50,
         project: INO,
       },
+      { birth: { sec: 2 ** 33, nsec: 7 } },
+      { ctime: { sec: 9, nsec: 0 }, birth: { sec: 8, nsec: 0 }, project: 5 },
     ];
     for (const kind of kinds) {
       const inode = { ...file, ...kind };

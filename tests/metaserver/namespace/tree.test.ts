@@ -56,6 +56,7 @@ describe('namespace: making nodes', () => {
       xattrKinds: 0,
       hasXattrs: false,
       project: undefined,
+      birth: time,
     });
   });
 
