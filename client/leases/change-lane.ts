@@ -43,6 +43,8 @@ export interface LaneDeps {
   clock: Clock;
   /** As MetaApi.mutateBatch. */
   send(changes: readonly Change[]): Promise<CommandResult[]>;
+  /** Somebody waits for what is in the lane: commits that it expects should be made now. */
+  onHurry?(): void;
   /** A change was refused or its outcome is unknown: what is known of these inodes is wrong. */
   onFailure(inos: readonly number[], op: MutationOp['$case'], error: HoldfastError): void;
 }
@@ -129,9 +131,15 @@ export class ChangeLane {
     this.#schedule();
   }
 
+  /** Whether somebody waits for what is in the lane. */
+  get hurried(): boolean {
+    return this.#hurried > 0;
+  }
+
   /** Nothing in the lane is held back until `work` is done. */
   async urgently<T>(work: Promise<T>): Promise<T> {
     this.#hurried++;
+    this.#deps.onHurry?.();
     this.#pump();
     try {
       return await work;

@@ -36,6 +36,7 @@ import {
   wireChange,
 } from './privileges.js';
 import { newInodeIn, setAttrWithin, type Written, withRoom, writeWithinQuota } from './quota-room.js';
+import type { WriteBehind } from './write-behind.js';
 
 /** fallocate(2) modes. */
 const FALLOC_FL_KEEP_SIZE = 0x01;
@@ -60,6 +61,7 @@ export class FileCalls {
   readonly #local: LocalChanges;
   readonly #chunks: ChunkApi;
   readonly #turns: AppendTurns;
+  readonly #behind: WriteBehind;
 
   constructor(
     context: VfsContext,
@@ -67,9 +69,11 @@ export class FileCalls {
     names: NameCalls,
     local: LocalChanges,
     chunks: ChunkApi,
+    behind: WriteBehind,
   ) {
     this.#context = context;
     this.#chunks = chunks;
+    this.#behind = behind;
     this.#turns = new AppendTurns(context.meta.locks, context.log);
     this.#reader = reader;
     this.#names = names;
@@ -244,7 +248,7 @@ export class FileCalls {
     const { file } = open;
     if (!file.clean) {
       if (this.#context.owns(file.ino) && file.buffer.bytes <= BACKGROUND_FLUSH_BYTES_MAX)
-        this.#flushBehind(file);
+        this.#behind.add(file);
       else await interruptible(this.#context.lane.urgently(file.flush()), caller.signal);
     }
     throwWriteError(open);
@@ -263,7 +267,9 @@ export class FileCalls {
   async release(handle: number): Promise<void> {
     const { files, meta, log } = this.#context;
     const { file } = files.close(handle);
-    const released = files.release(file).finally(() => meta.releaseOpen(file.ino));
+    const behind = this.#context.owns(file.ino) ? this.#behind.of(file) : undefined;
+    const written = behind ? behind.then(() => files.release(file)) : files.release(file);
+    const released = written.finally(() => meta.releaseOpen(file.ino));
     if (!this.#context.owns(file.ino)) await released;
     else released.catch((error: unknown) => log.error({ ino: file.ino, err: error }, 'write-back failed'));
   }
@@ -440,16 +446,6 @@ export class FileCalls {
   async #announceWriter(file: FileData, signal: Interrupt): Promise<void> {
     const op = { $case: 'open' as const, value: { ino: file.ino, write: true } };
     file.applyAttr(await this.#context.readAttr(op, signal), false);
-  }
-
-  /** Goes on after the close; the commit has its place in the lane from now on. */
-  #flushBehind(file: FileData): void {
-    const { lane, log } = this.#context;
-    lane.keepPlace(file.ino);
-    file
-      .flush()
-      .catch((error: unknown) => log.error({ ino: file.ino, err: error }, 'write-back failed'))
-      .finally(() => lane.releasePlace(file.ino));
   }
 
   #truncate(file: FileData, size: number, rest: Partial<SetAttr>, signal: Interrupt): Promise<Attr> {

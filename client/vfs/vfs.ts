@@ -42,6 +42,7 @@ import { LocalChanges } from './local-changes.js';
 import { LockCalls } from './lock-calls.js';
 import { NameCalls } from './name-calls.js';
 import { Recalls } from './recalls.js';
+import { WriteBehind } from './write-behind.js';
 import { XattrCalls } from './xattr-calls.js';
 
 const STATFS_BLOCK_BYTES = 4096;
@@ -97,11 +98,13 @@ export class HoldfastFs implements FileSystem {
       maxAgeMs: limits.blockMaxAgeMs,
     });
     this.#flusher = new Flusher(clock, limits);
-    const lane = new ChangeLane({
+    const lane: ChangeLane = new ChangeLane({
       clock,
+      onHurry: () => behind.start(),
       send: (changes) => meta.mutateBatch(changes),
       onFailure: (inos, kind, error) => this.#changeLost(inos, kind, error),
     });
+    const behind = new WriteBehind({ clock, log, lane });
     const commits: CommitApi = { commitWrite: (commit, spent) => commitWrite(this.#context, commit, spent) };
     const atimes =
       readOnly || parts.noAtime
@@ -143,7 +146,7 @@ export class HoldfastFs implements FileSystem {
     const reader = new FileReader(chunks, blocks, limits, (ino) => this.#context.mode(ino) !== 0);
     this.#names = new NameCalls(this.#context, this.#local, this.#listings);
     this.#locks = new LockCalls(meta.locks, log);
-    this.#fileCalls = new FileCalls(this.#context, reader, this.#names, this.#local, chunks);
+    this.#fileCalls = new FileCalls(this.#context, reader, this.#names, this.#local, chunks, behind);
     this.#xattrs = new XattrCalls(this.#context);
     this.#destroyStallMs = parts.destroyStallMs;
   }

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import fc from 'fast-check';
 import type { FileAttr } from '../../../client/fuse/binding.js';
+import { WRITE_BEHIND_DELAY_MS } from '../../../client/vfs/write-behind.js';
 import { HoldfastError } from '../../../proto/errors.js';
 import { caller, TestMount } from '../support/test-mount.js';
 
@@ -35,6 +36,7 @@ describe('changes in a directory that nobody else uses', () => {
     await mount.fs.rename(caller(), dir, name('a'), dir, name('c'), 0);
     await mount.fs.unlink(caller(), dir, name('b'));
     assert.deepEqual(mount.meta.take(), []);
+    await mount.clock.advance(WRITE_BEHIND_DELAY_MS);
     await mount.fs.fsyncdir(caller(), dir, 0, false);
     assert.deepEqual(mount.meta.calls, []);
     assert.deepEqual(
@@ -53,6 +55,7 @@ describe('changes in a directory that nobody else uses', () => {
     await mount.fs.unlink(caller(), dir, name('tmp'));
     assert.equal((await mount.fs.lookup(caller(), sub, name('object'))).attr.nlink, 1);
     assert.deepEqual(mount.meta.take(), []);
+    await mount.clock.advance(WRITE_BEHIND_DELAY_MS);
     await mount.fs.fsyncdir(caller(), dir, 0, false);
     assert.deepEqual(mount.meta.batches.flat(), ['makeNode', 'makeNode', 'link', 'unlink']);
     await assert.rejects(

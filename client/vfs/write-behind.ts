@@ -1,0 +1,73 @@
+import type { Clock, Timer } from '../../common/clock.js';
+import { type Deferred, deferred } from '../../common/deferred.js';
+import type { Logger } from '../../common/logger.js';
+import type { FileData } from '../data/file-data.js';
+import type { ChangeLane } from '../leases/change-lane.js';
+
+/** Closed files are gathered for so long at most, unless somebody waits for what is in the lane of changes. */
+export const WRITE_BEHIND_DELAY_MS = 50;
+/** They leave earlier when there are so many, or so many bytes. */
+export const WRITE_BEHIND_FILES_MAX = 64;
+export const WRITE_BEHIND_BYTES_MAX = 4 * 1024 * 1024;
+
+/**
+ * Writes files back behind their close. Small ones go together: frames that leave in one turn of the event loop are one
+ * write to each server, and what servers send one another for them is, too. The commit of each has its place in the lane
+ * from the close on, so what is made later never overtakes it.
+ */
+export class WriteBehind {
+  readonly #clock: Clock;
+  readonly #log: Logger;
+  readonly #lane: ChangeLane;
+  /** Gathered, and on their way. */
+  readonly #files = new Map<FileData, Deferred<void>>();
+  #waiting: FileData[] = [];
+  #bytes = 0;
+  #timer: Timer | undefined;
+
+  constructor(parts: { clock: Clock; log: Logger; lane: ChangeLane }) {
+    this.#clock = parts.clock;
+    this.#log = parts.log;
+    this.#lane = parts.lane;
+  }
+
+  /** A file that was closed. What becomes of it is in its write errors. */
+  add(file: FileData): void {
+    this.#lane.keepPlace(file.ino);
+    if (this.#waiting.includes(file)) return;
+    this.#waiting.push(file);
+    if (!this.#files.has(file)) this.#files.set(file, deferred());
+    this.#bytes += file.buffer.bytes;
+    const full = this.#waiting.length >= WRITE_BEHIND_FILES_MAX || this.#bytes >= WRITE_BEHIND_BYTES_MAX;
+    if (full || this.#lane.hurried) this.start();
+    else this.#timer ??= this.#clock.after(WRITE_BEHIND_DELAY_MS, () => this.start());
+  }
+
+  /** When what was added of a file has been written or has failed; undefined: nothing is left of it. */
+  of(file: FileData): Promise<void> | undefined {
+    return this.#files.get(file)?.promise;
+  }
+
+  /** Sends all that was gathered. */
+  start(): void {
+    this.#timer?.cancel();
+    this.#timer = undefined;
+    const files = this.#waiting;
+    this.#waiting = [];
+    this.#bytes = 0;
+    for (const file of files) void this.#write(file);
+  }
+
+  async #write(file: FileData): Promise<void> {
+    try {
+      await file.flush();
+    } catch (error) {
+      this.#log.error({ ino: file.ino, err: error }, 'write-back failed');
+    }
+    // Closed again meanwhile: that is another turn.
+    if (this.#waiting.includes(file)) return;
+    this.#lane.releasePlace(file.ino);
+    this.#files.get(file)?.resolve();
+    this.#files.delete(file);
+  }
+}

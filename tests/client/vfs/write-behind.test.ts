@@ -1,0 +1,72 @@
+import assert from 'node:assert/strict';
+import {
+  WRITE_BEHIND_BYTES_MAX,
+  WRITE_BEHIND_DELAY_MS,
+  WRITE_BEHIND_FILES_MAX,
+} from '../../../client/vfs/write-behind.js';
+import { pattern } from '../support/data-harness.js';
+import { caller, TestMount } from '../support/test-mount.js';
+
+const O_RDWR = 2;
+
+/** A mount that has its root directory to itself. */
+async function alone(): Promise<TestMount> {
+  const mount = new TestMount();
+  for (const name of ['first', 'second']) await mount.close((await mount.create(name)).handle);
+  await mount.clock.advance(1_000);
+  mount.chunks.writes.splice(0);
+  return mount;
+}
+
+async function writeFile(mount: TestMount, name: string, bytes: number): Promise<number> {
+  const { handle, ino } = await mount.create(name, 0o644, O_RDWR);
+  await mount.write(handle, 0, pattern(bytes, 1));
+  await mount.close(handle);
+  return ino;
+}
+
+describe('files that are closed', () => {
+  it('are written together a moment later', async () => {
+    const mount = await alone();
+    for (const name of ['a', 'b', 'c']) await writeFile(mount, name, 100);
+    assert.equal(mount.chunks.writes.length, 0);
+    await mount.clock.advance(WRITE_BEHIND_DELAY_MS);
+    assert.equal(mount.chunks.writes.length, 3);
+  });
+
+  it('leave at once when there are many of them, or much in them', async () => {
+    const mount = await alone();
+    for (let i = 1; i < WRITE_BEHIND_FILES_MAX; i++) await writeFile(mount, `f${i}`, 10);
+    assert.equal(mount.chunks.writes.length, 0);
+    await writeFile(mount, 'last', 10);
+    await mount.clock.advance(0);
+    assert.equal(mount.chunks.writes.length, WRITE_BEHIND_FILES_MAX);
+    mount.chunks.writes.splice(0);
+    const large = 512 * 1024;
+    for (let bytes = 0; bytes < WRITE_BEHIND_BYTES_MAX; bytes += large)
+      await writeFile(mount, `l${bytes}`, large);
+    await mount.clock.advance(0);
+    assert.equal(mount.chunks.writes.length, WRITE_BEHIND_BYTES_MAX / large);
+  });
+
+  it('leave at once when somebody waits: an fsync of the directory, another mount', async () => {
+    const mount = await alone();
+    await writeFile(mount, 'a', 100);
+    await mount.fs.fsyncdir(caller(), 1, 0, false);
+    assert.equal(mount.chunks.writes.length, 1);
+    await writeFile(mount, 'b', 200);
+    assert.deepEqual(await mount.second().readFile('b'), pattern(200, 1));
+  });
+
+  it('closed again before they were written are written once', async () => {
+    const mount = await alone();
+    const ino = await writeFile(mount, 'a', 100);
+    const { handle } = await mount.open(ino, O_RDWR);
+    await mount.write(handle, 100, pattern(100, 2));
+    await mount.close(handle);
+    await mount.clock.advance(WRITE_BEHIND_DELAY_MS);
+    assert.equal(mount.chunks.writes.length, 1);
+    const expected = Buffer.concat([pattern(100, 1), pattern(100, 2)]);
+    assert.deepEqual(await mount.second().readFile('a'), expected);
+  });
+});
