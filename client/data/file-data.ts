@@ -163,6 +163,11 @@ export class FileData implements FileLayout, FlushSource {
     this.#deps.flusher.recount(this);
   }
 
+  /** As UnsyncedWrites.kept(). */
+  kept(start: number, end: number): Buffer[] | undefined {
+    return this.#unsynced.kept(start, end);
+  }
+
   /** A new open file description: of errors of the past only those are its own that nobody was told of. */
   newMark(): ErrorMark {
     return this.#unsynced.errors.newMark();

@@ -76,6 +76,9 @@ export class FileReader {
       this.#blocks.drop(file.ino);
     }
     const fetchEnd = Math.min(gap.end, file.serverEnd);
+    // What was written here a while ago is still at hand: cp, git and compilers read what was just made.
+    const kept = fetchEnd > gap.start ? file.kept(gap.start, fetchEnd) : undefined;
+    if (kept) return compose(offset, end, dirty, basesOf(kept, gap.start));
     const fetched = fetchEnd > gap.start ? this.#fetch(file, stream, gap.start, fetchEnd, signal) : [];
     if (stream.window > 0) this.#readAhead(file, stream, end);
     // The common small read lies in one place.
@@ -148,6 +151,15 @@ export class FileReader {
       if (!this.#blocks.has(file.ino, index)) this.#fetchBlock(file, index, unit);
     }
   }
+}
+
+function basesOf(parts: readonly Buffer[], start: number): Base[] {
+  let end = start;
+  return parts.map((data) => {
+    const from = end;
+    end += data.length;
+    return { start: from, end, data };
+  });
 }
 
 async function fromBlock(

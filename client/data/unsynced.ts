@@ -146,6 +146,15 @@ export class UnsyncedWrites {
     }
   }
 
+  /** What the servers hold of [start, end), when all of it was written here by one write that is kept. */
+  kept(start: number, end: number): Buffer[] | undefined {
+    for (const piece of this.#places.overlapping(start, end)) {
+      if (piece.start <= start && end <= piece.end)
+        return sliceParts(piece.parts, start - piece.start, end - piece.start);
+    }
+    return undefined;
+  }
+
   #keepRest(old: Kept, from: number, to: number): void {
     const [start, end] = [Math.max(from, old.start), Math.min(to, old.end)];
     if (start >= end) return;

@@ -69,6 +69,30 @@ describe('reading', () => {
     assert.deepEqual(await read, expected);
   });
 
+  it('asks nobody for what was written here, until it is synced or others may write', async () => {
+    const mount = new DataHarness({ inode: new MemoryInode(MIB) });
+    await mount.file.write(0, pattern(10_000, 1));
+    await mount.file.flush();
+    await mount.file.write(5_000, pattern(100, 2));
+    const expected = pattern(10_000, 1);
+    pattern(100, 2).copy(expected, 5_000);
+    assert.deepEqual(await mount.read(0, 20_000), expected);
+    await mount.file.flush();
+    assert.deepEqual(await mount.read(4_000, 1_000), expected.subarray(4_000, 5_000));
+    assert.deepEqual(await mount.read(5_000, 100), expected.subarray(5_000, 5_100));
+    assert.equal(mount.chunks.reads.length, 0);
+    assert.deepEqual(await mount.read(4_000, 1_100), expected.subarray(4_000, 5_100), 'of two writes');
+    assert.equal(mount.chunks.reads.length, 1);
+    await mount.truncate(9_000);
+    await mount.truncate(10_000);
+    expected.fill(0, 9_000);
+    assert.deepEqual(await mount.read(8_000, 2_000), expected.subarray(8_000), 'not behind a cut');
+    const asked = mount.chunks.reads.length;
+    mount.unsynced.shared(mount.file.ino);
+    assert.deepEqual(await mount.read(0, 1_000), expected.subarray(0, 1_000));
+    assert.equal(mount.chunks.reads.length, asked + 1);
+  });
+
   it('does not believe a block that was fetched before bytes of it landed', async () => {
     const mount = await withFile(2 * MIB, MIB);
     await mount.file.write(1.5 * MIB, pattern(100, 2));
