@@ -20,6 +20,11 @@ export interface LockClientDeps {
   push(body: ClientBody): void;
 }
 
+interface Answer {
+  conflict: Lock | undefined;
+  session: number;
+}
+
 /**
  * This mount's locks at the leader. Setting a lock may be repeated without harm, so a request is repeated until it is
  * answered; what is held is announced again to each new leader.
@@ -55,14 +60,14 @@ export class LockClient {
 
   /** @returns a lock that stands in the way; undefined: it could be had. @throws HoldfastError EINTR */
   async test(lock: Lock, signal?: Interrupt): Promise<Lock | undefined> {
-    const body = await this.#repeat(signal, () => request(lock, LockOperation.LOCK_TEST, 0));
-    return body;
+    const { conflict } = await this.#repeat(signal, () => request(lock, LockOperation.LOCK_TEST, 0));
+    return conflict;
   }
 
   /** @throws HoldfastError EAGAIN, EDEADLK, ENOLCK, EINTR */
   async set(lock: Lock, wait: boolean, signal?: Interrupt): Promise<void> {
     throwIfInterrupted(signal);
-    const session = this.#session;
+    let session: number;
     const id = wait ? ++this.#waits : 0;
     const interrupt = (): void => this.#deps.push({ $case: 'cancelLock', value: { wait: id } });
     if (wait) signal?.addEventListener('abort', interrupt, { once: true });
@@ -70,7 +75,7 @@ export class LockClient {
     const waits = (): boolean => wait && signal?.aborted !== true;
     const operation = (): LockOperation => (waits() ? LockOperation.LOCK_SET_WAIT : LockOperation.LOCK_SET);
     try {
-      await this.#repeat(wait ? undefined : signal, () => request(lock, operation(), id));
+      ({ session } = await this.#repeat(wait ? undefined : signal, () => request(lock, operation(), id)));
     } catch (error) {
       const failure = toHoldfastError(error);
       if (wait && signal?.aborted && failure.errorName === 'EAGAIN') throw new HoldfastError('EINTR');
@@ -78,17 +83,20 @@ export class LockClient {
     } finally {
       signal?.removeEventListener('abort', interrupt);
     }
+    // It may have been asked for in a session that is over by now; what counts is the one that it was granted in.
     if (session === this.#session) this.#remember(lock);
   }
 
-  async #repeat(signal: Interrupt | undefined, make: () => ClientBody): Promise<Lock | undefined> {
+  /** @returns what stands in the way, and the session of the attempt that was answered */
+  async #repeat(signal: Interrupt | undefined, make: () => ClientBody): Promise<Answer> {
     let backoff = RETRY_MIN_MS;
     for (;;) {
       throwIfInterrupted(signal);
+      const session = this.#session;
       try {
         const body = await this.#deps.call(make());
         if (body?.$case !== 'lock') throw new HoldfastError('PROTOCOL', `unexpected answer ${body?.$case}`);
-        return body.value.conflict;
+        return { conflict: body.value.conflict, session };
       } catch (cause) {
         const error = toHoldfastError(cause);
         // A session that has expired is followed by another one.

@@ -82,6 +82,27 @@ describe('locks of a mount', () => {
     await Promise.all([assert.rejects(locks.set(WRITE, true), named('EDEADLK')), refuse('EDEADLK')]);
   });
 
+  it('are held when they were granted in another session than they were asked for in', async () => {
+    const { clock, locks, grant, refuse } = setUp();
+    const set = locks.set(WRITE, true);
+    locks.sessionLost();
+    await refuse('SESSION_EXPIRED');
+    await new Promise((resolve) => setImmediate(resolve));
+    clock.advance(1000);
+    await grant();
+    await set;
+    assert.equal(locks.holds(7, LockKind.LOCK_POSIX, OWNER), true);
+    assert.deepEqual(locks.announce(), [WRITE]);
+  });
+
+  it('are not held when their session is lost before they are granted', async () => {
+    const { locks, grant } = setUp();
+    const set = locks.set(WRITE, true);
+    locks.sessionLost();
+    await Promise.all([set, grant()]);
+    assert.deepEqual(locks.announce(), []);
+  });
+
   it('are waited for under one number, however many attempts it takes', async () => {
     const { locks, grant, refuse, sent } = setUp();
     const set = locks.set(WRITE, true);
