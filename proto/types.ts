@@ -39,6 +39,20 @@ export const SESSION_TIMEOUT_MS = 30_000;
 export const CLIENT_LEASE_MS = 8_000;
 /** Behind that nobody believes a lease any more: clocks differ, and a deposed leader may answer for a moment longer. */
 export const CLIENT_LEASE_OVER_MS = CLIENT_LEASE_MS + 2_000;
+
+/** What the constants above are for one cluster; only simulations have others. */
+export interface SessionTimes {
+  timeoutMs: number;
+  leaseMs: number;
+  /** Beyond `leaseMs` by what clocks differ and a deposed leader takes to notice; below `timeoutMs`. */
+  leaseOverMs: number;
+}
+
+export const SESSION_TIMES: SessionTimes = {
+  timeoutMs: SESSION_TIMEOUT_MS,
+  leaseMs: CLIENT_LEASE_MS,
+  leaseOverMs: CLIENT_LEASE_OVER_MS,
+};
 /** Changes in one MutationBatch. */
 export const BATCH_MUTATIONS_MAX = 512;
 /** Pending truncates of one inode; a further one waits. */

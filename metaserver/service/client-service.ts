@@ -21,7 +21,7 @@ import {
   type ReserveQuota,
 } from '../../proto/gen/meta.js';
 import type { RpcServices } from '../../proto/rpc.js';
-import { CLIENT_LEASE_MS, PROTOCOL_VERSION, SESSION_TIMEOUT_MS } from '../../proto/types.js';
+import { PROTOCOL_VERSION, type SessionTimes } from '../../proto/types.js';
 import { withinQuota } from '../namespace/quota-room.js';
 import { ClientStream, type ClientStreamHost, DIR_PAGE_ENTRIES_MAX, type Session } from './client-stream.js';
 import type { LeaderDuty, Leadership } from './leadership.js';
@@ -48,6 +48,7 @@ export interface ClientServiceOptions {
   proposer: Proposer;
   leadership: Leadership;
   sessions: SessionTable<ClientStream>;
+  times: SessionTimes;
   clock: Clock;
   log: Logger;
   serverId: number;
@@ -73,10 +74,11 @@ export class ClientService implements LeaderDuty, ClientStreamHost {
   constructor(options: ClientServiceOptions) {
     this.#options = options;
     this.#gate = new ReadGate(options.replica);
-    const { state, clock, sessions } = options;
+    const { state, clock, sessions, times } = options;
     this.#leases = new LeaseGate({
       state,
       clock,
+      times,
       isOpenElsewhere: (session, ino) => sessions.isOpenElsewhere(sessions.get(session), ino),
       isContested: (ino) => sessions.isContested(ino),
       recall: (session, leases) => sessions.get(session)?.stream?.recall(leases),
@@ -173,8 +175,7 @@ export class ClientService implements LeaderDuty, ClientStreamHost {
     this.#bind(stream, record, hello);
     const { id, hostname, mountPoint } = record;
     log.info({ session: id, hostname, mountPoint, resumed: hello.session !== 0 }, 'client connected');
-    const sessionTimeoutMs = SESSION_TIMEOUT_MS;
-    const leaseMs = CLIENT_LEASE_MS;
+    const { timeoutMs: sessionTimeoutMs, leaseMs } = this.#options.times;
     return {
       session: id,
       sessionTimeoutMs,

@@ -8,7 +8,7 @@ import {
   type ReadReply,
   type ReadRequest,
 } from '../../proto/gen/meta.js';
-import { S_IFDIR, S_IFMT, S_IFREG, SESSION_TIMEOUT_MS } from '../../proto/types.js';
+import { S_IFDIR, S_IFMT, S_IFREG, type SessionTimes } from '../../proto/types.js';
 import { type Footprint, footprintOf, nameKey, subjectOf, toldBy } from '../leases/footprint.js';
 import { LeaseCore, type RecallSink } from '../leases/lease-core.js';
 import { NameOrder } from '../leases/name-order.js';
@@ -17,6 +17,7 @@ import type { MetaState, SessionRecord } from './ports.js';
 export interface LeaseGateOptions {
   state: MetaState;
   clock: Clock;
+  times: SessionTimes;
   /** Whether another session than this one has the inode open. */
   isOpenElsewhere(session: number, ino: number): boolean;
   /** Whether one session writes the inode while another one has it open. */
@@ -97,7 +98,7 @@ export class LeaseGate {
 
   /** Sessions that have not answered a recall in time. */
   overdue(): number[] {
-    return this.#core.overdue(this.#options.clock.now(), SESSION_TIMEOUT_MS);
+    return this.#core.overdue(this.#options.clock.now(), this.#options.times.timeoutMs);
   }
 
   /** Counts `ms` as time in which nobody could answer. */

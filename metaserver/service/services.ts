@@ -2,6 +2,7 @@ import type { Clock } from '../../common/clock.js';
 import type { Logger } from '../../common/logger.js';
 import type { InitCluster } from '../../proto/gen/meta.js';
 import type { RpcServices } from '../../proto/rpc.js';
+import { SESSION_TIMES, type SessionTimes } from '../../proto/types.js';
 import { ChunkServerRegistry } from '../cluster/chunk-server-registry.js';
 import { ClusterService } from '../cluster/cluster-service.js';
 import { LEADER_GRACE_MS } from '../cluster/liveness.js';
@@ -31,6 +32,8 @@ export interface ServicesOptions {
   init: InitCluster;
   /** Wait for a snapshot to be restored instead. */
   awaitRestore?: boolean;
+  /** Default: SESSION_TIMES. */
+  sessionTimes?: SessionTimes;
   /** Resident memory of this process, bytes. */
   rssBytes(): number;
   /** What an operator should know of this server and need not act upon, a line each. */
@@ -99,6 +102,7 @@ export function createServices(options: ServicesOptions): Services {
     proposer,
     leadership,
     sessions,
+    times: options.sessionTimes ?? SESSION_TIMES,
     clock,
     log,
     serverId,

@@ -1,7 +1,7 @@
 import { type Clock, delay, type Timer } from '../../common/clock.js';
 import type { Logger } from '../../common/logger.js';
 import { type HoldfastError, toHoldfastError } from '../../proto/errors.js';
-import { CLIENT_LEASE_OVER_MS, SESSION_TIMEOUT_MS } from '../../proto/types.js';
+import type { SessionTimes } from '../../proto/types.js';
 import type { ClientStream } from './client-stream.js';
 import type { LeaseGate } from './lease-gate.js';
 import type { LockService } from './lock-service.js';
@@ -21,6 +21,7 @@ export interface SessionExpiryOptions {
   proposer: Proposer;
   sessions: SessionTable<ClientStream>;
   leases: LeaseGate;
+  times: SessionTimes;
   locks: LockService;
   clock: Clock;
   log: Logger;
@@ -36,7 +37,7 @@ export interface SessionExpiryOptions {
  * as long, that do not come to a new leader while others wait for them, and those of mounts that were replaced.
  *
  * Invariant: others get what a session held when its client can write nothing any more (the chunkservers shut it out) and
- * believes none of its leases any more (CLIENT_LEASE_OVER_MS after it was answered last).
+ * believes none of its leases any more (`leaseOverMs` after it was answered last).
  */
 export class SessionExpiry {
   readonly #options: SessionExpiryOptions;
@@ -55,11 +56,11 @@ export class SessionExpiry {
 
   /** @param fencing sessions that a former leader ended, and that are not shut out yet */
   begin(fencing: readonly number[]): void {
-    const { clock } = this.#options;
+    const { clock, times } = this.#options;
     this.#checkedAt = clock.now();
     this.#beganAt = this.#checkedAt;
     // The former leader may have answered them a moment ago.
-    for (const id of fencing) void this.#fence(id, this.#beganAt + CLIENT_LEASE_OVER_MS);
+    for (const id of fencing) void this.#fence(id, this.#beganAt + times.leaseOverMs);
     this.#timer = clock.every(SESSION_CHECK_INTERVAL_MS, () => this.#check(), { weak: true });
   }
 
@@ -87,7 +88,7 @@ export class SessionExpiry {
   }
 
   #check(): void {
-    const { clock, sessions, leases } = this.#options;
+    const { clock, sessions, leases, times } = this.#options;
     const now = clock.now();
     const late = now - this.#checkedAt;
     this.#checkedAt = now;
@@ -96,11 +97,11 @@ export class SessionExpiry {
       leases.forgive(late);
       this.#beganAt += late;
     }
-    const silent = sessions.silent(now, SESSION_TIMEOUT_MS).map((entry) => entry.record.id);
+    const silent = sessions.silent(now, times.timeoutMs).map((entry) => entry.record.id);
     for (const id of [...silent, ...this.#absent(now)]) if (!this.#expiring.has(id)) void this.#expire(id, 0);
     // Who answers no recall may have been heard just now, and goes on believing its leases until it hears of its end.
     for (const id of leases.overdue())
-      if (!this.#expiring.has(id)) void this.#expire(id, now + CLIENT_LEASE_OVER_MS);
+      if (!this.#expiring.has(id)) void this.#expire(id, now + times.leaseOverMs);
   }
 
   /**
@@ -108,8 +109,8 @@ export class SessionExpiry {
    * believed, they do not believe any more.
    */
   #absent(now: number): number[] {
-    if (now - this.#beganAt <= CLIENT_LEASE_OVER_MS) return [];
-    const { leases, locks, sessions } = this.#options;
+    const { leases, locks, sessions, times } = this.#options;
+    if (now - this.#beganAt <= times.leaseOverMs) return [];
     const keepsWaiting = ({ wantsLeases }: SessionRecord): boolean =>
       locks.heldUp || (leases.heldUp && wantsLeases);
     return [...sessions.entries()]

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { LeaseGate } from '../../../metaserver/service/lease-gate.js';
 import type { MetaState, SessionRecord } from '../../../metaserver/service/ports.js';
 import { type Attr, type Lease, LeaseMode, type ReadReply } from '../../../proto/gen/meta.js';
+import { SESSION_TIMES } from '../../../proto/types.js';
 import { ManualClock } from '../../client/support/manual-clock.js';
 
 const { LEASE_SHARED: SHARED, LEASE_EXCLUSIVE: EXCLUSIVE } = LeaseMode;
@@ -33,6 +34,7 @@ describe('a listing that asks for exclusive leases', () => {
     gate = new LeaseGate({
       state: {} as MetaState,
       clock: new ManualClock(),
+      times: SESSION_TIMES,
       isOpenElsewhere: (session, ino) => session === TWO && ino === OPEN,
       isContested: () => false,
       recall: (_session, leases) => recalls.push(...leases),
