@@ -103,6 +103,11 @@ export class MemoryDisk implements Disk {
     return Buffer.from(this.node(file).current);
   }
 
+  /** Names that begin so, in order. */
+  files(prefix: string): string[] {
+    return [...this.names.keys()].filter((name) => name.startsWith(prefix)).sort();
+  }
+
   async open(file: string, mode: OpenMode): Promise<DiskFile> {
     const life = this.life;
     await this.call('open');

@@ -11,9 +11,11 @@ import type { World } from './world.js';
 
 export const CHUNK_PORT = 7001;
 export const CHUNK_DIR = '/chunks';
-const SEGMENT_BYTES = 32 * 1024;
+/** Small, so that segments are sealed and compacted in a short run. */
+const SEGMENT_BYTES = 1024;
 const COMMIT_MAX_MS = 20;
 const RECOVERY_MBPS = 100;
+const SCRUB = { intervalMs: 3_000, bytesPerSecond: 100 * 1024 * 1024 };
 
 export interface ChunkMachineHooks {
   wrapStore?(store: ChunkStore, machine: ChunkMachine): ChunkStore;
@@ -26,6 +28,10 @@ export class ChunkMachine extends Machine {
   readonly #metaservers: string[];
   readonly #hooks: ChunkMachineHooks;
   #db = new MemoryIndexDb();
+  /** By a fault. */
+  bitsFlipped = 0;
+  /** Chunks that were replaced by another server's copy, in the lives that are over. */
+  #repaired = 0;
   store: ChunkStore | undefined;
   service: ChunkService | undefined;
 
@@ -64,6 +70,7 @@ export class ChunkMachine extends Machine {
         metaservers: this.#metaservers,
         domain: this.name,
         recoveryMbps: RECOVERY_MBPS,
+        scrub: SCRUB,
       },
       { store, clock, log, prng, dial: simDialer(network, process), sockets: simSockets(network, process) },
     );
@@ -71,6 +78,15 @@ export class ChunkMachine extends Machine {
     this.#hooks.onService?.(service, store, this);
     void service.fatal.then((error) => this.failed(process, error));
     await service.start();
+  }
+
+  /** Files of its log, in order. */
+  segments(): string[] {
+    return this.disk.files(`${CHUNK_DIR}/log/`).filter((name) => name.endsWith('.seg'));
+  }
+
+  get repaired(): number {
+    return this.#repaired + (this.service?.host.repair.repaired ?? 0);
   }
 
   /** A commit takes time; a process that dies before has not made it. */
@@ -92,6 +108,7 @@ export class ChunkMachine extends Machine {
   }
 
   protected afterDeath(): void {
+    this.#repaired = this.repaired;
     this.#db = this.#db.clone();
     this.store = undefined;
     this.service = undefined;

@@ -24,6 +24,8 @@ export class ClientMachine {
   readonly session: MetaSession;
   readonly chunks: ChunkIo;
   readonly fs: HoldfastFs;
+  /** Sessions of it that were ended while it lived: what it had not synced is gone, and its programs may be told. */
+  shutOuts = 0;
   /** Settles with the first connection. */
   readonly ready: Promise<unknown>;
 
@@ -55,9 +57,10 @@ export class ClientMachine {
       id: session.id,
     });
     const dialFrame = frameDialer(clock, log, hello, simSockets(network, process));
-    const connections = new ChunkConnections(clock, log, dialFrame);
+    const ofSession = () => session.id;
+    const connections = new ChunkConnections(clock, log, dialFrame, ofSession);
     this.session = session;
-    this.chunks = new ChunkIo({ clock, log, prng, view, connections });
+    this.chunks = new ChunkIo({ clock, log, prng, view, connections, session: ofSession });
     this.fs = new HoldfastFs({
       meta: session,
       chunks: this.chunks,

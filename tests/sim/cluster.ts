@@ -1,6 +1,7 @@
 import { assert } from '../../common/assert.js';
 import { type ClusterMap, ReplicaState } from '../../proto/gen/cluster.js';
 import type { InitCluster } from '../../proto/gen/meta.js';
+import type { SessionTimes } from '../../proto/types.js';
 import { ChunkMachine, type ChunkMachineHooks } from './chunkserver.js';
 import { ClientMachine } from './client.js';
 import type { Machine } from './machine.js';
@@ -32,7 +33,7 @@ export class Cluster {
   readonly clients: ClientMachine[] = [];
   readonly #hooks: ClusterHooks;
 
-  constructor(world: World, shape: ClusterShape, hooks: ClusterHooks) {
+  constructor(world: World, shape: ClusterShape, sessionTimes: SessionTimes, hooks: ClusterHooks) {
     this.world = world;
     this.shape = shape;
     this.#hooks = hooks;
@@ -47,7 +48,7 @@ export class Cluster {
       rootGid: 0,
     };
     const ids = numbers(shape.metaservers);
-    this.metas = ids.map((id) => new MetaMachine(world, id, ids, init, hooks));
+    this.metas = ids.map((id) => new MetaMachine(world, id, { ids, init, sessionTimes }, hooks));
     this.chunks = numbers(shape.chunkservers).map(
       (id) => new ChunkMachine(world, id, CLUSTER_ID, this.metaAddresses, hooks),
     );

@@ -1,5 +1,7 @@
 import { assert } from '../../common/assert.js';
 import type { Prng } from '../../common/prng.js';
+import type { ChunkMachine } from './chunkserver.js';
+import type { ClientMachine } from './client.js';
 import type { Cluster } from './cluster.js';
 import type { Machine } from './machine.js';
 
@@ -7,8 +9,14 @@ const PAUSE_SHORT_MS = 400;
 const PAUSE_LONG_MS = 3500;
 const DOWN_MAX_MS = 2500;
 const CUT_MAX_MS = 3500;
+/** From a session's time-out until it is ended and shut out, and more. */
+const SILENCE_LEAST_MS = 1000;
+/** A silence is at most so much longer than the time-out. */
+export const SILENCE_ROOM_MS = 3000;
 const SLOW_MAX_MS = 4000;
 const SLOW_FACTOR_MAX = 60;
+/** Bits that change at once. */
+const FLIPS = 6;
 const FULL_MAX_MS = 1500;
 /** Beyond what is used, while a disk is full. */
 const FULL_LEFT_BYTES = 2000;
@@ -28,6 +36,8 @@ const FAULTS: readonly Fault[] = [
   [3, 'long pause', (n) => n.pause(n.server(), PAUSE_LONG_MS)],
   [2, 'pause of the leader', (n) => n.pause(n.cluster.leader() ?? n.server(), PAUSE_LONG_MS)],
   [1, 'pause of a client', (n) => n.pauseClient()],
+  [1, 'isolation of the leader', (n) => n.isolate((n.cluster.leader() ?? n.server()).name, 'both')],
+  [1, 'isolation of a client', (n) => n.isolate(n.client().name, 'both')],
   [4, 'cut', (n) => n.cut(n.host(), n.host(), true)],
   [3, 'one-way cut', (n) => n.cut(n.host(), n.host(), false)],
   [3, 'isolation', (n) => n.isolate(n.server().name, 'both')],
@@ -43,6 +53,7 @@ const FAULTS: readonly Fault[] = [
   [2, 'handover', (n) => n.handOver()],
   [1, 'dead client', (n) => n.killClient()],
   [2, 'empty disk of a chunkserver', (n) => n.wipeChunkserver()],
+  [2, 'flipped bits in a segment', (n) => n.flipBits()],
   [2, 'empty disk of a metaserver', (n) => n.wipeMetaserver()],
 ];
 
@@ -51,6 +62,10 @@ export interface NemesisOptions {
   intervalMs: number;
   /** The fault that comes half of the times. */
   favourite?: string | undefined;
+  /** How long faults come. */
+  chaosMs: number;
+  /** A client is silent for longer, once; undefined: none. */
+  sessionTimeoutMs: number | undefined;
   onPowerCut(): void;
   onFullDisk(): void;
   onClientDeath(name: string): void;
@@ -67,6 +82,9 @@ export class Nemesis {
   /** Undone when it stops. */
   readonly #heal = new Set<() => void>();
   #stopped = false;
+  /** The chunkserver whose disk has changed by itself; and whether one has lost its disk. */
+  #damaged: ChunkMachine | undefined;
+  #wiped = false;
 
   constructor(cluster: Cluster, options: NemesisOptions) {
     this.cluster = cluster;
@@ -79,9 +97,15 @@ export class Nemesis {
   }
 
   start(): void {
+    const { sessionTimeoutMs } = this.#options;
+    if (sessionTimeoutMs !== undefined) this.#silenceClient(sessionTimeoutMs);
+    this.#goOn();
+  }
+
+  #goOn(): void {
     this.#after(this.prng.float() * 2 * this.#options.intervalMs, () => {
       this.#strike();
-      this.start();
+      this.#goOn();
     });
   }
 
@@ -98,9 +122,13 @@ export class Nemesis {
 
   #strike(): void {
     const [, name, strike] = this.#draw();
+    this.#tell(name);
+    strike(this);
+  }
+
+  #tell(name: string): void {
     this.cluster.world.trace.note(`fault: ${name}`, undefined);
     this.counts.set(name, (this.counts.get(name) ?? 0) + 1);
-    strike(this);
   }
 
   #draw(): Fault {
@@ -136,6 +164,11 @@ export class Nemesis {
   server(): Machine {
     const { machines } = this.cluster;
     return machines[this.prng.int(machines.length)] as Machine;
+  }
+
+  client(): ClientMachine {
+    const { clients } = this.cluster;
+    return clients[this.prng.int(clients.length)] as ClientMachine;
   }
 
   host(): string {
@@ -181,6 +214,23 @@ export class Nemesis {
     this.#healLater(this.prng.float() * PAUSE_LONG_MS, () => process.resume());
   }
 
+  /** A client that is shut out meanwhile, and wakes up, or sees the others again, as if nothing had been. */
+  #silenceClient(sessionTimeoutMs: number): void {
+    const ms = sessionTimeoutMs + SILENCE_LEAST_MS + this.prng.float() * (SILENCE_ROOM_MS - SILENCE_LEAST_MS);
+    this.#after(this.prng.float() * (this.#options.chaosMs - ms), () => {
+      const { clients } = this.cluster;
+      const client = clients[this.prng.int(clients.length)];
+      if (!client || client.process.paused) return;
+      this.#tell('client silent beyond its time-out');
+      if (this.prng.int(3) === 0) {
+        this.isolate(client.name, 'both', ms);
+        return;
+      }
+      client.process.pause();
+      this.#healLater(ms, () => client.process.resume());
+    });
+  }
+
   cut(a: string, b: string, bothWays: boolean): void {
     if (a === b) return;
     const { network } = this.cluster.world;
@@ -189,9 +239,8 @@ export class Nemesis {
     if (bothWays) this.#healLater(ms, network.cut(b, a));
   }
 
-  isolate(name: string, direction: 'in' | 'out' | 'both'): void {
+  isolate(name: string, direction: 'in' | 'out' | 'both', ms = this.prng.float() * CUT_MAX_MS): void {
     const { machines, clients, world } = this.cluster;
-    const ms = this.prng.float() * CUT_MAX_MS;
     for (const other of [...machines, ...clients]) {
       if (other.name === name) continue;
       if (direction !== 'in') this.#healLater(ms, world.network.cut(name, other.name));
@@ -263,9 +312,28 @@ export class Nemesis {
   wipeChunkserver(): void {
     const { cluster, prng } = this;
     const machine = cluster.chunks[prng.int(cluster.chunks.length)];
-    if (!machine || cluster.shape.minInSync === 1 || !cluster.chunksWhole()) return;
+    if (!machine || cluster.shape.minInSync === 1 || this.#damaged || !cluster.chunksWhole()) return;
+    this.#wiped = true;
     machine.wipe();
     this.#startLater(machine);
+  }
+
+  /**
+   * On one server in a run, and only where no disk is lost: what lies on it may be damaged for long before anybody looks. Not in
+   * its newest segment: the end of a log that is damaged looks like one that was never written.
+   */
+  flipBits(): void {
+    const { cluster, prng } = this;
+    const machine = this.#damaged ?? cluster.chunks[prng.int(cluster.chunks.length)];
+    if (!machine || cluster.shape.minInSync === 1 || this.#wiped || !cluster.chunksWhole()) return;
+    const segments = machine.segments().slice(0, -1);
+    if (segments.length === 0) return;
+    this.#damaged = machine;
+    machine.bitsFlipped += FLIPS;
+    for (let i = 0; i < FLIPS; i++) {
+      const segment = segments[prng.int(segments.length)] as string;
+      machine.disk.flipBit(segment, prng.int(machine.disk.content(segment).length), prng.int(8));
+    }
   }
 
   wipeMetaserver(): void {

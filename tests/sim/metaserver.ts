@@ -4,6 +4,7 @@ import { replicaPort } from '../../metaserver/service/replica-port.js';
 import { createServices } from '../../metaserver/service/services.js';
 import { MemoryKv } from '../../metaserver/store/memory-kv.js';
 import type { CommandResult, InitCluster } from '../../proto/gen/meta.js';
+import type { SessionTimes } from '../../proto/types.js';
 import { processDisk } from './disk.js';
 import { Machine } from './machine.js';
 import type { SimProcess } from './process.js';
@@ -25,10 +26,16 @@ export interface MetaMachineHooks {
   formatAs?(uuid: string, former: string | undefined): string;
 }
 
+/** The same for all metaservers of a cluster. */
+export interface MetaSettings {
+  ids: readonly number[];
+  init: InitCluster;
+  sessionTimes: SessionTimes;
+}
+
 /** A machine with a metaserver: the real replica, state machine and services on simulated disk and network. */
 export class MetaMachine extends Machine {
-  readonly #ids: readonly number[];
-  readonly #init: InitCluster;
+  readonly #settings: MetaSettings;
   readonly #hooks: MetaMachineHooks;
   #kv = new MemoryKv();
   /** The disk that it has now, once it is formatted. */
@@ -37,10 +44,9 @@ export class MetaMachine extends Machine {
   replica: Replica<CommandResult> | undefined;
   state: SimState | undefined;
 
-  constructor(world: World, id: number, ids: readonly number[], init: InitCluster, hooks: MetaMachineHooks) {
+  constructor(world: World, id: number, settings: MetaSettings, hooks: MetaMachineHooks) {
     super(world, `m${id}`, id);
-    this.#ids = ids;
-    this.#init = init;
+    this.#settings = settings;
     this.#hooks = hooks;
   }
 
@@ -58,7 +64,8 @@ export class MetaMachine extends Machine {
     const { clock } = process;
     const log = trace.logger({ host: this.name });
     const disk = processDisk(this.disk, process, prng, this.mood);
-    const { clusterId } = this.#init;
+    const { ids, init, sessionTimes } = this.#settings;
+    const { clusterId } = init;
     const format = await readFormat(disk, DIR);
     if (format) this.diskUuid = format.diskUuid;
     else {
@@ -77,7 +84,7 @@ export class MetaMachine extends Machine {
     });
     this.state = state;
     const dial = simDialer(network, process);
-    const peers = this.#ids.map((peer) => ({ id: peer, address: MetaMachine.address(peer) }));
+    const peers = ids.map((peer) => ({ id: peer, address: MetaMachine.address(peer) }));
     const replica = await Replica.open<CommandResult>({
       disk,
       dir: DIR,
@@ -104,7 +111,8 @@ export class MetaMachine extends Machine {
       clock,
       log,
       serverId: id,
-      init: this.#init,
+      init,
+      sessionTimes,
       rssBytes: () => 0,
     });
     const server = new SimRpcServer(network, process);

@@ -1,6 +1,9 @@
 import type { Clock, Timer, Timespec } from '../../common/clock.js';
 import type { VirtualClock } from '../chunkserver/pg/sim/virtual-clock.js';
 
+/** Well behind 1970, as that of a machine. */
+const WALL_START_SEC = 1_700_000_000;
+
 interface Late {
   fn: () => void;
   kind: 'timer' | 'io';
@@ -77,7 +80,7 @@ export class SimProcess {
 
   #wall(): Timespec {
     const { sec, nsec } = this.#time.wall();
-    return { sec: sec + this.#skewSec, nsec };
+    return { sec: WALL_START_SEC + sec + this.#skewSec, nsec };
   }
 
   #every(ms: number, fn: () => void): Timer {

@@ -11,12 +11,18 @@ export type Outcome =
 /** A wrong answer, or work without an end. */
 export type FailureKind = 'failure' | 'livelock';
 
+/** Which seeds are run, and how. */
+export type SeedRange = Pick<Arguments, 'first' | 'seeds' | 'jobs' | 'keepGoing'> &
+  Partial<Pick<Arguments, 'mutation' | 'trace'>>;
+
 const WORKER = new URL('./seed-worker.js', import.meta.url);
+/** Most functions run too seldom to be optimised, and the processes that share the seeds leave no processor to collect garbage on. */
+const WORKER_FLAGS = ['--always-sparkplug', '--single-threaded-gc'];
 
 /** One run, whatever comes of it. */
 export async function runSeed(
   seed: number,
-  mutation: Arguments['mutation'],
+  mutation?: Arguments['mutation'],
   trace?: string,
 ): Promise<Outcome> {
   const simulation = new Simulation({ seed, verbose: trace !== undefined, mutation });
@@ -32,7 +38,7 @@ export async function runSeed(
 }
 
 /** The seeds that are still to be run, in order, until there are none or the runs are stopped. */
-function queueOf({ first, seeds }: Arguments): { next(): number | undefined; stop(): void } {
+function queueOf({ first, seeds }: SeedRange): { next(): number | undefined; stop(): void } {
   let at = first;
   let end = first + seeds;
   return {
@@ -47,7 +53,7 @@ function queueOf({ first, seeds }: Arguments): { next(): number | undefined; sto
  * Runs all seeds, in this process or in others. With several of them the outcomes come in any order.
  * @throws Error a process ended before its seed
  */
-export async function runSeeds(args: Arguments, told: (outcome: Outcome) => void): Promise<void> {
+export async function runSeeds(args: SeedRange, told: (outcome: Outcome) => void): Promise<void> {
   const queue = queueOf(args);
   const tell = (outcome: Outcome): void => {
     if ('error' in outcome && !args.keepGoing) queue.stop();
@@ -60,7 +66,7 @@ export async function runSeeds(args: Arguments, told: (outcome: Outcome) => void
     return;
   }
   const workers = Array.from({ length: Math.min(args.jobs, args.seeds) }, () =>
-    fork(WORKER, [args.mutation?.name ?? '']),
+    fork(WORKER, [args.mutation?.name ?? ''], { execArgv: WORKER_FLAGS }),
   );
   try {
     await Promise.all(workers.map((worker) => feed(worker, () => queue.next(), tell)));

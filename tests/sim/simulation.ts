@@ -1,4 +1,5 @@
 import { crc32c } from '../../common/crc32c.js';
+import { Command } from '../../proto/gen/meta.js';
 import { Cells } from './checkers/cells.js';
 import {
   checkLinearizable,
@@ -11,9 +12,10 @@ import { namespaceModel } from './checkers/namespace-model.js';
 import { replicasDiffer, statesDiffer } from './checkers/quiet.js';
 import { RaftChecker } from './checkers/raft.js';
 import type { ClientMachine } from './client.js';
-import { Cluster, type ClusterShape } from './cluster.js';
+import { Cluster } from './cluster.js';
 import { Nemesis } from './faults.js';
 import type { Mutation } from './mutations/index.js';
+import { type Plan, planOf, shapeOf } from './plan.js';
 import { BlocksWorker } from './workload/blocks.js';
 import { Files, FilesWorker } from './workload/files.js';
 import { Locks, LocksWorker } from './workload/locks.js';
@@ -21,15 +23,9 @@ import { Names, NamesWorker, REGISTERS } from './workload/names.js';
 import type { Worker } from './workload/worker.js';
 import { World } from './world.js';
 
-/** Virtual time: before the first fault, with faults, and the longest wait for quiet after them. */
+/** Virtual time: before the first fault, and the longest wait for quiet after the last one. */
 const FORMATION_MAX_MS = 5_000;
-const CHAOS_MIN_MS = 2_500;
-const CHAOS_MAX_MS = 7_000;
-/** One run in so many has its faults for so much longer: beyond the time-out of sessions. */
-const LONG_EVERY = 25;
-const LONG_FACTOR = 8;
 const QUIET_MAX_MS = 60_000;
-const FAULT_INTERVAL_MS = 500;
 /** Servers must hold the same within so long after the last answer. */
 const AGREE_MAX_MS = 10_000;
 
@@ -51,18 +47,12 @@ export interface SimulationResult {
   faultKinds: Record<string, number>;
   reads: number;
   synced: number;
+  /** Sessions of clients that lived on, and were shut out. */
+  expired: number;
+  /** Damaged chunks that were found and replaced. */
+  repaired: number;
   /** Histories in which too much overlapped to be decided. */
   undecided: number;
-}
-
-/** The shape is of the seed too: most runs have the default one. */
-function shapeOf(seed: number): ClusterShape {
-  const shape = { metaservers: 3, chunkservers: 3, clients: 2, replicas: 3, minInSync: 2, pgs: 3 };
-  if (seed % 5 === 0) return { ...shape, chunkservers: 4, pgs: 4 };
-  if (seed % 7 === 0) return { ...shape, clients: 3 };
-  if (seed % 11 === 0) return { ...shape, metaservers: 5 };
-  if (seed % 13 === 0) return { ...shape, chunkservers: 4, replicas: 2, minInSync: 1 };
-  return shape;
 }
 
 /** One run: a cluster, its clients and what goes wrong, all from one seed. */
@@ -80,14 +70,20 @@ export class Simulation {
   readonly #writers: number[] = [];
   #nextClient: number;
   #quiet = false;
+  /** Of the commands that any state machine was given. */
+  #highest = 0;
+  #expired = 0;
+  readonly #plan: Plan;
   readonly #aloneMs: number | undefined;
 
   constructor({ seed, verbose, mutation }: SimulationOptions) {
     const world = new World(seed, verbose);
     this.world = world;
+    const plan = planOf(seed, world.prng);
+    this.#plan = { ...plan, sessionTimes: mutation?.sessionTimes ?? plan.sessionTimes };
     const shape = shapeOf(seed);
     const apply = mutation?.apply?.();
-    this.cluster = new Cluster(world, shape, {
+    this.cluster = new Cluster(world, shape, this.#plan.sessionTimes, {
       onApply: (server, index, data) => this.#applied(server, index, data, apply),
       ...mutation?.hooks?.(world),
     });
@@ -106,8 +102,10 @@ export class Simulation {
       return sent;
     };
     this.nemesis = new Nemesis(this.cluster, {
-      intervalMs: FAULT_INTERVAL_MS,
+      intervalMs: this.#plan.faultIntervalMs,
       favourite: mutation?.favourite,
+      chaosMs: this.#plan.chaosMs,
+      sessionTimeoutMs: this.#plan.silentClient ? this.#plan.sessionTimes.timeoutMs : undefined,
       onPowerCut: () => {
         this.#blocks.powerLost();
         this.#files.cells.powerLost();
@@ -142,7 +140,7 @@ export class Simulation {
 
   async #run(): Promise<void> {
     const { world, cluster, nemesis } = this;
-    const { time, prng } = world;
+    const { time } = world;
     // From here on everything runs in a turn of the event loop of its own, whoever has called.
     await world.until(time.now() + 1);
     cluster.start();
@@ -150,10 +148,7 @@ export class Simulation {
     await this.#settled(this.#names.prepare(cluster.clients[0] as ClientMachine), FORMATION_MAX_MS);
     for (const client of cluster.clients) this.#work(client);
     if (this.#aloneMs === undefined) nemesis.start();
-    const factor = world.seed % LONG_EVERY === 0 ? LONG_FACTOR : 1;
-    const drawn = factor * (CHAOS_MIN_MS + prng.float() * (CHAOS_MAX_MS - CHAOS_MIN_MS));
-    const chaosMs = this.#aloneMs ?? drawn;
-    await world.until(time.now() + chaosMs);
+    await world.until(time.now() + (this.#aloneMs ?? this.#plan.chaosMs));
     world.trace.note('quiet', undefined);
     nemesis.stop();
     this.#quiet = true;
@@ -189,7 +184,7 @@ export class Simulation {
     dead.die();
     // With it went what it had not written back.
     this.#locks.cells.powerLost();
-    this.#files.writerDied(name);
+    this.#files.sessionOver(dead);
     for (let i = this.#workers.length - 1; i >= 0; i--) {
       if (this.#workers[i]?.client === dead) this.#workers.splice(i, 1);
     }
@@ -207,7 +202,22 @@ export class Simulation {
   ): Buffer {
     this.world.trace.note(`apply ${server} ${index}`, undefined);
     this.#guard(() => this.#raft.applied(server, index, data));
+    if (index > this.#highest) {
+      this.#highest = index;
+      const { body } = Command.decode(data);
+      if (body?.$case === 'expireSession') this.#sessionOver(body.value.session);
+    }
     return change ? change(server, index, data) : data;
+  }
+
+  /** A client is shut out: what it has not synced it may not write back any more, though it may have closed the file. */
+  #sessionOver(session: number): void {
+    const client = this.cluster.clients.find((each) => each.session.id === session);
+    if (!client) return;
+    this.#expired++;
+    client.shutOuts++;
+    this.#locks.cells.powerLost();
+    this.#files.sessionOver(client);
   }
 
   /** What a checker finds ends the run, whoever is asking. */
@@ -323,6 +333,8 @@ export class Simulation {
       faultKinds: Object.fromEntries(nemesis.counts),
       reads: this.#blocks.reads + this.#files.cells.reads,
       synced: this.#blocks.synced + this.#files.cells.synced,
+      expired: this.#expired,
+      repaired: this.cluster.chunks.reduce((sum, { repaired }) => sum + repaired, 0),
       undecided: this.#undecided,
     };
   }

@@ -1,5 +1,6 @@
 import type { ChunkStore } from '../../../chunkserver/store/chunk-store.js';
 import { crc32c } from '../../../common/crc32c.js';
+import { toHoldfastError } from '../../../proto/errors.js';
 import type { Cluster } from '../cluster.js';
 
 const ALL = 1_000_000;
@@ -54,7 +55,13 @@ export async function replicasDiffer(cluster: Cluster): Promise<string | undefin
     for (const { server } of replicas) {
       const { store } = cluster.chunkserver(server);
       if (!store) return `chunkserver ${server} is down`;
-      const lines = await dump(store, id);
+      let lines: string[];
+      try {
+        lines = await dump(store, id);
+      } catch (error) {
+        if (toHoldfastError(error).errorName !== 'CORRUPT') throw error;
+        return `group ${id}: chunkserver ${server} has damaged data that was not repaired`;
+      }
       first ??= lines;
       const at = lines.findIndex((line, i) => line !== (first as string[])[i]);
       if (at < 0 && lines.length === first.length) continue;

@@ -1,10 +1,12 @@
 import type { PgHost } from '../../../chunkserver/service/pg-host.js';
 import type { ChunkStore } from '../../../chunkserver/store/chunk-store.js';
+import { toHoldfastError } from '../../../proto/errors.js';
 import { FRAME_FLAG_END, FrameType } from '../../../proto/frame-header.js';
 import { type ClusterMap, ReplicaState } from '../../../proto/gen/cluster.js';
 import { isolateOften, type Mutation } from './mutation.js';
 import { forgeReply, frameTap } from './wire.js';
 
+const DAMAGED_BYTE = 0x5a;
 const FOR_EVER_MS = 1e9;
 const WILD_CLOCK_DEVIATION = 0.6;
 const REPLICATE = new Set([
@@ -157,6 +159,23 @@ export const CHUNKSERVER_MUTATIONS: readonly Mutation[] = [
             const kept = content && own ? { ...own, version: content.version } : content;
             await store.install(pg, key, kept);
           },
+        }),
+    }),
+  },
+  {
+    name: 'skips-checksums',
+    text: 'a chunkserver does not see that data has changed on its disk',
+    seeds: 60,
+    favourite: 'flipped bits in a segment',
+    hooks: () => ({
+      wrapStore: (store) =>
+        patched(store, {
+          read: (pg, key, offset, length) =>
+            store.read(pg, key, offset, length).catch((error: unknown) => {
+              if (toHoldfastError(error).errorName !== 'CORRUPT') throw error;
+              const { version } = store.chunkInfo(pg, key) ?? {};
+              return { version, data: [Buffer.alloc(length, DAMAGED_BYTE)], length };
+            }),
         }),
     }),
   },

@@ -1,7 +1,7 @@
 import { ClientEnvelope, Command, LockType, ServerEnvelope } from '../../../proto/gen/meta.js';
 import { type RaftMessage, RaftMessageType } from '../../../proto/gen/raft.js';
 import { asBuffer } from '../../../proto/message-stream.js';
-import type { Mutation } from './mutation.js';
+import { isolateOften, type Mutation } from './mutation.js';
 import { messageTap, raftTap, sendMessage } from './wire.js';
 
 const CLIENT_PATH = '/holdfast.MetaService/Connect';
@@ -72,9 +72,41 @@ export const METASERVER_MUTATIONS: readonly Mutation[] = [
     },
   },
   {
+    name: 'applies-before-majority',
+    text: 'a leader takes entries for written by a majority as soon as it has sent them',
+    seeds: 40,
+    tap: () => {
+      const forged = new Map<string, RaftMessage[]>();
+      return raftTap((message) => {
+        const waiting = forged.get(`${message.from}>${message.to}`)?.splice(0) ?? [];
+        if (message.type === RaftMessageType.RAFT_APPEND && message.entries.length > 0) {
+          const key = `${message.to}>${message.from}`;
+          const answers = forged.get(key) ?? [];
+          forged.set(key, answers);
+          answers.push(forgeAppendResponse(message));
+        }
+        return [...waiting, message];
+      });
+    },
+  },
+  {
+    name: 'lease-given-early',
+    text: 'what a silent client holds is given to others while it still believes its leases',
+    seeds: 40,
+    aloneMs: 15_000,
+    sessionTimes: { timeoutMs: 1_000, leaseMs: 60_000, leaseOverMs: 0 },
+    prepare: (cluster) =>
+      isolateOften(
+        cluster,
+        () => cluster.clients[1],
+        () => undefined,
+      ),
+  },
+  {
     name: 'leads-in-anothers-term',
     text: 'a leader that was deposed goes on under the new term',
-    seeds: 20,
+    seeds: 60,
+    favourite: 'isolation of the leader',
     tap: () => {
       let highest = 0;
       return raftTap((message) => {

@@ -1,5 +1,5 @@
+import type { SessionTimes } from '../../../proto/types.js';
 import type { Cluster, ClusterHooks } from '../cluster.js';
-import type { Machine } from '../machine.js';
 import type { Tap } from '../network.js';
 import type { World } from '../world.js';
 
@@ -18,6 +18,8 @@ export interface Mutation {
   prepare?(cluster: Cluster): void;
   /** The fault under which it shows: that comes half of the times. */
   favourite?: string;
+  /** Other times of sessions than the seed's. */
+  sessionTimes?: SessionTimes;
   /** How long things go wrong, without the faults of other runs; default: as the seed says, and with them. */
   aloneMs?: number;
 }
@@ -25,12 +27,20 @@ export interface Mutation {
 const ISOLATION_PAUSE_MS = 1_200;
 const ISOLATION_MS = 3_400;
 
-/** Some bugs need a server that is alone with one client: that happens often then, to the server that is chosen. */
-export function isolateOften(cluster: Cluster, choose: () => Machine | undefined): void {
+interface Host {
+  name: string;
+}
+
+/** Some bugs need a host that is alone with a client, or alone: that happens often then, to the one that is chosen. */
+export function isolateOften(
+  cluster: Cluster,
+  choose: () => Host | undefined,
+  choosesFriend: () => Host | undefined = () => cluster.clients[0],
+): void {
   const { world, machines, clients } = cluster;
   const isolate = (): void => {
     const machine = choose();
-    const friend = clients[0]?.name;
+    const friend = choosesFriend()?.name;
     if (!machine || !cluster.map()?.pgs.length) return;
     for (const { name } of [...machines, ...clients]) {
       if (name === machine.name || name === friend) continue;

@@ -12,6 +12,8 @@ const CELL_BYTES = 8;
 const CELL_STRIDE_BYTES = 2300;
 const FILE_BYTES = CELLS * CELL_STRIDE_BYTES;
 const MODE = 0o644;
+const FAILED = ['ENOSPC', 'EIO'];
+const GONE = ['ESTALE', 'ENOENT'];
 
 function fileOf(client: string): string {
   return `file-${client}`;
@@ -20,6 +22,8 @@ function fileOf(client: string): string {
 interface Written {
   number: number;
   cuts: number;
+  /** Of the client, until then. */
+  shutOuts: number;
 }
 
 /** What every worker may know of the files of all. */
@@ -52,15 +56,16 @@ export class Files {
 
   /** Somebody does not find it. @returns whether it may be gone */
   missed(name: string): boolean {
-    if (this.#uncertain.get(name)?.process.alive !== false) return false;
+    const maker = this.#uncertain.get(name);
+    if (!maker || (maker.process.alive && maker.shutOuts === 0)) return false;
     const at = this.names.indexOf(name);
     if (at >= 0) this.names.splice(at, 1);
     return true;
   }
 
-  /** A machine is gone, and with it what was closed there, but not synced and not yet written back. */
-  writerDied(name: string): void {
-    this.cells.writerDied(`${fileOf(name)}/`);
+  /** A machine is gone, or shut out, and with it what was closed there, but not synced and not yet written back. */
+  sessionOver(client: ClientMachine): void {
+    this.cells.writerDied(`${fileOf(client.name)}/`);
   }
 }
 
@@ -106,12 +111,18 @@ export class FilesWorker extends Worker {
     this.#files.made(this.#name, this.client);
   }
 
-  /** Disk full and failed writes are reported and lose what was not synced; everything else ends the run. */
+  /**
+   * Disk full and failed writes are reported and lose what was not synced, as the end of the session does, which may also take
+   * a file that was not certain; everything else ends the run.
+   */
   async #tolerant(call: () => Promise<void>): Promise<void> {
     try {
       await call();
     } catch (error) {
-      if (!(error instanceof HoldfastError) || !['ENOSPC', 'EIO'].includes(error.errorName)) throw error;
+      if (!(error instanceof HoldfastError)) throw error;
+      const gone = GONE.includes(error.errorName) && this.client.shutOuts > 0;
+      if (!gone && !FAILED.includes(error.errorName)) throw error;
+      if (gone) this.#handle = 0;
       this.client.world.trace.note(`${this.#name} ${error.errorName}`, undefined);
       this.#written.clear();
     }
@@ -131,7 +142,7 @@ export class FilesWorker extends Worker {
         const request = { handle: this.#handle, offset, data, fromCache: false, killPriv: false, flags: 0 };
         this.note(() => `${this.#cell(index)} = ${number}`);
         await client.fs.write(simCaller(), this.#ino, request);
-        this.#written.set(index, { number, cuts: this.#files.cells.cuts });
+        this.#written.set(index, { number, cuts: this.#files.cells.cuts, shutOuts: client.shutOuts });
       }
     });
   }
@@ -156,8 +167,9 @@ export class FilesWorker extends Worker {
       this.#handle = 0;
       try {
         await fs.flush(simCaller(), this.#ino, handle, 0n);
-        for (const [index, { number, cuts }] of written) {
-          if (!this.#files.cells.wasFull) this.#files.cells.acknowledged(this.#cell(index), number, cuts);
+        for (const [index, { number, cuts, shutOuts }] of written) {
+          if (!this.#files.cells.wasFull && shutOuts === this.client.shutOuts)
+            this.#files.cells.acknowledged(this.#cell(index), number, cuts);
         }
       } finally {
         await fs.release(this.#ino, handle, 0);
@@ -168,8 +180,9 @@ export class FilesWorker extends Worker {
   #readOwn(): Promise<void> {
     return this.#tolerant(async () => {
       const data = await this.#read(this.#ino, this.#handle);
-      for (const [index, { number, cuts }] of this.#written) {
-        if (cuts !== this.#files.cells.cuts || this.#files.cells.wasFull) continue;
+      for (const [index, { number, cuts, shutOuts }] of this.#written) {
+        if (shutOuts !== this.client.shutOuts || cuts !== this.#files.cells.cuts || this.#files.cells.wasFull)
+          continue;
         const found = data.readUInt32LE(index * CELL_STRIDE_BYTES);
         const floor = this.#files.cells.floor(this.#cell(index));
         // A truncate empties a cell under a number of its own.
@@ -206,6 +219,7 @@ export class FilesWorker extends Worker {
       const { entry, handle } = await fs.create(simCaller(), ROOT_INO, name, MODE, flags, 0);
       const { ino } = entry.attr;
       const data = Buffer.alloc(64, prng.int(255) + 1);
+      const session = client.session.id;
       try {
         const request = { handle, offset: 0, data, fromCache: false, killPriv: false, flags: 0 };
         await fs.write(simCaller(), ino, request);
@@ -213,6 +227,8 @@ export class FilesWorker extends Worker {
         await fs.unlink(simCaller(), ROOT_INO, name);
         await new Promise<void>((resolve) => client.process.clock.after(prng.float() * 1500, resolve));
         const found = Buffer.concat(await fs.read(simCaller(), ino, handle, 0, data.length));
+        // Who was shut out has nothing open any more, and nobody keeps a file without a name for it.
+        if (session !== client.session.id || client.shutOuts > 0) return;
         if (!found.equals(data)) throw new Error(`${client.name}: an open file without a name lost its data`);
       } finally {
         await fs.release(ino, handle, 0);

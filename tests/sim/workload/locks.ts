@@ -34,14 +34,20 @@ export class Locks {
     this.isOver = isOver;
   }
 
-  /** @throws Error somebody else holds it */
-  take(kind: Kind, client: ClientMachine): void {
+  /**
+   * @returns false: it was granted in a session that is over by now, which its client has not heard yet
+   * @throws Error somebody else holds it
+   */
+  take(kind: Kind, client: ClientMachine): boolean {
+    const session = client.session.id;
+    if (session === 0 || this.isOver(session)) return false;
     const other = this.holders.get(kind);
     if (other && other.client !== client && other.client.process.alive && !this.isOver(other.session)) {
       throw new Error(`${client.name} was granted the ${kind} lock that ${other.client.name} holds`);
     }
-    this.holders.set(kind, { client, session: client.session.id });
+    this.holders.set(kind, { client, session });
     this.granted++;
+    return true;
   }
 
   release(kind: Kind, client: ClientMachine): void {
@@ -78,9 +84,10 @@ export class LocksWorker extends Worker {
       this.#handle = handle;
     }
     await this.#lock(kind, 'write');
-    this.#locks.take(kind, this.client);
+    const granted = this.#locks.take(kind, this.client);
+    const { shutOuts } = this.client;
     try {
-      await this.#change(kind);
+      if (granted) await this.#change(kind, shutOuts);
     } catch (error) {
       if (!(error instanceof HoldfastError) || !TOLERATED.has(error.errorName)) throw error;
       this.note(() => `locked ${kind}: ${error.errorName}`);
@@ -96,7 +103,8 @@ export class LocksWorker extends Worker {
     return this.client.fs.setlk(simCaller(), this.#ino, this.#handle, this.#owner, lock, how);
   }
 
-  async #change(kind: Kind): Promise<void> {
+  /** @param shutOuts of this client when the lock was granted: a lock that went with a session guards nothing */
+  async #change(kind: Kind, shutOuts: number): Promise<void> {
     const { prng, client } = this;
     const { fs } = client;
     const { cells } = this.#locks;
@@ -105,6 +113,7 @@ export class LocksWorker extends Worker {
     const floor = cells.floor(name);
     const { cuts } = cells;
     const found = await this.#read(offset);
+    if (client.shutOuts !== shutOuts) return;
     const wrong = cells.check(name, found, floor);
     if (wrong) client.world.fail(new Error(`${client.name} reads under a lock: ${wrong}`));
     const number = cells.issue(name);

@@ -1,9 +1,11 @@
 import type { Prng } from '../../../common/prng.js';
+import { HoldfastError } from '../../../proto/errors.js';
 import type { ClientMachine } from '../client.js';
 
 export type Task = () => Promise<void>;
 
 const BACKGROUND_MAX = 6;
+const SESSION_OVER: ReadonlySet<string> = new Set(['EIO', 'ESTALE']);
 
 /** One program on a client machine: one task after the other, with pauses, until it is told to stop. */
 export abstract class Worker {
@@ -40,9 +42,20 @@ export abstract class Worker {
       this.tasks++;
       this.next()().then(
         () => this.start(),
-        (error: unknown) => this.client.world.fail(error as Error),
+        (error: unknown) => {
+          this.#refused(error);
+          this.start();
+        },
       );
     });
+  }
+
+  /** A program whose session is over may be told so; every other error ends the run. */
+  #refused(error: unknown): void {
+    const { shutOuts, world } = this.client;
+    if (shutOuts > 0 && error instanceof HoldfastError && SESSION_OVER.has(error.errorName)) {
+      this.note(() => `${this.constructor.name} is told that its session is over: ${error.message}`);
+    } else world.fail(error as Error);
   }
 
   /** Nothing of it is under way any more. */
@@ -58,7 +71,10 @@ export abstract class Worker {
       () => {
         this.#background--;
       },
-      (error: unknown) => this.client.world.fail(error as Error),
+      (error: unknown) => {
+        this.#background--;
+        this.#refused(error);
+      },
     );
     return Promise.resolve();
   }
