@@ -24,6 +24,11 @@ export enum FrameType {
   PING = 6,
   /** Client: pg, epoch, ino, chunk, truncateSeq. Reply: where the first chunk from there on that has data, has it (proto/extents.ts). */
   EXTENTS = 7,
+  /**
+   * Client to the primary of a chunk: pg, epoch, ino, chunk, offset, length, truncateSeq, payload: where to take the bytes
+   * from (proto/copy-source.ts). Reply: as WRITE's. EOPNOTSUPP: the source cannot be read from there now.
+   */
+  COPY = 8,
 
   /** Primary to replica: one operation of the PG's order; version. Reply when written (with SYNC: durable). */
   REPLICATE_WRITE = 16,

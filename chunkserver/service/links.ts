@@ -50,6 +50,11 @@ export class LinkTable {
     return side === 'in' ? this.#in.get(server) : this.#out.get(server)?.link;
   }
 
+  /** Whoever dialed it. */
+  any(server: number): PeerLink | undefined {
+    return this.#out.get(server)?.link ?? this.#in.get(server);
+  }
+
   set(server: number, side: LinkSide, link: PeerLink, sync: (done: (error?: Error) => void) => void): void {
     if (side === 'in') this.#in.set(server, link);
     else {

@@ -52,7 +52,7 @@ export interface PgHostDeps {
 export class PgHost {
   readonly #deps: PgHostDeps;
   readonly #cores = new Map<number, PgCore>();
-  readonly #links = new LinkTable();
+  readonly links = new LinkTable();
   readonly #env: PgEnv;
   readonly #fetches: FetchQueue;
   readonly #localSync: SyncGroup;
@@ -71,13 +71,13 @@ export class PgHost {
   constructor(deps: PgHostDeps) {
     this.#deps = deps;
     const { store, clock, log, tracer } = deps;
-    this.repair = new Repair(store, this.#links, log);
+    this.repair = new Repair(store, this.links, log);
     this.audit = new Audit({
       self: deps.self,
       store,
       log,
       group: (pg) => this.#cores.get(pg),
-      link: (server, side) => this.#links.get(server, side),
+      link: (server, side) => this.links.get(server, side),
       repair: this.repair,
     });
     this.#localSync = new SyncGroup(
@@ -101,9 +101,9 @@ export class PgHost {
       leaseUntil: () => this.#leaseUntil,
       registered: () => this.#registered,
       minInSync: () => this.#map?.minInSync ?? Number.POSITIVE_INFINITY,
-      linked: (server, side) => this.#links.get(server, side) !== undefined,
-      congested: (server) => this.#links.congested(server),
-      freeBytes: (server) => (server === deps.self ? store.usage().freeBytes : this.#links.freeBytes(server)),
+      linked: (server, side) => this.links.get(server, side) !== undefined,
+      congested: (server) => this.links.congested(server),
+      freeBytes: (server) => (server === deps.self ? store.usage().freeBytes : this.links.freeBytes(server)),
       truncateSeq: (pg, ino) => store.truncateSeq(pg, ino),
       chunkInfo: (pg, key) => store.chunkInfo(pg, key),
       list: (pg, after, limit) => store.list(pg, after?.ino === 0 ? undefined : after, limit),
@@ -152,9 +152,9 @@ export class PgHost {
   }
 
   linkUp(server: number, side: LinkSide, link: PeerLink): void {
-    const former = this.#links.get(server, side);
+    const former = this.links.get(server, side);
     if (former) this.linkDown(server, side, former, 'replaced by another connection');
-    this.#links.set(server, side, link, (done) => {
+    this.links.set(server, side, link, (done) => {
       link.request({ type: FrameType.REPLICATE_SYNC }, undefined, 0, undefined, (error) => done(error));
     });
     this.#dispatchAll({ kind: 'linkUp', server, side });
@@ -162,14 +162,14 @@ export class PgHost {
 
   /** Ignored when `link` is not the present one. */
   linkDown(server: number, side: LinkSide, link: PeerLink, reason: string): void {
-    if (this.#links.get(server, side) !== link) return;
-    this.#links.delete(server, side);
+    if (this.links.get(server, side) !== link) return;
+    this.links.delete(server, side);
     link.close(reason);
     this.#dispatchAll({ kind: 'linkDown', server, side, reason });
   }
 
   isCurrent(server: number, side: LinkSide, link: PeerLink): boolean {
-    return this.#links.get(server, side) === link;
+    return this.links.get(server, side) === link;
   }
 
   /** What this server's disk may still take. */
@@ -179,7 +179,7 @@ export class PgHost {
 
   /** Free bytes that another server reported. */
   setFreeBytes(server: number, bytes: number): void {
-    const out = this.#links.out(server);
+    const out = this.links.out(server);
     if (out) out.freeBytes = bytes;
   }
 
@@ -387,7 +387,7 @@ export class PgHost {
   }
 
   #replicate(core: PgCore, op: Op, server: number): void {
-    const out = this.#links.out(server);
+    const out = this.links.out(server);
     if (!out) {
       const error = new HoldfastError('CONNECTION_LOST', 'not connected');
       this.#dispatch(core, { kind: 'acked', op, server, error });
@@ -411,7 +411,7 @@ export class PgHost {
     };
     if (server === this.#deps.self) this.#localSync.request(done);
     else {
-      const out = this.#links.out(server);
+      const out = this.links.out(server);
       if (out) out.syncs.request(done);
       else done(new HoldfastError('CONNECTION_LOST', 'not connected'));
     }
@@ -464,7 +464,7 @@ export class PgHost {
 
   #sendAsk(ask: Ask, done: () => void): void {
     const core = this.#askers.get(ask) as PgCore;
-    const link = this.#links.get(ask.to, ask.side);
+    const link = this.links.get(ask.to, ask.side);
     if (!link) {
       done();
       const error = new HoldfastError('UNAVAILABLE', `server ${ask.to} is not connected`);

@@ -20,8 +20,10 @@ import { PROTOCOL_VERSION } from '../../proto/types.js';
 import { TICK_INTERVAL_MS } from '../pg/types.js';
 import type { ChunkStore } from '../store/chunk-store.js';
 import { HeartbeatClient } from './heartbeat.js';
+import type { PeerLink } from './links.js';
 import { Peers } from './peers.js';
 import { PgHost } from './pg-host.js';
+import { RangeCopies } from './range-copy.js';
 import { RecoveryMeter } from './recovery-meter.js';
 import { routeFrame } from './route.js';
 import { Scrubber, type ScrubberOptions } from './scrubber.js';
@@ -59,6 +61,14 @@ export interface ChunkServiceDeps {
 }
 
 const BYTES_PER_MB = 1_000_000;
+/** Requests of clients come over no link between servers. */
+const NO_LINK: PeerLink = {
+  ended: true,
+  queuedBytes: 0,
+  request: (_fields, _payload, _deadline, _crc, sink) =>
+    sink(new HoldfastError('CONNECTION_LOST'), undefined),
+  close: () => {},
+};
 
 /** A chunkserver over an open store: data frames, placement groups, and the stream to the metaservers. */
 export class ChunkService {
@@ -74,6 +84,7 @@ export class ChunkService {
   readonly #meter = new RecoveryMeter();
   readonly host: PgHost;
   readonly #fence: SessionFence;
+  readonly #copies: RangeCopies;
   #port = 0;
   readonly #boot: string;
   #stopped = false;
@@ -103,6 +114,12 @@ export class ChunkService {
     this.#fence = new SessionFence((version) =>
       this.#heartbeat.push({ $case: 'fenced', value: { version } }),
     );
+    this.#copies = new RangeCopies({
+      self: options.id,
+      map: () => this.host.map,
+      link: (server) => this.host.links.any(server),
+      route: (frame) => routeFrame(this.host, frame, NO_LINK, 0, clock.now()),
+    });
     const handle = (frame: Frame, connection: FrameConnection) => this.#handle(frame, connection);
     const handler = tracer ? tracedHandler(handle, tracer) : handle;
     const shared = { clock, log, handler, hello: this.#hello, sockets };
@@ -233,9 +250,11 @@ export class ChunkService {
     const { type } = frame.header;
     const shutOut = this.#fence.refusal(id);
     if (shutOut) return Promise.reject(shutOut);
-    if (type !== FrameType.WRITE && type !== FrameType.TRUNCATE)
+    if (type !== FrameType.WRITE && type !== FrameType.TRUNCATE && type !== FrameType.COPY)
       return routeFrame(this.host, frame, connection, id, now);
     this.#fence.begin(id);
-    return routeFrame(this.host, frame, connection, id, now).finally(() => this.#fence.ended(id));
+    const done =
+      type === FrameType.COPY ? this.#copies.serve(frame) : routeFrame(this.host, frame, connection, id, now);
+    return done.finally(() => this.#fence.ended(id));
   }
 }

@@ -41,6 +41,17 @@ export interface ChunkApi {
     data: readonly Buffer[],
     sync: boolean,
   ): Promise<Written>;
+  /**
+   * Has the servers copy `length` bytes within one chunk of `from` to within one chunk of `file`, both of which the servers
+   * hold in full. Absent: they cannot. Repeated as a write is. @throws HoldfastError EOPNOTSUPP: copy them here
+   */
+  copy?(
+    file: FileLayout,
+    chunk: number,
+    offset: number,
+    length: number,
+    from: { file: FileLayout; chunk: number; offset: number },
+  ): Promise<Written>;
   /** Makes a hole within one chunk: allocates less than nothing. @throws HoldfastError EIO */
   punch(file: FileLayout, chunk: number, offset: number, length: number): Promise<Written>;
   /** Where the servers have data of a chunk; ascending. @throws HoldfastError as read() */

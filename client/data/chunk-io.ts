@@ -1,6 +1,7 @@
 import type { Clock } from '../../common/clock.js';
 import type { Logger } from '../../common/logger.js';
 import type { Prng } from '../../common/prng.js';
+import { packCopySource } from '../../proto/copy-source.js';
 import { HoldfastError, toHoldfastError } from '../../proto/errors.js';
 import { type ChunkRanges, type DataRange, unpackRanges } from '../../proto/extents.js';
 import { FRAME_FLAG_SYNC, type FrameFields, FrameType } from '../../proto/frame-header.js';
@@ -97,6 +98,19 @@ export class ChunkIo implements ChunkApi {
     return writtenOf(await this.#run(this.#chunkTarget(file, chunk), fields, data as Buffer[], undefined));
   }
 
+  async copy(
+    file: FileLayout,
+    chunk: number,
+    offset: number,
+    length: number,
+    from: { file: FileLayout; chunk: number; offset: number },
+  ): Promise<Written> {
+    const fields = { type: FrameType.COPY, ino: file.ino, chunk, offset, length };
+    const { ino, truncateSeq } = from.file;
+    const source = packCopySource({ ino, chunk: from.chunk, offset: from.offset, truncateSeq });
+    return writtenOf(await this.#run(this.#chunkTarget(file, chunk), fields, [source], undefined));
+  }
+
   async punch(file: FileLayout, chunk: number, offset: number, length: number): Promise<Written> {
     const fields = { type: FrameType.WRITE, ino: file.ino, chunk, offset, length };
     return writtenOf(await this.#run(this.#chunkTarget(file, chunk), fields, undefined, undefined));
@@ -191,7 +205,8 @@ export class ChunkIo implements ChunkApi {
     let corrupt = 0;
     let logAt = SLOW_LOG_MS;
     // What was written under a session ends with it: others may have changed the file since.
-    const owner = fields.type === FrameType.WRITE ? this.#session() : undefined;
+    const writes = fields.type === FrameType.WRITE || fields.type === FrameType.COPY;
+    const owner = writes ? this.#session() : undefined;
     for (;;) {
       throwIfInterrupted(signal);
       const version = view.version;

@@ -1,31 +1,22 @@
 import { assert } from '../../common/assert.js';
 import type { Timespec } from '../../common/clock.js';
 import { HoldfastError, toHoldfastError } from '../../proto/errors.js';
-import type { Attr, QuotaAmount, Time, Truncate } from '../../proto/gen/meta.js';
+import type { Attr, QuotaAmount, Truncate } from '../../proto/gen/meta.js';
 import { FILE_SIZE_MAX_BYTES } from '../../proto/types.js';
 import { FileHolds } from '../quota/file-holds.js';
 import { amountsOf, type Hold, NO_HOLD, QuotaBook } from '../quota/quota-book.js';
 import type { Interrupt } from '../wait.js';
-import type { FileLayout } from './api.js';
+import type { FileLayout, Written } from './api.js';
 import type { DataDeps } from './data-deps.js';
 import type { Extent, Piece } from './extent.js';
 import type { FlushSource } from './flusher.js';
 import { GroupSync } from './group-sync.js';
 import { READ_BLOCK_BYTES_MAX, SLOT_BYTES_MAX, unitWithin } from './limits.js';
+import { later } from './times.js';
 import type { UnsyncedWrites } from './unsynced.js';
 import { WriteBuffer } from './write-buffer.js';
 import type { ErrorMark } from './write-errors.js';
-
-/** A point in the order of the writes of one file. */
-interface WriteMark {
-  written: number;
-  /** Furthest end of what was not committed then. */
-  end: number;
-  /** Truncates before it. */
-  cuts: number;
-  /** FileHolds.mark() */
-  holds: number;
-}
+import type { WriteMark } from './write-mark.js';
 
 /** An extent that reaches its slot's end is sent at once when it has this size: a sequential writer will not come back. */
 const EARLY_SEND_BYTES_MIN = 64 * 1024;
@@ -65,7 +56,7 @@ export class FileData implements FileLayout, FlushSource {
   #allocatedSent = 0;
   readonly #unsynced: UnsyncedWrites;
   readonly #synced: GroupSync;
-  readonly #sends = new Map<Extent, Promise<void>>();
+  readonly #sends = new Map<{ readonly end: number }, Promise<unknown>>();
   #committing: Promise<void> | undefined;
   #truncating: Promise<void> | undefined;
   /** Truncates so far. */
@@ -201,8 +192,7 @@ export class FileData implements FileLayout, FlushSource {
     if (data.length === 0) return start;
     this.#written++;
     this.#pendingEnd = Math.max(this.#pendingEnd, end);
-    this.#mtime = clock.wall();
-    this.#ctime = this.#mtime;
+    this.#mtime = this.#ctime = clock.wall();
     this.dirtySince ??= clock.now();
     const before = this.buffer.bytes;
     this.buffer.write(start, data, (extent) => {
@@ -249,7 +239,7 @@ export class FileData implements FileLayout, FlushSource {
 
   /** Makes [start, end) read as zeros, and gives the space back; the size stays. Committed when it resolves. */
   async punch(start: number, end: number): Promise<void> {
-    const { chunks, blocks, clock } = this.#deps;
+    const { chunks, clock } = this.#deps;
     await this.flush();
     for (let at = start; at < end; ) {
       const chunk = await chunks.nextChunk(
@@ -261,14 +251,12 @@ export class FileData implements FileLayout, FlushSource {
       const base = chunk * this.chunkSize;
       const from = Math.max(at, base);
       const to = Math.min(end, base + this.chunkSize);
-      const { allocated, version } = await chunks.punch(this, chunk, from - base, to - from);
-      this.#allocatedDelta += allocated;
-      this.#unsynced.add(await chunks.pgOf(this.ino, chunk), version, from, to, undefined);
+      const punched = await chunks.punch(this, chunk, from - base, to - from);
+      this.landed(await chunks.pgOf(this.ino, chunk), punched, from, to);
       at = to;
     }
-    blocks.dropRange(this.ino, start, end, unitWithin(this.chunkSize, READ_BLOCK_BYTES_MAX));
-    this.#written++;
     this.#mtime = this.#ctime = clock.wall();
+    this.#changed();
     await this.flush();
   }
 
@@ -312,12 +300,31 @@ export class FileData implements FileLayout, FlushSource {
     return attr;
   }
 
+  /** [start, end) changed on the servers by other ways than the buffer: there are no bytes here to write again. */
+  landed(pg: number, { allocated, version }: Written, start: number, end: number): void {
+    const { blocks, clock } = this.#deps;
+    this.#allocatedDelta += allocated;
+    this.#unsynced.add(pg, version, start, end, undefined);
+    this.#pendingEnd = Math.max(this.#pendingEnd, end);
+    this.#sentEnd = Math.max(this.#sentEnd, end);
+    this.#ackedEnd = Math.max(this.#ackedEnd, end);
+    this.#mtime = this.#ctime = clock.wall();
+    blocks.dropRange(this.ino, start, end, unitWithin(this.chunkSize, READ_BLOCK_BYTES_MAX));
+    this.#changed();
+  }
+
+  /** A truncate waits for `work` on bytes before `end`, as for what is being sent. */
+  duringSend<T>(end: number, work: Promise<T>): Promise<T> {
+    const place = { end };
+    const done = work.finally(() => this.#sends.delete(place));
+    this.#sends.set(place, Promise.allSettled([done]));
+    return done;
+  }
+
   // ---- FlushSource
 
   send(extent: Extent): Promise<void> {
-    const sent = this.#send(extent);
-    this.#sends.set(extent, sent);
-    return sent;
+    return this.duringSend(extent.end, this.#send(extent));
   }
 
   writeBack(): void {
@@ -332,11 +339,10 @@ export class FileData implements FileLayout, FlushSource {
 
   async #send(extent: Extent): Promise<void> {
     const { chunks, blocks } = this.#deps;
-    const { sync, start, end } = extent;
+    const { sync, start, end, parts } = extent;
     const chunk = Math.floor(start / this.chunkSize);
     this.#sentEnd = Math.max(this.#sentEnd, end);
     try {
-      const parts = extent.parts;
       const written = await chunks.write(this, chunk, start - chunk * this.chunkSize, parts, sync);
       if (sync) this.#unsynced.cut(start, end);
       else {
@@ -349,7 +355,6 @@ export class FileData implements FileLayout, FlushSource {
       this.#dataLost = true;
       this.#fail(toHoldfastError(error));
     }
-    this.#sends.delete(extent);
     // What a reader fetched before this moment may be older than what has landed now.
     blocks.dropRange(this.ino, start, end, unitWithin(this.chunkSize, READ_BLOCK_BYTES_MAX));
   }
@@ -390,11 +395,14 @@ export class FileData implements FileLayout, FlushSource {
 
   /** To be written again: the servers do not have it any more. */
   #putBack(pieces: readonly Piece[]): void {
-    const { flusher, clock } = this.#deps;
     for (const piece of pieces) this.buffer.fillIn(piece);
+    this.#changed();
+  }
+
+  #changed(): void {
     this.#written++;
-    this.dirtySince ??= clock.now();
-    flusher.recount(this);
+    this.dirtySince ??= this.#deps.clock.now();
+    this.#deps.flusher.recount(this);
   }
 
   #mark(): WriteMark {
@@ -487,10 +495,4 @@ export class FileData implements FileLayout, FlushSource {
     this.#unsynced.errors.add(error);
     this.#deps.log.error({ ino: this.ino, error: error.message }, 'write-back failed');
   }
-}
-
-/** ctime never goes back, whoever set it. */
-function later(one: Timespec | undefined, other: Time | undefined): Time | undefined {
-  if (!one || !other) return one ?? other;
-  return one.sec > other.sec || (one.sec === other.sec && one.nsec > other.nsec) ? one : other;
 }

@@ -48,9 +48,6 @@ const SEEK_HOLE = 4;
 const BACKGROUND_FLUSH_BYTES_MAX = 1024 * 1024;
 /** Asked for by the kernel before the first write. */
 const CAPABILITY = 'security.capability';
-/** One call copies so much at most, in pieces: a longer copy can be interrupted between calls. */
-const COPY_BYTES_MAX = 128 * 1024 * 1024;
-const COPY_PIECE_BYTES = 1024 * 1024;
 const NO_NAME = Buffer.alloc(0);
 
 /** Calls on open files and their contents. */
@@ -158,11 +155,7 @@ export class FileCalls {
     const { signal } = caller;
     const { atimes } = this.#context.files;
     if ((flags & O_NOATIME) === 0) atimes?.read(atimes.view(file.view()));
-    if (this.#context.mode(file.ino) === LeaseMode.LEASE_NONE) {
-      // Somebody else may write to it: the end of the file is where the server says.
-      const op = { $case: 'getAttr' as const, value: { ino: file.ino } };
-      file.applyAttr(await this.#context.readAttr(op, signal), false);
-    }
+    await this.learnEnd(file, signal);
     return this.#reader.read(file, stream, offset, size, signal);
   }
 
@@ -193,9 +186,9 @@ export class FileCalls {
   }
 
   async #writeAt(open: OpenFile, request: WriteRequest, signal: Interrupt): Promise<Written> {
-    if (!this.#context.owns(open.file.ino)) await this.#announceWriter(open.file, signal);
+    if (!this.#context.owns(open.file.ino)) await this.announceWriter(open.file, signal);
     const written = await this.#put(open.file, request.offset, request, signal);
-    await this.#showOthers(open, signal);
+    await this.showOthers(open, signal);
     return { at: request.offset, length: written?.length ?? 0 };
   }
 
@@ -206,9 +199,9 @@ export class FileCalls {
     const written = alone() ? await this.#put(file, 'end', request, signal, alone) : undefined;
     if (written) return written;
     return this.#turns.during(file.ino, signal, async () => {
-      await this.#announceWriter(file, signal);
+      await this.announceWriter(file, signal);
       const end = (await this.#put(file, 'end', request, signal)) as Written;
-      await this.#showOthers(open, signal);
+      await this.showOthers(open, signal);
       return end;
     });
   }
@@ -231,7 +224,7 @@ export class FileCalls {
   }
 
   /** What is shared with others they see when the call returns. */
-  async #showOthers(open: OpenFile, signal: Interrupt): Promise<void> {
+  async showOthers(open: OpenFile, signal: Interrupt): Promise<void> {
     if (this.#context.owns(open.file.ino)) return;
     await interruptible(this.#context.lane.urgently(open.file.flush()), signal);
     throwWriteError(open);
@@ -331,7 +324,7 @@ export class FileCalls {
     const end = offset + length;
     if (this.#context.readOnly) throw new HoldfastError('EROFS');
     if (kind !== 0 && offset < file.size) {
-      if (!this.#context.owns(file.ino)) await this.#announceWriter(file, caller.signal);
+      if (!this.#context.owns(file.ino)) await this.announceWriter(file, caller.signal);
       const punched = this.#context.lane.urgently(file.punch(offset, Math.min(end, file.size)));
       await interruptible(punched, caller.signal);
       if (keepSize || end <= file.size) return;
@@ -400,37 +393,11 @@ export class FileCalls {
     return { entry, handle: files.open(file, flags), ...caching };
   }
 
-  /**
-   * copy_file_range(2), through this process. The kernel has checked that ranges of one file do not overlap, and has
-   * written back its pages. @returns bytes copied, fewer than asked for at the end of the source and for long ranges
-   */
-  async copyFileRange(
-    caller: Caller,
-    from: { handle: number; offset: number },
-    to: { ino: number; handle: number; offset: number },
-    length: number,
-  ): Promise<number> {
-    const { files } = this.#context;
-    const { flags } = files.handle(to.handle);
-    const stop = Math.min(length, COPY_BYTES_MAX);
-    let done = 0;
-    while (done < stop) {
-      const size = Math.min(COPY_PIECE_BYTES, stop - done);
-      const parts = await this.read(caller, from.handle, from.offset + done, size);
-      const data = parts.length === 1 ? (parts[0] as Buffer) : Buffer.concat(parts);
-      if (data.length === 0) break;
-      const request = {
-        handle: to.handle,
-        offset: to.offset + done,
-        data,
-        fromCache: false,
-        killPriv: false,
-      };
-      const written = await this.write(caller, to.ino, { ...request, flags: flags & ~O_APPEND });
-      done += written;
-      if (written < size) break;
-    }
-    return done;
+  /** Somebody else may write to it when it is leased to nobody: the end of the file is where the server says. */
+  async learnEnd(file: FileData, signal: Interrupt): Promise<void> {
+    if (this.#context.mode(file.ino) !== LeaseMode.LEASE_NONE) return;
+    const op = { $case: 'getAttr' as const, value: { ino: file.ino } };
+    file.applyAttr(await this.#context.readAttr(op, signal), false);
   }
 
   async #attrForOpen(ino: number, writable: boolean, caller: Caller): Promise<Attr> {
@@ -443,7 +410,7 @@ export class FileCalls {
    * Before a write without an exclusive lease the server has to know that there is a writer: it takes leases from those
    * who believe what they know of the file. It may grant the exclusive lease again.
    */
-  async #announceWriter(file: FileData, signal: Interrupt): Promise<void> {
+  async announceWriter(file: FileData, signal: Interrupt): Promise<void> {
     const op = { $case: 'open' as const, value: { ino: file.ino, write: true } };
     file.applyAttr(await this.#context.readAttr(op, signal), false);
   }

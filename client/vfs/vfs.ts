@@ -32,6 +32,7 @@ import { interruptible } from '../wait.js';
 import { Atimes } from './atimes.js';
 import { commitWrite } from './commit-write.js';
 import { VfsContext } from './context.js';
+import { CopyCalls } from './copy-calls.js';
 import { DirectoryStream } from './directory.js';
 import { FileCalls } from './file-calls.js';
 import { FileTable } from './file-table.js';
@@ -81,6 +82,7 @@ export class HoldfastFs implements FileSystem {
   readonly #recalls: Recalls;
   readonly #names: NameCalls;
   readonly #fileCalls: FileCalls;
+  readonly #copies: CopyCalls;
   readonly #locks: LockCalls;
   readonly #xattrs: XattrCalls;
   readonly #directories = new Map<number, DirectoryStream>();
@@ -147,6 +149,7 @@ export class HoldfastFs implements FileSystem {
     this.#names = new NameCalls(this.#context, this.#local, this.#listings);
     this.#locks = new LockCalls(meta.locks, log);
     this.#fileCalls = new FileCalls(this.#context, reader, this.#names, this.#local, chunks, behind);
+    this.#copies = new CopyCalls(this.#context, chunks, this.#fileCalls);
     this.#xattrs = new XattrCalls(this.#context);
     this.#destroyStallMs = parts.destroyStallMs;
   }
@@ -429,7 +432,7 @@ export class HoldfastFs implements FileSystem {
     to: { ino: number; handle: number; offset: number },
     length: number,
   ): Promise<number> {
-    return this.#fileCalls.copyFileRange(caller, from, to, length);
+    return this.#copies.copyFileRange(caller, from, to, length);
   }
 
   fallocate(

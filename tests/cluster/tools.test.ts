@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { rmSync } from 'node:fs';
+import { readFileSync, rmSync } from 'node:fs';
 import { sh, TestCluster, temporaryDirectory } from './support/cluster.js';
 import { aclCases, fileCases, programCases, sourceTreeCases } from './support/tool-cases.js';
 
@@ -28,6 +28,20 @@ describe('standard tools on a mounted cluster', function () {
   programCases(context);
   fileCases(context);
   aclCases(context);
+
+  it('cp of a large file passes no data through the mount', async () => {
+    const moved = (): number => {
+      const io = readFileSync(`/proc/${cluster.pid('mount')}/io`, 'utf8');
+      return [...io.matchAll(/^[rw]char: (\d+)$/gm)].reduce((sum, found) => sum + Number(found[1]), 0);
+    };
+    const [from, to] = [`${cluster.dir}/from`, `${cluster.dir}/to`];
+    await sh(`head -c 16777216 /dev/urandom > ${from}; sync ${from}`);
+    const before = moved();
+    await sh(`cp --reflink=auto ${from} ${to}; sync ${to}`);
+    const passed = moved() - before;
+    assert.ok(passed < 1024 * 1024, `${passed} bytes passed the mount`);
+    await sh(`cmp ${from} ${to}; rm ${from} ${to}`);
+  });
 
   it('a file of 1 GiB is the same after a remount', async () => {
     // head ends the pipe: the SIGPIPE of openssl is no error here

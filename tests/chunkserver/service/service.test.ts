@@ -2,10 +2,12 @@ import assert from 'node:assert/strict';
 import { open, readdir } from 'node:fs/promises';
 import path from 'node:path';
 import { createPrng } from '../../../common/prng.js';
+import { type CopySource, packCopySource } from '../../../proto/copy-source.js';
 import { HoldfastError } from '../../../proto/errors.js';
 import { FRAME_FLAG_SYNC, FrameType } from '../../../proto/frame-header.js';
 import { FrameError } from '../../../proto/frames.js';
 import { ReplicaState } from '../../../proto/gen/cluster.js';
+import { pgOfChunk } from '../../../proto/types.js';
 import { TestCluster } from './test-cluster.js';
 
 const prng = createPrng(5);
@@ -75,6 +77,33 @@ describe('three chunkservers', function () {
     assert.equal((await errorOf(cluster.ask(primary, { ...read, pg: 99 }))).errorName, 'EINVAL');
     const list = { type: FrameType.LIST, pg: 0, epoch: 1, length: 10 };
     assert.equal((await errorOf(cluster.ask(primary, list))).errorName, 'UNAVAILABLE');
+  });
+
+  it('copy from chunk to chunk, of whichever server, on behalf of a client', async () => {
+    const data = bytes(100_000);
+    const sources = Array.from({ length: 4 }, (_, chunk) => chunk);
+    // Of four neighbouring chunks, each in another group, some are led by the server of the target and some are not.
+    for (const chunk of sources) await cluster.write(pgOfChunk(7, chunk, 4), 7, chunk, data.subarray(chunk));
+    const copy = (chunk: number, length: number, more: Partial<CopySource> = {}) => {
+      const source = packCopySource({ ino: 7, chunk, offset: 5, truncateSeq: 0, ...more });
+      const fields = { type: FrameType.COPY, pg: 1, ino: 8, chunk, offset: 10, length };
+      return cluster.call(fields, source);
+    };
+    for (const chunk of sources) {
+      const reply = await copy(chunk, 50_000);
+      assert.equal(reply.header.aux, 50_000);
+      assert.ok(reply.header.versionSeq > 0);
+      const expected = Buffer.concat([Buffer.alloc(10), data.subarray(chunk + 5, chunk + 50_005)]);
+      assert.deepEqual(await cluster.read(1, 8, chunk, 4 * MIB), expected);
+    }
+    // Beyond the end of the source are zeros; a source without data leaves a hole.
+    await copy(0, 120_000);
+    const longer = await cluster.read(1, 8, 0, 4 * MIB);
+    assert.deepEqual(longer, Buffer.concat([Buffer.alloc(10), data.subarray(5), Buffer.alloc(20_005)]));
+    assert.equal((await copy(0, 120_000, { chunk: 9 })).header.aux, -120_000);
+    assert.equal((await errorOf(copy(0, 100, { truncateSeq: 3 }))).errorName, 'EOPNOTSUPP');
+    assert.equal((await errorOf(copy(0, 5 * MIB))).errorName, 'EINVAL');
+    assert.equal((await errorOf(copy(0, 100, { offset: 4 * MIB - 50 }))).errorName, 'EINVAL');
   });
 
   it('ask for the truncates that a client knows of before they serve it', async () => {

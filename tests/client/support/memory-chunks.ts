@@ -26,12 +26,15 @@ interface Stored {
 export class MemoryChunks implements ChunkApi {
   readonly pgCount: number;
   readonly writes: WriteCall[] = [];
+  /** Ranges that were copied without passing through the client. */
+  readonly copies: WriteCall[] = [];
   readonly syncs: number[] = [];
   readonly reads: { ino: number; chunk: number; offset: number; length: number }[] = [];
   inFlight = 0;
   maxInFlight = 0;
   /** What a write fails with, if anything. */
   failWrite: ((call: WriteCall) => Error | undefined) | undefined;
+  failCopy: ((ino: number, chunk: number) => Error | undefined) | undefined;
   failSync: ((pg: number) => Error | undefined) | undefined;
   #stored = new Map<string, Stored>();
   #durable = new Map<string, Stored>();
@@ -87,6 +90,29 @@ export class MemoryChunks implements ChunkApi {
     this.#applyTruncates(file, chunk);
     const data = this.#stored.get(`${file.ino}/${chunk}`)?.data ?? Buffer.alloc(0);
     return Buffer.from(data.subarray(offset, offset + length));
+  }
+
+  /** As the servers copy: absent data is a hole, what the source lacks at its end reads as zeros. */
+  async copy(
+    file: FileLayout,
+    chunk: number,
+    offset: number,
+    length: number,
+    from: { file: FileLayout; chunk: number; offset: number },
+  ): Promise<Written> {
+    const failure = this.failCopy?.(file.ino, chunk);
+    if (failure) throw failure;
+    const data = await this.read(from.file, from.chunk, from.offset, length);
+    this.reads.pop();
+    const written = await this.write(
+      file,
+      chunk,
+      offset,
+      [Buffer.concat([data, Buffer.alloc(length - data.length)])],
+      false,
+    );
+    this.copies.push(this.writes.pop() as WriteCall);
+    return written;
   }
 
   async write(

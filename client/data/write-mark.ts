@@ -1,0 +1,10 @@
+/** A point in the order of the writes of one file. */
+export interface WriteMark {
+  written: number;
+  /** Furthest end of what was not committed then. */
+  end: number;
+  /** Truncates before it. */
+  cuts: number;
+  /** FileHolds.mark() */
+  holds: number;
+}
