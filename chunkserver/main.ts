@@ -139,7 +139,8 @@ export async function runChunkserver(
       },
       domain: domain ?? `server-${id}`,
     };
-    const opened = new ChunkService(settings, { store, clock, log, prng, tracer });
+    const schedule = (fn: () => void) => void setImmediate(fn);
+    const opened = new ChunkService(settings, { store, clock, log, prng, tracer, schedule });
     service = opened;
     const bound = await opened.start();
     void opened.fatal.then((error) => fatal.resolve(error));

@@ -87,45 +87,54 @@ const SYNCHRONOUS_WRITE_MAX_BYTES = 32 * 1024;
 
 /** Reads up to this size may be made by the calling thread. */
 const SYNCHRONOUS_READ_MAX_BYTES = 64 * 1024;
-/** One that takes longer had to wait for a disk that is slow, or busy .. */
-const SLOW_READ_MS = 2;
-/** .. and so many reads after it are left to the thread pool, where they wait side by side; twice as many after the next slow one. */
-const POOL_READS_MIN = 32;
-const POOL_READS_MAX = 1024;
+/** Syncs of no more than so many bytes may be made by the calling thread. */
+const SYNCHRONOUS_SYNC_MAX_BYTES = 128 * 1024;
+/** A call that takes longer had to wait for a disk that is slow, or busy .. */
+const SLOW_CALL_MS = 2;
+/** .. and so many calls after it are left to the thread pool, where they wait side by side; twice as many after the next slow one. */
+const POOL_CALLS_MIN = 8;
+const POOL_CALLS_MAX = 1024;
 
-/** Decides from how long reads of the calling thread took whether the next one may be made by it. */
-export class ReadBackoff {
+/**
+ * Decides from how long calls of the calling thread took whether the next one may be made by it: the way to the thread pool and
+ * back costs more than a call that hardly waits.
+ */
+export class PoolBackoff {
   private left = 0;
-  private next = POOL_READS_MIN;
+  private next = POOL_CALLS_MIN;
 
   /** False: the thread pool is to make it. */
-  mayRead(): boolean {
+  mayCall(): boolean {
     if (this.left === 0) return true;
     this.left--;
     return false;
   }
 
-  /** A read of the calling thread took so long. */
+  /** A call of the calling thread took so long. */
   took(ms: number): void {
-    if (ms < SLOW_READ_MS) {
-      this.next = POOL_READS_MIN;
+    if (ms < SLOW_CALL_MS) {
+      this.next = POOL_CALLS_MIN;
       return;
     }
     this.left = this.next;
-    this.next = Math.min(POOL_READS_MAX, 2 * this.next);
+    this.next = Math.min(POOL_CALLS_MAX, 2 * this.next);
   }
 }
 
 /** Callback functions of node:fs on a bare descriptor: about half the cost of node:fs/promises. */
 class NodeFile implements DiskFile {
   private syncing = 0;
-  private readonly readBackoff = new ReadBackoff();
+  /** Written since the last sync began. */
+  private unsyncedBytes = 0;
+  private readonly reads = new PoolBackoff();
+  private readonly syncs = new PoolBackoff();
 
   constructor(private readonly fd: number) {}
 
   write(parts: readonly Buffer[], position: number): Promise<void> {
     let bytes = 0;
     for (const part of parts) bytes += part.length;
+    this.unsyncedBytes += bytes;
     // A few pages into the page cache take less time than the way to the thread pool and back; but while the file is
     // being synced a write may wait for the journal, and only a thread of the pool may wait.
     if (bytes <= SYNCHRONOUS_WRITE_MAX_BYTES && this.syncing === 0) {
@@ -162,10 +171,10 @@ class NodeFile implements DiskFile {
   }
 
   readNow(target: Buffer, position: number): number | undefined {
-    if (target.length > SYNCHRONOUS_READ_MAX_BYTES || !this.readBackoff.mayRead()) return undefined;
+    if (target.length > SYNCHRONOUS_READ_MAX_BYTES || !this.reads.mayCall()) return undefined;
     const started = systemClock.now();
     const got = fs.readSync(this.fd, target, 0, target.length, position);
-    this.readBackoff.took(systemClock.now() - started);
+    this.reads.took(systemClock.now() - started);
     return got === target.length ? got : undefined;
   }
 
@@ -184,6 +193,14 @@ class NodeFile implements DiskFile {
   }
 
   async datasync(): Promise<void> {
+    const small = this.unsyncedBytes <= SYNCHRONOUS_SYNC_MAX_BYTES && this.syncing === 0;
+    this.unsyncedBytes = 0;
+    if (small && this.syncs.mayCall()) {
+      const started = systemClock.now();
+      fs.fdatasyncSync(this.fd);
+      this.syncs.took(systemClock.now() - started);
+      return;
+    }
     this.syncing++;
     try {
       await settle((done) => fs.fdatasync(this.fd, done));

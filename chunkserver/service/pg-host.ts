@@ -46,6 +46,8 @@ export interface PgHostDeps {
   onFatal(error: Error): void;
   /** Notes how long requests wait for the disk; absent: nothing is noted. */
   tracer?: Tracer;
+  /** Runs `fn` behind what else has arrived in this turn of the event loop; default: at once. */
+  schedule?(fn: () => void): void;
 }
 
 /** All placement groups of this server: carries out the effects of their cores with store and links. */
@@ -88,6 +90,7 @@ export class PgHost {
         );
       },
       tracer && ((done) => tracer.callback('sync', 'wait for sync', done)),
+      deps.schedule,
     );
     this.#fetches = new FetchQueue(
       clock,

@@ -58,6 +58,8 @@ export interface ChunkServiceDeps {
   sockets?: Sockets;
   /** Notes where the time of each request goes; absent: nothing is noted. */
   tracer?: Tracer;
+  /** Runs `fn` behind what else has arrived in this turn of the event loop; default: at once. */
+  schedule?(fn: () => void): void;
 }
 
 const BYTES_PER_MB = 1_000_000;
@@ -90,7 +92,7 @@ export class ChunkService {
   #stopped = false;
 
   constructor(options: ChunkServiceOptions, deps: ChunkServiceDeps) {
-    const { store, clock, log, prng, dial, sockets, tracer } = deps;
+    const { store, clock, log, prng, dial, sockets, tracer, schedule } = deps;
     this.#boot = `${prng.int(2 ** 32).toString(16)}-${prng.int(2 ** 32).toString(16)}`;
     this.#options = options;
     this.#deps = deps;
@@ -110,6 +112,7 @@ export class ChunkService {
       },
       onFatal: (error) => this.fail(error),
       tracer,
+      schedule,
     });
     this.#fence = new SessionFence((version) =>
       this.#heartbeat.push({ $case: 'fenced', value: { version } }),

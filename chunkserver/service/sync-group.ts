@@ -8,31 +8,41 @@ export type SyncDone = (error: Error | undefined) => void;
 export class SyncGroup {
   readonly #sync: (done: (error?: Error) => void) => void;
   readonly #wrap: (done: SyncDone) => SyncDone;
+  readonly #schedule: (run: () => void) => void;
   #waiting: SyncDone[] = [];
   #running = false;
 
-  /** @param wrap put around the callback of each request, when requests are traced */
+  /**
+   * @param wrap put around the callback of each request, when requests are traced
+   * @param schedule delays a sync for a moment in which others may join it; default: not at all
+   */
   constructor(
     sync: (done: (error?: Error) => void) => void,
     wrap: (done: SyncDone) => SyncDone = (done) => done,
+    schedule: (run: () => void) => void = (run) => run(),
   ) {
     this.#sync = sync;
     this.#wrap = wrap;
+    this.#schedule = schedule;
   }
 
   request(done: SyncDone): void {
     this.#waiting.push(this.#wrap(done));
-    if (!this.#running) this.#run();
+    if (!this.#running) this.#begin();
+  }
+
+  #begin(): void {
+    this.#running = true;
+    this.#schedule(() => this.#run());
   }
 
   #run(): void {
     const served = this.#waiting;
     this.#waiting = [];
-    this.#running = true;
     this.#sync((error) => {
       this.#running = false;
       for (const done of served) done(error);
-      if (this.#waiting.length > 0 && !this.#running) this.#run();
+      if (this.#waiting.length > 0 && !this.#running) this.#begin();
     });
   }
 }

@@ -6,7 +6,7 @@ import {
   type Disk,
   diskErrorCode,
   nodeDisk,
-  ReadBackoff,
+  PoolBackoff,
   readWholeFile,
   replaceFile,
 } from '../../common/disk.js';
@@ -156,29 +156,29 @@ describe('MemoryDisk', () => {
   });
 });
 
-describe('reads by the calling thread', () => {
-  /** How many reads in a row are left to the pool. */
-  function leftToPool(backoff: ReadBackoff): number {
+describe('calls of the disk by the calling thread', () => {
+  /** How many calls in a row are left to the pool. */
+  function leftToPool(backoff: PoolBackoff): number {
     let left = 0;
-    while (!backoff.mayRead()) left++;
+    while (!backoff.mayCall()) left++;
     return left;
   }
 
   it('go on while they are quick, pause after a slow one, and longer after each further one', () => {
-    const backoff = new ReadBackoff();
+    const backoff = new PoolBackoff();
     for (let i = 0; i < 3; i++) backoff.took(0.1);
     assert.equal(leftToPool(backoff), 0);
-    const pauses = Array.from({ length: 8 }, () => {
+    const pauses = Array.from({ length: 9 }, () => {
       backoff.took(10);
       return leftToPool(backoff);
     });
-    assert.deepEqual(pauses, [32, 64, 128, 256, 512, 1024, 1024, 1024]);
+    assert.deepEqual(pauses, [8, 16, 32, 64, 128, 256, 512, 1024, 1024]);
     backoff.took(0.1);
     backoff.took(10);
-    assert.equal(leftToPool(backoff), 32, 'a quick one begins anew');
+    assert.equal(leftToPool(backoff), 8, 'a quick one begins anew');
   });
 
-  it('give what is there, and nothing beyond the end or beyond their size', async () => {
+  it('read what is there, and nothing beyond the end or beyond their size', async () => {
     const dir = fs.mkdtempSync(path.join(os.tmpdir(), 'hf-disk-'));
     try {
       const file = await nodeDisk.open(path.join(dir, 'a'), 'create');

@@ -30,6 +30,27 @@ describe('a group of syncs', () => {
     running[2]!();
     assert.deepEqual(log.slice(3), ['d ok']);
   });
+
+  it('takes all that come in the moment by which it is delayed', () => {
+    const running: (() => void)[] = [];
+    const moments: (() => void)[] = [];
+    const group = new SyncGroup(
+      (done) => running.push(done),
+      undefined,
+      (run) => moments.push(run),
+    );
+    const log: string[] = [];
+    for (const name of ['a', 'b']) group.request(() => log.push(name));
+    assert.deepEqual([running.length, moments.length], [0, 1]);
+    moments[0]!();
+    group.request(() => log.push('c'));
+    running[0]!();
+    assert.deepEqual(log, ['a', 'b']);
+    assert.deepEqual([running.length, moments.length], [1, 2]);
+    moments[1]!();
+    running[1]!();
+    assert.deepEqual(log, ['a', 'b', 'c']);
+  });
 });
 
 const NEVER = (): Promise<void> => new Promise(() => {});
