@@ -1,6 +1,7 @@
 import type { ErrorName, HoldfastError } from '../../proto/errors.js';
 import type { Version } from '../store/chunk-store.js';
 import type { PgContext } from './context.js';
+import { type Held, HeldAnswers } from './held-answers.js';
 import {
   type Op,
   type OpOwner,
@@ -8,7 +9,6 @@ import {
   PENDING_OPS_MAX,
   type PeerCall,
   type PgRequest,
-  REPAIRS_MAX,
   REPLICA_OP_TIMEOUT_MS,
   REPORT_INTERVAL_MS,
   SPACE_MARGIN_BYTES,
@@ -26,15 +26,6 @@ interface PendingOp extends Op {
   /** On every in-sync replica: whatever becomes of this server, it is not lost. */
   settled: boolean;
   waiters: Held[] | undefined;
-}
-
-/** An answer that waits until what it shows is settled. */
-interface Held {
-  readonly request: PgRequest;
-  waits: number;
-  /** The store has answered. */
-  ready: boolean;
-  version: Version | undefined;
 }
 
 interface Barrier extends SyncBarrier {
@@ -55,15 +46,14 @@ interface CaughtUp {
  * and answers when its own store and every in-sync replica have it.
  *
  * Invariants: a version is given to one operation only. An answer to a write means that every member has it; members are
- * the map's in-sync replicas and those that caught up. A read shows nothing that a new primary might lack.
+ * the map's in-sync replicas and those that caught up.
  */
 export class Primary implements OpOwner {
   readonly #ctx: PgContext;
   /** Answers cannot be given now, but soon: the request is put aside. */
   readonly #park: (request: PgRequest, error: ErrorName) => void;
   readonly #pending = new Map<number, PendingOp>();
-  readonly #held = new Map<PgRequest, Held>();
-  readonly #repairs = new Map<PgRequest, number>();
+  readonly #held: HeldAnswers;
   readonly #barriers = new Set<Barrier>();
   /** Replicas known to hold everything: in-sync when this server became active, or caught up since. */
   readonly #members = new Set<number>();
@@ -74,6 +64,7 @@ export class Primary implements OpOwner {
   constructor(ctx: PgContext, park: (request: PgRequest, error: ErrorName) => void) {
     this.#ctx = ctx;
     this.#park = park;
+    this.#held = new HeldAnswers(ctx);
   }
 
   get busy(): boolean {
@@ -91,11 +82,10 @@ export class Primary implements OpOwner {
   stop(): void {
     const requests = new Set<PgRequest>();
     for (const op of this.#pending.values()) if (op.request) requests.add(op.request);
-    for (const request of this.#held.keys()) requests.add(request);
+    for (const request of this.#held.requests) requests.add(request);
     for (const barrier of this.#barriers) if (barrier.request) requests.add(barrier.request);
     this.#pending.clear();
     this.#held.clear();
-    this.#repairs.clear();
     this.#barriers.clear();
     this.#members.clear();
     this.#caughtUp.clear();
@@ -195,8 +185,7 @@ export class Primary implements OpOwner {
 
   #read(request: PgRequest): void {
     if (this.#needsTruncate(request)) return;
-    const held: Held = { request, waits: 0, ready: false, version: undefined };
-    this.#held.set(request, held);
+    const held = this.#held.hold(request, false);
     this.#ctx.emit({ kind: 'read', request });
     this.#waitFor(
       held,
@@ -210,36 +199,11 @@ export class Primary implements OpOwner {
     version: Version | undefined,
     now: number,
   ): void {
-    const held = this.#held.get(request);
-    if (!held) return;
-    if (!error) {
-      held.ready = true;
-      held.version = version;
-      this.#release(held, now);
-      return;
-    }
-    const repairs = this.#repairs.get(request) ?? 0;
-    const from = this.#ctx.inSyncPeers.filter((server) => !this.#ctx.isLost(server));
-    if (error.errorName !== 'CORRUPT' || repairs >= REPAIRS_MAX || from.length === 0) {
-      this.#drop(held);
-      // There is no other copy to wait for: retrying cannot help.
-      const name = error.errorName === 'CORRUPT' ? 'EIO' : error.errorName;
-      this.#answer(request, name, error.message);
-      return;
-    }
-    this.#repairs.set(request, repairs + 1);
-    this.#ctx.emit({ kind: 'repair', request, from });
+    this.#held.readDone(request, error, version, now);
   }
 
   repaired(request: PgRequest, error: HoldfastError | undefined): void {
-    const held = this.#held.get(request);
-    if (!held) return;
-    if (!error) {
-      this.#ctx.emit({ kind: 'read', request });
-      return;
-    }
-    this.#drop(held);
-    this.#answer(request, 'EIO', `repair failed: ${error.message}`);
+    this.#held.repaired(request, error);
   }
 
   #truncate(request: PgRequest, now: number): void {
@@ -254,10 +218,9 @@ export class Primary implements OpOwner {
       return;
     }
     // Done when the first one is.
-    const held: Held = { request, waits: 0, ready: true, version: undefined };
-    this.#held.set(request, held);
+    const held = this.#held.hold(request, true);
     this.#waitFor(held, (op) => op.ino === request.ino && op.kind !== 'write');
-    this.#release(held, now);
+    this.#held.release(held, now);
   }
 
   #sync(request: PgRequest): void {
@@ -380,11 +343,7 @@ export class Primary implements OpOwner {
         if (op.settled) this.#settle(op, now);
       }
     }
-    for (const held of [...this.#held.values()]) {
-      if (held.request.deadline > now) continue;
-      this.#drop(held);
-      this.#answer(held.request, 'DEADLINE_EXCEEDED');
-    }
+    this.#held.expire(now);
     for (const barrier of [...this.#barriers]) {
       if (!barrier.request || barrier.request.deadline > now) continue;
       this.#barriers.delete(barrier);
@@ -399,10 +358,7 @@ export class Primary implements OpOwner {
       for (const server of this.#ctx.inSyncPeers) if (!op.acked.has(server)) return;
       for (const server of this.#members) if (!op.acked.has(server)) return;
       op.settled = true;
-      for (const held of op.waiters ?? []) {
-        held.waits--;
-        this.#release(held, now);
-      }
+      for (const held of op.waiters ?? []) this.#held.settled(held, now);
       op.waiters = undefined;
     }
     if (op.request) {
@@ -449,17 +405,6 @@ export class Primary implements OpOwner {
       op.waiters ??= [];
       op.waiters.push(held);
     }
-  }
-
-  #release(held: Held, now: number): void {
-    if (!held.ready || held.waits > 0 || !this.#drop(held)) return;
-    if (this.#ctx.hasLease(now)) this.#answer(held.request, undefined, undefined, 0, held.version);
-    else this.#answer(held.request, 'NOT_PRIMARY', 'the lease has ended');
-  }
-
-  #drop(held: Held): boolean {
-    this.#repairs.delete(held.request);
-    return this.#held.delete(held.request);
   }
 
   #needsTruncate(request: PgRequest): boolean {
