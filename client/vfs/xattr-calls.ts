@@ -1,4 +1,4 @@
-import { HoldfastError } from '../../proto/errors.js';
+import { type ErrorName, HoldfastError } from '../../proto/errors.js';
 import {
   ACL_ACCESS_NAME,
   ACL_DEFAULT_NAME,
@@ -12,6 +12,7 @@ import {
 import type { Caller } from '../fuse/binding.js';
 import { type MutationOp, resultOf } from '../meta/api.js';
 import { staleIfGone, type VfsContext } from './context.js';
+import { RemovedXattrs } from './removed-xattrs.js';
 
 const TRUSTED_PREFIX = Buffer.from('trusted.');
 const SYSTEM_PREFIX = Buffer.from('system.');
@@ -26,9 +27,11 @@ const KINDS: ReadonlyMap<string, number> = new Map([
 /** Extended attributes. Of `system.` there are access control lists, which the kernel checks. */
 export class XattrCalls {
   readonly #context: VfsContext;
+  readonly #removed: RemovedXattrs;
 
   constructor(context: VfsContext) {
     this.#context = context;
+    this.#removed = new RemovedXattrs(context);
   }
 
   async get(caller: Caller, ino: number, name: Buffer): Promise<Buffer> {
@@ -36,6 +39,8 @@ export class XattrCalls {
     const { inodes } = this.#context;
     const key = name.toString('latin1');
     const kind = KINDS.get(key) ?? 0;
+    const kept = this.#removed.of(ino);
+    if (kept) return kept.get(key) ?? fail('ENODATA');
     const attr = inodes.fresh(ino)?.attr;
     const lacksKind = kind !== 0 && ((attr?.xattrKinds ?? 0) & kind) === 0;
     if (attr && (attr.hasXattrs === false || lacksKind)) throw new HoldfastError('ENODATA');
@@ -65,14 +70,18 @@ export class XattrCalls {
   ): Promise<void> {
     checkXattrName(name);
     if (value.length > XATTR_VALUE_MAX_BYTES) throw new HoldfastError('E2BIG');
+    const kept = this.#removed.of(ino);
+    if (kept && !KINDS.has(name.toString('latin1')))
+      return this.#removed.set(ino, kept, name.toString('latin1'), value, flags);
     const op = { $case: 'setXattr' as const, value: { ino, name, value, flags, killSgid } };
     await this.#change(caller, ino, op);
   }
 
   async list(caller: Caller, ino: number): Promise<Buffer[]> {
     const { inodes } = this.#context;
-    if (inodes.fresh(ino)?.attr.hasXattrs === false) return [];
-    let names = inodes.xattrNames(ino);
+    const kept = this.#removed.of(ino);
+    if (!kept && inodes.fresh(ino)?.attr.hasXattrs === false) return [];
+    let names = kept ? [...kept.keys()].map((key) => Buffer.from(key, 'latin1')) : inodes.xattrNames(ino);
     if (!names) {
       const op = { $case: 'listXattr' as const, value: { ino } };
       const { result, asOf } = await staleIfGone(this.#context.askFor(ino, op, caller.signal));
@@ -85,6 +94,8 @@ export class XattrCalls {
 
   async remove(caller: Caller, ino: number, name: Buffer): Promise<void> {
     checkXattrName(name);
+    const kept = this.#removed.of(ino);
+    if (kept) return this.#removed.remove(ino, kept, name.toString('latin1'));
     const op = { $case: 'removeXattr' as const, value: { ino, name } };
     await this.#change(caller, ino, op);
   }
@@ -98,6 +109,10 @@ export class XattrCalls {
       inodes.xattrsChanged(ino);
     }
   }
+}
+
+function fail(error: ErrorName): never {
+  throw new HoldfastError(error);
 }
 
 function checkXattrName(name: Buffer): void {

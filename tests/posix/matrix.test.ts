@@ -15,8 +15,6 @@ const MATRIX = join(ROOT, 'tests', 'posix', 'matrix', 'matrix.py');
 const MAY_DIFFER: readonly RegExp[] = [
   // A temporary file in a directory that is gone: ext4 says EPERM, Linux' other calls ENOENT.
   /^working_directory_that_is_gone: {2}tmpfile/,
-  // The servers have forgotten a directory that was removed while open.
-  /^working_directory_that_is_gone: {2}\w+xattr/,
 ];
 
 /** @returns its output as lines, each behind the name of its case */

@@ -326,6 +326,26 @@ describe('names', () => {
     await assert.rejects(mount.fs.rename(caller(), 1, name('h'), 1, name('i'), 8), named('EINVAL'));
   });
 
+  it('of a directory that was removed while open keep attributes that are set from then on', async () => {
+    const mount = new TestMount();
+    const { attr } = await mount.fs.mkdir(caller(), 1, name('d'), 0o755, 0);
+    const { ino } = attr;
+    await mount.fs.opendir(caller(), ino, 0);
+    await mount.fs.rmdir(caller(), 1, name('d'));
+    const [a, b] = [name('user.a'), name('user.b')];
+    const set = (flags: number) => mount.fs.setxattr(caller(), ino, a, Buffer.from('v'), flags, false);
+    assert.deepEqual(await mount.fs.listxattr(caller(), ino), []);
+    await assert.rejects(set(2), named('ENODATA'));
+    await set(0);
+    await assert.rejects(set(1), named('EEXIST'));
+    assert.equal(String(await mount.fs.getxattr(caller(), ino, a)), 'v');
+    await assert.rejects(mount.fs.getxattr(caller(), ino, b), named('ENODATA'));
+    assert.deepEqual((await mount.fs.listxattr(caller(), ino)).map(String), ['user.a']);
+    await mount.fs.removexattr(caller(), ino, a);
+    await assert.rejects(mount.fs.removexattr(caller(), ino, a), named('ENODATA'));
+    assert.deepEqual(await mount.fs.listxattr(caller(), ino), []);
+  });
+
   it('let nobody but the owner take setuid away by a chown of nothing', async () => {
     const mount = new TestMount();
     const { attr } = await mount.fs.mknod(caller(), 1, name('f'), S_IFREG | 0o4755, 0, 0);
