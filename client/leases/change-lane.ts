@@ -254,38 +254,42 @@ export class ChangeLane {
   }
 }
 
-/** A file made in a batch, and the times that were set of it since. */
+/** A file made in a batch, and what was set of it since, which goes with its making. */
 interface Made {
-  at: number;
-  mtime: Time | undefined;
-  ctime: Time | undefined;
+  readonly at: number;
+  set: SetAttr | undefined;
 }
 
 /**
- * One entry of the log is applied as a whole: what was written to a file that is made in the same batch goes with its
- * making.
+ * One entry of the log is applied as a whole: what was written to a file that is made in the same batch, and what was set
+ * of it, goes with its making.
  * @returns the changes to send, and the place among them of each one that was given
  */
 function merged(given: readonly Change[]): { changes: Change[]; places: number[] } {
   const changes: Change[] = [];
   const places: number[] = [];
-  /** Files made in this batch, until anything but a new name or new attributes follows. */
+  /** Files made in this batch, until names change in another way, or they are written once more. */
   const made = new Map<number, Made>();
   for (const change of given) {
     const { op } = change;
     const file = op.$case === 'commitWrite' ? made.get(op.value.ino) : undefined;
-    if (op.$case === 'commitWrite' && file && mayGoAhead(op.value, file)) {
+    if (op.$case === 'commitWrite' && file && mayGoAhead(op.value, file, changes)) {
       const { at } = file;
       changes[at] = withWritten(changes[at] as Change, op.value, change.spent);
-      made.delete(op.value.ino);
       places.push(at);
+      continue;
+    }
+    const owner = op.$case === 'setAttr' ? made.get(op.value.ino) : undefined;
+    if (op.$case === 'setAttr' && owner && change.time && op.value.size === undefined) {
+      owner.set = bothSet(owner.set, op.value, change.time);
+      changes[owner.at] = withSet(changes[owner.at] as Change, owner.set);
+      places.push(owner.at);
       continue;
     }
     if (op.$case === 'makeNode') {
       const { ino, mode } = op.value;
-      if (ino && (mode & S_IFMT) === S_IFREG)
-        made.set(ino, { at: changes.length, mtime: undefined, ctime: undefined });
-    } else if (op.$case === 'setAttr') noteAttributes(made, op.value, change.time);
+      if (ino && (mode & S_IFMT) === S_IFREG) made.set(ino, { at: changes.length, set: undefined });
+    } else if (op.$case === 'commitWrite' || op.$case === 'setAttr') made.delete(op.value.ino);
     else made.clear();
     places.push(changes.length);
     changes.push(change);
@@ -300,18 +304,38 @@ function withWritten(making: Change, written: CommitWrite, spentOnIt: QuotaAmoun
   return { ...making, op: { $case: 'makeNode', value }, spent: spent.length > 0 ? spent : undefined };
 }
 
-/** A commit may go ahead of these as long as the times come out the same. */
-function noteAttributes(made: Map<number, Made>, change: SetAttr, time: Time | undefined): void {
-  const file = made.get(change.ino);
-  if (!file) return;
-  file.ctime = change.ctime ?? time;
-  if (change.mtime) file.mtime = change.mtime;
-  if (change.mtimeNow || change.size !== undefined || change.killPriv || !file.ctime) made.delete(change.ino);
+function withSet(making: Change, set: SetAttr): Change {
+  assert(making.op.$case === 'makeNode', 'a file is made before anything is set of it');
+  return { ...making, op: { $case: 'makeNode', value: { ...making.op.value, set } } };
 }
 
-/** Whether a commit can go ahead of the attributes that were set since the file was made: it was written before. */
-function mayGoAhead({ mtime, ctime }: CommitWrite, set: Made): boolean {
-  if (!set.ctime) return true;
+/**
+ * What two calls have set, one after the other. Of a file that was just made here it is known that there are no
+ * privileges to take away.
+ */
+function bothSet(before: SetAttr | undefined, change: SetAttr, time: Time): SetAttr {
+  return {
+    ino: 0,
+    size: undefined,
+    mode: change.mode ?? before?.mode,
+    uid: change.uid ?? before?.uid,
+    gid: change.gid ?? before?.gid,
+    atime: change.atimeNow ? time : (change.atime ?? before?.atime),
+    mtime: change.mtimeNow ? time : (change.mtime ?? before?.mtime),
+    ctime: change.ctime ?? time,
+    atimeNow: false,
+    mtimeNow: false,
+    killPriv: false,
+    changes: (before?.changes ?? 0) + 1,
+  };
+}
+
+/** Whether a commit can go ahead of what was set since the file was made: the times come out the same. */
+function mayGoAhead(written: CommitWrite, { at, set }: Made, changes: readonly Change[]): boolean {
+  const { op } = changes[at] as Change;
+  if (op.$case !== 'makeNode' || op.value.written) return false; // one commit each
+  if (!set?.ctime) return true;
+  const { mtime, ctime } = written;
   if (!ctime || compareTimes(ctime, set.ctime) > 0) return false;
   return !set.mtime || (mtime !== undefined && compareTimes(mtime, set.mtime) === 0);
 }

@@ -69,6 +69,7 @@ function applyBody(context: ApplyContext, body: CommandBody): CommandResult {
       return success({ quota: stepQuota(batch, body.value) });
     case 'reclaimDone':
       reclaimDone(batch, body.value);
+      for (const other of body.value.also?.items ?? []) reclaimDone(batch, other);
       return success();
     case 'repairRecords':
       repairRecords(batch, body.value);

@@ -48,8 +48,8 @@ export function setAttr(batch: Batch, op: SetAttr): MutationReply {
   if (op.ctime) inode.ctime = op.ctime;
   // chown(2) with neither owner nor group: a new ctime is all of it.
   if (op.killPriv && inode.change === before) batch.touch(inode);
-  // One command is one change, whatever it was made of.
-  if (inode.change > before) inode.change = before + 1;
+  // One call is one change, whatever it was made of.
+  if (inode.change > before) inode.change = before + (op.changes ?? 1);
   return attrReply(inode);
 }
 
@@ -58,6 +58,12 @@ function admitOwner({ quotas, acknowledged }: Batch, inode: Inode, { uid, gid }:
   if (quotas.size === 0 || acknowledged || (uid === undefined && gid === undefined)) return;
   const to = { project: inode.project, uid: uid ?? inode.uid, gid: gid ?? inode.gid };
   quotas.admit(to, inode, inode.allocated, 1);
+}
+
+/** What can be said of attributes that go with the making of an inode. @throws HoldfastError EINVAL */
+export function checkSetOfNew(type: number, op: SetAttr): void {
+  if (type !== S_IFREG || op.size !== undefined || op.killPriv) throw new HoldfastError('EINVAL');
+  for (const time of [op.atime, op.mtime, op.ctime]) checkTime(time);
 }
 
 function checkSetAttr(inode: Inode, op: SetAttr): void {

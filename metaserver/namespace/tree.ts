@@ -15,7 +15,7 @@ import {
   SYMLINK_MAX_BYTES,
 } from '../../proto/types.js';
 import type { Batch } from './batch.js';
-import { checkCommit, commitWrite } from './files.js';
+import { checkCommit, checkSetOfNew, commitWrite, setAttr } from './files.js';
 import { DIRECTORY_SIZE_BYTES, type Inode, isDirectory, isRegular } from './inode-codec.js';
 import { symlinkKey } from './keys.js';
 import { checkName, checkSticky, dots } from './names.js';
@@ -48,11 +48,15 @@ export function makeNode(batch: Batch, op: MakeNode, session: number): MutationR
   if (batch.counters.nextIno > MAX_INO) throw new HoldfastError('ENOSPC');
 
   if (op.written) checkCommit(type, op.written);
+  if (op.set) checkSetOfNew(type, op.set);
+  // Without the room that was taken for the making, a new owner might have none.
+  if (op.set && !batch.acknowledged) throw new HoldfastError('EINVAL');
   if (!batch.acknowledged) admitNew(batch, parent, op);
   const useNumber = op.ino ? claimReserved(batch, session, op.ino) : undefined;
 
   const { inode, place } = addNode(batch, parent, op, useNumber);
   if (op.written) commitWrite(batch, { ...op.written, ino: inode.ino });
+  if (op.set) setAttr(batch, { ...op.set, ino: inode.ino });
   return placedAt(withParents(attrReply(inode, true), parent), place);
 }
 

@@ -2,6 +2,7 @@ import type { Clock, Timer } from '../../common/clock.js';
 import type { Logger } from '../../common/logger.js';
 import { toHoldfastError } from '../../proto/errors.js';
 import type { Purge, PurgeDone } from '../../proto/gen/cluster.js';
+import type { ReclaimDone } from '../../proto/gen/meta.js';
 import type { LeaderDuty } from './leadership.js';
 import type { MetaState, ReclaimItem, ReclaimKey } from './ports.js';
 import type { Proposer } from './proposer.js';
@@ -49,6 +50,9 @@ export class Reclaimer implements LeaderDuty {
   readonly #options: ReclaimerOptions;
   readonly #active = new Map<string, Reclaim>();
   readonly #lanes = new Map<number, PurgeLane>();
+  /** Purged everywhere, not recorded yet. */
+  #finished: ReclaimItem[] = [];
+  #recording = false;
   #leads = false;
   #cursor: ReclaimKey | undefined;
   #scan: Timer | undefined;
@@ -76,6 +80,7 @@ export class Reclaimer implements LeaderDuty {
     this.#scanAt = Number.POSITIVE_INFINITY;
     this.#cursor = undefined;
     this.#active.clear();
+    this.#finished = [];
     this.#lanes.clear();
   }
 
@@ -107,7 +112,9 @@ export class Reclaimer implements LeaderDuty {
     this.#pump(lane);
     const reclaim = this.#active.get(key);
     if (!reclaim?.left.delete(done.pg)) return;
-    if (reclaim.left.size === 0) void this.#finish(key, reclaim.item);
+    if (reclaim.left.size > 0) return;
+    this.#finished.push(reclaim.item);
+    void this.#record();
   }
 
   #schedule(delayMs: number): void {
@@ -163,20 +170,32 @@ export class Reclaimer implements LeaderDuty {
     return true;
   }
 
-  async #finish(key: string, item: ReclaimItem): Promise<void> {
+  /** Records what is finished, one command at a time: what is finished meanwhile goes into the next one. */
+  async #record(): Promise<void> {
+    if (this.#recording) return;
+    this.#recording = true;
+    while (this.#finished.length > 0) await this.#recordAll(this.#finished.splice(0));
+    this.#recording = false;
+  }
+
+  async #recordAll(items: readonly ReclaimItem[]): Promise<void> {
     const { proposer, log } = this.#options;
-    const { ino, truncateSeq } = item;
+    const done: ReclaimDone[] = items.map(({ ino, truncateSeq }) => ({ ino, truncateSeq }));
+    const value = { ...(done[0] as ReclaimDone), also: { items: done.slice(1) } };
     let retryMs = SCAN_DELAY_MS;
     try {
-      const result = await proposer.propose({ $case: 'reclaimDone', value: { ino, truncateSeq } });
-      if (result.error !== 0) log.warn({ ino, truncateSeq, error: result.errorText }, 'reclaim not recorded');
+      const result = await proposer.propose({ $case: 'reclaimDone', value });
+      if (result.error !== 0) log.warn({ done, error: result.errorText }, 'reclaims not recorded');
     } catch (error) {
-      // The row stays: it is found again, and what was purged is purged again.
-      log.debug({ ino, truncateSeq, error: toHoldfastError(error).errorName }, 'reclaim not recorded');
+      // The rows stay: they are found again, and what was purged is purged again.
+      log.debug({ reclaims: done.length, error: toHoldfastError(error).errorName }, 'reclaims not recorded');
       retryMs = RECLAIM_TICK_MS;
     }
     const wasFull = this.#active.size >= RECLAIMS_ACTIVE_MAX;
-    this.#active.delete(key);
+    for (const item of items) {
+      // Of a former leadership perhaps: a new one has begun anew.
+      if (this.#active.get(keyOf(item))?.item === item) this.#active.delete(keyOf(item));
+    }
     if (wasFull || retryMs > SCAN_DELAY_MS) this.#schedule(retryMs);
   }
 

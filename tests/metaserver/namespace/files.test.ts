@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { CommitWrite } from '../../../proto/gen/meta.js';
+import { CommitWrite, SetAttr } from '../../../proto/gen/meta.js';
 import {
   FILE_SIZE_MAX_BYTES,
   MAX_PENDING_TRUNCATES,
@@ -107,6 +107,35 @@ describe('namespace: sizes, truncates, allocation', () => {
   const done = (ino: number, truncateSeq: number): void => {
     assert.equal(fs.command({ $case: 'reclaimDone', value: { ino, truncateSeq } }).error, 0);
   };
+
+  it('is made with what was written to it and set of it since, as if that had come one after the other', () => {
+    const at = (sec: number) => ({ sec, nsec: 0 });
+    const written = { ...CommitWrite.create({}), newSize: 100, mtime: at(3), ctime: at(12) };
+    const set = { mode: 0o600, uid: 7, gid: 8, mtime: at(3), ctime: at(13) };
+    const reserve: Op = { $case: 'reserveInodes', value: { count: 2 } };
+    const space = () => {
+      const space = new Namespace();
+      const ino = space.ok(reserve).firstIno as number;
+      const make = (more: object): Op => makeNode(space.root, 'f', S_IFREG | 0o644, { ino, ...more });
+      return { space, ino, make };
+    };
+    const [one, other] = [space(), space()];
+    const together = { ...SetAttr.create({}), ...set, changes: 2 };
+    one.space.mutateBatch([{ op: one.make({ written, set: together }), time: at(10) }]);
+    const { mode, uid, gid, mtime, ctime } = set;
+    other.space.mutateBatch([
+      { op: other.make({}), time: at(10) },
+      { op: commit(other.ino, 100, 0, { mtime: at(3), ctime: at(12) }), time: at(12) },
+      { op: setAttr(other.ino, { mtime, mode, ctime: at(12) }), time: at(12) },
+      { op: setAttr(other.ino, { uid, gid, ctime }), time: at(13) },
+    ]);
+    assert.deepEqual(one.space.get(one.ino), other.space.get(other.ino));
+    assert.equal(one.space.get(one.ino).uid, 7);
+    for (const wrong of [{ size: 5 }, { killPriv: true }, { mtime: { sec: 1, nsec: 1e9 } }]) {
+      const op = makeNode(fs.root, 'g', S_IFREG | 0o644, { set: { ...SetAttr.create({}), ...wrong } });
+      fs.refused(op, 'EINVAL');
+    }
+  });
 
   it('grows by what was written, never shrinks by it, and counts allocation', () => {
     assert.equal(fs.attr(commit(f, 5000, 8192)).size, 5000);

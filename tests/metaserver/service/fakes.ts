@@ -208,7 +208,8 @@ export class FakeState implements MetaState {
       case 'mutation':
         return this.#mutation(body.value);
       case 'reclaimDone':
-        this.rows.delete(`${body.value.ino}/${body.value.truncateSeq}`);
+        for (const { ino, truncateSeq } of [body.value, ...(body.value.also?.items ?? [])])
+          this.rows.delete(`${ino}/${truncateSeq}`);
         return CommandResult.create({});
       case 'putChunkServer':
         return this.#putServer(body.value.server as ChunkServerInfo);

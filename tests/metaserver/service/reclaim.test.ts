@@ -203,6 +203,19 @@ describe('reclaim of deleted and truncated data', () => {
     assert.deepEqual([bench.left.length, bench.sent.length], [0, files]);
   });
 
+  it('records what was finished while a record was on its way in one command', async () => {
+    const bench = new Bench();
+    for (let ino = 100; ino < 150; ino++) bench.delete(ino, 0);
+    let commands = 0;
+    bench.replica.onApplied(() => commands++);
+    bench.replica.hold = true;
+    await bench.begin();
+    assert.equal(bench.sent.length, 50);
+    bench.replica.release();
+    await bench.clock.advance(100);
+    assert.deepEqual([bench.left, commands], [[], 2]);
+  });
+
   it('does not let deletes of a PG without a primary hold up the others', async () => {
     const bench = new Bench();
     bench.primaries = bench.primaries.map((server, pg) => (pg === 0 ? undefined : server));
