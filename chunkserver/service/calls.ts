@@ -160,8 +160,11 @@ export function needTruncate(truncateSeq: number): FrameError {
   return new FrameError('NEED_TRUNCATE', { truncateSeq });
 }
 
-/** Carries out what the core has decided on a request. */
-export function answerClient(effect: Extract<Effect, { kind: 'answer' }>): void {
+/**
+ * Carries out what the core has decided on a request.
+ * @param truncateSeq the newest truncate of the inode here: a reader that knows of none so new has an old size
+ */
+export function answerClient(effect: Extract<Effect, { kind: 'answer' }>, truncateSeq: number): void {
   const call = effect.request as ClientCall;
   const { error, version, lineage } = effect;
   if (error === 'NEED_TRUNCATE') call.answer(needTruncate(effect.truncateSeq ?? 0), {});
@@ -169,7 +172,7 @@ export function answerClient(effect: Extract<Effect, { kind: 'answer' }>): void 
   else if (lineage) call.answer(undefined, { fields: lineageFields(lineage) });
   else {
     const { epoch = 0, seq = 0 } = version ?? {};
-    const fields = { versionEpoch: epoch, versionSeq: seq, aux: effect.aux ?? 0 };
+    const fields = { versionEpoch: epoch, versionSeq: seq, aux: effect.aux ?? 0, truncateSeq };
     call.answer(undefined, { fields, payload: call.result?.data });
   }
 }

@@ -310,7 +310,7 @@ export class PgHost {
         this.#repairRead(core, effect.request as ClientCall, effect.from);
         break;
       case 'answer':
-        answerClient(effect);
+        answerClient(effect, this.#deps.store.truncateSeq(core.id, effect.request.ino));
         break;
       case 'sync':
         for (const server of effect.servers) this.#syncAt(core, effect.barrier, server);

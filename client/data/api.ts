@@ -11,6 +11,8 @@ export interface FileLayout {
   /** As of the newest attributes: see Attr.truncate_seq. */
   readonly truncateSeq: number;
   readonly truncates: readonly Truncate[];
+  /** A server has carried out the truncate of this number: what is known of the file's size may be older. */
+  sawTruncate?(seq: number): void;
 }
 
 /** An acknowledged write. */

@@ -83,6 +83,7 @@ export class ChunkIo implements ChunkApi {
   ): Promise<Buffer> {
     const fields = { type: FrameType.READ, ino: file.ino, chunk, offset, length };
     const reply = await this.#run(this.#chunkTarget(file, chunk), fields, undefined, signal);
+    file.sawTruncate?.(reply.header.truncateSeq);
     return reply.payload.length > length ? reply.payload.subarray(0, length) : reply.payload;
   }
 

@@ -1,5 +1,5 @@
 import { type Interrupt, interruptible } from '../wait.js';
-import type { ChunkApi } from './api.js';
+import type { ChunkApi, FileLayout } from './api.js';
 import type { BlockCache } from './block-cache.js';
 import { type Piece, sliceParts } from './extent.js';
 import type { FileData } from './file-data.js';
@@ -86,6 +86,33 @@ export class FileReader {
     return compose(offset, end, dirty, bases);
   }
 
+  /**
+   * What the servers hold of [offset, end), and nothing that is only on its way from here: so much others see.
+   * @param end the size that the servers have told, at most
+   * @returns also the newest truncate that they have carried out: if it is newer than `file`, so may the size be
+   */
+  async readCommitted(
+    { ino, chunkSize, truncateSeq, truncates }: FileLayout,
+    offset: number,
+    end: number,
+    signal?: Interrupt,
+  ): Promise<{ parts: Buffer[]; truncateSeq: number }> {
+    this.#blocks.drop(ino);
+    let newest = truncateSeq;
+    const sawTruncate = (seq: number): void => {
+      newest = Math.max(newest, seq);
+    };
+    const layout = { ino, chunkSize, truncateSeq, truncates, sawTruncate };
+    const unit = readBlockBytes(chunkSize);
+    const fetched: Promise<Base>[] = [];
+    for (let at = offset; at < end; ) {
+      const until = Math.min(end, (Math.floor(at / unit) + 1) * unit);
+      fetched.push(this.#fetchRange(layout, at, until, signal));
+      at = until;
+    }
+    return { parts: compose(offset, end, [], await Promise.all(fetched)), truncateSeq: newest };
+  }
+
   #advance(stream: ReadStream, offset: number, end: number): void {
     if (Math.abs(offset - stream.expected) > SEQUENTIAL_SLACK_BYTES) {
       stream.expected = end;
@@ -125,7 +152,7 @@ export class FileReader {
     return waits;
   }
 
-  async #fetchRange(file: FileData, start: number, end: number, signal?: Interrupt): Promise<Base> {
+  async #fetchRange(file: FileLayout, start: number, end: number, signal?: Interrupt): Promise<Base> {
     const chunk = Math.floor(start / file.chunkSize);
     const data = await this.#chunks.read(file, chunk, start - chunk * file.chunkSize, end - start, signal);
     return { start, end, data };

@@ -246,9 +246,9 @@ export class VfsContext {
   }
 
   /** The answer to getattr and setattr. @param attr as the server has it */
-  attrReply(attr: Attr): AttrReply {
+  attrReply(attr: Attr, seen = this.files.view(attr)): AttrReply {
     this.inodes.tell(attr);
-    return { attr: toFileAttr(this.files.view(attr)), ttlMs: this.attrTtlMs(attr.ino) };
+    return { attr: toFileAttr(seen), ttlMs: this.attrTtlMs(attr.ino) };
   }
 
   /**

@@ -1,5 +1,5 @@
 import { HoldfastError } from '../../proto/errors.js';
-import { type Attr, LeaseMode, type SetAttr } from '../../proto/gen/meta.js';
+import type { Attr, SetAttr } from '../../proto/gen/meta.js';
 import { FILE_SIZE_MAX_BYTES, S_IFDIR, S_IFMT, S_IFREG } from '../../proto/types.js';
 import type { ChunkApi } from '../data/api.js';
 import type { FileData } from '../data/file-data.js';
@@ -36,6 +36,7 @@ import {
   wireChange,
 } from './privileges.js';
 import { newInodeIn, setAttrWithin, type Written, withRoom, writeWithinQuota } from './quota-room.js';
+import { SharedFiles } from './shared-files.js';
 import type { WriteBehind } from './write-behind.js';
 
 /** fallocate(2) modes. */
@@ -59,6 +60,7 @@ export class FileCalls {
   readonly #chunks: ChunkApi;
   readonly #turns: AppendTurns;
   readonly #behind: WriteBehind;
+  readonly shared: SharedFiles;
 
   constructor(
     context: VfsContext,
@@ -71,6 +73,7 @@ export class FileCalls {
     this.#context = context;
     this.#chunks = chunks;
     this.#behind = behind;
+    this.shared = new SharedFiles(context, reader);
     this.#turns = new AppendTurns(context.meta.locks, context.log);
     this.#reader = reader;
     this.#names = names;
@@ -155,7 +158,7 @@ export class FileCalls {
     const { signal } = caller;
     const { atimes } = this.#context.files;
     if ((flags & O_NOATIME) === 0) atimes?.read(atimes.view(file.view()));
-    await this.learnEnd(file, signal);
+    if (this.shared.isShared(file.ino)) return this.shared.read(file, offset, size, signal);
     return this.#reader.read(file, stream, offset, size, signal);
   }
 
@@ -186,10 +189,19 @@ export class FileCalls {
   }
 
   async #writeAt(open: OpenFile, request: WriteRequest, signal: Interrupt): Promise<Written> {
-    if (!this.#context.owns(open.file.ino)) await this.announceWriter(open.file, signal);
-    const written = await this.#put(open.file, request.offset, request, signal);
-    await this.showOthers(open, signal);
-    return { at: request.offset, length: written?.length ?? 0 };
+    const { file } = open;
+    const { ino } = file;
+    const put = async (): Promise<Written> => {
+      const written = await this.#put(file, request.offset, request, signal);
+      await this.showOthers(open, signal);
+      return { at: request.offset, length: written?.length ?? 0 };
+    };
+    if (this.#context.owns(ino)) return put();
+    const { size } = await this.announceWriter(file, signal);
+    const grows = request.offset + request.data.length > size;
+    // Who appends has found the end, and must still find it there when he writes.
+    const inTurn = grows && !request.fromCache && !this.#context.owns(ino);
+    return inTurn ? this.#turns.during(ino, signal, put) : put();
   }
 
   /** At the end that all mounts agree on. @returns where */
@@ -395,7 +407,7 @@ export class FileCalls {
 
   /** Somebody else may write to it when it is leased to nobody: the end of the file is where the server says. */
   async learnEnd(file: FileData, signal: Interrupt): Promise<void> {
-    if (this.#context.mode(file.ino) !== LeaseMode.LEASE_NONE) return;
+    if (!this.shared.isShared(file.ino)) return;
     const op = { $case: 'getAttr' as const, value: { ino: file.ino } };
     file.applyAttr(await this.#context.readAttr(op, signal), false);
   }
@@ -410,9 +422,11 @@ export class FileCalls {
    * Before a write without an exclusive lease the server has to know that there is a writer: it takes leases from those
    * who believe what they know of the file. It may grant the exclusive lease again.
    */
-  async announceWriter(file: FileData, signal: Interrupt): Promise<void> {
+  async announceWriter(file: FileData, signal: Interrupt): Promise<Attr> {
     const op = { $case: 'open' as const, value: { ino: file.ino, write: true } };
-    file.applyAttr(await this.#context.readAttr(op, signal), false);
+    const attr = await this.#context.readAttr(op, signal);
+    file.applyAttr(attr, false);
+    return attr;
   }
 
   #truncate(file: FileData, size: number, rest: Partial<SetAttr>, signal: Interrupt): Promise<Attr> {
@@ -420,7 +434,9 @@ export class FileCalls {
     // A flush that waits for the truncate must not be waited for by it.
     this.#context.lane.releasePlace(file.ino);
     // It goes on when the caller is interrupted: half a truncate would lose what is dirty.
-    const done = file.truncate(size, () => this.#context.setAttr(file.ino, { ...rest, size }));
+    const cut = (): Promise<Attr> =>
+      file.truncate(size, () => this.#context.setAttr(file.ino, { ...rest, size }));
+    const done = this.#context.owns(file.ino) ? cut() : this.#turns.during(file.ino, signal, cut);
     return interruptible(this.#context.lane.urgently(done), signal);
   }
 

@@ -59,6 +59,12 @@ export class FileTable {
     return this.atimes?.view(seen) ?? seen;
   }
 
+  /** Attributes from the server, and no more: of a file that is not leased others see nothing else. */
+  told(attr: Attr): Attr {
+    this.get(attr.ino)?.applyAttr(attr, false);
+    return this.atimes?.view(attr) ?? attr;
+  }
+
   /** All that are open or not yet written back. */
   *all(): Generator<FileData> {
     for (const { file } of this.#files.values()) yield file;

@@ -208,7 +208,7 @@ export class HoldfastFs implements FileSystem {
 
   async #freshAttr(caller: Caller, ino: number): Promise<AttrReply> {
     try {
-      return this.#context.attrReply(await this.#context.attr(ino, caller.signal));
+      return await this.#fileCalls.shared.attr(ino, caller.signal);
     } catch (error) {
       // Removed, and still in use here: a present directory, an open fifo. What it was remains visible, without links.
       const last = this.#context.inodes.known(ino);

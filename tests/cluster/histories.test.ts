@@ -23,7 +23,7 @@ describe('programs on three mounts that use the same names and files', function 
       ['other', other],
       ['third', await cluster.mount('third')],
     ]);
-    histories = new Histories({ mounts, seed: SEED, cells: false });
+    histories = new Histories({ mounts, seed: SEED });
     await histories.start();
   });
   after(async () => {

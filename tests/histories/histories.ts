@@ -2,10 +2,11 @@ import { createPrng, type Prng } from '../../common/prng.js';
 import { eventually } from '../cluster/support/cluster.js';
 import { Agent } from '../posix/agent.js';
 import { ROOT_USER } from '../posix/bench.js';
-import { Arena, CELLS_NAME, ROOTS } from './arena.js';
+import { Arena, CELLS_NAME, type Recorded, ROOTS } from './arena.js';
+import type { CellsInput } from './cells-model.js';
 import { judge, type Verdict } from './judge.js';
 import { Program } from './program.js';
-import { MADE_MODE } from './tree-model.js';
+import { MADE_MODE, type TreeInput } from './tree-model.js';
 
 export interface HistoriesOptions {
   /** The directory of each mount, by name. */
@@ -15,6 +16,8 @@ export interface HistoriesOptions {
   programs?: number;
   /** Whether they write to a common file, too. */
   cells?: boolean;
+  /** Whether they truncate it. Read at such a moment, it may show zeros up to its old size: the kernel decides that. */
+  truncates?: boolean;
 }
 
 /** Arenas in use at a time; an operation of a program goes to any of them. */
@@ -29,6 +32,7 @@ export class Histories {
   readonly #mounts: ReadonlyMap<string, string>;
   readonly #programsOfAMount: number;
   readonly #cells: boolean;
+  readonly #truncates: boolean;
   readonly #prng: Prng;
   readonly #programs = new Map<string, Program[]>();
   /** How often each mount was mounted anew. */
@@ -41,10 +45,11 @@ export class Histories {
   /** Calls that failed although their mount lived. */
   readonly offences: string[] = [];
 
-  constructor({ mounts, seed, programs = 2, cells = true }: HistoriesOptions) {
+  constructor({ mounts, seed, programs = 2, cells = true, truncates = false }: HistoriesOptions) {
     this.#mounts = mounts;
     this.#programsOfAMount = programs;
     this.#cells = cells;
+    this.#truncates = truncates;
     this.#prng = createPrng(seed);
   }
 
@@ -71,6 +76,12 @@ export class Histories {
         .every((life) => (now.get(life) ?? 0) >= (before.get(life) ?? 0) + more);
     };
     await eventually('the programs go on', done, PROGRESS_TIMEOUT_MS);
+  }
+
+  /** Calls that were not answered, the earliest first. */
+  pending(): Recorded<TreeInput | CellsInput>[] {
+    const all = this.#all.flatMap(({ tree, cells }) => [...tree, ...cells]);
+    return all.filter(({ output }) => output === undefined).sort((a, b) => a.call - b.call);
   }
 
   /** kill -9 of one program; another one takes its place. */
@@ -150,6 +161,7 @@ export class Histories {
     const life = this.#life(mount);
     return new Program(name, life, this.#dir(mount), createPrng(this.#prng.int(2 ** 32)), {
       cells: this.#cells,
+      truncates: this.#truncates,
       arenas: () => this.#present(),
       tag: () => this.#next++,
       value: () => (this.#next++).toString().padStart(8, '.'),

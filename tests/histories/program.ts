@@ -28,8 +28,9 @@ export interface Hooks {
   tag(): number;
   /** A value that nobody else writes. */
   value(): string;
-  /** Whether the file of cells is used. */
+  /** Whether the file of cells is used, and whether it is cut there. */
   readonly cells: boolean;
+  readonly truncates: boolean;
   /** A call failed in a way that no program should see, unless its mount was killed. */
   offend(line: string): void;
 }
@@ -137,7 +138,9 @@ export class Program {
     if (choice < 4) return { kind: 'pread', at };
     if (choice < 7) return { kind: 'pwrite', at, value: this.#hooks.value() };
     if (choice < 9) return { kind: 'append', value: this.#hooks.value() };
-    return choice === 9 ? { kind: 'truncate', size: this.#pick(SIZES) } : { kind: 'size' };
+    return choice === 9 && this.#hooks.truncates
+      ? { kind: 'truncate', size: this.#pick(SIZES) }
+      : { kind: 'size' };
   }
 
   #chooseTree({ held }: Place): TreeInput {

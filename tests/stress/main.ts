@@ -5,6 +5,7 @@ import { parseArgs } from 'node:util';
 import { systemClock } from '../../common/clock.js';
 import { createPrng, type Prng } from '../../common/prng.js';
 import { FAULTS, type FaultKind } from './faults.js';
+import { histories } from './histories.js';
 import { imageDiskUnavailable } from './lab/image-disk.js';
 import { Lab } from './lab/lab.js';
 import { networkUnavailable } from './lab/network.js';
@@ -17,12 +18,12 @@ import { StressSession } from './session.js';
 import { wiped } from './wiped.js';
 
 const ROUND_SCENARIOS = ['mixed', ...new Set(FAULTS.map((kind) => kind.scenario))];
-const SCRIPTS = ['stalls', 'wiped', 'client-death', 'fill'];
+const SCRIPTS = ['stalls', 'wiped', 'client-death', 'fill', 'histories'];
 const SCENARIOS = ['all', ...ROUND_SCENARIOS, ...SCRIPTS];
 const HELP = `npm run stress [-- options]: servers and clients in network namespaces under fio and a nemesis
-  --minutes M       how long rounds of load and faults go on (default 10)
+  --minutes M       how long rounds of load and faults go on (default 10; histories in all: one minute)
   --seed S          seed of the faults and the load (default: a new one, printed)
-  --scenario NAME   ${SCENARIOS.join(', ')} (default all: mixed, then each of the last four)
+  --scenario NAME   ${SCENARIOS.join(', ')} (default all: mixed, then each of the last five)
   --fault NAME      only this fault, in rounds; an unknown name lists all
   --round-seconds N how long fio writes in a round (default 30)
   --times N         of each fault in the scenarios stalls and wiped (default 5)
@@ -130,6 +131,10 @@ async function play(session: StressSession, options: Options): Promise<void> {
   }
   if (wanted('client-death')) await script(session, 'client-death', () => clientDeath(session));
   if (wanted('fill')) await script(session, 'fill', () => fill(session));
+  if (wanted('histories')) {
+    const minutes = scenario === 'histories' ? options.minutes : 1;
+    await script(session, 'histories', () => histories(session, minutes, options.seed, prng));
+  }
 }
 
 async function main(): Promise<number> {
@@ -143,7 +148,8 @@ async function main(): Promise<number> {
   const command = ['npm run stress --', ...process.argv.slice(2)].join(' ');
   const machine = `${cpus().length} cores, ${Math.round(totalmem() / 2 ** 30)} GiB, Node ${process.version}`;
   const run = newRun(command, machine, options.seed);
-  const lab = new Lab('stress', { clients: 2, diskMib: DISK_MIB });
+  const clients = options.scenario === 'histories' ? 3 : 2;
+  const lab = new Lab('stress', { clients, diskMib: DISK_MIB });
   const session = new StressSession(lab, run, (line) => process.stderr.write(`${line}\n`));
   const interrupted = new Promise<string>((done) => {
     for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.once(signal, () => done(signal));

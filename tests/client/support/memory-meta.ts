@@ -8,6 +8,7 @@ import type {
   ReadOp,
   ReadResult,
 } from '../../../client/meta/api.js';
+import type { ClientBody } from '../../../client/meta/dialer.js';
 import { LockClient } from '../../../client/meta/locks.js';
 import { type Deferred, deferred } from '../../../common/deferred.js';
 import { errorFromCode, HoldfastError } from '../../../proto/errors.js';
@@ -15,8 +16,10 @@ import {
   type CommandResult,
   type Lease,
   LeaseMode,
+  LockType,
   type MutationReply,
   type QuotaAmount,
+  type ServerEnvelope,
 } from '../../../proto/gen/meta.js';
 import { Namespace } from '../../metaserver/namespace/harness.js';
 import { ManualClock } from './manual-clock.js';
@@ -32,9 +35,11 @@ export class MemoryMeta implements MetaApi {
   readonly leases = new LeaseTable();
   readonly locks = new LockClient({
     clock: new ManualClock(),
-    call: () => Promise.reject(new HoldfastError('ENOLCK')),
+    call: (body) => this.#lock(body),
     push: () => {},
   });
+  /** Inodes that locks were asked for; whoever asks gets them. */
+  readonly locked: number[] = [];
   leaseEvents: LeaseEvents | undefined;
   /** Leases given back, inodes announced as open, kinds of the changes in each batch; in order. */
   readonly returned: Lease[] = [];
@@ -160,6 +165,12 @@ export class MemoryMeta implements MetaApi {
       this.opens.delete(ino);
       this.registered.delete(ino);
     } else this.opens.set(ino, count - 1);
+  }
+
+  async #lock(body: ClientBody): Promise<ServerEnvelope['body']> {
+    if (body?.$case !== 'lock') throw new HoldfastError('PROTOCOL');
+    if (body.value.lock?.type !== LockType.LOCK_UNLOCK) this.locked.push(body.value.lock?.ino ?? 0);
+    return { $case: 'lock', value: { conflict: undefined } };
   }
 
   async #pass(signal?: AbortSignal): Promise<void> {

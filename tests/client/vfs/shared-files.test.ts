@@ -1,0 +1,84 @@
+import assert from 'node:assert/strict';
+import { pattern } from '../support/data-harness.js';
+import { settle } from '../support/manual-clock.js';
+import { caller, TestMount } from '../support/test-mount.js';
+
+const O_RDWR = 2;
+const OLD = pattern(100, 1);
+const NEW = pattern(100, 2);
+
+describe('a file that several mounts have open for writing', () => {
+  interface Shared {
+    one: TestMount;
+    two: TestMount;
+    ino: number;
+    /** Descriptions of the two mounts. */
+    handles: [number, number];
+  }
+
+  async function shared(): Promise<Shared> {
+    const one = new TestMount();
+    const two = one.second();
+    const { handle, ino } = await one.create('f');
+    await one.write(handle, 0, OLD);
+    const { handle: other } = await two.open(ino, O_RDWR);
+    await two.write(other, 0, OLD);
+    await one.write(handle, 0, OLD);
+    one.meta.locked.length = two.meta.locked.length = 0;
+    return { one, two, ino, handles: [handle, other] };
+  }
+
+  const size = async (mount: TestMount, ino: number): Promise<number> =>
+    (await mount.fs.getattr(caller(), ino)).attr.size;
+
+  it('shows a write to nobody before all see it, neither its bytes nor the size', async () => {
+    const { one, two, ino, handles } = await shared();
+    const release = one.chunks.hold();
+    const write = one.write(handles[0], 50, NEW);
+    await settle();
+    const seen = Promise.all([size(one, ino), one.read(handles[0], 0, 200)]);
+    let answered = false;
+    void seen.then(() => {
+      answered = true;
+    });
+    await settle();
+    if (answered) {
+      assert.deepEqual(await seen, [100, OLD]);
+      assert.deepEqual([await size(two, ino), await two.read(handles[1], 0, 200)], [100, OLD]);
+    }
+    release();
+    await write;
+    const now = Buffer.concat([OLD.subarray(0, 50), NEW]);
+    for (const [mount, handle] of [
+      [one, handles[0]],
+      [two, handles[1]],
+    ] as const)
+      assert.deepEqual([await size(mount, ino), await mount.read(handle, 0, 200)], [150, now]);
+  });
+
+  it('never reads as a hole where it was cut off while it was read', async () => {
+    const { one, two, ino, handles } = await shared();
+    const { chunks } = one;
+    const read = chunks.read.bind(chunks);
+    let cuts = 0;
+    chunks.read = async (file, ...where) => {
+      if (cuts++ === 0) {
+        await two.fs.setattr(caller(), ino, { size: 10, killPriv: false });
+        file.sawTruncate?.(file.truncateSeq + 1);
+      }
+      return read(file, ...where);
+    };
+    assert.deepEqual(await one.read(handles[0], 0, 100), OLD.subarray(0, 10));
+    assert.deepEqual(await one.read(handles[0], 10, 100), Buffer.alloc(0));
+  });
+
+  it('is made longer or cut in turn with those who append, and overwritten without', async () => {
+    const { one, ino, handles } = await shared();
+    await one.write(handles[0], 10, NEW.subarray(0, 90));
+    assert.deepEqual(one.meta.locked, []);
+    await one.write(handles[0], 10, NEW);
+    assert.deepEqual(one.meta.locked, [ino]);
+    await one.fs.setattr(caller(), ino, { size: 20, killPriv: false });
+    assert.deepEqual(one.meta.locked, [ino, ino]);
+  });
+});
