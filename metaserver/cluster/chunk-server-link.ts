@@ -31,8 +31,8 @@ export interface LinkHost {
   register(link: ChunkServerLink, request: RegisterChunkServer): Promise<Registered>;
   /** The registration was answered. */
   registered(link: ChunkServerLink): void;
-  /** @returns the lease in ms; 0: none */
-  heartbeat(link: ChunkServerLink, heartbeat: Heartbeat): number;
+  /** @returns the lease in ms, from the sending of the heartbeat; 0: none. Never rejects */
+  heartbeat(link: ChunkServerLink, heartbeat: Heartbeat): number | Promise<number>;
   replicaFailed(link: ChunkServerLink, report: ReplicaFailed): Promise<void>;
   replicaCaughtUp(link: ChunkServerLink, report: ReplicaCaughtUp): Promise<void>;
   purgeDone(link: ChunkServerLink, done: PurgeDone): void;
@@ -121,8 +121,11 @@ export class ChunkServerLink {
     switch (body.$case) {
       case 'heartbeat': {
         const { sequence } = body.value;
-        const leaseMs = this.#host.heartbeat(this, body.value);
-        this.#answer(id, { $case: 'heartbeatAck', value: { sequence, leaseMs } });
+        const lease = this.#host.heartbeat(this, body.value);
+        const answer = (leaseMs: number): void =>
+          this.#answer(id, { $case: 'heartbeatAck', value: { sequence, leaseMs } });
+        if (typeof lease === 'number') answer(lease);
+        else void lease.then(answer);
         break;
       }
       case 'replicaFailed':

@@ -227,13 +227,18 @@ export class ClusterService implements LeaderDuty, LinkHost {
     if (link.info) this.#options.onRegistered(link.info.id);
   }
 
-  heartbeat(link: ChunkServerLink, heartbeat: Heartbeat): number {
+  heartbeat(link: ChunkServerLink, heartbeat: Heartbeat): number | Promise<number> {
+    const { replica, registry } = this.#options;
     const id = link.info?.id;
     if (id === undefined || this.#links.get(id) !== link) return 0;
-    this.#options.registry.heartbeat(id, heartbeat);
+    registry.heartbeat(id, heartbeat);
     this.#step({ kind: 'heartbeat', server: id });
-    const mayServe = this.#alive.has(id) && !this.#downs.has(id);
-    return mayServe && this.#options.replica.canReadNow() ? LEASE_MS : 0;
+    const lease = (): number =>
+      this.#links.get(id) === link && this.#alive.has(id) && !this.#downs.has(id) ? LEASE_MS : 0;
+    if (lease() === 0 || replica.canReadNow()) return lease();
+    // After a hand-over that failed this leader has no lease of its own until its term ends: then a majority tells, behind the
+    // heartbeat, that nobody else led when it was sent.
+    return replica.readBarrier().then(lease, () => 0);
   }
 
   /**

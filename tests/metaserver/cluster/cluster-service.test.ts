@@ -86,11 +86,22 @@ describe('cluster service', () => {
       assert.equal(harness.state.applied.filter((command) => command === 'createPgs').length, 1);
     }));
 
-  it('gives leases while its own lease holds, and none without', () =>
+  it('gives leases while its own lease holds, and without one when a majority says that it leads', () =>
     withHarness(async (harness) => {
       const [server] = await harness.cluster();
+      const { barriers } = harness.replica;
       assert.equal(await server?.heartbeat(), LEASE_MS);
+      assert.equal(harness.replica.barriers, barriers);
       harness.replica.lease = false;
+      assert.equal(await server?.heartbeat(), LEASE_MS);
+      assert.equal(harness.replica.barriers, barriers + 1);
+    }));
+
+  it('gives no lease when no majority says that it leads', () =>
+    withHarness(async (harness) => {
+      const [server] = await harness.cluster();
+      harness.replica.lease = false;
+      harness.replica.readBarrier = () => Promise.reject(new HoldfastError('UNAVAILABLE'));
       assert.equal(await server?.heartbeat(), 0);
     }));
 
