@@ -11,8 +11,8 @@ import type { World } from './world.js';
 
 export const CHUNK_PORT = 7001;
 export const CHUNK_DIR = '/chunks';
-/** Small, so that segments are sealed and compacted in a short run. */
-const SEGMENT_BYTES = 1024;
+/** Small, so that segments are sealed and compacted in a short run; below it, compaction makes what it has to compact. */
+const SEGMENT_BYTES = 2048;
 const COMMIT_MAX_MS = 20;
 const RECOVERY_MBPS = 100;
 const SCRUB = { intervalMs: 3_000, bytesPerSecond: 100 * 1024 * 1024 };

@@ -1,5 +1,6 @@
 import { memberIdOf, newDiskUuid, readFormat, writeFormat } from '../../metaserver/replica/format.js';
 import { Replica } from '../../metaserver/replica/replica.js';
+import type { MetaReplica } from '../../metaserver/service/ports.js';
 import { replicaPort } from '../../metaserver/service/replica-port.js';
 import { createServices } from '../../metaserver/service/services.js';
 import { MemoryKv } from '../../metaserver/store/memory-kv.js';
@@ -22,6 +23,8 @@ const SEGMENT_BYTES = 16 * 1024;
 export interface MetaMachineHooks {
   /** Sees, and may change, what a state machine applies. */
   onApply(server: number, index: number, data: Buffer): Buffer;
+  /** What the services are given instead of the replica. */
+  wrapReplica?(port: MetaReplica, process: SimProcess): MetaReplica;
   /** The uuid of a disk that is formatted; `former`: of the one in its place before. */
   formatAs?(uuid: string, former: string | undefined): string;
 }
@@ -104,7 +107,8 @@ export class MetaMachine extends Machine {
     });
     if (!process.alive) return;
     this.replica = replica;
-    const port = replicaPort(replica, clock);
+    const honest = replicaPort(replica, clock);
+    const port = this.#hooks.wrapReplica?.(honest, process) ?? honest;
     const services = createServices({
       replica: port,
       state,

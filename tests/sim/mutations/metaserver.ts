@@ -1,6 +1,8 @@
+import type { MetaReplica } from '../../../metaserver/service/ports.js';
 import { ClientEnvelope, Command, LockType, ServerEnvelope } from '../../../proto/gen/meta.js';
 import { type RaftMessage, RaftMessageType } from '../../../proto/gen/raft.js';
 import { asBuffer } from '../../../proto/message-stream.js';
+import type { SimProcess } from '../process.js';
 import { isolateOften, type Mutation } from './mutation.js';
 import { messageTap, raftTap, sendMessage } from './wire.js';
 
@@ -9,6 +11,7 @@ const CLIENT_PATH = '/holdfast.MetaService/Connect';
 const FRESH_SEQ = 500;
 /** How often a bug strikes that would be found at once if it always did. */
 const NOW_AND_THEN = 0.05;
+const LEADS_ON_MS = 2_500;
 
 function encoded(command: Command): Buffer {
   return asBuffer(Command.encode(command).finish());
@@ -29,6 +32,32 @@ function forgeAppendResponse(message: RaftMessage): RaftMessage {
     commit: 0,
     reject: false,
     context,
+  };
+}
+
+/** A leader that does not ask whether it still is one, and hears late that it is not. */
+function leadsOn(port: MetaReplica, { clock }: SimProcess): MetaReplica {
+  return {
+    ...port,
+    canReadNow: () => true,
+    onLeadership: (listener) => {
+      let over: (() => void) | undefined;
+      port.onLeadership((leads) => {
+        over?.();
+        if (leads) {
+          listener(true);
+          return;
+        }
+        over = () => {
+          over = undefined;
+          listener(false);
+        };
+        const last = over;
+        clock.after(LEADS_ON_MS, () => {
+          if (over === last) last();
+        });
+      });
+    },
   };
 }
 
@@ -101,6 +130,16 @@ export const METASERVER_MUTATIONS: readonly Mutation[] = [
         () => cluster.clients[1],
         () => undefined,
       ),
+  },
+  {
+    name: 'reads-after-lease',
+    text: 'a leader goes on answering reads when its lease has run out',
+    seeds: 20,
+    aloneMs: 15_000,
+    // With longer leases the next leader waits for the clients of this one, and nothing can change meanwhile.
+    sessionTimes: { timeoutMs: 3_000, leaseMs: 200, leaseOverMs: 250 },
+    prepare: (cluster) => isolateOften(cluster, () => cluster.leader()),
+    hooks: () => ({ wrapReplica: leadsOn }),
   },
   {
     name: 'leads-in-anothers-term',
