@@ -2,8 +2,9 @@ import { ChunkService } from '../../chunkserver/service/service.js';
 import type { ChunkStore } from '../../chunkserver/store/chunk-store.js';
 import { type IndexDb, MemoryIndexDb } from '../../chunkserver/store/index-db.js';
 import { openChunkStore } from '../../chunkserver/store/open.js';
+import { LogCorruptError } from '../../common/segment-log.js';
 import { processDisk } from './disk.js';
-import { Machine } from './machine.js';
+import { Machine, RESTART_MS } from './machine.js';
 import type { SimProcess } from './process.js';
 import { simDialer } from './rpc.js';
 import { simSockets } from './sockets.js';
@@ -89,6 +90,16 @@ export class ChunkMachine extends Machine {
     return this.#repaired + (this.service?.host.repair.repaired ?? 0);
   }
 
+  /** A log that is damaged where it is replayed is refused at the start: whoever runs the server gives it an empty disk. */
+  override failed(process: SimProcess, error: unknown): void {
+    if (this.bitsFlipped === 0 || !(error instanceof LogCorruptError) || this.process !== process) {
+      super.failed(process, error);
+      return;
+    }
+    this.wipe();
+    this.world.time.after(RESTART_MS, () => this.start());
+  }
+
   /** A commit takes time; a process that dies before has not made it. */
   #slowly(db: MemoryIndexDb, process: SimProcess): IndexDb {
     return {
@@ -105,6 +116,7 @@ export class ChunkMachine extends Machine {
 
   protected forget(): void {
     this.#db = new MemoryIndexDb();
+    this.bitsFlipped = 0;
   }
 
   protected afterDeath(): void {

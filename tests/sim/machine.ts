@@ -5,7 +5,7 @@ import type { SimProcess } from './process.js';
 import type { World } from './world.js';
 
 /** How long a supervisor waits before it starts a server that ended by itself, ms. */
-const RESTART_MS = 200;
+export const RESTART_MS = 200;
 
 /** A host with one server: the disk stays, processes come and go. */
 export abstract class Machine {

@@ -165,7 +165,7 @@ export const CHUNKSERVER_MUTATIONS: readonly Mutation[] = [
   {
     name: 'skips-checksums',
     text: 'a chunkserver does not see that data has changed on its disk',
-    seeds: 60,
+    seeds: 100,
     favourite: 'flipped bits in a segment',
     hooks: () => ({
       wrapStore: (store) =>
