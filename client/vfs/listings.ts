@@ -15,8 +15,11 @@ const MISSES_MAX = 1024;
 /** Directories in which names are being looked up. */
 const WATCHED_DIRECTORIES_MAX = 256;
 
-/** What came of a listing: all of it is known; more can be read; somebody changed it, or its lease is not to be had. */
-export type ListingState = 'complete' | 'partial' | 'void';
+/**
+ * What came of a listing: all of it is known; more can be read; somebody changed it, or its lease is not to be had; it is
+ * longer than what is kept of a directory.
+ */
+export type ListingState = 'complete' | 'partial' | 'void' | 'large';
 
 /**
  * A directory read from its beginning, page by page, under one lease: names and attributes, with a lease on each inode.
@@ -47,7 +50,7 @@ export class Listing {
       if (this.#watch.changed || !this.#context.covers(this.#directory, this.#asOf)) return 'void';
       if (this.#want === LeaseMode.LEASE_EXCLUSIVE && !owns) return 'void';
       for (const { name, ino, type, cookie } of page.entries) this.#entries.push({ name, ino, type, cookie });
-      if (this.#entries.length > COMPLETE_ENTRIES_MAX) return 'void';
+      if (this.#entries.length > COMPLETE_ENTRIES_MAX) return 'large';
       if (page.end || page.entries.length === 0)
         return names.complete(this.#directory, page.parent, this.#entries) ? 'complete' : 'void';
       for (const entry of this.#entries.slice(-page.entries.length)) names.put(this.#directory, entry);

@@ -19,7 +19,7 @@ import {
 import type { Caller } from '../fuse/binding.js';
 import { INODE_NUMBERS_LOW, INODE_NUMBERS_PER_REQUEST, InodeNumbers } from '../leases/inode-numbers.js';
 import { canForetell, changedAttr, changedDirectory, newAttr, renamed } from '../leases/local-attr.js';
-import type { Name } from '../leases/name-cache.js';
+import { COMPLETE_ENTRIES_MAX, type Name } from '../leases/name-cache.js';
 import type { MutationOp } from '../meta/api.js';
 import { amountsOf, type Hold, NO_HOLD } from '../quota/quota-book.js';
 import { interruptible } from '../wait.js';
@@ -32,6 +32,8 @@ export const ACQUIRE_RETRY_MS = 2_000;
 export const ACQUIRE_RETRY_MAX_MS = 60_000;
 /** Pages of a directory's listing that each change made by request is worth. */
 const PAGES_PER_CHANGE = 1;
+/** Changes by request in a directory that is too large to be known as a whole before it is tried again. */
+export const LARGE_DIRECTORY_CHANGES = COMPLETE_ENTRIES_MAX / 2;
 /** Attempts at a listing while changes of this mount that were under way come to their end. */
 const ACQUIRE_ATTEMPTS_MAX = 3;
 /** Directories whose recent changes are counted. */
@@ -317,6 +319,11 @@ export class LocalChanges {
       if (state === 'partial') {
         watched.due = 2 * watched.changes;
         watched.notBefore = Number.NEGATIVE_INFINITY;
+      }
+      if (state === 'large') {
+        // To read so much again has to be worth it: much of it may have been removed by then.
+        watched.changes = 0;
+        watched.due = LARGE_DIRECTORY_CHANGES;
       }
       if (state !== 'complete') return;
       watched.foreign = false;

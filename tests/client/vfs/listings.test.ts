@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import type { DirEntry } from '../../../client/fuse/binding.js';
+import { COMPLETE_ENTRIES_MAX } from '../../../client/leases/name-cache.js';
 import { LISTING_PAGE_ENTRIES } from '../../../client/vfs/listings.js';
 import { ACQUIRE_RETRY_MS } from '../../../client/vfs/local-changes.js';
 import type { HoldfastError } from '../../../proto/errors.js';
@@ -113,6 +114,25 @@ describe('a directory that was there before', () => {
     assert.equal((await list(other, dir)).length, 2 + FILES / 2);
     await assert.rejects(other.fs.lookup(caller(), dir, name('g0')), absent);
     await other.fs.lookup(caller(), dir, name('f1'));
+  });
+
+  it('is not read again and again when it is too large to be known as a whole', async () => {
+    const { mount, dir } = filled(COMPLETE_ENTRIES_MAX + 100);
+    let pages = 0;
+    for (let i = 0; i < 200; i++) {
+      await mount.fs.mknod(caller(), dir, name(`new${i}`), S_IFREG | 0o644, 0, 0);
+      await mount.clock.advance(ACQUIRE_RETRY_MS);
+      pages += mount.meta.take().filter((call) => call === 'readDir').length;
+    }
+    // Once through it, in attempts that double, and no further.
+    assert.ok(pages < 5 * (COMPLETE_ENTRIES_MAX / LISTING_PAGE_ENTRIES), `${pages} pages`);
+    const asked = mount.meta.take();
+    for (let i = 200; i < 220; i++) {
+      await mount.fs.mknod(caller(), dir, name(`new${i}`), S_IFREG | 0o644, 0, 0);
+      await mount.clock.advance(ACQUIRE_RETRY_MS);
+      asked.push(...mount.meta.take());
+    }
+    assert.ok(!asked.includes('readDir'), asked.join(' '));
   });
 
   it('is taken over with what is in it when it is leased alone, as a part of another one, and was listed before', async () => {
