@@ -4,6 +4,11 @@ export interface Timespec {
   nsec: number;
 }
 
+/** The later one of two times. */
+export function laterTime<T extends Timespec>(one: T, other: T): T {
+  return one.sec > other.sec || (one.sec === other.sec && one.nsec > other.nsec) ? one : other;
+}
+
 /** A pending timer; `cancel` is idempotent. */
 export interface Timer {
   cancel(): void;

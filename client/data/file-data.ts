@@ -5,6 +5,7 @@ import type { Attr, QuotaAmount, Truncate } from '../../proto/gen/meta.js';
 import { FILE_SIZE_MAX_BYTES } from '../../proto/types.js';
 import { FileHolds } from '../quota/file-holds.js';
 import { amountsOf, type Hold, NO_HOLD, QuotaBook } from '../quota/quota-book.js';
+import { later } from '../times.js';
 import type { Interrupt } from '../wait.js';
 import type { FileLayout, Written } from './api.js';
 import type { DataDeps } from './data-deps.js';
@@ -12,7 +13,6 @@ import type { Extent, Piece } from './extent.js';
 import type { FlushSource } from './flusher.js';
 import { GroupSync } from './group-sync.js';
 import { READ_BLOCK_BYTES_MAX, SLOT_BYTES_MAX, unitWithin } from './limits.js';
-import { later } from './times.js';
 import type { UnsyncedWrites } from './unsynced.js';
 import { WriteBuffer } from './write-buffer.js';
 import type { ErrorMark } from './write-errors.js';
@@ -112,12 +112,14 @@ export class FileData implements FileLayout, FlushSource {
   view(): Attr {
     const { size, mtime, ctime, allocated } = this.#attr;
     if (this.clean && this.size === size) return this.#attr;
+    const stored = Math.max(0, allocated + this.#allocatedDelta + this.#allocatedSent);
     return {
       ...this.#attr,
       size: this.size,
       mtime: this.#mtime ?? mtime,
       ctime: later(this.#ctime, ctime),
-      allocated: Math.max(0, allocated + this.#allocatedDelta + this.#allocatedSent) + this.buffer.bytes,
+      // What is written over takes no more than there was: a file is never counted beyond its end.
+      allocated: Math.max(stored, Math.min(stored + this.buffer.bytes, this.size)),
     };
   }
 

@@ -1,5 +1,6 @@
 import type { Attr, MakeNode, SetAttr, Time } from '../../proto/gen/meta.js';
 import { HAS_ACCESS_ACL, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, S_ISGID, S_ISUID } from '../../proto/types.js';
+import { later } from '../times.js';
 
 /**
  * What the metaserver will make of a change, foretold: metaserver/namespace is the authority, and tests hold the two
@@ -42,12 +43,18 @@ export function newAttr(parent: Attr, node: MakeNode, ino: number, time: Time, c
 
 /** A directory whose names changed. */
 export function changedDirectory(attr: Attr, time: Time, links: number): Attr {
-  return { ...attr, mtime: time, ctime: time, nlink: attr.nlink + links, change: attr.change + 1 };
+  return {
+    ...attr,
+    mtime: time,
+    ctime: later(attr.ctime, time),
+    nlink: attr.nlink + links,
+    change: attr.change + 1,
+  };
 }
 
 /** An inode that lost so many names (-1: gained one), or whose name changed. */
 export function renamed(attr: Attr, time: Time, lostLinks: number): Attr {
-  return { ...attr, ctime: time, nlink: attr.nlink - lostLinks, change: attr.change + 1 };
+  return { ...attr, ctime: later(attr.ctime, time), nlink: attr.nlink - lostLinks, change: attr.change + 1 };
 }
 
 /** Whether the change is one that can be foretold: no size, no privilege bits to take away, no ACL that follows a mode. */
@@ -80,7 +87,7 @@ export function changedAttr(attr: Attr, change: Partial<SetAttr>, time: Time): A
     gid: change.gid ?? attr.gid,
     atime: atime ?? attr.atime,
     mtime: mtime ?? attr.mtime,
-    ctime: change.ctime ?? time,
+    ctime: later(attr.ctime, change.ctime ?? time),
     change: attr.change + 1,
   };
 }

@@ -1,6 +1,7 @@
-import type { Attr, QuotaAmount } from '../../proto/gen/meta.js';
+import type { Attr, QuotaAmount, Time } from '../../proto/gen/meta.js';
 import type { CommitApi } from '../data/api.js';
 import { attrOf } from '../meta/api.js';
+import { later } from '../times.js';
 import type { VfsContext } from './context.js';
 
 /** In the lane where the file is leased exclusively, else by request; what comes back is remembered. */
@@ -19,23 +20,34 @@ export async function commitWrite(
     return attr;
   }
   const before = inodes.known(ino);
-  if (before && context.owns(ino)) inodes.setLocal({ ...before, change: before.change + 1 });
+  const foretold = before && context.owns(ino) ? committed(before, commit) : undefined;
+  if (foretold) inodes.setLocal(foretold);
   const attr = attrOf((await lane.push(op, [ino], undefined, spent)).result);
   const known = inodes.known(ino);
-  const merged = known && known.change > attr.change ? withLaterChanges(attr, known, before) : attr;
+  const merged =
+    known && known.change > attr.change
+      ? withLaterChanges(attr, known, foretold ?? before, foretold !== undefined)
+      : attr;
   if (context.owns(ino)) inodes.setLocal(merged);
   // Given back meanwhile, perhaps not altogether: what was foretold must not be believed any longer.
   else inodes.learn(merged, inodes.stamp(), true);
   return merged;
 }
 
+/** What is known of a file, with what a commit says of its times. */
+function committed(attr: Attr, { mtime, ctime }: { mtime: Time | undefined; ctime: Time | undefined }): Attr {
+  return { ...attr, mtime: mtime ?? attr.mtime, ctime: later(attr.ctime, ctime), change: attr.change + 1 };
+}
+
 /**
- * What a commit answered, below changes of mode, times or names made here since.
- * @param known with those changes. @param before as known when the commit was made
+ * What a commit answered, below changes of mode, times or names made here since. The answer may tell of some of them, where
+ * they went with the same batch, but not of all.
+ * @param known with those changes
+ * @param before as known when the commit was made, with the times of the commit if they were `foretold`
  */
-function withLaterChanges(attr: Attr, known: Attr, before: Attr | undefined): Attr {
+function withLaterChanges(attr: Attr, known: Attr, before: Attr | undefined, foretold: boolean): Attr {
   const { size, allocated, truncateSeq, truncates } = attr;
   const timesSet = known.mtime?.sec !== before?.mtime?.sec || known.mtime?.nsec !== before?.mtime?.nsec;
-  const mtime = timesSet ? known.mtime : attr.mtime;
-  return { ...known, size, allocated, truncateSeq, truncates, mtime };
+  const mtime = foretold || timesSet ? known.mtime : attr.mtime;
+  return { ...known, size, allocated, truncateSeq, truncates, mtime, ctime: later(known.ctime, attr.ctime) };
 }

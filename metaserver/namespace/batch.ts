@@ -1,3 +1,4 @@
+import { laterTime } from '../../common/clock.js';
 import { HoldfastError } from '../../proto/errors.js';
 import type { Time } from '../../proto/gen/meta.js';
 import { S_IFLNK, S_IFMT } from '../../proto/types.js';
@@ -72,10 +73,13 @@ export class Batch {
     return loadDentry(this.txn, parent, name);
   }
 
-  /** Counts a change of the inode and sets its ctime; with `data` its mtime too. */
+  /**
+   * Counts a change of the inode and sets its ctime, which never goes back: the commit of a write that a mount has shown may be
+   * recorded before a change that was made earlier. With `data` sets its mtime too.
+   */
   touch(inode: Inode, data = false): void {
     inode.change++;
-    inode.ctime = this.time;
+    inode.ctime = laterTime(inode.ctime, this.time);
     if (data) inode.mtime = this.time;
     this.mark(inode.ino);
   }

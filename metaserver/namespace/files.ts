@@ -1,3 +1,4 @@
+import { laterTime } from '../../common/clock.js';
 import { HoldfastError } from '../../proto/errors.js';
 import type { CommitWrite, MutationReply, SetAtimes, SetAttr, Time } from '../../proto/gen/meta.js';
 import {
@@ -25,7 +26,7 @@ export function setAttr(batch: Batch, op: SetAttr): MutationReply {
   const inode = batch.inode(op.ino);
   checkSetAttr(inode, op);
   admitOwner(batch, inode, op);
-  const before = inode.change;
+  const { change: before, ctime } = inode;
   if (op.killPriv) killPrivileges(batch, inode, op.killSgid === true);
   if (op.size !== undefined) resize(batch, inode, op.size);
   if (op.mode !== undefined) {
@@ -45,7 +46,7 @@ export function setAttr(batch: Batch, op: SetAttr): MutationReply {
     inode.atime = atime ?? inode.atime;
     inode.mtime = mtime ?? inode.mtime;
   }
-  if (op.ctime) inode.ctime = op.ctime;
+  if (op.ctime) inode.ctime = laterTime(ctime, op.ctime);
   // chown(2) with neither owner nor group: a new ctime is all of it.
   if (op.killPriv && inode.change === before) batch.touch(inode);
   // One call is one change, whatever it was made of.
@@ -110,7 +111,7 @@ export function commitWrite(batch: Batch, op: CommitWrite): MutationReply {
   batch.touch(inode, true);
   if (op.mtime) inode.mtime = op.mtime;
   // The writer has shown this ctime already; another change made meanwhile must not be hidden by it.
-  if (op.ctime) inode.ctime = later(before, op.ctime);
+  if (op.ctime) inode.ctime = laterTime(before, op.ctime);
   return attrReply(inode);
 }
 
@@ -119,7 +120,7 @@ export function setAtimes(batch: Batch, op: SetAtimes): MutationReply {
   for (const { ino, atime } of op.atimes) {
     const inode = batch.find(ino);
     if (!inode || !atime || atime.nsec >= NSEC_PER_SEC) continue;
-    inode.atime = later(inode.atime, atime);
+    inode.atime = laterTime(inode.atime, atime);
     batch.keep(inode);
   }
   return okReply();
@@ -131,10 +132,6 @@ export function checkCommit(type: number, op: CommitWrite): void {
   if (op.newSize > FILE_SIZE_MAX_BYTES) throw new HoldfastError('EFBIG');
   checkTime(op.mtime);
   checkTime(op.ctime);
-}
-
-function later(a: Time, b: Time): Time {
-  return a.sec > b.sec || (a.sec === b.sec && a.nsec > b.nsec) ? a : b;
 }
 
 /**

@@ -74,7 +74,13 @@ describe('namespace: attributes', () => {
       ],
     );
     assert.deepEqual(fs.get(f), attr);
-    assert.deepEqual(fs.attr(setAttr(f, { ctime: { sec: 5, nsec: 6 } })).ctime, { sec: 5, nsec: 6 });
+    const ctime = { sec: fs.now + 9, nsec: 6 };
+    assert.deepEqual(fs.attr(setAttr(f, { ctime })).ctime, ctime);
+    assert.deepEqual(
+      fs.attr(setAttr(f, { mode: 0o600, ctime: { sec: 5, nsec: 6 } })).ctime,
+      ctime,
+      'never back',
+    );
     fs.refused(setAttr(f, { mtime: { sec: 1, nsec: 1_000_000_000 } }), 'EINVAL');
   });
 

@@ -62,7 +62,7 @@ describe('a batch of changes', () => {
           value: { parent: 1, name: b('a'), newParent: 1, newName: b('b'), flags: 0, uid: 0 },
         },
       },
-      { op: setAttr(first, { mode: 0o600 }), time: { sec: 6, nsec: 0 } },
+      { op: setAttr(first, { mode: 0o600 }), time: { sec: 6000, nsec: 0 } },
     ]);
     assert.deepEqual(
       results.map(({ error }) => error),
@@ -72,7 +72,7 @@ describe('a batch of changes', () => {
     assert.ok(result?.$case === 'attr');
     assert.deepEqual(
       [result.value.ino, result.value.mode & 0o777, result.value.mtime, result.value.ctime],
-      [first, 0o600, { sec: 5, nsec: 1 }, { sec: 6, nsec: 0 }],
+      [first, 0o600, { sec: 5, nsec: 1 }, { sec: 6000, nsec: 0 }],
     );
   });
 

@@ -1,8 +1,0 @@
-import type { Timespec } from '../../common/clock.js';
-import type { Time } from '../../proto/gen/meta.js';
-
-/** ctime never goes back, whoever set it. */
-export function later(one: Timespec | undefined, other: Time | undefined): Time | undefined {
-  if (!one || !other) return one ?? other;
-  return one.sec > other.sec || (one.sec === other.sec && one.nsec > other.nsec) ? one : other;
-}
