@@ -256,14 +256,14 @@ export class Simulation {
   }
 
   /** Lets time pass until the promise is settled. */
-  async #settled(promise: Promise<unknown>, ms: number): Promise<void> {
+  async #settled<T>(promise: Promise<T>, ms: number): Promise<T> {
     let over = false;
     const end = (): void => {
       over = true;
     };
     promise.then(end, end);
     await this.#wait(() => over, ms, 'an operation does not end');
-    await promise;
+    return promise;
   }
 
   async #verify(deadline: number): Promise<void> {
@@ -287,7 +287,7 @@ export class Simulation {
     const { world } = this;
     const deadline = world.time.now() + AGREE_MAX_MS;
     for (;;) {
-      const wrong = await difference();
+      const wrong = await this.#settled(difference(), AGREE_MAX_MS); // stores read while time passes
       if (wrong === undefined) return;
       if (world.time.now() >= deadline) throw new Error(wrong);
       await world.until(world.time.now() + 200);
