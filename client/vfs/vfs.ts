@@ -150,7 +150,7 @@ export class HoldfastFs implements FileSystem {
     this.#locks = new LockCalls(meta.locks, log);
     this.#fileCalls = new FileCalls(this.#context, reader, this.#names, this.#local, chunks, behind);
     this.#copies = new CopyCalls(this.#context, chunks, this.#fileCalls);
-    this.#xattrs = new XattrCalls(this.#context);
+    this.#xattrs = new XattrCalls(this.#context, this.#local);
     this.#destroyStallMs = parts.destroyStallMs;
   }
 

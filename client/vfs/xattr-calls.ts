@@ -1,3 +1,4 @@
+import { ACL_ACCESS, decodeAcl, isMinimal, modeOfAcl } from '../../proto/acl.js';
 import { type ErrorName, HoldfastError } from '../../proto/errors.js';
 import {
   ACL_ACCESS_NAME,
@@ -6,17 +7,21 @@ import {
   HAS_ACCESS_ACL,
   HAS_CAPABILITY,
   HAS_DEFAULT_ACL,
+  S_ISGID,
   XATTR_NAME_MAX_BYTES,
   XATTR_VALUE_MAX_BYTES,
 } from '../../proto/types.js';
 import type { Caller } from '../fuse/binding.js';
 import { type MutationOp, resultOf } from '../meta/api.js';
 import { staleIfGone, type VfsContext } from './context.js';
+import type { LocalChanges } from './local-changes.js';
 import { RemovedXattrs } from './removed-xattrs.js';
 
 const TRUSTED_PREFIX = Buffer.from('trusted.');
 const SYSTEM_PREFIX = Buffer.from('system.');
 const NAMESPACES = [Buffer.from('user.'), TRUSTED_PREFIX, Buffer.from('security.'), SYSTEM_PREFIX];
+/** setuid, setgid, sticky. */
+const SPECIAL_BITS = 0o7000;
 /** Attributes that the kernel asks for by itself, again and again: their absence is among what is known of an inode. */
 const KINDS: ReadonlyMap<string, number> = new Map([
   [ACL_ACCESS_NAME, HAS_ACCESS_ACL],
@@ -27,10 +32,12 @@ const KINDS: ReadonlyMap<string, number> = new Map([
 /** Extended attributes. Of `system.` there are access control lists, which the kernel checks. */
 export class XattrCalls {
   readonly #context: VfsContext;
+  readonly #local: LocalChanges;
   readonly #removed: RemovedXattrs;
 
-  constructor(context: VfsContext) {
+  constructor(context: VfsContext, local: LocalChanges) {
     this.#context = context;
+    this.#local = local;
     this.#removed = new RemovedXattrs(context);
   }
 
@@ -73,8 +80,26 @@ export class XattrCalls {
     const kept = this.#removed.of(ino);
     if (kept && !KINDS.has(name.toString('latin1')))
       return this.#removed.set(ino, kept, name.toString('latin1'), value, flags);
+    if (name.equals(ACL_ACCESS) && this.#setMode(ino, value, killSgid)) return;
     const op = { $case: 'setXattr' as const, value: { ino, name, value, flags, killSgid } };
     await this.#change(caller, ino, op);
+  }
+
+  /**
+   * An access list that says no more than a mode is a chmod(2): `cp -p` and the like give one to every file.
+   * @returns whether it was made here. @throws HoldfastError EINVAL
+   */
+  #setMode(ino: number, list: Buffer, killSgid: boolean): boolean {
+    const { inodes, files } = this.#context;
+    const attr = inodes.fresh(ino)?.attr;
+    const acl = decodeAcl(list);
+    if (!attr || !isMinimal(acl)) return false;
+    const kept = attr.mode & SPECIAL_BITS & (killSgid ? ~S_ISGID : ~0);
+    const after = this.#local.setAttr(ino, { mode: kept | modeOfAcl(acl) });
+    if (!after) return false;
+    files.get(ino)?.applyAttr(after, true);
+    files.get(ino)?.timesSet(after, false);
+    return true;
   }
 
   async list(caller: Caller, ino: number): Promise<Buffer[]> {

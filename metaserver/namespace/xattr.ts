@@ -1,3 +1,13 @@
+import {
+  ACL_ACCESS,
+  ACL_DEFAULT,
+  chmodAcl,
+  decodeAcl,
+  encodeAcl,
+  inheritAcl,
+  isMinimal,
+  modeOfAcl,
+} from '../../proto/acl.js';
 import { HoldfastError } from '../../proto/errors.js';
 import type { MutationReply, RemoveXattr, SetXattr } from '../../proto/gen/meta.js';
 import {
@@ -17,16 +27,6 @@ import {
   XATTR_VALUE_MAX_BYTES,
 } from '../../proto/types.js';
 import type { KvReader } from '../store/kv.js';
-import {
-  ACL_ACCESS,
-  ACL_DEFAULT,
-  chmodAcl,
-  decodeAcl,
-  encodeAcl,
-  inheritAcl,
-  isMinimal,
-  modeOfAcl,
-} from './acl.js';
 import type { Batch } from './batch.js';
 import { type Inode, isDirectory, isRegular } from './inode-codec.js';
 import { nameOfKey, xattrKey, xattrRange } from './keys.js';

@@ -132,6 +132,25 @@ describe('changes in a directory that nobody else uses', () => {
     );
   });
 
+  it('cost no request for an access list that says no more than a mode, as cp -p gives to each file', async () => {
+    const { mount, dir } = await delegated();
+    const ino = await create(mount, dir, 'a', 100);
+    await mount.fs.setattr(caller(), ino, { mode: 0o4644 });
+    const entries = [1, 6, 4, 4, 32, 0].flatMap((word, i) => (i % 2 ? [word, 0xffff, 0xffff] : [word]));
+    const list = Buffer.from(Uint16Array.from([2, 0, ...entries]).buffer);
+    const setAcl = (value: Buffer): Promise<void> =>
+      mount.fs.setxattr(caller(), ino, name('system.posix_acl_access'), value, 0, false);
+    await setAcl(list);
+    assert.deepEqual(mount.meta.take(), []);
+    assert.equal((await mount.fs.getattr(caller(), ino)).attr.mode & 0o7777, 0o4640);
+    await assert.rejects(
+      setAcl(list.subarray(0, 20)),
+      (error: HoldfastError) => error.errorName === 'EINVAL',
+    );
+    await mount.fs.fsyncdir(caller(), dir, 0, false);
+    assert.equal((await mount.second().fs.getattr(caller(), ino)).attr.mode & 0o7777, 0o4640);
+  });
+
   it('are there for others as soon as they look', async () => {
     const { mount, dir } = await delegated();
     const two = mount.second();

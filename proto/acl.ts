@@ -1,5 +1,5 @@
-import { HoldfastError } from '../../proto/errors.js';
-import { ACL_ACCESS_NAME, ACL_DEFAULT_NAME } from '../../proto/types.js';
+import { HoldfastError } from './errors.js';
+import { ACL_ACCESS_NAME, ACL_DEFAULT_NAME } from './types.js';
 
 /**
  * POSIX access control lists, as acl(5) describes them and linux/posix_acl_xattr.h lays them out: u32 version, then for
