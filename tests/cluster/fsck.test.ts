@@ -104,7 +104,7 @@ describe('fsck and scrub', function () {
 
   it('find flipped bits on a disk, repair them from another replica, and count them', async () => {
     const mark = Buffer.from('a mark that no other file has, '.repeat(200));
-    await nodeScript(`fs.writeFileSync(args[0], args[1]); fs.closeSync(fs.openSync(args[0]));`, [
+    await nodeScript(`fs.writeFileSync(args[0], args[1], { flush: true });`, [
       join(cluster.dir, 'marked'),
       String(mark),
     ]);

@@ -57,6 +57,9 @@ const FAULTS: readonly Fault[] = [
   [2, 'empty disk of a metaserver', (n) => n.wipeMetaserver()],
 ];
 
+/** What a mutation may have as its favourite. */
+export const FAULT_NAMES: ReadonlySet<string> = new Set(FAULTS.map(([, name]) => name));
+
 export interface NemesisOptions {
   /** Mean time between two faults. */
   intervalMs: number;

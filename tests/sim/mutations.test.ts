@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { FAULT_NAMES } from './faults.js';
 import { MUTATIONS } from './mutations/index.js';
 import { Simulation } from './simulation.js';
 
@@ -14,6 +15,12 @@ describe('a planted bug that the simulation finds', function () {
 
   it('is one of at least twelve', () => {
     assert.ok(new Set(MUTATIONS.map(({ name }) => name)).size >= 12);
+  });
+
+  it('shows under faults that there are: another name would end every run, and count as found', () => {
+    for (const { name, favourite } of MUTATIONS) {
+      assert.ok(favourite === undefined || FAULT_NAMES.has(favourite), `${name}: ${favourite}`);
+    }
   });
 
   for (const mutation of MUTATIONS) {

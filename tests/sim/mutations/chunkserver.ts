@@ -64,7 +64,7 @@ export const CHUNKSERVER_MUTATIONS: readonly Mutation[] = [
   {
     name: 'hides-losses',
     text: 'a sync says that nothing is gone, whatever all replicas have lost',
-    seeds: 60,
+    seeds: 120,
     favourite: 'power cut of all chunkservers',
     tap: () =>
       frameTap((frame) => {

@@ -73,6 +73,7 @@ export const METASERVER_MUTATIONS: readonly Mutation[] = [
   },
   {
     name: 'votes-twice',
+    favourite: 'kill of all metaservers',
     text: 'a metaserver votes for whoever asks, also a second time in a term',
     seeds: 40,
     tap: () =>
@@ -117,19 +118,6 @@ export const METASERVER_MUTATIONS: readonly Mutation[] = [
         return [...waiting, message];
       });
     },
-  },
-  {
-    name: 'lease-given-early',
-    text: 'what a silent client holds is given to others while it still believes its leases',
-    seeds: 40,
-    aloneMs: 15_000,
-    sessionTimes: { timeoutMs: 1_000, leaseMs: 60_000, leaseOverMs: 0 },
-    prepare: (cluster) =>
-      isolateOften(
-        cluster,
-        () => cluster.clients[1],
-        () => undefined,
-      ),
   },
   {
     name: 'reads-after-lease',
