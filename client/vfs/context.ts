@@ -8,7 +8,7 @@ import {
   type QuotaAmount,
   type SetAttr,
 } from '../../proto/gen/meta.js';
-import { NAME_MAX_BYTES } from '../../proto/types.js';
+import { NAME_MAX_BYTES, S_IFDIR, S_IFMT } from '../../proto/types.js';
 import type { AttrReply, Entry, Notifier, OpenReply } from '../fuse/binding.js';
 import type { ChangeLane } from '../leases/change-lane.js';
 import type { NameCache } from '../leases/name-cache.js';
@@ -122,6 +122,12 @@ export class VfsContext {
     const attr = attrOf(result);
     this.inodes.learn(attr, { asOf, epoch }, false);
     return attr;
+  }
+
+  /** What is known of a directory that was removed while it is in use here: the servers have forgotten it. */
+  removedDirectory(ino: number): Attr | undefined {
+    const known = this.inodes.known(ino);
+    return known?.nlink === 0 && (known.mode & S_IFMT) === S_IFDIR ? known : undefined;
   }
 
   /** Directories whose names this mount is changing, with the number of changes under way. */

@@ -1,6 +1,6 @@
 import { HoldfastError } from '../../proto/errors.js';
 import type { Attr, SetAttr } from '../../proto/gen/meta.js';
-import { FILE_SIZE_MAX_BYTES, S_IFDIR, S_IFMT, S_IFREG } from '../../proto/types.js';
+import { FILE_SIZE_MAX_BYTES, S_IFREG } from '../../proto/types.js';
 import type { ChunkApi } from '../data/api.js';
 import type { FileData } from '../data/file-data.js';
 import type { FileReader } from '../data/reader.js';
@@ -296,7 +296,7 @@ export class FileCalls {
       files.shared(ino); // what is kept of it may lie behind the cut
       return this.#context.setAttr(ino, { ...rest, size }, caller.signal);
     }
-    const removed = this.#removedDirectory(ino);
+    const removed = this.#context.removedDirectory(ino);
     if (removed) {
       const after = changedAttr(removed, rest, this.#context.clock.wall());
       this.#context.inodes.setLocal(after);
@@ -307,12 +307,6 @@ export class FileCalls {
     file?.applyAttr(attr, true);
     file?.timesSet(attr, rest.mtime !== undefined || rest.mtimeNow === true);
     return attr;
-  }
-
-  /** The servers have forgotten a directory that was removed while it is in use here. */
-  #removedDirectory(ino: number): Attr | undefined {
-    const known = this.#context.inodes.known(ino);
-    return known?.nlink === 0 && (known.mode & S_IFMT) === S_IFDIR ? known : undefined;
   }
 
   /** mtime and ctime change with every call that succeeds, as on local file systems. */

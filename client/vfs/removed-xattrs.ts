@@ -1,6 +1,6 @@
 import { HoldfastError } from '../../proto/errors.js';
 import type { Attr } from '../../proto/gen/meta.js';
-import { S_IFDIR, S_IFMT, XATTR_CREATE, XATTR_REPLACE } from '../../proto/types.js';
+import { XATTR_CREATE, XATTR_REPLACE } from '../../proto/types.js';
 import { changedAttr } from '../leases/local-attr.js';
 import type { VfsContext } from './context.js';
 
@@ -25,7 +25,7 @@ export class RemovedXattrs {
 
   /** @returns undefined: it is not such a directory, or it had attributes that nobody knows any more */
   of(ino: number): Values | undefined {
-    const attr = this.#removed(ino);
+    const attr = this.#context.removedDirectory(ino);
     if (!attr) return undefined;
     return this.#directories.get(ino) ?? (attr.hasXattrs === false ? new Map() : undefined);
   }
@@ -55,12 +55,7 @@ export class RemovedXattrs {
     const [oldest] = this.#directories.keys();
     if (this.#directories.size > REMOVED_DIRECTORIES_MAX) this.#directories.delete(oldest as number);
     const now = this.#context.clock.wall();
-    const attr = this.#removed(ino) as Attr;
+    const attr = this.#context.removedDirectory(ino) as Attr;
     this.#context.inodes.setLocal(changedAttr(attr, { ctime: now }, now));
-  }
-
-  #removed(ino: number): Attr | undefined {
-    const known = this.#context.inodes.known(ino);
-    return known?.nlink === 0 && (known.mode & S_IFMT) === S_IFDIR ? known : undefined;
   }
 }
