@@ -77,6 +77,8 @@ class Metaserver {
       this.#server = await this.#startServer();
     }
     this.port = this.#server.port;
+    // Not before: damage that is found while it starts is only heard of when the start throws it.
+    this.#server.verifyBehind();
   }
 
   #startServer(): Promise<StartedServer> {

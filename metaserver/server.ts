@@ -52,6 +52,8 @@ export interface MetaserverDeps {
 /** A server that was started in a data directory that is locked for this process. */
 export interface StartedServer {
   port: number;
+  /** Reads as a whole what a crash has left, if the start has not; onFatal hears of damage. */
+  verifyBehind(): void;
   /** Hands the leadership over if it has it, ends all streams and closes its files. */
   close(): Promise<void>;
   /** Ends everything as it is; nothing more is answered. Never rejects. */
@@ -132,7 +134,7 @@ export async function startServer(
       }
       await closeAll();
     };
-    return { port: bound, close, abort };
+    return { port: bound, verifyBehind: () => state.verifyBehind(), close, abort };
   } catch (error) {
     await abort();
     throw error;

@@ -20,7 +20,7 @@ export type FailureListener = (error: HoldfastError) => void;
 export interface StateOptions {
   /** Told once when a read finds damage later (CORRUPT), or the disk refuses a write (EIO). */
   onFailure?: FailureListener;
-  /** Up to which size a state that was not closed cleanly is read as a whole before it is used; a larger one behind that. */
+  /** Up to which size a state that was not closed cleanly is read as a whole before it is used; a larger one by verifyBehind(). */
   verifyFirstMaxBytes?: number;
 }
 
@@ -34,7 +34,8 @@ export class ReplicatedState implements StateMachine<CommandResult>, MetaState {
   readonly #onFailure: FailureListener | undefined;
   #kv: LmdbKv;
   #machine: MetaStateMachine;
-  /** Reads the state that is in use as a whole; until it has, the state is not known to be sound. */
+  /** Not read as a whole since a crash: not known to be sound. */
+  #unverified = false;
   #verification: { stop: AbortController; done: Promise<void> } | undefined;
 
   /**
@@ -51,7 +52,7 @@ export class ReplicatedState implements StateMachine<CommandResult>, MetaState {
     const kv = LmdbKv.open(file, { onFailure });
     try {
       const state = new ReplicatedState(disk, file, kv, new MetaStateMachine(kv), onFailure);
-      if (behind) state.#verifyBehind();
+      state.#unverified = behind;
       return state;
     } catch (error) {
       await kv.close();
@@ -104,11 +105,13 @@ export class ReplicatedState implements StateMachine<CommandResult>, MetaState {
     }
   }
 
-  #verifyBehind(): void {
+  /** Reads as a whole, while it is in use, what open() has left to this. Whoever hears of damage must be ready for it. */
+  verifyBehind(): void {
+    if (!this.#unverified || this.#verification) return;
     const stop = new AbortController();
     const done = verifyStoreFile(this.#file, { inUse: true, signal: stop.signal }).then(
       () => {
-        this.#verification = undefined;
+        this.#unverified = false;
       },
       (error: unknown) => {
         // Whatever kept it from looking: the next start looks again, as the state is not marked as sound.
@@ -120,12 +123,13 @@ export class ReplicatedState implements StateMachine<CommandResult>, MetaState {
 
   /** Whether the state has yet to be read as a whole after a crash. */
   get verifying(): boolean {
-    return this.#verification !== undefined;
+    return this.#unverified;
   }
 
   async #stopVerifying(): Promise<void> {
     this.#verification?.stop.abort();
     await this.#verification?.done;
+    this.#verification = undefined;
   }
 
   /** Damage must not spread: a copy is read as a whole before anybody gets it. */
@@ -142,7 +146,7 @@ export class ReplicatedState implements StateMachine<CommandResult>, MetaState {
 
   async restore(file: string): Promise<void> {
     await this.#stopVerifying();
-    this.#verification = undefined;
+    this.#unverified = false;
     await this.#kv.close();
     await rename(file, this.#file);
     await rm(`${this.#file}-lock`, { force: true });
@@ -155,7 +159,7 @@ export class ReplicatedState implements StateMachine<CommandResult>, MetaState {
   async close(): Promise<void> {
     await this.#stopVerifying();
     await this.#kv.close();
-    if (this.verifying) return;
+    if (this.#unverified) return;
     await replaceFile(this.#disk, cleanMark(path.dirname(this.#file)), Buffer.alloc(0));
   }
 

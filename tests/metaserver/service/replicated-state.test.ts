@@ -101,6 +101,7 @@ describe('the state machine in its file', () => {
       assert.equal(state.verifying, true);
       state.apply([command(500, openSession('late'))]);
       assert.equal(state.sessions().length, 2);
+      state.verifyBehind();
       await until(() => !state.verifying, 'it was read');
       await state.close();
       assert.ok((await names('a')).includes('state.clean'));
@@ -117,6 +118,8 @@ describe('the state machine in its file', () => {
       const told: string[] = [];
       const state = await open('a', { ...BEHIND, onFailure: (error) => told.push(error.errorName) });
       assert.equal(state.appliedIndex(), 2 + ATTRIBUTES);
+      assert.deepEqual(told, []);
+      state.verifyBehind();
       await until(() => told.length > 0, 'the damage is told');
       assert.deepEqual(told, ['CORRUPT']);
       await state.close();
@@ -125,7 +128,9 @@ describe('the state machine in its file', () => {
 
     it('is read from the beginning by the next start when it was closed before the end', async () => {
       await crashed('a');
-      await (await open('a', BEHIND)).close();
+      const state = await open('a', BEHIND);
+      state.verifyBehind();
+      await state.close();
       assert.ok(!(await names('a')).includes('state.clean'));
       assert.equal((await open('a', BEHIND)).verifying, true);
     });
