@@ -1,4 +1,3 @@
-import { rename, rm } from 'node:fs/promises';
 import path from 'node:path';
 import { type Disk, diskErrorCode, replaceFile } from '../../common/disk.js';
 import { HoldfastError } from '../../proto/errors.js';
@@ -6,22 +5,22 @@ import type { ClusterMap, Fence } from '../../proto/gen/cluster.js';
 import type { CommandResult, InitCluster, ReadReply, ReadRequest } from '../../proto/gen/meta.js';
 import { MetaStateMachine } from '../namespace/state-machine.js';
 import type { Command, StateMachine } from '../replica/state-machine.js';
-import type { KvView } from '../store/kv.js';
-import { LmdbKv } from '../store/lmdb-kv.js';
-import { storeBytes, verifyStoreFile } from '../store/verify.js';
+import type { Kv, KvView } from '../store/kv.js';
+import { type FailureListener, lmdbFiles, type StoreFiles } from '../store/store-files.js';
 import type { MetaQuotas, MetaState, ReclaimItem, ReclaimKey, SessionRecord } from './ports.js';
 
-const STATE_FILE = 'state.mdb';
+/** In the directory of a metaserver. */
+export const STATE_FILE = 'state.mdb';
 /** Lies beside the state while nobody has it open, after a clean end. */
 const CLEAN_FILE = 'state.clean';
-
-export type FailureListener = (error: HoldfastError) => void;
 
 export interface StateOptions {
   /** Told once when a read finds damage later (CORRUPT), or the disk refuses a write (EIO). */
   onFailure?: FailureListener;
   /** Up to which size a state that was not closed cleanly is read as a whole before it is used; a larger one by verifyBehind(). */
   verifyFirstMaxBytes?: number;
+  /** How stores lie in files; default: as LMDB keeps them. */
+  files?: StoreFiles;
 }
 
 /**
@@ -31,8 +30,9 @@ export interface StateOptions {
 export class ReplicatedState implements StateMachine<CommandResult>, MetaState {
   readonly #file: string;
   readonly #disk: Disk;
+  readonly #files: StoreFiles;
   readonly #onFailure: FailureListener | undefined;
-  #kv: LmdbKv;
+  #kv: Kv;
   #machine: MetaStateMachine;
   /** Not read as a whole since a crash: not known to be sound. */
   #unverified = false;
@@ -44,14 +44,14 @@ export class ReplicatedState implements StateMachine<CommandResult>, MetaState {
    * @throws HoldfastError CORRUPT, or VERSION when another version wrote it
    */
   static async open(disk: Disk, dir: string, options: StateOptions = {}): Promise<ReplicatedState> {
-    const { onFailure, verifyFirstMaxBytes = Number.POSITIVE_INFINITY } = options;
+    const { onFailure, verifyFirstMaxBytes = Number.POSITIVE_INFINITY, files = lmdbFiles } = options;
     const file = path.join(dir, STATE_FILE);
     const sound = await takeCleanMark(disk, dir);
-    const behind = !sound && (await storeBytes(file)) > verifyFirstMaxBytes;
-    if (!sound && !behind) await verifyStoreFile(file);
-    const kv = LmdbKv.open(file, { onFailure });
+    const behind = !sound && (await files.bytes(file)) > verifyFirstMaxBytes;
+    if (!sound && !behind) await files.verify(file);
+    const kv = files.open(file, onFailure);
     try {
-      const state = new ReplicatedState(disk, file, kv, new MetaStateMachine(kv), onFailure);
+      const state = new ReplicatedState(disk, files, file, kv, new MetaStateMachine(kv), onFailure);
       state.#unverified = behind;
       return state;
     } catch (error) {
@@ -62,12 +62,14 @@ export class ReplicatedState implements StateMachine<CommandResult>, MetaState {
 
   private constructor(
     disk: Disk,
+    files: StoreFiles,
     file: string,
-    kv: LmdbKv,
+    kv: Kv,
     machine: MetaStateMachine,
     onFailure: FailureListener | undefined,
   ) {
     this.#disk = disk;
+    this.#files = files;
     this.#onFailure = onFailure;
     this.#file = file;
     this.#kv = kv;
@@ -96,12 +98,12 @@ export class ReplicatedState implements StateMachine<CommandResult>, MetaState {
     await this.#kv.backup(file);
     await this.#verifyCopy(file);
     // Commands were applied meanwhile: only the copy itself knows how far it got.
-    const copy = LmdbKv.open(file);
+    const copy = this.#files.open(file);
     try {
       return new MetaStateMachine(copy).appliedIndex();
     } finally {
       await copy.close();
-      await rm(`${file}-lock`, { force: true });
+      await this.#files.tidy(file);
     }
   }
 
@@ -109,7 +111,7 @@ export class ReplicatedState implements StateMachine<CommandResult>, MetaState {
   verifyBehind(): void {
     if (!this.#unverified || this.#verification) return;
     const stop = new AbortController();
-    const done = verifyStoreFile(this.#file, { inUse: true, signal: stop.signal }).then(
+    const done = this.#files.verify(this.#file, { inUse: true, signal: stop.signal }).then(
       () => {
         this.#unverified = false;
       },
@@ -135,12 +137,12 @@ export class ReplicatedState implements StateMachine<CommandResult>, MetaState {
   /** Damage must not spread: a copy is read as a whole before anybody gets it. */
   async #verifyCopy(file: string): Promise<void> {
     try {
-      await verifyStoreFile(file);
+      await this.#files.verify(file);
     } catch (error) {
       if (error instanceof HoldfastError && error.errorName === 'CORRUPT') this.#onFailure?.(error);
       throw error;
     } finally {
-      await rm(`${file}-lock`, { force: true });
+      await this.#files.tidy(file);
     }
   }
 
@@ -148,10 +150,9 @@ export class ReplicatedState implements StateMachine<CommandResult>, MetaState {
     await this.#stopVerifying();
     this.#unverified = false;
     await this.#kv.close();
-    await rename(file, this.#file);
-    await rm(`${this.#file}-lock`, { force: true });
+    await this.#files.replace(file, this.#file);
     await this.#disk.syncDir(path.dirname(this.#file));
-    this.#kv = LmdbKv.open(this.#file, { onFailure: this.#onFailure });
+    this.#kv = this.#files.open(this.#file, this.#onFailure);
     this.#machine = new MetaStateMachine(this.#kv);
   }
 

@@ -106,12 +106,17 @@ export class MemoryKv implements Kv {
 
   /** A store as a machine finds it after a power cut: this one as the last flush left it. */
   afterCrash(): MemoryKv {
+    return new MemoryKv(this.imageAfterCrash());
+  }
+
+  /** The content of afterCrash(). */
+  imageAfterCrash(): Buffer {
     this.open = false;
     for (const [key, entry] of this.unflushed) {
       if (entry) this.entries.set(key, entry);
       else this.entries.delete(key);
     }
-    return new MemoryKv(this.image());
+    return this.image();
   }
 }
 

@@ -2,15 +2,16 @@ import { memberIdOf, newDiskUuid, readFormat, writeFormat } from '../../metaserv
 import { Replica } from '../../metaserver/replica/replica.js';
 import type { MetaReplica } from '../../metaserver/service/ports.js';
 import { replicaPort } from '../../metaserver/service/replica-port.js';
+import { ReplicatedState, STATE_FILE } from '../../metaserver/service/replicated-state.js';
 import { createServices } from '../../metaserver/service/services.js';
-import { MemoryKv } from '../../metaserver/store/memory-kv.js';
 import type { CommandResult, InitCluster } from '../../proto/gen/meta.js';
 import type { SessionTimes } from '../../proto/types.js';
 import { processDisk } from './disk.js';
 import { Machine } from './machine.js';
+import { patched } from './patched.js';
 import type { SimProcess } from './process.js';
 import { SimRpcServer, simDialer } from './rpc.js';
-import { SimState } from './state.js';
+import { SimStores } from './state.js';
 import type { World } from './world.js';
 
 export const META_PORT = 7000;
@@ -40,12 +41,13 @@ export interface MetaSettings {
 export class MetaMachine extends Machine {
   readonly #settings: MetaSettings;
   readonly #hooks: MetaMachineHooks;
-  #kv = new MemoryKv();
+  #image: Buffer | undefined;
+  stores: SimStores | undefined;
   /** The disk that it has now, once it is formatted. */
   diskUuid: string | undefined;
   #lostDisk: string | undefined;
   replica: Replica<CommandResult> | undefined;
-  state: SimState | undefined;
+  state: ReplicatedState | undefined;
 
   constructor(world: World, id: number, settings: MetaSettings, hooks: MetaMachineHooks) {
     super(world, `m${id}`, id);
@@ -79,13 +81,25 @@ export class MetaMachine extends Machine {
       await writeFormat(disk, DIR, { clusterId, serverId: id, diskUuid, ...first });
       this.diskUuid = diskUuid;
     }
-    const state = new SimState(this.#kv, {
+    const stores = new SimStores(`${DIR}/${STATE_FILE}`, this.#image, {
       process,
       disk,
+      memoryDisk: this.disk,
       prng,
-      onApply: ({ index, data }) => this.#hooks.onApply(id, index, data),
     });
+    this.stores = stores;
+    const state = await ReplicatedState.open(disk, DIR, {
+      files: stores,
+      onFailure: (error) => this.failed(process, error),
+    });
+    if (!process.alive) return;
     this.state = state;
+    const stateMachine = patched(state, {
+      apply: (commands) =>
+        state.apply(
+          commands.map(({ index, data }) => ({ index, data: this.#hooks.onApply(id, index, data) })),
+        ),
+    });
     const dial = simDialer(network, process);
     const peers = ids.map((peer) => ({ id: peer, address: MetaMachine.address(peer) }));
     const replica = await Replica.open<CommandResult>({
@@ -94,7 +108,7 @@ export class MetaMachine extends Machine {
       clusterId,
       serverId: id,
       peers,
-      stateMachine: state,
+      stateMachine,
       clock,
       prng,
       log,
@@ -133,13 +147,14 @@ export class MetaMachine extends Machine {
   }
 
   protected forget(): void {
-    this.#kv = new MemoryKv();
+    this.#image = undefined;
     this.#lostDisk = this.diskUuid ?? this.#lostDisk;
     this.diskUuid = undefined;
   }
 
   protected afterDeath(): void {
-    this.#kv = (this.state?.kv ?? this.#kv).afterCrash();
+    if (this.stores) this.#image = this.stores.imageAfterDeath();
+    this.stores = undefined;
     this.state = undefined;
     this.replica = undefined;
   }

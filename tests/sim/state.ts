@@ -1,132 +1,87 @@
 import { type Disk, readWholeFile } from '../../common/disk.js';
+import type { MemoryDisk } from '../../common/memory-disk.js';
 import type { Prng } from '../../common/prng.js';
-import { MetaStateMachine } from '../../metaserver/namespace/state-machine.js';
-import type { Command, StateMachine } from '../../metaserver/replica/state-machine.js';
-import type {
-  MetaQuotas,
-  MetaState,
-  ReclaimItem,
-  ReclaimKey,
-  SessionRecord,
-} from '../../metaserver/service/ports.js';
-import type { KvView } from '../../metaserver/store/kv.js';
 import { MemoryKv } from '../../metaserver/store/memory-kv.js';
-import type { ClusterMap, Fence } from '../../proto/gen/cluster.js';
-import type { CommandResult, InitCluster, ReadReply, ReadRequest } from '../../proto/gen/meta.js';
+import type { StoreFiles } from '../../metaserver/store/store-files.js';
 import type { SimProcess } from './process.js';
 
 const FLUSH_MAX_MS = 300;
 
-export interface SimStateDeps {
+export interface SimStoreDeps {
   process: SimProcess;
+  /** As the process sees it. */
   disk: Disk;
+  /** Behind it. */
+  memoryDisk: MemoryDisk;
   prng: Prng;
-  /** Told of every command before it is applied; what it returns is applied instead. */
-  onApply(command: Command): Buffer;
 }
 
-/** The replicated state on a store in memory that is flushed behind, as ReplicatedState is on LMDB. */
-export class SimState implements StateMachine<CommandResult>, MetaState {
-  readonly #deps: SimStateDeps;
-  #kv: MemoryKv;
-  #machine: MetaStateMachine;
+/** A store in memory that is flushed behind, and copied to the simulated disk. */
+class SimKv extends MemoryKv {
+  readonly #deps: SimStoreDeps;
 
-  constructor(kv: MemoryKv, deps: SimStateDeps) {
-    this.#kv = kv;
+  constructor(deps: SimStoreDeps, image: Buffer | undefined) {
+    super(image);
     this.#deps = deps;
-    this.#machine = new MetaStateMachine(kv);
   }
 
-  /** What the next life finds. */
-  get kv(): MemoryKv {
+  override async flushed(): Promise<void> {
+    const { process, prng } = this.#deps;
+    await new Promise<void>((resolve) => process.clock.after(prng.float() * FLUSH_MAX_MS, resolve));
+    await super.flushed();
+  }
+
+  override async backup(file: string): Promise<void> {
+    const handle = await this.#deps.disk.open(file, 'create');
+    await handle.write([this.image()], 0);
+    await handle.datasync();
+    await handle.close();
+  }
+}
+
+/** The stores of one life of a metaserver: the state in memory, as the last life has left it, and copies on the simulated disk. */
+export class SimStores implements StoreFiles {
+  readonly #deps: SimStoreDeps;
+  readonly #stateFile: string;
+  #image: Buffer | undefined;
+  #kv: SimKv | undefined;
+
+  /** @param image of the state; undefined: there is none */
+  constructor(stateFile: string, image: Buffer | undefined, deps: SimStoreDeps) {
+    this.#stateFile = stateFile;
+    this.#image = image;
+    this.#deps = deps;
+  }
+
+  /** The state as it is. */
+  image(): Buffer | undefined {
+    return this.#kv?.image() ?? this.#image;
+  }
+
+  /** What the next life finds; nothing is stored any more. */
+  imageAfterDeath(): Buffer | undefined {
+    return this.#kv?.imageAfterCrash() ?? this.#image;
+  }
+
+  open(file: string): MemoryKv {
+    if (file !== this.#stateFile) return new MemoryKv(this.#deps.memoryDisk.content(file));
+    this.#kv = new SimKv(this.#deps, this.#image);
     return this.#kv;
   }
 
-  apply(commands: readonly Command[]): CommandResult[] {
-    const seen = commands.map((command) => ({ index: command.index, data: this.#deps.onApply(command) }));
-    return this.#machine.apply(seen);
+  async bytes(): Promise<number> {
+    return this.#image?.length ?? 0;
   }
 
-  appliedIndex(): number {
-    return this.#machine.appliedIndex();
-  }
+  async verify(): Promise<void> {}
 
-  async flushed(): Promise<number> {
-    const { process, prng } = this.#deps;
-    const index = this.#machine.appliedIndex();
-    const kv = this.#kv;
-    await new Promise<void>((resolve) => process.clock.after(prng.float() * FLUSH_MAX_MS, resolve));
-    await kv.flushed();
-    return index;
-  }
-
-  async backup(file: string): Promise<number> {
+  async replace(from: string): Promise<void> {
     const { disk } = this.#deps;
-    const index = this.#machine.appliedIndex();
-    const handle = await disk.open(file, 'create');
-    await handle.write([this.#kv.image()], 0);
-    await handle.datasync();
-    await handle.close();
-    return index;
+    const image = await readWholeFile(disk, from);
+    await disk.unlink(from);
+    this.#kv = undefined;
+    this.#image = image;
   }
 
-  async restore(file: string): Promise<void> {
-    const { disk } = this.#deps;
-    const image = await readWholeFile(disk, file);
-    await disk.unlink(file);
-    this.#kv = new MemoryKv(image);
-    this.#machine = new MetaStateMachine(this.#kv);
-  }
-
-  read(request: ReadRequest): ReadReply {
-    return this.#machine.read(request);
-  }
-
-  cluster(): InitCluster | undefined {
-    return this.#machine.cluster();
-  }
-
-  map(): ClusterMap {
-    return this.#machine.map();
-  }
-
-  mapVersion(): number {
-    return this.#machine.mapVersion();
-  }
-
-  session(id: number): SessionRecord | undefined {
-    return this.#machine.session(id);
-  }
-
-  sessions(): SessionRecord[] {
-    return this.#machine.sessions();
-  }
-
-  fencing(): number[] {
-    return this.#machine.fencing();
-  }
-
-  fence(): Fence {
-    return this.#machine.fence();
-  }
-
-  reclaims(after: ReclaimKey | undefined, limit: number): ReclaimItem[] {
-    return this.#machine.reclaims(after, limit);
-  }
-
-  isReserved(ino: number): boolean {
-    return this.#machine.isReserved(ino);
-  }
-
-  view(): Promise<KvView> {
-    return this.#kv.view();
-  }
-
-  quotas(): MetaQuotas {
-    return this.#machine.quotas();
-  }
-
-  usage(): { inodes: number; orphans: number } {
-    return this.#machine.usage();
-  }
+  async tidy(): Promise<void> {}
 }

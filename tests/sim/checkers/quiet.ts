@@ -7,16 +7,14 @@ const ALL = 1_000_000;
 
 /** Why the metaservers' states are not the same; undefined: they are. */
 export function statesDiffer(cluster: Cluster): string | undefined {
-  const states = cluster.metas.map(({ state }) => state);
-  const first = states[0];
-  if (!first) return 'metaserver 1 is down';
-  const image = first.kv.image();
-  for (const [i, state] of states.entries()) {
-    if (!state) return `metaserver ${i + 1} is down`;
-    if (state.appliedIndex() !== first.appliedIndex()) {
-      return `metaserver ${i + 1} has applied ${state.appliedIndex()}, not ${first.appliedIndex()}`;
-    }
-    if (!state.kv.image().equals(image)) return `metaserver ${i + 1} holds another state than metaserver 1`;
+  let first: { applied: number; image: Buffer } | undefined;
+  for (const { id, state, stores } of cluster.metas) {
+    const image = stores?.image();
+    if (!state || !image) return `metaserver ${id} is down`;
+    const applied = state.appliedIndex();
+    first ??= { applied, image };
+    if (applied !== first.applied) return `metaserver ${id} has applied ${applied}, not ${first.applied}`;
+    if (!image.equals(first.image)) return `metaserver ${id} holds another state than metaserver 1`;
   }
   return undefined;
 }

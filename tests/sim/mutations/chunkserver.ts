@@ -3,6 +3,7 @@ import type { ChunkStore } from '../../../chunkserver/store/chunk-store.js';
 import { toHoldfastError } from '../../../proto/errors.js';
 import { FRAME_FLAG_END, FrameType } from '../../../proto/frame-header.js';
 import { type ClusterMap, ReplicaState } from '../../../proto/gen/cluster.js';
+import { patched } from '../patched.js';
 import { isolateOften, type Mutation } from './mutation.js';
 import { forgeReply, frameTap } from './wire.js';
 
@@ -14,16 +15,6 @@ const REPLICATE = new Set([
   FrameType.REPLICATE_TRUNCATE,
   FrameType.REPLICATE_DELETE,
 ]);
-
-/** The store with some of its calls replaced. */
-function patched(store: ChunkStore, calls: Partial<ChunkStore>): ChunkStore {
-  return new Proxy(store, {
-    get(target, name) {
-      const value: unknown = Reflect.get(calls, name) ?? Reflect.get(target, name, target);
-      return typeof value === 'function' ? value.bind(target) : value;
-    },
-  });
-}
 
 /** Reads are answered from the store, whatever the group's state. */
 function readAlways(host: PgHost, store: ChunkStore): void {
