@@ -8,6 +8,7 @@ import { runTool } from '../tool.js';
 import { umountTool, unmountByForce } from '../unmount.js';
 import { type FuseDevice, openFuseDevice, systemErrorCode } from './device.js';
 import { defaultProtocolOptions, MAX_WRITE_BYTES, type ProtocolOptions } from './init.js';
+import { Interrupts, parseSignals, type Signals } from './interrupts.js';
 import { KernelNotifier } from './notify.js';
 import { Session } from './session.js';
 import { isSupportedByteOrder } from './wire.js';
@@ -65,6 +66,7 @@ export async function mountKernel(
     protocol: { ...defaultProtocolOptions(keepsLocks), ...options.protocol },
     readers,
     info,
+    interrupts: new Interrupts(clock, signalsOf),
   });
   const result = await runTool(clock, 'mount', mountArguments(options), MOUNT_TIMEOUT_MS, fd);
   if (result.code !== 0) {
@@ -83,6 +85,15 @@ export async function mountKernel(
   }
   await mount.adopt(options.readAheadBytes ?? DEFAULT_READ_AHEAD_BYTES);
   return mount;
+}
+
+/** A thread's signals; undefined when it is not visible here, or has ended. */
+function signalsOf(pid: number): Signals | undefined {
+  try {
+    return parseSignals(fs.readFileSync(`/proc/${pid}/status`, 'latin1'));
+  } catch {
+    return undefined;
+  }
 }
 
 function openDevice(): number {

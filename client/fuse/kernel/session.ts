@@ -5,6 +5,7 @@ import type { BindingInfo, FileSystem } from '../binding.js';
 import { Call, RequestBuffer } from './call.js';
 import { type FuseDevice, systemErrorCode } from './device.js';
 import { MAX_WRITE_BYTES, negotiate, type ProtocolOptions, readInit, writeInit } from './init.js';
+import type { Interrupts } from './interrupts.js';
 import { OPERATIONS, type Operation, type OperationContext } from './operations.js';
 import { InitFlag, Opcode, OUT_HEADER_BYTES } from './protocol.js';
 import { readBatchForget } from './requests.js';
@@ -41,6 +42,7 @@ export interface SessionOptions {
   /** Reads outstanding at a time; each occupies a thread of the pool. */
   readers: number;
   info: BindingInfo;
+  interrupts: Interrupts;
 }
 
 /** Speaks the FUSE protocol on an open device: reads requests, asks the file system, writes the answers. */
@@ -189,6 +191,7 @@ export class Session {
 
   private settle(call: Call): void {
     this.inFlight.delete(call.unique);
+    this.options.interrupts.settled(call);
     this.inFlightWriteBytes -= call.dataBytes;
     while (this.pausedReaders.length > 0 && !this.isFull()) this.pausedReaders.pop()!();
   }
@@ -196,7 +199,7 @@ export class Session {
   /** An interrupt that overtook its request is sent again by the kernel when told EAGAIN. */
   private interrupt(interruptUnique: number, unique: number): void {
     const call = this.inFlight.get(unique);
-    if (call) call.interrupt();
+    if (call) this.options.interrupts.interrupt(call);
     else this.send([this.header(OUT_HEADER_BYTES, -EAGAIN, interruptUnique)]);
   }
 

@@ -8,6 +8,7 @@ const OPERATIONS = Number(process.env.HOLDFAST_STORM_OPERATIONS ?? 500);
 const SEED = Number(process.env.HOLDFAST_STORM_SEED ?? 1);
 const SEEDS = Number(process.env.HOLDFAST_STORM_SEEDS ?? 3);
 const PROCESSES = 6;
+const SIGNALLED_ROUNDS = 20;
 const RUN_TIMEOUT_MS = 30_000 + OPERATIONS * 500;
 
 /** Random operations by programs that know what must come of them. @param dir as posixSuite() */
@@ -34,6 +35,11 @@ export function stormCases(dir: () => string): void {
     it(`of ${PROCESSES} processes on the names of one tree leave it whole (seed ${SEED})`, async function () {
       this.timeout(RUN_TIMEOUT_MS + 10_000);
       await storm('name-storm.py', SEED, PROCESSES, OPERATIONS);
+    });
+
+    it('of a program that a signal meets all the time fail no more than without it', async function () {
+      this.timeout(RUN_TIMEOUT_MS + 10_000);
+      await storm('signal-storm.py', SIGNALLED_ROUNDS);
     });
   });
 }

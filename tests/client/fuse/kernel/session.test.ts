@@ -2,11 +2,13 @@ import assert from 'node:assert/strict';
 import type { BindingInfo, Caller, Entry, FileAttr, FileSystem } from '../../../../client/fuse/binding.js';
 import { GIVE_AWAY_MIN_BYTES } from '../../../../client/fuse/kernel/call.js';
 import { defaultProtocolOptions, MAX_WRITE_BYTES } from '../../../../client/fuse/kernel/init.js';
+import { Interrupts, type Signals } from '../../../../client/fuse/kernel/interrupts.js';
 import { MAX_IN_FLIGHT_REQUESTS, Session } from '../../../../client/fuse/kernel/session.js';
 import type { Interrupt } from '../../../../client/wait.js';
 import { deferred } from '../../../../common/deferred.js';
 import { type Logger, silentLogger } from '../../../../common/logger.js';
 import { HoldfastError } from '../../../../proto/errors.js';
+import { ManualClock } from '../../support/manual-clock.js';
 import { FakeDevice, systemError } from './fake-device.js';
 import { GOLDEN_REPLIES, GOLDEN_REQUESTS } from './golden.js';
 
@@ -35,6 +37,8 @@ interface Call {
   method: string;
   args: unknown[];
 }
+
+const KILLED: Signals = { pending: 1n << 8n, blocked: 0n, ignored: 0n, caught: 0n };
 
 /** Answers methods from a table, records the calls. A method that is not in the table is absent. */
 function fakeFs(answers: Record<string, (...args: never[]) => unknown>): { fs: FileSystem; calls: Call[] } {
@@ -68,6 +72,7 @@ function startSession(fs: FileSystem, readers = 2, log: Logger = silentLogger) {
     protocol: defaultProtocolOptions(true),
     readers,
     info: INFO,
+    interrupts: new Interrupts(new ManualClock(), () => KILLED),
   });
   session.start();
   return { device, session };
@@ -314,7 +319,7 @@ describe('a FUSE session', () => {
     );
   });
 
-  it('aborts the signal of an interrupted request, and has an interrupt sent again that came too early', async () => {
+  it('aborts the signal of an interrupted request whose process is dying, and has an interrupt sent again that came too early', async () => {
     const answer = deferred<Entry>();
     const signals: Interrupt[] = [];
     const { device } = await connect({
