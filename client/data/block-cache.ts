@@ -1,5 +1,3 @@
-import type { Clock } from '../../common/clock.js';
-
 /** A block as the servers gave it: what it lacks at its end is a hole. */
 export interface Block {
   readonly index: number;
@@ -10,33 +8,34 @@ interface Entry extends Block {
   readonly ino: number;
   /** What it counts in the cache: the size of a whole block. */
   readonly bytes: number;
-  /** Clock ms when it was asked for. */
-  readonly askedAt: number;
+  /** Belief.stamp() when it was asked for. */
+  readonly asOf: number;
 }
 
-interface FileBlocks {
-  entries: Map<number, Entry>;
-  /** Clock ms when the server last said that the file is as it was. */
-  confirmedAt: number;
+/** Who knows whether what was read a while ago is still what the servers hold. */
+export interface Belief {
+  /** A moment, to be asked about later. */
+  stamp(): number;
+  /** Whether nobody else can have changed the file since that moment. */
+  covers(ino: number, stamp: number): boolean;
 }
 
 /**
  * Blocks that were read ahead, of all files, within one bound; the least recently used one goes first. A block is
- * believed for a limited time after its file's attributes were confirmed.
+ * believed for as long as the lease under which it was asked for is held without a break.
  */
 export class BlockCache {
-  readonly #clock: Clock;
+  readonly #belief: Belief;
   readonly #bytesMax: number;
-  readonly #maxAgeMs: number;
-  readonly #files = new Map<number, FileBlocks>();
+  /** By inode, then by index. */
+  readonly #files = new Map<number, Map<number, Entry>>();
   /** Least recently used first. */
   readonly #order = new Set<Entry>();
   #bytes = 0;
 
-  constructor(clock: Clock, options: { bytesMax: number; maxAgeMs: number }) {
-    this.#clock = clock;
-    this.#bytesMax = options.bytesMax;
-    this.#maxAgeMs = options.maxAgeMs;
+  constructor(bytesMax: number, belief: Belief) {
+    this.#bytesMax = bytesMax;
+    this.#belief = belief;
   }
 
   get bytes(): number {
@@ -44,10 +43,9 @@ export class BlockCache {
   }
 
   get(ino: number, index: number): Block | undefined {
-    const file = this.#files.get(ino);
-    const entry = file?.entries.get(index);
-    if (!file || !entry) return undefined;
-    if (this.#clock.now() - Math.max(entry.askedAt, file.confirmedAt) > this.#maxAgeMs) {
+    const entry = this.#files.get(ino)?.get(index);
+    if (!entry) return undefined;
+    if (!this.#belief.covers(ino, entry.asOf)) {
       this.#remove(entry);
       return undefined;
     }
@@ -58,7 +56,7 @@ export class BlockCache {
 
   /** Whether a block is there, without counting as a use. */
   has(ino: number, index: number): boolean {
-    return this.#files.get(ino)?.entries.has(index) ?? false;
+    return this.#files.get(ino)?.has(index) ?? false;
   }
 
   /**
@@ -73,31 +71,25 @@ export class BlockCache {
       if (!oldest) return undefined;
       this.#remove(oldest);
     }
-    const old = this.#files.get(ino)?.entries.get(index);
+    const old = this.#files.get(ino)?.get(index);
     if (old) this.#remove(old);
-    const entry: Entry = { ino, index, bytes, askedAt: this.#clock.now(), data: fetch() };
+    const entry: Entry = { ino, index, bytes, asOf: this.#belief.stamp(), data: fetch() };
     entry.data.catch(() => this.#remove(entry));
     let file = this.#files.get(ino);
     if (!file) {
-      file = { entries: new Map(), confirmedAt: -Infinity };
+      file = new Map();
       this.#files.set(ino, file);
     }
-    file.entries.set(index, entry);
+    file.set(index, entry);
     this.#order.add(entry);
     this.#bytes += bytes;
     return entry;
   }
 
-  /** The server said that the file has not changed. */
-  confirm(ino: number): void {
-    const file = this.#files.get(ino);
-    if (file) file.confirmedAt = this.#clock.now();
-  }
-
   /** Forgets a file's blocks: somebody changed it. */
   drop(ino: number): void {
     const file = this.#files.get(ino);
-    if (file) for (const entry of [...file.entries.values()]) this.#remove(entry);
+    if (file) for (const entry of [...file.values()]) this.#remove(entry);
   }
 
   /** Forgets the blocks that hold any of [start, end), those under way included. @param unit bytes of a block */
@@ -105,7 +97,7 @@ export class BlockCache {
     const file = this.#files.get(ino);
     if (!file) return;
     for (let index = Math.floor(start / unit); index * unit < end; index++) {
-      const entry = file.entries.get(index);
+      const entry = file.get(index);
       if (entry) this.#remove(entry);
     }
   }
@@ -114,7 +106,7 @@ export class BlockCache {
     if (!this.#order.delete(entry)) return;
     this.#bytes -= entry.bytes;
     const file = this.#files.get(entry.ino);
-    file?.entries.delete(entry.index);
-    if (file?.entries.size === 0) this.#files.delete(entry.ino);
+    file?.delete(entry.index);
+    if (file?.size === 0) this.#files.delete(entry.ino);
   }
 }

@@ -130,7 +130,6 @@ export class FileData implements FileLayout, FlushSource {
     this.#attr = attr;
     const foreign = own ? attr.change > known.change + 1 : attr.change !== known.change;
     if (foreign) this.#deps.blocks.drop(this.ino);
-    this.#deps.blocks.confirm(this.ino);
   }
 
   /** utimes(2) here: the commit of earlier writes must not set another time. */

@@ -19,8 +19,6 @@ export interface DataLimits {
   readAheadBytesMax: number;
   /** Reading ahead begins with the second sequential read, and not before so many bytes. */
   readAheadRunBytesMin: number;
-  /** Blocks are believed for so long after the file's attributes were last confirmed, ms. */
-  blockMaxAgeMs: number;
 }
 
 const MIB = 1024 * 1024;
@@ -32,10 +30,9 @@ export const DEFAULT_DATA_LIMITS: DataLimits = {
   flushBytesInFlightMax: 32 * MIB,
   unsyncedKeptBytesMax: 32 * MIB,
   dirtyAgeMs: 1_000,
-  blockCacheBytesMax: 64 * MIB,
+  blockCacheBytesMax: 128 * MIB,
   readAheadBytesMax: 16 * MIB,
   readAheadRunBytesMin: 128 * 1024,
-  blockMaxAgeMs: 1_000,
 };
 
 /** Data is gathered and sent in extents within slots of this size, or of the chunk when that is smaller. */

@@ -9,6 +9,15 @@ import { type DataLimits, READ_BLOCK_BYTES_MAX, unitWithin } from './limits.js';
 const SEQUENTIAL_SLACK_BYTES = 512 * 1024;
 /** Read ahead by this much of what was read sequentially already. */
 const READ_AHEAD_FACTOR = 4;
+/** A read up to this size tells nothing of its neighbours. */
+const SMALL_READ_BYTES_MAX = 64 * 1024;
+/**
+ * So many small reads within one block cost about as much processor time as the whole block: with the next one it is fetched
+ * whole. However a program goes on, reading costs at most about twice what it would have cost at best.
+ */
+export const DENSE_READS_MIN = 8;
+/** Blocks of one file whose small reads are counted; the one begun longest ago is forgotten. */
+const COUNTED_BLOCKS_MAX = 4096;
 /** An answer with more buffers than this is copied into one: writev(2) takes 1024. */
 const ANSWER_PARTS_MAX = 256;
 
@@ -45,6 +54,8 @@ export class FileReader {
   readonly #blocks: BlockCache;
   readonly #limits: DataLimits;
   readonly #mayCache: (ino: number) => boolean;
+  /** Small reads at no order of leased files, by block. */
+  readonly #smallReads = new WeakMap<FileData, Map<number, number>>();
 
   /** @param mayCache whether a file's data is leased: otherwise each read goes to the servers */
   constructor(chunks: ChunkApi, blocks: BlockCache, limits: DataLimits, mayCache: (ino: number) => boolean) {
@@ -141,15 +152,35 @@ export class FileReader {
       const index = Math.floor(at / unit);
       const until = Math.min(end, (index + 1) * unit);
       // Most of a block is fetched as it is: keeping the little rest would not pay.
-      const whole = stream.window > 0 && (until - at) * 2 < Math.min(unit, file.serverEnd - index * unit);
-      const block =
-        this.#blocks.get(file.ino, index) ?? (whole ? this.#fetchBlock(file, index, unit) : undefined);
+      const known = this.#blocks.get(file.ino, index);
+      const sequential =
+        stream.window > 0 && (until - at) * 2 < Math.min(unit, file.serverEnd - index * unit);
+      const whole = !known && (sequential || this.#isDense(file, index, until - at));
+      const block = known ?? (whole ? this.#fetchBlock(file, index, unit) : undefined);
       // A block is for all its readers: one that is interrupted leaves it to the others.
       if (block) waits.push(interruptible(fromBlock(block.data, at, until, index * unit), signal));
       else waits.push(this.#fetchRange(file, at, until, signal));
       at = until;
     }
     return waits;
+  }
+
+  /** Counts a small read of a block; true when there were so many that the whole of it is cheaper. */
+  #isDense(file: FileData, index: number, bytes: number): boolean {
+    if (bytes > SMALL_READ_BYTES_MAX || !this.#mayCache(file.ino)) return false;
+    let counts = this.#smallReads.get(file);
+    if (!counts) {
+      counts = new Map();
+      this.#smallReads.set(file, counts);
+    }
+    const count = (counts.get(index) ?? 0) + 1;
+    if (count > DENSE_READS_MIN) {
+      counts.delete(index);
+      return true;
+    }
+    counts.set(index, count);
+    if (counts.size > COUNTED_BLOCKS_MAX) counts.delete(counts.keys().next().value as number);
+    return false;
   }
 
   async #fetchRange(file: FileLayout, start: number, end: number, signal?: Interrupt): Promise<Base> {

@@ -55,6 +55,7 @@ export class Recalls implements LeaseEvents {
     this.#context.kernel.expireAll();
     for (const ino of inos) {
       this.#context.files.shared(ino);
+      this.#context.files.dropBlocks(ino);
       this.#context.inodes.leaseLost(ino);
       this.#invalidateLost(ino).catch((error: unknown) =>
         log.error({ ino, err: error }, 'invalidation failed'),

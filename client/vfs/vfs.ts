@@ -95,9 +95,9 @@ export class HoldfastFs implements FileSystem {
   constructor(parts: VfsParts) {
     const { meta, chunks, clock, log, limits, readOnly } = parts;
     const inodes = new InodeCache(clock, meta.leases);
-    const blocks = new BlockCache(clock, {
-      bytesMax: limits.blockCacheBytesMax,
-      maxAgeMs: limits.blockMaxAgeMs,
+    const blocks = new BlockCache(limits.blockCacheBytesMax, {
+      stamp: () => meta.leases.stamp(),
+      covers: (ino, stamp) => this.#context.covers(ino, stamp),
     });
     this.#flusher = new Flusher(clock, limits);
     const lane: ChangeLane = new ChangeLane({

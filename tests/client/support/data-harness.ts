@@ -65,6 +65,8 @@ export class DataHarness {
   readonly unsynced: UnsyncedTable;
   /** Nobody else writes to the file. */
   owns = true;
+  /** Raised when a lease was lost and another one granted. */
+  leasedSince = 1;
 
   constructor(
     options: {
@@ -78,8 +80,10 @@ export class DataHarness {
     this.chunks = options.chunks ?? new MemoryChunks();
     this.inode = options.inode ?? new MemoryInode();
     this.flusher = new Flusher(this.clock, this.limits);
-    const { blockCacheBytesMax: bytesMax, blockMaxAgeMs: maxAgeMs } = this.limits;
-    this.blocks = new BlockCache(this.clock, { bytesMax, maxAgeMs });
+    this.blocks = new BlockCache(this.limits.blockCacheBytesMax, {
+      stamp: () => this.leasedSince,
+      covers: (_ino, stamp) => stamp >= this.leasedSince,
+    });
     this.reader = new FileReader(this.chunks, this.blocks, this.limits, () => true);
     const { clock, chunks, flusher, blocks } = this;
     this.unsynced = new UnsyncedTable(this.limits.unsyncedKeptBytesMax);
