@@ -30,6 +30,8 @@ interface PendingOp extends Op {
 
 interface Barrier extends SyncBarrier {
   readonly request: PgRequest | undefined;
+  /** Removals that were issued before it, and so are on disk behind it; 0: it is not of all members. */
+  readonly removals: number;
   /** Of a replica that caught up: its disk must hold everything before it counts as in-sync. */
   readonly caughtUp: number;
 }
@@ -60,6 +62,10 @@ export class Primary implements OpOwner {
   readonly #caughtUp = new Map<number, CaughtUp>();
   /** Recovering replicas that get every operation from this number on. */
   readonly #forwarding = new Map<number, number>();
+  /** Removals (truncates, deletes) that may not be on every disk: those issued without a sync, and all of earlier intervals. */
+  #removals = 1;
+  /** So many of them are on the disk of every member. */
+  #removalsSynced = 0;
 
   constructor(ctx: PgContext, park: (request: PgRequest, error: ErrorName) => void) {
     this.#ctx = ctx;
@@ -73,6 +79,7 @@ export class Primary implements OpOwner {
 
   /** Peering is done: all in-sync replicas are identical. */
   activate(now: number): void {
+    this.#removals++;
     this.#members.clear();
     for (const server of this.#ctx.inSyncPeers) this.#members.add(server);
     this.mapChanged(now);
@@ -155,7 +162,8 @@ export class Primary implements OpOwner {
     // What it copied holds operations that were never forwarded to it, or whose answer was lost.
     for (const op of this.#pending.values())
       if (op.version.seq <= call.header.versionSeq) op.acked.add(server);
-    const barrier: Barrier = { request: undefined, waits: new Set([server]), caughtUp: server };
+    const waits = new Set([server]);
+    const barrier: Barrier = { request: undefined, removals: 0, waits, caughtUp: server };
     this.#barriers.add(barrier);
     this.#ctx.emit({ kind: 'sync', barrier, servers: [server] });
     return true;
@@ -174,9 +182,7 @@ export class Primary implements OpOwner {
         this.#truncate(request, now);
         break;
       case 'delete':
-        // Most files lie in few groups: where nothing is, only what removed it has to be durable.
-        if (this.#holds(request.ino)) this.#change(request, now);
-        else this.#sync(request);
+        this.#delete(request, now);
         break;
       default:
         this.#change(request, now);
@@ -223,10 +229,17 @@ export class Primary implements OpOwner {
     this.#held.release(held, now);
   }
 
+  /** Most files lie in few groups: where nothing is, only what removed it has to be durable. */
+  #delete(request: PgRequest, now: number): void {
+    if (this.#holds(request.ino)) this.#change(request, now);
+    else if (this.#removalsSynced < this.#removals || !this.#enough()) this.#sync(request);
+    else this.#answer(request, undefined);
+  }
+
   #sync(request: PgRequest): void {
     if (this.#tooFew(request)) return;
     const servers = [this.#ctx.env.self, ...this.#members];
-    const barrier: Barrier = { request, waits: new Set(servers), caughtUp: 0 };
+    const barrier: Barrier = { request, removals: this.#removals, waits: new Set(servers), caughtUp: 0 };
     this.#barriers.add(barrier);
     // A lost one is waited for until the map drops it: a server that is reached again may have another disk by now.
     this.#ctx.emit({ kind: 'sync', barrier, servers: servers.filter((server) => !this.#ctx.isLost(server)) });
@@ -283,6 +296,7 @@ export class Primary implements OpOwner {
       waiters: undefined,
     };
     this.#pending.set(version.seq, op);
+    if (op.kind !== 'write' && !op.sync) this.#removals++;
     ctx.emit({ kind: 'apply', op });
     const to = ctx.inSyncPeers.filter((server) => this.#members.has(server) && !ctx.isLost(server));
     to.push(...this.#forwarding.keys());
@@ -375,6 +389,7 @@ export class Primary implements OpOwner {
       for (const server of barrier.waits) if (!needed.includes(server)) barrier.waits.delete(server);
       if (barrier.waits.size > 0) return;
     }
+    this.#removalsSynced = Math.max(this.#removalsSynced, barrier.removals);
     const state = this.#caughtUp.get(barrier.caughtUp);
     if (state) {
       state.synced = true;

@@ -18,6 +18,11 @@ const SCAN_ROUNDS_MAX = 8;
 export const SCAN_DELAY_MS = 10;
 /** The same, when nothing could be done the last time (all orphans are held open). */
 export const SCAN_IDLE_DELAY_MS = 200;
+/**
+ * A look reads what is being worked on too: so many rows of the last one may be read again in a millisecond. With a thousand
+ * deletes under way it is looked every `SCAN_IDLE_DELAY_MS`.
+ */
+const SCAN_ROWS_PER_MS = 4;
 /** How often purges without an answer are looked for. */
 export const RECLAIM_TICK_MS = 500;
 
@@ -59,6 +64,8 @@ export class Reclaimer implements LeaderDuty {
   #scanAt = Number.POSITIVE_INFINITY;
   /** The last pass over the table found nothing to begin with. */
   #idle = false;
+  /** Rows that the last pass read. */
+  #scanned = 0;
   #tick: Timer | undefined;
 
   constructor(options: ReclaimerOptions) {
@@ -68,6 +75,7 @@ export class Reclaimer implements LeaderDuty {
   begin(): void {
     this.#leads = true;
     this.#idle = false;
+    this.#scanned = 0;
     this.#tick = this.#options.clock.every(RECLAIM_TICK_MS, () => this.#checkLanes(), { weak: true });
     this.#schedule(SCAN_DELAY_MS);
   }
@@ -91,7 +99,8 @@ export class Reclaimer implements LeaderDuty {
 
   /** Commands were applied: there may be rows. */
   applied(): void {
-    this.#schedule(this.#idle ? SCAN_IDLE_DELAY_MS : SCAN_DELAY_MS);
+    const paced = Math.max(SCAN_DELAY_MS, this.#scanned / SCAN_ROWS_PER_MS);
+    this.#schedule(this.#idle ? SCAN_IDLE_DELAY_MS : Math.min(paced, SCAN_IDLE_DELAY_MS));
   }
 
   /** Inodes were released by their last opener, or the last session has announced itself. */
@@ -138,10 +147,13 @@ export class Reclaimer implements LeaderDuty {
     const { state, pgCount } = this.#options;
     if (pgCount() === 0) return;
     let begun = 0;
+    this.#scanned = 0;
     for (let round = 0; round < SCAN_ROUNDS_MAX; round++) {
+      if (this.#active.size >= RECLAIMS_ACTIVE_MAX) return; // a finished one schedules the next scan
       const rows = state.reclaims(this.#cursor, SCAN_ROWS);
+      this.#scanned += rows.length;
       for (const row of rows) {
-        if (this.#active.size >= RECLAIMS_ACTIVE_MAX) return; // a finished one schedules the next scan
+        if (this.#active.size >= RECLAIMS_ACTIVE_MAX) return;
         if (this.#begin(row)) begun++;
         this.#cursor = { ino: row.ino, truncateSeq: row.truncateSeq };
       }

@@ -183,6 +183,32 @@ describe('the primary of a group', () => {
     assert.equal(only(f.request('delete', { ino: 6 }), 'apply').length, 0);
   });
 
+  it('answers at once for an inode of which it holds nothing when all removals are durable', () => {
+    const f = new CoreFixture().lead();
+    const syncAll = (): void => {
+      const [sync] = only(f.request('sync'), 'sync');
+      for (const server of sync!.servers)
+        f.step({ kind: 'synced', barrier: sync!.barrier, server, error: undefined });
+    };
+    const deleteNothing = (): string[] => f.request('delete', { ino: 7 }).map(({ kind }) => kind);
+    assert.deepEqual(deleteNothing(), ['sync'], 'what an earlier primary removed may not be on disk');
+    const [early] = only(f.request('sync'), 'sync');
+    f.request('truncate', { truncateSeq: 1, sync: true });
+    for (const server of early!.servers)
+      f.step({ kind: 'synced', barrier: early!.barrier, server, error: undefined });
+    assert.deepEqual(deleteNothing(), ['answer']);
+    const [open] = only(f.request('sync'), 'sync');
+    f.request('truncate', { truncateSeq: 2 });
+    for (const server of open!.servers)
+      f.step({ kind: 'synced', barrier: open!.barrier, server, error: undefined });
+    assert.deepEqual(deleteNothing(), ['sync'], 'a truncate that was not synced, behind the sync');
+    syncAll();
+    assert.deepEqual(deleteNothing(), ['answer']);
+    f.map(pgMap(2, 2, [1, IN_SYNC], [2, IN_SYNC], [3, IN_SYNC]));
+    const next = f.request('delete', { ino: 7, epoch: 2 });
+    assert.ok(!answers(next).includes(undefined), 'of another interval nothing is known');
+  });
+
   it('makes the repetition of a truncate durable when it is asked to, for the first one may not be', async () => {
     const f = new CoreFixture().lead();
     await f.store.truncate(0, 5, 0, 100, 3, { epoch: 1, seq: 1 });
