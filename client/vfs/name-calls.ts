@@ -36,7 +36,7 @@ export class NameCalls {
 
   async lookup(caller: Caller, parent: number, name: Buffer): Promise<Entry> {
     checkName(name);
-    if (isDots(name)) return this.#ask(caller, parent, name);
+    if (isDots(name)) return this.#askOfHandle(caller, parent, name);
     const known = this.#answer(parent, name);
     if (known) return known;
     const listed = this.#listings.missed(parent, caller);
@@ -46,6 +46,16 @@ export class NameCalls {
       if (found) return found;
     }
     return this.#ask(caller, parent, name);
+  }
+
+  /**
+   * "." and ".." are asked for by file handles alone, of an inode that the kernel does not have: nothing here holds it open.
+   * @throws HoldfastError ESTALE of one that has lost its last name, also while the servers still have its data
+   */
+  async #askOfHandle(caller: Caller, ino: number, name: Buffer): Promise<Entry> {
+    const entry = await this.#ask(caller, ino, name);
+    if (entry.attr.nlink === 0) throw new HoldfastError('ESTALE');
+    return entry;
   }
 
   /** From what is known here. */
@@ -133,8 +143,19 @@ export class NameCalls {
     } finally {
       names.forget(parent, name);
       names.forget(newParent, newName);
-      // A directory that moved has another "..".
       for (const child of children) names.drop(child);
+      if (parent !== newParent) await this.#parentChanged(children);
+    }
+  }
+
+  /** Directories that moved have another "..", which the kernel may keep with their listing. */
+  async #parentChanged(inos: readonly number[]): Promise<void> {
+    const { inodes, notifier, log } = this.#context;
+    const isDirectory = (ino: number): boolean => ((inodes.known(ino)?.mode ?? 0) & S_IFMT) === S_IFDIR;
+    try {
+      await Promise.all(inos.filter(isDirectory).map((ino) => notifier?.invalidateInode(ino, 0, 0)));
+    } catch (error) {
+      log.warn({ inos, err: error }, 'a listing that the kernel keeps could not be dropped');
     }
   }
 

@@ -24,6 +24,7 @@ O_TMPFILE = 0o20000000 | os.O_DIRECTORY
 libc = ctypes.CDLL(None, use_errno=True)
 libc.mmap.restype = ctypes.c_void_p
 LISTING_BYTES = 1 << 16
+HANDLE_BYTES = 128
 maps = {}
 
 
@@ -242,6 +243,37 @@ def renameat2_at(directory, name, target_directory, target, flags):
                          ctypes.c_uint(flags)))
 
 
+def parent_listed(fd):
+    """The inode that ".." has in the listing of an open directory, begun anew."""
+    number = {"x86_64": 217, "aarch64": 61}[os.uname().machine]
+    os.lseek(fd, 0, os.SEEK_SET)
+    buffer = ctypes.create_string_buffer(LISTING_BYTES)
+    while True:
+        size = checked(libc.syscall(ctypes.c_long(number), fd, buffer, ctypes.c_uint(LISTING_BYTES)))
+        if size == 0:
+            return None
+        at = 0
+        while at < size:
+            length = int.from_bytes(buffer.raw[at + 16:at + 18], "little")
+            if buffer.raw[at + 19:at + length].split(b"\0", 1)[0] == b"..":
+                return int.from_bytes(buffer.raw[at:at + 8], "little")
+            at += length
+
+
+def handle_of(path):
+    buffer = ctypes.create_string_buffer(HANDLE_BYTES.to_bytes(4, "little") + bytes(4 + HANDLE_BYTES), 8 + HANDLE_BYTES)
+    checked(libc.name_to_handle_at(AT_FDCWD, raw(path), buffer, ctypes.byref(ctypes.c_int()), 0))
+    return text(buffer.raw)
+
+
+def open_handle(handle, flags):
+    mount = os.open(".", os.O_RDONLY)
+    try:
+        return checked(libc.open_by_handle_at(mount, raw(handle), flags_of(flags)))
+    finally:
+        os.close(mount)
+
+
 def linkat_fd_at(fd, directory, name):
     checked(libc.linkat(AT_FDCWD, raw("/proc/self/fd/%d" % fd), directory, raw(name), AT_SYMLINK_FOLLOW))
 
@@ -348,6 +380,9 @@ CALLS = {
     "linkatFdAt": linkat_fd_at,
     "renameat2At": renameat2_at,
     "listAt": listing_at,
+    "parentListed": parent_listed,
+    "handleOf": handle_of,
+    "openHandle": open_handle,
     "timed": timed,
     "fdFlags": lambda fd: fcntl.fcntl(fd, fcntl.F_GETFL),
 }

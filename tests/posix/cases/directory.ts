@@ -37,5 +37,13 @@ export function directoryCases(bench: Bench): void {
       assert.equal((await bench.root.stat('d/e/.')).ino, (await bench.root.stat('d/e')).ino);
       assert.equal((await bench.root.stat('d')).nlink, 3);
     });
+
+    it('show the new parent when an open directory was moved', async () => {
+      for (const path of ['d', 'd/e', 'other']) await bench.root.ok('mkdir', path);
+      const fd = await bench.root.open('d/e', 'O_RDONLY');
+      assert.equal(await bench.root.ok('parentListed', fd), (await bench.root.stat('d')).ino);
+      await bench.root.ok('rename', 'd/e', 'other/e');
+      assert.equal(await bench.root.ok('parentListed', fd), (await bench.root.stat('other')).ino);
+    });
   });
 }

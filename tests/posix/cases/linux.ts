@@ -19,6 +19,7 @@ export function linuxCases(bench: Bench, features: Features): void {
     holeCases(bench);
     copyCases(bench);
     temporaryCases(bench);
+    handleCases(bench);
   });
 }
 
@@ -279,6 +280,35 @@ function copyCases(bench: Bench): void {
         0,
         500,
       );
+    });
+  });
+}
+
+function handleCases(bench: Bench): void {
+  describe('open_by_handle_at', () => {
+    it('opens what a handle was made of, by whatever name it goes now', async () => {
+      await bench.root.file('f', 'content');
+      const handle = (await bench.root.ok('handleOf', 'f')) as string;
+      await bench.root.ok('rename', 'f', 'g');
+      const fd = (await bench.root.ok('openHandle', handle, 'O_RDONLY')) as number;
+      assert.equal(await bench.root.ok('read', fd, 100), 'content');
+    });
+
+    it('ESTALE for a file or directory that has been removed, unless it is still open', async () => {
+      await bench.root.file('f', 'content');
+      await bench.root.ok('mkdir', 'd');
+      const [file, directory] = [
+        await bench.root.ok('handleOf', 'f'),
+        await bench.root.ok('handleOf', 'd'),
+      ] as [string, string];
+      const fd = await bench.root.open('f', 'O_RDONLY');
+      await bench.root.ok('unlink', 'f');
+      await bench.root.ok('rmdir', 'd');
+      const again = (await bench.root.ok('openHandle', file, 'O_RDONLY')) as number;
+      assert.equal(await bench.root.ok('read', again, 100), 'content');
+      for (const open of [fd, again]) await bench.root.ok('close', open);
+      for (const handle of [file, directory])
+        await bench.root.fails('ESTALE', 'openHandle', handle, 'O_RDONLY');
     });
   });
 }

@@ -8,7 +8,7 @@ const OPERATIONS = Number(process.env.HOLDFAST_STORM_OPERATIONS ?? 500);
 const SEED = Number(process.env.HOLDFAST_STORM_SEED ?? 1);
 const SEEDS = Number(process.env.HOLDFAST_STORM_SEEDS ?? 3);
 const PROCESSES = 6;
-const SIGNALLED_ROUNDS = 20;
+const SIGNALLED_ROUNDS = 10;
 const RUN_TIMEOUT_MS = 30_000 + OPERATIONS * 500;
 
 /** Random operations by programs that know what must come of them. @param dir as posixSuite() */
