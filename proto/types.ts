@@ -3,6 +3,9 @@
 /** Raised with every incompatible change of a message or frame; the handshake refuses any other. */
 export const PROTOCOL_VERSION = 1;
 
+/** Leases that a client announces to a new leader in one message: decoding and noting them takes a few milliseconds. */
+export const LEASES_PER_ANNOUNCEMENT_MAX = 1_024;
+
 export const ROOT_INO = 1;
 /** Inode numbers count below 2^44; the 8 bits above are kept for a shard id. */
 export const MAX_INO = 2 ** 44 - 1;

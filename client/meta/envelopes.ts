@@ -1,7 +1,6 @@
 import type { Prng } from '../../common/prng.js';
 import type { Hello, QuotaAmount } from '../../proto/gen/meta.js';
 import { PROTOCOL_VERSION } from '../../proto/types.js';
-import type { LeaseTable } from '../leases/lease-table.js';
 import type { ClientBody } from './dialer.js';
 import type { LockClient } from './locks.js';
 import type { OpenFileCounts } from './open-files.js';
@@ -13,7 +12,6 @@ export function helloOf(
   who: Pick<Hello, 'session' | 'clientUuid' | 'clusterId'>,
   { hostname, mountPoint, place }: SessionOptions,
   opens: OpenFileCounts,
-  leases: LeaseTable,
   locks: LockClient,
 ): ClientBody {
   const value = {
@@ -24,7 +22,8 @@ export function helloOf(
     protocol: PROTOCOL_VERSION,
     openInodes: opens.snapshot(),
     writingInodes: opens.writing(),
-    leases: leases.announce(),
+    leases: [],
+    leasesFollow: who.session !== 0,
     wantsLeases: true,
     locks: locks.announce(),
   };

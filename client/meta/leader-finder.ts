@@ -1,12 +1,13 @@
 import type { Timer } from '../../common/clock.js';
 import { HoldfastError, toHoldfastError } from '../../proto/errors.js';
-import type { HelloReply, ServerEnvelope } from '../../proto/gen/meta.js';
+import type { HelloReply, Lease, ServerEnvelope } from '../../proto/gen/meta.js';
+import { LEASES_PER_ANNOUNCEMENT_MAX } from '../../proto/types.js';
 import type { ClientBody, MetaConnection } from './dialer.js';
 import { EarlyPushes } from './early-pushes.js';
 import { LeaderSearch } from './leader-search.js';
-import type { SessionDeps } from './session-options.js';
+import type { SessionDeps, SessionOptions } from './session-options.js';
 
-/** A server that has not answered Hello by then is asked again. */
+/** A server that has not answered Hello, or an announcement of leases, by then is asked again. */
 const HELLO_DEADLINE_MS = 3_000;
 
 /** A leader that has taken the session. */
@@ -20,9 +21,14 @@ export interface FoundLeader {
   pushes: ServerEnvelope[];
 }
 
+/** See SessionOptions. */
+type LeaderFinderOptions = Pick<SessionOptions, 'metaservers' | 'leasesPerAnnouncement'>;
+
 export interface LeaderFinderEvents {
   /** The session's Hello, as it is now. */
   hello(): ClientBody;
+  /** What the session holds, for the leader that has answered such a Hello; until it is told, nothing may be granted. */
+  leases(): Lease[];
   /** Every other probe is closed. */
   onFound(leader: FoundLeader): void;
   /** A server answered Hello with an error. */
@@ -37,6 +43,7 @@ export class LeaderFinder {
   readonly #deps: SessionDeps;
   readonly #events: LeaderFinderEvents;
   readonly #search: LeaderSearch;
+  readonly #leasesPerAnnouncement: number;
   readonly #probes = new Map<string, MetaConnection>();
   readonly #early = new EarlyPushes();
   /** Why each address was of no use, last. */
@@ -46,10 +53,11 @@ export class LeaderFinder {
   #wakeAt = Infinity;
   #closed = false;
 
-  constructor(addresses: readonly string[], deps: SessionDeps, events: LeaderFinderEvents) {
+  constructor(options: LeaderFinderOptions, deps: SessionDeps, events: LeaderFinderEvents) {
     this.#deps = deps;
     this.#events = events;
-    this.#search = new LeaderSearch(addresses);
+    this.#search = new LeaderSearch(options.metaservers);
+    this.#leasesPerAnnouncement = options.leasesPerAnnouncement ?? LEASES_PER_ANNOUNCEMENT_MAX;
   }
 
   /** What was tried in vain, for people. */
@@ -93,13 +101,28 @@ export class LeaderFinder {
   async #greet(address: string, probe: MetaConnection): Promise<void> {
     const hello = this.#events.hello();
     const sentAt = this.#deps.clock.now();
-    const answer = await probe.call(hello, HELLO_DEADLINE_MS).then(helloReplyOf).catch(toHoldfastError);
+    const answer = await this.#introduce(address, probe, hello).catch(toHoldfastError);
     if (this.#probes.get(address) !== probe) return; // another one won
     this.#probes.delete(address);
     if (answer instanceof HoldfastError) {
       probe.close('not the leader');
       this.#refused(address, hello, answer);
     } else this.#adopt(address, probe, answer, sentAt);
+  }
+
+  /** Hello, and behind its answer what is held: the servers that are not the leader are not told. */
+  async #introduce(address: string, probe: MetaConnection, hello: ClientBody): Promise<HelloReply> {
+    const reply = helloReplyOf(await probe.call(hello, HELLO_DEADLINE_MS));
+    if (hello.$case !== 'hello' || !hello.value.leasesFollow || this.#probes.get(address) !== probe)
+      return reply;
+    const leases = this.#events.leases();
+    const count = this.#leasesPerAnnouncement;
+    for (let from = 0, last = false; !last; from += count) {
+      last = from + count >= leases.length;
+      const value = { leases: leases.slice(from, from + count), last };
+      await probe.call({ $case: 'announce', value }, HELLO_DEADLINE_MS);
+    }
+    return reply;
   }
 
   #refused(address: string, hello: ClientBody, error: HoldfastError): void {

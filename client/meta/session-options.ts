@@ -14,6 +14,8 @@ export interface SessionOptions {
   place?: string;
   /** Callers get ETIMEDOUT after so long; absent: they wait until the cluster answers. */
   softTimeoutMs?: number;
+  /** Leases that are announced to a new leader in one message; absent: LEASES_PER_ANNOUNCEMENT_MAX, the most there may be. */
+  leasesPerAnnouncement?: number;
 }
 
 export interface SessionDeps {

@@ -67,11 +67,12 @@ export class MetaSession implements MetaApi {
 
   constructor(options: SessionOptions, deps: SessionDeps) {
     this.#deps = deps;
-    this.#finder = new LeaderFinder(options.metaservers, deps, {
+    this.#finder = new LeaderFinder(options, deps, {
       hello: () => {
         const who = { session: this.#session, clientUuid: this.#clientUuid, clusterId: this.#clusterId };
-        return helloOf(who, options, this.#opens, this.leases, this.locks);
+        return helloOf(who, options, this.#opens, this.locks);
       },
+      leases: () => this.leases.announce(),
       onFound: (leader) => this.#adopt(leader),
       onRefused: (address, hello, error) => this.#refused(address, hello, error),
       onPush: (connection, push) => this.#onPush(connection, push),

@@ -21,6 +21,8 @@ export interface Grant {
   seq: number;
   /** What may be kept after the recall that is under way; undefined: none is. */
   asked: LeaseMode | undefined;
+  /** The announcement of its holder that named it last, or within which it was granted. */
+  round: number;
   waiters: Waiter[] | undefined;
 }
 
@@ -35,6 +37,8 @@ export interface Holder {
   asked: number;
   /** When it was asked first, or last gave something back, in the clock's milliseconds. */
   progressAt: number;
+  /** Counts its announcements. */
+  round: number;
   /** What it waits for itself. */
   readonly waits: Set<Waiter>;
 }
@@ -88,7 +92,15 @@ export class LeaseBook {
   }
 
   put(holder: Holder, ino: number, mode: LeaseMode, seq: number): Grant {
-    const grant: Grant = { ino, holder, mode, seq, asked: undefined, waiters: undefined };
+    const grant: Grant = {
+      ino,
+      holder,
+      mode,
+      seq,
+      asked: undefined,
+      round: holder.round,
+      waiters: undefined,
+    };
     assert(!holder.grants.has(ino), 'one grant for each session and inode');
     holder.grants.set(ino, grant);
     this.#inode(ino).grants.push(grant);

@@ -64,7 +64,8 @@ export class LeaseCore {
 
   add(session: number, wants: boolean): void {
     if (this.#book.holders.has(session)) return;
-    const holder = { session, wants, grants: new Map(), asked: 0, progressAt: 0, waits: new Set<Waiter>() };
+    const waits = new Set<Waiter>();
+    const holder: Holder = { session, wants, grants: new Map(), asked: 0, progressAt: 0, round: 0, waits };
     this.#book.holders.set(session, holder);
     if (wants) this.#wanting++;
   }
@@ -97,26 +98,39 @@ export class LeaseCore {
     return this.#wanting === (holder?.wants ? 1 : 0);
   }
 
+  /** A session begins to say what it holds: announce() as often as it takes, then endAnnouncement(). What it said before is void. */
+  beginAnnouncement(session: number): void {
+    this.#holder(session).round++;
+  }
+
   /**
-   * A session says what it holds. To a leader that granted it nothing yet this is what it has; else it keeps what both
+   * A part of what a session holds. To a leader that granted it nothing yet this is what it has; else it keeps what both
    * sides know of, and what was being recalled is asked for again. What cannot be is recalled.
+   * @param fresh this leader has not heard all of an announcement of the session yet
    */
   announce(session: number, leases: readonly Lease[], fresh: boolean, now: number): void {
     this.#now = now;
     const holder = this.#holder(session);
-    const announced = new Map(leases.map((lease) => [lease.ino, lease]));
-    for (const grant of [...holder.grants.values()]) {
-      const lease = announced.get(grant.ino);
-      this.#reduce(grant, lease ? lesser(grant.mode, lease.mode) : LeaseMode.LEASE_NONE);
-      if (!lease || grant.mode === LeaseMode.LEASE_NONE) continue;
-      grant.seq = lease.seq;
-      if (grant.asked !== undefined) this.#push(grant, grant.asked);
-    }
-    for (const lease of announced.values()) {
+    for (const lease of leases) {
       this.#seq = Math.max(this.#seq, lease.seq);
-      if (holder.grants.has(lease.ino)) continue;
-      if (fresh && this.#mayAdopt(holder, lease)) this.#book.put(holder, lease.ino, lease.mode, lease.seq);
+      const known = holder.grants.get(lease.ino);
+      // What a fresh session began to say, and broke off, was never granted here.
+      if (known && fresh && known.round !== holder.round) this.#reduce(known, LeaseMode.LEASE_NONE);
+      const grant = holder.grants.get(lease.ino);
+      if (grant) this.#confirm(grant, lease);
+      else if (fresh && this.#mayAdopt(holder, lease))
+        this.#book.put(holder, lease.ino, lease.mode, lease.seq);
       else this.#queueRecall(session, { ...lease, mode: LeaseMode.LEASE_NONE });
+    }
+    this.#flush();
+  }
+
+  /** The session has said everything: what it did not name it does not hold. */
+  endAnnouncement(session: number, now: number): void {
+    this.#now = now;
+    const holder = this.#holder(session);
+    for (const grant of [...holder.grants.values()]) {
+      if (grant.round !== holder.round) this.#reduce(grant, LeaseMode.LEASE_NONE);
     }
     this.#trim(holder, now);
     this.#flush();
@@ -256,6 +270,15 @@ export class LeaseCore {
     const holder = this.#book.holders.get(session);
     assert(holder, `session ${session} is known`);
     return holder;
+  }
+
+  /** The holder names what it was granted here. */
+  #confirm(grant: Grant, lease: Lease): void {
+    grant.round = grant.holder.round;
+    this.#reduce(grant, lesser(grant.mode, lease.mode));
+    if (grant.mode === LeaseMode.LEASE_NONE) return;
+    grant.seq = lease.seq;
+    if (grant.asked !== undefined) this.#push(grant, grant.asked);
   }
 
   #mayAdopt(holder: Holder, lease: Lease): boolean {

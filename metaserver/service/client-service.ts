@@ -9,6 +9,7 @@ import {
   type Hello,
   type HelloReply,
   type Lease,
+  type LeaseAnnouncement,
   type LeaseReturn,
   type LockRequest,
   MetaServiceDefinition,
@@ -21,7 +22,7 @@ import {
   type ReserveQuota,
 } from '../../proto/gen/meta.js';
 import type { RpcServices } from '../../proto/rpc.js';
-import { PROTOCOL_VERSION, type SessionTimes } from '../../proto/types.js';
+import { LEASES_PER_ANNOUNCEMENT_MAX, PROTOCOL_VERSION, type SessionTimes } from '../../proto/types.js';
 import { withinQuota } from '../namespace/quota-room.js';
 import { ClientStream, type ClientStreamHost, DIR_PAGE_ENTRIES_MAX, type Session } from './client-stream.js';
 import type { LeaderDuty, Leadership } from './leadership.js';
@@ -172,7 +173,9 @@ export class ClientService implements LeaderDuty, ClientStreamHost {
     const record = hello.session === 0 ? await this.#openSession(hello) : this.#resume(hello);
     if (!leadership.ready) throw leadership.notLeader();
     if (stream.ended) throw new HoldfastError('CONNECTION_LOST');
-    this.#bind(stream, record, hello);
+    const session = this.#bind(stream, record);
+    this.#leases.beginAnnouncement(record);
+    this.announce(session, hello, { leases: hello.leases, last: !hello.leasesFollow });
     const { id, hostname, mountPoint } = record;
     log.info({ session: id, hostname, mountPoint, resumed: hello.session !== 0 }, 'client connected');
     const { timeoutMs: sessionTimeoutMs, leaseMs } = this.#options.times;
@@ -185,6 +188,22 @@ export class ClientService implements LeaderDuty, ClientStreamHost {
       metaservers: metaservers(),
       serverId,
     };
+  }
+
+  announce(session: Session, hello: Hello, { leases, last }: LeaseAnnouncement): void {
+    const { sessions } = this.#options;
+    const { record } = session;
+    if (sessions.get(record.id) !== session) throw new HoldfastError('SESSION_EXPIRED');
+    if (leases.length > LEASES_PER_ANNOUNCEMENT_MAX)
+      throw new HoldfastError('PROTOCOL', `${leases.length} leases in one message`);
+    this.#leases.announce(record.id, leases, !session.announced);
+    if (!last) return;
+    // With the last lease: until then it counts as one that has not come, and what it has open as unknown.
+    if (!sessions.announce(session, hello.openInodes, hello.writingInodes))
+      throw new HoldfastError('ENOMEM', 'too many open inodes');
+    this.#leases.endAnnouncement(record.id);
+    this.#locks.announced(record.id, hello.locks);
+    this.#openLocks();
   }
 
   map(): ClusterMap {
@@ -391,7 +410,7 @@ export class ClientService implements LeaderDuty, ClientStreamHost {
   }
 
   /** Makes `stream` the session's only one. */
-  #bind(stream: ClientStream, record: SessionRecord, hello: Hello): void {
+  #bind(stream: ClientStream, record: SessionRecord): Session {
     const { sessions, clock } = this.#options;
     const session = sessions.add(record, clock.now());
     const former = session.stream;
@@ -399,13 +418,7 @@ export class ClientService implements LeaderDuty, ClientStreamHost {
     stream.bind(session);
     session.heardAt = clock.now();
     if (former && former !== stream) former.end('the session was taken up on another stream');
-    const fresh = !session.announced;
-    const { openInodes, writingInodes, leases } = hello;
-    if (!sessions.announce(session, openInodes, writingInodes))
-      throw new HoldfastError('ENOMEM', 'too many open inodes');
-    this.#leases.announced(record, leases, fresh);
-    this.#locks.announced(record.id, hello.locks);
-    this.#openLocks();
+    return session;
   }
 
   #open(session: Session, { ino, write }: Open, request: ReadRequest): ReadReply {

@@ -6,6 +6,7 @@ import type {
   Hello,
   HelloReply,
   Lease,
+  LeaseAnnouncement,
   LeaseReturn,
   LockRequest,
   Mutation,
@@ -33,6 +34,8 @@ export interface ClientStreamHost {
   now(): number;
   /** Opens or resumes a session and binds it to the stream, which adds the map. @throws HoldfastError the refusal; the stream is ended behind it */
   hello(stream: ClientStream, hello: Hello): Promise<HelloReply>;
+  /** More of what the session of `hello` holds. @throws HoldfastError as hello() */
+  announce(session: Session, hello: Hello, announcement: LeaseAnnouncement): void;
   map(): ClusterMap;
   quotaRules(): QuotaRules;
   /** Calls exactly one of the two, `run` as soon as a read is linearizable. @returns true when `run` was called already */
@@ -78,10 +81,12 @@ export class ClientStream {
   #greeted = false;
   /** Hello was answered. */
   #welcome = false;
+  /** The Hello behind which leases follow, until the last of them is here. */
+  #announcing: Hello | undefined;
   /** Nothing is taken any more; what was sent before still goes out. */
   #closed = false;
   #inFlight = 0;
-  /** Recalls that wait for the answer to Hello. */
+  /** Recalls that wait for the answer to Hello, and to the last announcement. */
   #recalls: Lease[] = [];
 
   constructor(rpc: RpcStream<ServerEnvelope, ClientEnvelope>, host: ClientStreamHost) {
@@ -125,7 +130,7 @@ export class ClientStream {
   /** Asks the client to give leases back; they are asked for again on the session's next stream. */
   recall(leases: Lease[]): void {
     if (this.ended) return;
-    if (this.#welcome) this.#answer(0, { $case: 'recall', value: { leases } });
+    if (this.#welcome && !this.#announcing) this.#answer(0, { $case: 'recall', value: { leases } });
     else this.#recalls.push(...leases);
   }
 
@@ -165,6 +170,10 @@ export class ClientStream {
       return;
     }
     session.heardAt = this.#host.now();
+    if (this.#announcing) {
+      this.#announce(envelope, session, this.#announcing);
+      return;
+    }
     switch (body.$case) {
       case 'read':
         this.#read(envelope, session, body.value);
@@ -192,7 +201,8 @@ export class ClientStream {
         this.#host.cancelLock(session, body.value.wait);
         break;
       case 'hello':
-        this.#fail(id, new HoldfastError('PROTOCOL', 'a second Hello'));
+      case 'announce':
+        this.#fail(id, new HoldfastError('PROTOCOL', `unexpected ${body.$case}`));
         break;
     }
   }
@@ -201,14 +211,31 @@ export class ClientStream {
     try {
       const value = await this.#host.hello(this, hello);
       this.#welcome = true;
+      if (hello.leasesFollow) this.#announcing = hello;
       // Map and quotas of this very moment: every later one is pushed.
       const [map, quotas] = [this.#host.map(), this.#host.quotaRules()];
       this.#answer(id, { $case: 'hello', value: { ...value, map, quotas } });
-      const recalls = this.#recalls.splice(0);
-      if (recalls.length > 0) this.recall(recalls);
+      this.#recallHeld();
     } catch (error) {
       this.refuse(id, toHoldfastError(error));
     }
+  }
+
+  #announce({ id, body }: ClientEnvelope, session: Session, hello: Hello): void {
+    try {
+      if (body?.$case !== 'announce') throw new HoldfastError('PROTOCOL', `${body?.$case} amid leases`);
+      this.#host.announce(session, hello, body.value);
+      if (body.value.last) this.#announcing = undefined;
+      this.#answer(id, { $case: 'ok', value: {} });
+      this.#recallHeld();
+    } catch (error) {
+      this.refuse(id, toHoldfastError(error));
+    }
+  }
+
+  #recallHeld(): void {
+    if (this.#announcing || this.#recalls.length === 0) return;
+    this.recall(this.#recalls.splice(0));
   }
 
   #read({ id, deadlineMs }: ClientEnvelope, session: Session, request: ReadRequest): void {

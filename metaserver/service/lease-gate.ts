@@ -79,11 +79,21 @@ export class LeaseGate {
     return this.#held.length > 0;
   }
 
-  /** A session has said which leases it holds. @param fresh this leader had not heard of it before */
-  announced({ id, wantsLeases }: SessionRecord, leases: readonly Lease[], fresh: boolean): void {
+  /** A session begins to say which leases it holds: with announce(), until endAnnouncement(). */
+  beginAnnouncement({ id, wantsLeases }: SessionRecord): void {
     this.#core.add(id, wantsLeases);
-    this.#core.announce(id, leases, fresh, this.#options.clock.now());
-    this.#arrived(id);
+    this.#core.beginAnnouncement(id);
+  }
+
+  /** @param fresh this leader has not heard all of an announcement of the session yet */
+  announce(session: number, leases: readonly Lease[], fresh: boolean): void {
+    this.#core.announce(session, leases, fresh, this.#options.clock.now());
+  }
+
+  /** The session has named every lease that it holds: it is not waited for any more. */
+  endAnnouncement(session: number): void {
+    this.#core.endAnnouncement(session, this.#options.clock.now());
+    this.#arrived(session);
   }
 
   /** The session is over, and fenced where that was needed. */

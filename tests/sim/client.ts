@@ -15,6 +15,8 @@ import type { World } from './world.js';
 
 const CONNECT_TIMEOUT_MS = 600_000;
 const DESTROY_STALL_MS = 5_000;
+/** So few that most announcements take several messages. */
+const LEASES_PER_ANNOUNCEMENT = 2;
 
 /** A machine with a mount, without the kernel: the real session, chunk I/O and file system. */
 export class ClientMachine {
@@ -46,7 +48,13 @@ export class ClientMachine {
     const view = new ClusterView(clock);
     const dial = streamDialer(clock, simDialer(network, process));
     const session = new MetaSession(
-      { metaservers, clusterId: '', hostname: name, mountPoint: '/mnt' },
+      {
+        metaservers,
+        clusterId: '',
+        hostname: name,
+        mountPoint: '/mnt',
+        leasesPerAnnouncement: LEASES_PER_ANNOUNCEMENT,
+      },
       { clock, log, prng, dial },
     );
     session.onMap((map) => view.update(tamper?.(map) ?? map));

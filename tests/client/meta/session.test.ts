@@ -264,6 +264,45 @@ describe('MetaSession', () => {
     assert.deepEqual(versions, [4, 5]);
   });
 
+  it('announces its leases to the leader alone, in parts of a bounded size', async () => {
+    const servers = new FakeMetaservers(3);
+    const { session, clock } = await connected(servers, { leasesPerAnnouncement: 2 });
+    assert.equal(servers.announcements.length, 0, 'a new session holds nothing');
+    for (let ino = 1; ino <= 5; ino++) session.leases.granted({ ino, mode: 1, seq: ino });
+    servers.elect('meta2:1');
+    await clock.advance(1_000);
+    assert.equal(session.leader, 'meta2:1');
+    assert.deepEqual(
+      servers.announcements.map(({ leases, last }) => [leases.map(({ ino }) => ino), last]),
+      [
+        [[1, 2], false],
+        [[3, 4], false],
+        [[5], true],
+      ],
+    );
+    assert.ok(servers.hellos.every(({ leases }) => leases.length === 0));
+  });
+
+  it('begins its announcement anew at the next leader when one ends amid it, and asks for nothing before', async () => {
+    const servers = new FakeMetaservers(2);
+    const { session, clock } = await connected(servers, { leasesPerAnnouncement: 1 });
+    for (let ino = 1; ino <= 3; ino++) session.leases.granted({ ino, mode: 1, seq: ino });
+    const reads = session.requests.read;
+    servers.onAnnouncement = (at) => {
+      if (at === 2) servers.elect('meta1:1');
+    };
+    servers.elect('meta2:1');
+    const read = session.read(LOOKUP);
+    await clock.advance(1_000);
+    await read;
+    assert.equal(session.leader, 'meta1:1');
+    assert.deepEqual(
+      servers.announcements.map(({ leases }) => leases[0]?.ino),
+      [1, 2, 1, 2, 3],
+    );
+    assert.ok(session.requests.read - reads <= 2, 'one lost with the first leader, one answered');
+  });
+
   it('loses no push that comes right behind the answer to Hello', async () => {
     const servers = new FakeMetaservers(1);
     servers.map = ClusterMap.create({ version: 3 });

@@ -12,6 +12,7 @@ import {
   Attr,
   type CommandResult,
   type Hello,
+  type LeaseAnnouncement,
   type Mutation,
   type MutationReply,
   ServerEnvelope,
@@ -42,6 +43,9 @@ export class FakeMetaservers {
   hints = true;
   readonly dials: string[] = [];
   readonly hellos: Hello[] = [];
+  readonly announcements: LeaseAnnouncement[] = [];
+  /** Called with the number of announcements so far. */
+  onAnnouncement: (count: number) => void = () => {};
   /** Mutations in the order of their application: each number once. */
   readonly applied: Mutation[] = [];
   /** All copies that arrived, repetitions included. */
@@ -144,6 +148,10 @@ export class FakeMetaservers {
       throw error;
     }
     if (body.$case === 'hello') return this.#hello(stream, body.value);
+    if (body.$case === 'announce') {
+      this.onAnnouncement(this.announcements.push(body.value));
+      return { $case: 'ok', value: {} };
+    }
     if (body.$case === 'keepAlive') {
       this.keepAlives++;
       return { $case: 'ok', value: {} };

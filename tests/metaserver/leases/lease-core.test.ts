@@ -16,6 +16,11 @@ function fixture(limits = LEASE_LIMITS) {
     core,
     recalls,
     log,
+    announce: (session: number, leases: Lease[], fresh: boolean) => {
+      core.beginAnnouncement(session);
+      core.announce(session, leases, fresh, NOW);
+      core.endAnnouncement(session, NOW);
+    },
     grant: (session: number, ino: number, mode: LeaseMode) => core.grant(session, ino, mode, NOW),
     change: (session: number, inos: number[], name = `change by ${session}`) =>
       core.beginChange(session, inos, NOW, () => log.push(name)),
@@ -194,8 +199,8 @@ describe('lease core', () => {
   });
 
   it('takes over what sessions announce to a new leader, with numbers beyond theirs', () => {
-    const { core, grant, change, recalls } = fixture();
-    core.announce(1, [{ ino: 7, mode: EXCLUSIVE, seq: 40 }], true, NOW);
+    const { core, announce, grant, change, recalls } = fixture();
+    announce(1, [{ ino: 7, mode: EXCLUSIVE, seq: 40 }], true);
     assert.equal(core.readable(2, 7), false);
     assert.equal(grant(2, 8, SHARED)?.seq, 41);
     change(2, [7]);
@@ -203,14 +208,14 @@ describe('lease core', () => {
   });
 
   it('recalls what cannot be when two sessions announce the same', () => {
-    const { core, recalls } = fixture();
-    core.announce(1, [{ ino: 7, mode: EXCLUSIVE, seq: 40 }], true, NOW);
-    core.announce(2, [{ ino: 7, mode: SHARED, seq: 30 }], true, NOW);
+    const { announce, recalls } = fixture();
+    announce(1, [{ ino: 7, mode: EXCLUSIVE, seq: 40 }], true);
+    announce(2, [{ ino: 7, mode: SHARED, seq: 30 }], true);
     assert.deepEqual(recalls, [[2, 7, NONE, 30]]);
   });
 
   it('keeps of a session that comes back what both sides know, and asks again for what was recalled', () => {
-    const { core, grant, change, giveBack, recalls, log } = fixture();
+    const { core, announce, grant, change, giveBack, recalls, log } = fixture();
     for (const ino of [7, 8, 9]) grant(1, ino, SHARED);
     change(2, [9]);
     recalls.length = 0;
@@ -219,7 +224,7 @@ describe('lease core', () => {
       { ino: 9, mode: SHARED, seq: 3 },
       { ino: 10, mode: SHARED, seq: 1 },
     ];
-    core.announce(1, announced, false, NOW);
+    announce(1, announced, false);
     assert.deepEqual(core.held(1), announced.slice(0, 2));
     assert.deepEqual(recalls, [
       [1, 9, NONE, 3],
@@ -227,6 +232,40 @@ describe('lease core', () => {
     ]);
     giveBack(1, 9, NONE, 3);
     assert.deepEqual(log, ['change by 2']);
+  });
+
+  it('takes what is announced in parts as one announcement, and nothing away before its end', () => {
+    const { core, grant, recalls } = fixture();
+    for (const ino of [7, 8, 9, 10]) grant(1, ino, SHARED);
+    core.beginAnnouncement(1);
+    core.announce(1, [{ ino: 7, mode: SHARED, seq: 1 }], false, NOW);
+    assert.equal(core.held(1).length, 4);
+    core.announce(1, [{ ino: 9, mode: SHARED, seq: 3 }], false, NOW);
+    core.endAnnouncement(1, NOW);
+    assert.deepEqual(
+      core.held(1).map(({ ino }) => ino),
+      [7, 9],
+    );
+    assert.deepEqual(recalls, []);
+  });
+
+  it('forgets an announcement that was broken off when the session begins anew', () => {
+    const { core, announce } = fixture();
+    core.beginAnnouncement(1);
+    const part = [7, 8].map((ino) => ({ ino, mode: SHARED, seq: 0 }));
+    core.announce(1, part, true, NOW);
+    announce(
+      1,
+      [8, 9].map((ino) => ({ ino, mode: EXCLUSIVE, seq: 0 })),
+      true,
+    );
+    assert.deepEqual(
+      core.held(1).map(({ ino, mode }) => [ino, mode]),
+      [
+        [8, EXCLUSIVE],
+        [9, EXCLUSIVE],
+      ],
+    );
   });
 
   it('finds sessions that answer no recall, but not who is still at it', () => {

@@ -43,9 +43,15 @@ describe('a listing that asks for exclusive leases', () => {
       { ino: OWNED, mode: EXCLUSIVE, seq: 1 },
       { ino: SHARED_FILE, mode: SHARED, seq: 2 },
     ];
-    gate.announced({ id: ONE, wantsLeases: true } as SessionRecord, held, true);
-    gate.announced({ id: TWO, wantsLeases: true } as SessionRecord, [], true);
+    announce(ONE, held);
+    announce(TWO, []);
   });
+
+  function announce(id: number, leases: Lease[]): void {
+    gate.beginAnnouncement({ id, wantsLeases: true } as SessionRecord);
+    gate.announce(id, leases, true);
+    gate.endAnnouncement(id);
+  }
 
   function read(want: LeaseMode | undefined): ReadReply | undefined {
     const value = { ino: DIR, cookie: 0, maxEntries: 10, plus: true, want };
@@ -70,7 +76,7 @@ describe('a listing that asks for exclusive leases', () => {
   });
 
   it('takes the directory from those who believe its listing', () => {
-    gate.announced({ id: 3, wantsLeases: true } as SessionRecord, [{ ino: DIR, mode: SHARED, seq: 3 }], true);
+    announce(3, [{ ino: DIR, mode: SHARED, seq: 3 }]);
     assert.equal(read(EXCLUSIVE), undefined, 'it waits');
     assert.deepEqual(recalls, [{ ino: DIR, mode: LeaseMode.LEASE_NONE, seq: 3 }]);
   });

@@ -1,7 +1,11 @@
 import assert from 'node:assert/strict';
 import type { HoldfastError } from '../../../proto/errors.js';
 import { type Lease, LeaseMode, type MutationReply, type ReadReply } from '../../../proto/gen/meta.js';
-import { CLIENT_LEASE_OVER_MS, SESSION_TIMEOUT_MS } from '../../../proto/types.js';
+import {
+  CLIENT_LEASE_OVER_MS,
+  LEASES_PER_ANNOUNCEMENT_MAX,
+  SESSION_TIMEOUT_MS,
+} from '../../../proto/types.js';
 import { type Harness, type TestChunkServer, type TestClient, withHarness } from './harness.js';
 
 const { LEASE_NONE: NONE, LEASE_SHARED: SHARED, LEASE_EXCLUSIVE: EXCLUSIVE } = LeaseMode;
@@ -17,6 +21,14 @@ const unlink = (name: string) => ({
   $case: 'unlink' as const,
   value: { parent: ROOT, name: Buffer.from(name), uid: 0 },
 });
+
+function lease(ino: number): Lease {
+  return { ino, mode: SHARED, seq: 1 };
+}
+
+function announce(leases: Lease[], last = false) {
+  return { $case: 'announce' as const, value: { leases, last } };
+}
 
 /** [inode, mode] of each lease. */
 function modes({ leases }: { leases: Lease[] }): number[][] {
@@ -232,6 +244,71 @@ describe('leases of the client service', () => {
       assert.deepEqual(await holder.recalled(), [[f, SHARED, leases[0]?.seq]]);
       holder.giveBack([f, SHARED, leases[0]?.seq ?? 0]);
       assert.equal(inoOf(await read), f);
+    }));
+
+  it('that are announced in parts keep everybody waiting until the last part is here', () =>
+    withHarness(async (harness) => {
+      const [one, two] = await pair(harness);
+      const { leases: f } = await one.create('f');
+      const { leases: g } = await one.create('g');
+      harness.replica.lead(false);
+      harness.replica.lead(true);
+      await Promise.all([one.pushes.ended, two.pushes.ended]);
+      const reader = harness.client();
+      await reader.hello({ session: two.session, clientUuid: 'two', wantsLeases: true });
+      const reads = [f, g].map((leases) => reader.read(getAttr(leases[0]?.ino as number)));
+      const holder = harness.client();
+      const hello = { session: one.session, clientUuid: 'one', wantsLeases: true, leasesFollow: true };
+      assert.equal((await holder.hello(hello)).session, one.session);
+      await holder.call(announce(f));
+      assert.equal(await isSettled(harness, Promise.race(reads)), false);
+      await reader.call({ $case: 'keepAlive', value: {} });
+      assert.deepEqual([holder.pushes.all, harness.state.sessionRecords.size], [[], 2]);
+      await holder.call(announce(g, true));
+      const asked = [...f, ...g].map(({ ino, seq }): [number, LeaseMode, number] => [ino, SHARED, seq]);
+      assert.deepEqual(await holder.recalled(), asked);
+      holder.giveBack(...asked);
+      await Promise.all(reads);
+    }));
+
+  it('of a client that breaks off amid its announcement are waited for until nobody can believe them', () =>
+    withHarness(async (harness) => {
+      const [one, two] = await pair(harness);
+      const { leases } = await one.create('f');
+      harness.replica.lead(false);
+      harness.replica.lead(true);
+      await Promise.all([one.pushes.ended, two.pushes.ended]);
+      const reader = harness.client();
+      await reader.hello({ session: two.session, clientUuid: 'two', wantsLeases: true });
+      const read = reader.read(getAttr(leases[0]?.ino as number));
+      const holder = harness.client();
+      const hello = { session: one.session, clientUuid: 'one', wantsLeases: true, leasesFollow: true };
+      await holder.hello(hello);
+      await holder.call(announce(leases));
+      await harness.clock.advance(CLIENT_LEASE_OVER_MS - 100);
+      assert.equal(await isSettled(harness, read), false);
+      await harness.clock.advance(1100);
+      await read;
+      await holder.pushes.ended;
+      const late = harness.client();
+      await assert.rejects(
+        late.hello(hello),
+        (error: HoldfastError) => error.errorName === 'SESSION_EXPIRED',
+      );
+    }));
+
+  it('are announced in parts of a bounded size, with nothing in between', () =>
+    withHarness(async (harness) => {
+      const [one] = await pair(harness);
+      const hello = { session: one.session, clientUuid: 'one', wantsLeases: true, leasesFollow: true };
+      const refused = (error: HoldfastError): boolean => error.errorName === 'PROTOCOL';
+      const greedy = harness.client();
+      await greedy.hello(hello);
+      const many = Array.from({ length: LEASES_PER_ANNOUNCEMENT_MAX + 1 }, (_, i) => lease(i + 1));
+      await assert.rejects(greedy.call(announce(many)), refused);
+      const hasty = harness.client();
+      await hasty.hello(hello);
+      await assert.rejects(hasty.read(getAttr(ROOT)), refused);
     }));
 
   it('of a client that does not come to a new leader keep others waiting until nobody can believe them, not longer', () =>

@@ -194,6 +194,18 @@ export const METASERVER_MUTATIONS: readonly Mutation[] = [
       }),
   },
   {
+    name: 'forgets-announced-leases',
+    text: 'a new leader keeps only the last of the messages in which a client announces its leases',
+    seeds: 20,
+    favourite: 'handover',
+    tap: () =>
+      messageTap(CLIENT_PATH, true, ClientEnvelope, (envelope) => {
+        const { body } = envelope;
+        if (body?.$case === 'announce' && !body.value.last) body.value.leases = [];
+        return [envelope];
+      }),
+  },
+  {
     name: 'own-clock',
     text: 'a state machine takes the time from its own server, not from the log',
     seeds: 3,
