@@ -167,16 +167,16 @@ export class FileData implements FileLayout, FlushSource {
 
   /**
    * Takes bytes at `offset`, or at the end of the file. They are readable here at once.
-   * @param knowsEnd asked when there is room: whether the end is where it seems from here
+   * @param mayPut asked when there is room, the moment before: whether it may be put there, and the end is where it seems from here
    * @param hold what was taken for it; from here on it is the file's, if it was put anywhere
-   * @returns where they were put; undefined: nowhere, for the end is not known
-   * @throws HoldfastError EFBIG; EINTR when `signal` aborts while too much is dirty
+   * @returns where they were put; undefined: nowhere, for they may not
+   * @throws HoldfastError EFBIG, as `mayPut`; EINTR when `signal` aborts while too much is dirty
    */
   async write(
     offset: number | 'end',
     data: Buffer,
     signal?: Interrupt,
-    knowsEnd: () => boolean = () => true,
+    mayPut: () => boolean = () => true,
     hold: Hold = NO_HOLD,
   ): Promise<number | undefined> {
     const { flusher, clock } = this.#deps;
@@ -186,7 +186,7 @@ export class FileData implements FileLayout, FlushSource {
       await wait;
     }
     // No await from here on: an append takes the end that it sees.
-    if (offset === 'end' && !knowsEnd()) return undefined;
+    if (!mayPut()) return undefined;
     const start = offset === 'end' ? this.size : offset;
     const end = start + data.length;
     if (end > FILE_SIZE_MAX_BYTES) throw new HoldfastError('EFBIG');

@@ -1,12 +1,6 @@
 import { type Clock, delay } from '../../common/clock.js';
 import { HoldfastError, toHoldfastError } from '../../proto/errors.js';
-import {
-  type Lock,
-  type LockKind,
-  LockOperation,
-  LockType,
-  type ServerEnvelope,
-} from '../../proto/gen/meta.js';
+import { type Lock, LockKind, LockOperation, LockType, type ServerEnvelope } from '../../proto/gen/meta.js';
 import { type Interrupt, throwIfInterrupted } from '../wait.js';
 import type { ClientBody } from './dialer.js';
 
@@ -20,6 +14,9 @@ export interface LockClientDeps {
   push(body: ClientBody): void;
 }
 
+/** By inode and kind. */
+type LockRanges = Map<string, Lock[]>;
+
 interface Answer {
   conflict: Lock | undefined;
   session: number;
@@ -27,12 +24,14 @@ interface Answer {
 
 /**
  * This mount's locks at the leader. Setting a lock may be repeated without harm, so a request is repeated until it is
- * answered; what is held is announced again to each new leader.
+ * answered; what is held is announced again to each new leader. What a session held when it ended is lost: until its owner
+ * gives it up, it may believe that it has it.
  */
 export class LockClient {
   readonly #deps: LockClientDeps;
-  /** What was granted, by inode and kind. */
-  readonly #held = new Map<string, Lock[]>();
+  readonly #held: LockRanges = new Map();
+  /** Of sessions that are over. */
+  readonly #lost: LockRanges = new Map();
   #waits = 0;
   #session = 0;
 
@@ -45,17 +44,26 @@ export class LockClient {
     return [...this.#held.values()].flat();
   }
 
-  /** Its locks went with it. */
+  /** Its locks went with it. A turn to append ends with the append, which is told by other means. */
   sessionLost(): void {
+    for (const lock of this.announce()) if (lock.kind !== LockKind.LOCK_APPEND) put(this.#lost, lock);
     this.#held.clear();
     this.#session++;
   }
 
   /** Whether an owner holds anything there. */
   holds(ino: number, kind: LockKind, owner: bigint): boolean {
-    const { ownerLow, ownerHigh } = ownerFields(owner);
-    const held = this.#held.get(`${ino}/${kind}`) ?? [];
-    return held.some((lock) => lock.ownerLow === ownerLow && lock.ownerHigh === ownerHigh);
+    return has(this.#held, ino, kind, owner);
+  }
+
+  /** Whether an owner has lost a lock there that it has not given up since: another one may have had it meanwhile. */
+  hasLost(ino: number, kind: LockKind, owner: bigint): boolean {
+    return this.#lost.size > 0 && has(this.#lost, ino, kind, owner);
+  }
+
+  /** The owner gives up what it has lost in the range of `unlock`. */
+  forgetLost(unlock: Lock): void {
+    if (this.#lost.size > 0) put(this.#lost, unlock);
   }
 
   /** @returns a lock that stands in the way; undefined: it could be had. @throws HoldfastError EINTR */
@@ -67,6 +75,7 @@ export class LockClient {
   /** @throws HoldfastError EAGAIN, EDEADLK, ENOLCK, EINTR */
   async set(lock: Lock, wait: boolean, signal?: Interrupt): Promise<void> {
     throwIfInterrupted(signal);
+    if (lock.type === LockType.LOCK_UNLOCK) this.forgetLost(lock);
     let session: number;
     const id = wait ? ++this.#waits : 0;
     const interrupt = (): void => this.#deps.push({ $case: 'cancelLock', value: { wait: id } });
@@ -84,7 +93,8 @@ export class LockClient {
       signal?.removeEventListener('abort', interrupt);
     }
     // It may have been asked for in a session that is over by now; what counts is the one that it was granted in.
-    if (session === this.#session) this.#remember(lock);
+    if (session === this.#session) put(this.#held, lock);
+    else if (lock.type !== LockType.LOCK_UNLOCK) put(this.#lost, lock);
   }
 
   /** @returns what stands in the way, and the session of the attempt that was answered */
@@ -107,22 +117,29 @@ export class LockClient {
       backoff = Math.min(RETRY_MAX_MS, backoff * 2);
     }
   }
+}
 
-  #remember(lock: Lock): void {
-    const key = `${lock.ino}/${lock.kind}`;
-    const kept: Lock[] = [];
-    for (const held of this.#held.get(key) ?? []) {
-      const same = held.ownerLow === lock.ownerLow && held.ownerHigh === lock.ownerHigh;
-      if (!same || held.end < lock.start || held.start > lock.end) kept.push(held);
-      else {
-        if (held.start < lock.start) kept.push({ ...held, end: lock.start - 1 });
-        if (held.end > lock.end) kept.push({ ...held, start: lock.end + 1 });
-      }
+function has(locks: LockRanges, ino: number, kind: LockKind, owner: bigint): boolean {
+  const { ownerLow, ownerHigh } = ownerFields(owner);
+  const ranges = locks.get(`${ino}/${kind}`) ?? [];
+  return ranges.some((lock) => lock.ownerLow === ownerLow && lock.ownerHigh === ownerHigh);
+}
+
+/** As fcntl(2): the lock takes the place of what its owner has in the range. */
+function put(locks: LockRanges, lock: Lock): void {
+  const key = `${lock.ino}/${lock.kind}`;
+  const kept: Lock[] = [];
+  for (const other of locks.get(key) ?? []) {
+    const same = other.ownerLow === lock.ownerLow && other.ownerHigh === lock.ownerHigh;
+    if (!same || other.end < lock.start || other.start > lock.end) kept.push(other);
+    else {
+      if (other.start < lock.start) kept.push({ ...other, end: lock.start - 1 });
+      if (other.end > lock.end) kept.push({ ...other, start: lock.end + 1 });
     }
-    if (lock.type !== LockType.LOCK_UNLOCK) kept.push(lock);
-    if (kept.length > 0) this.#held.set(key, kept);
-    else this.#held.delete(key);
   }
+  if (lock.type !== LockType.LOCK_UNLOCK) kept.push(lock);
+  if (kept.length > 0) locks.set(key, kept);
+  else locks.delete(key);
 }
 
 /** A kernel's 64-bit owner as it travels. */

@@ -5,6 +5,7 @@ import type { Caller } from '../fuse/binding.js';
 import type { VfsContext } from './context.js';
 import type { FileCalls } from './file-calls.js';
 import { O_APPEND, O_DSYNC, O_NOATIME, O_SYNC_ONLY, throwWriteError } from './file-table.js';
+import type { LockCalls } from './lock-calls.js';
 
 /** One call copies no more: it can be interrupted in between. */
 const COPY_BYTES_MAX = 128 * 1024 * 1024;
@@ -20,11 +21,13 @@ export class CopyCalls {
   readonly #context: VfsContext;
   readonly #chunks: ChunkApi;
   readonly #calls: FileCalls;
+  readonly #locks: LockCalls;
 
-  constructor(context: VfsContext, chunks: ChunkApi, calls: FileCalls) {
+  constructor(context: VfsContext, chunks: ChunkApi, calls: FileCalls, locks: LockCalls) {
     this.#context = context;
     this.#chunks = chunks;
     this.#calls = calls;
+    this.#locks = locks;
   }
 
   /**
@@ -59,6 +62,11 @@ export class CopyCalls {
     const { files, quotas, readOnly, lane } = this.#context;
     const [source, target] = [files.handle(from.handle), files.handle(to.handle)];
     throwWriteError(target);
+    for (const [{ file }, { handle }] of [
+      [source, from],
+      [target, to],
+    ] as const)
+      this.#locks.refuseLost(file.ino, handle);
     // Room in a quota is set aside by the bytes that are written here.
     if (readOnly || quotas.book.active || (target.flags & (O_DSYNC | O_SYNC_ONLY)) !== 0) return 0;
     await this.#calls.learnEnd(source.file, signal);

@@ -26,6 +26,7 @@ import {
 } from './file-table.js';
 import { seekData, seekHole } from './holes.js';
 import type { LocalChanges } from './local-changes.js';
+import type { LockCalls } from './lock-calls.js';
 import type { NameCalls } from './name-calls.js';
 import {
   changesNothing,
@@ -60,6 +61,7 @@ export class FileCalls {
   readonly #chunks: ChunkApi;
   readonly #turns: AppendTurns;
   readonly #behind: WriteBehind;
+  readonly #locks: LockCalls;
   readonly shared: SharedFiles;
 
   constructor(
@@ -69,8 +71,10 @@ export class FileCalls {
     local: LocalChanges,
     chunks: ChunkApi,
     behind: WriteBehind,
+    locks: LockCalls,
   ) {
     this.#context = context;
+    this.#locks = locks;
     this.#chunks = chunks;
     this.#behind = behind;
     this.shared = new SharedFiles(context, reader);
@@ -158,8 +162,14 @@ export class FileCalls {
     const { signal } = caller;
     const { atimes } = this.#context.files;
     if ((flags & O_NOATIME) === 0) atimes?.read(atimes.view(file.view()));
-    if (this.shared.isShared(file.ino)) return this.shared.read(file, offset, size, signal);
-    return this.#reader.read(file, stream, offset, size, signal);
+    this.#locks.refuseLost(file.ino, handle);
+    const read = this.shared.isShared(file.ino)
+      ? this.shared.read(file, offset, size, signal)
+      : this.#reader.read(file, stream, offset, size, signal);
+    const data = await read;
+    // It may have been waited for in the next session.
+    this.#locks.refuseLost(file.ino, handle);
+    return data;
   }
 
   async write(caller: Caller, ino: number, request: WriteRequest): Promise<number> {
@@ -168,6 +178,7 @@ export class FileCalls {
     if (readOnly) throw new HoldfastError('EROFS');
     if (!open.writable && !request.fromCache) throw new HoldfastError('EBADF');
     throwWriteError(open);
+    this.#refuseLost(open.file.ino, request);
     if (request.killPriv) await this.#killPriv(open.file, caller);
     // Pages that the kernel writes back have their place already.
     const append = (request.flags & O_APPEND) !== 0 && !request.fromCache;
@@ -218,20 +229,30 @@ export class FileCalls {
     });
   }
 
-  /** @param knowsEnd as for FileData.write() @returns undefined: nowhere, for the end is not known */
+  /** Pages of a mapping come through any handle. */
+  #refuseLost(ino: number, { handle, fromCache }: Pick<WriteRequest, 'handle' | 'fromCache'>): void {
+    if (!fromCache) this.#locks.refuseLost(ino, handle);
+  }
+
+  /** @param knowsEnd whether the end is where it seems from here @returns undefined: nowhere, for it is not */
   async #put(
     file: FileData,
     offset: number | 'end',
-    { data, fromCache }: WriteRequest,
+    request: WriteRequest,
     signal: Interrupt,
-    knowsEnd?: () => boolean,
+    knowsEnd: () => boolean = () => true,
   ): Promise<Written | undefined> {
+    const { data, fromCache } = request;
+    const mayPut = (): boolean => {
+      this.#refuseLost(file.ino, request);
+      return knowsEnd();
+    };
     if (this.#context.quotas.book.active) {
-      const options = { whole: fromCache, signal, knowsEnd };
+      const options = { whole: fromCache, signal, mayPut };
       return writeWithinQuota(this.#context, this.#chunks, file, offset, data, options);
     }
     const { length } = data;
-    const at = await file.write(offset, data, signal, knowsEnd);
+    const at = await file.write(offset, data, signal, mayPut);
     return at === undefined ? undefined : { at, length };
   }
 
@@ -284,6 +305,7 @@ export class FileCalls {
     const { files } = this.#context;
     const file = files.get(ino);
     const { size, ...rest } = wireChange(change);
+    if (size !== undefined && change.handle !== undefined) this.#locks.refuseLost(ino, change.handle);
     const known = this.#context.inodes.known(ino);
     // Of an open file it may be the kernel's own, before a change of contents that it will ask for.
     if (known && !file && size === undefined && changesNothing(rest))
@@ -320,6 +342,7 @@ export class FileCalls {
     const { file, writable } = this.#context.files.handle(handle);
     if (!writable) throw new HoldfastError('EBADF');
     if (offset < 0 || length <= 0) throw new HoldfastError('EINVAL');
+    this.#locks.refuseLost(file.ino, handle);
     if (offset + length > FILE_SIZE_MAX_BYTES) throw new HoldfastError('EFBIG');
     const kind = mode & ~FALLOC_FL_KEEP_SIZE;
     const keepSize = (mode & FALLOC_FL_KEEP_SIZE) !== 0;

@@ -1,5 +1,5 @@
 import type { Logger } from '../../common/logger.js';
-import { toHoldfastError } from '../../proto/errors.js';
+import { HoldfastError, toHoldfastError } from '../../proto/errors.js';
 import { type Lock, LockKind, LockType } from '../../proto/gen/meta.js';
 import type { Caller, FileLock } from '../fuse/binding.js';
 import { type LockClient, ownerFields, wholeFile } from '../meta/locks.js';
@@ -13,12 +13,17 @@ const TYPES = {
 /**
  * flock(2) and fcntl(2) locks. The kernel keeps none of them and tells when a file is closed: a process gives up its
  * record locks with any close of the file (flush), an open file those of its own with the last one (release).
+ *
+ * A lock that went with the mount's session may be another program's by now. Whoever locked through a handle cannot read
+ * and write through it any more until the lock is given up: like a lost lock of NFSv4 on Linux.
  */
 export class LockCalls {
   readonly #locks: LockClient;
   readonly #log: Logger;
   /** Owners that have locked through a handle and are not known to be processes. */
   readonly #owners = new Map<number, Set<bigint>>();
+  /** The owner of each handle that was locked by flock. */
+  readonly #flockOwners = new Map<number, bigint>();
 
   constructor(locks: LockClient, log: Logger) {
     this.#locks = locks;
@@ -43,13 +48,29 @@ export class LockCalls {
     { wait, flock }: { wait: boolean; flock: boolean },
   ): Promise<void> {
     const kind = flock ? LockKind.LOCK_FLOCK : LockKind.LOCK_POSIX;
-    if (lock.type === 'unlock' && !this.#locks.holds(ino, kind, owner)) return;
-    if (lock.type !== 'unlock' && !flock) {
-      const owners = this.#owners.get(handle);
-      if (owners) owners.add(owner);
-      else this.#owners.set(handle, new Set([owner]));
+    const wanted = toLock(ino, kind, owner, lock);
+    if (lock.type === 'unlock' && !this.#locks.holds(ino, kind, owner)) {
+      this.#locks.forgetLost(wanted);
+      return;
     }
-    await this.#locks.set(toLock(ino, kind, owner, lock), wait && lock.type !== 'unlock', caller.signal);
+    if (lock.type !== 'unlock') this.#remember(handle, owner, flock);
+    await this.#locks.set(wanted, wait && lock.type !== 'unlock', caller.signal);
+  }
+
+  #remember(handle: number, owner: bigint, flock: boolean): void {
+    const owners = this.#owners.get(handle);
+    if (flock) this.#flockOwners.set(handle, owner);
+    else if (owners) owners.add(owner);
+    else this.#owners.set(handle, new Set([owner]));
+  }
+
+  /** @throws HoldfastError EIO when a lock that was set through the handle is lost */
+  refuseLost(ino: number, handle: number): void {
+    const flockOwner = this.#flockOwners.get(handle);
+    let lost = flockOwner !== undefined && this.#locks.hasLost(ino, LockKind.LOCK_FLOCK, flockOwner);
+    for (const owner of this.#owners.get(handle) ?? [])
+      lost ||= this.#locks.hasLost(ino, LockKind.LOCK_POSIX, owner);
+    if (lost) throw new HoldfastError('EIO', 'the lock went with the session');
   }
 
   /** A process has closed the file: the owner is a process. */
@@ -62,14 +83,17 @@ export class LockCalls {
   async release(ino: number, handle: number, flockOwner: bigint | undefined): Promise<void> {
     const owners = this.#owners.get(handle);
     this.#owners.delete(handle);
+    this.#flockOwners.delete(handle);
     if (flockOwner !== undefined) await this.#giveUp(ino, LockKind.LOCK_FLOCK, flockOwner);
     for (const owner of owners ?? []) await this.#giveUp(ino, LockKind.LOCK_POSIX, owner);
   }
 
   async #giveUp(ino: number, kind: LockKind, owner: bigint): Promise<void> {
+    const all = wholeFile(ino, kind, owner);
+    this.#locks.forgetLost(all);
     if (!this.#locks.holds(ino, kind, owner)) return;
     try {
-      await this.#locks.set(wholeFile(ino, kind, owner), false);
+      await this.#locks.set(all, false);
     } catch (error) {
       // Only the end of the mount stops it, and the session's locks with it.
       this.#log.warn({ ino, error: toHoldfastError(error).message }, 'locks not given up');

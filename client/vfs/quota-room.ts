@@ -84,7 +84,7 @@ interface WriteOptions {
   whole: boolean;
   signal: Interrupt;
   /** As for FileData.write(). */
-  knowsEnd?: (() => boolean) | undefined;
+  mayPut?: (() => boolean) | undefined;
 }
 
 /**
@@ -145,11 +145,11 @@ async function writeHeld(
   offset: number | 'end',
   data: Buffer,
   hold: Hold,
-  { signal, knowsEnd }: WriteOptions,
+  { signal, mayPut }: WriteOptions,
 ): Promise<Written | undefined> {
   let at: number | undefined;
   try {
-    at = await file.write(offset, data, signal, knowsEnd, hold);
+    at = await file.write(offset, data, signal, mayPut, hold);
   } finally {
     if (at === undefined) quotas.book.release(hold);
   }

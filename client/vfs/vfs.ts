@@ -148,8 +148,16 @@ export class HoldfastFs implements FileSystem {
     const reader = new FileReader(chunks, blocks, limits, (ino) => this.#context.mode(ino) !== 0);
     this.#names = new NameCalls(this.#context, this.#local, this.#listings);
     this.#locks = new LockCalls(meta.locks, log);
-    this.#fileCalls = new FileCalls(this.#context, reader, this.#names, this.#local, chunks, behind);
-    this.#copies = new CopyCalls(this.#context, chunks, this.#fileCalls);
+    this.#fileCalls = new FileCalls(
+      this.#context,
+      reader,
+      this.#names,
+      this.#local,
+      chunks,
+      behind,
+      this.#locks,
+    );
+    this.#copies = new CopyCalls(this.#context, chunks, this.#fileCalls, this.#locks);
     this.#xattrs = new XattrCalls(this.#context, this.#local);
     this.#destroyStallMs = parts.destroyStallMs;
   }

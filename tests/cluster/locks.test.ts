@@ -1,45 +1,12 @@
 import assert from 'node:assert/strict';
-import { type ChildProcessWithoutNullStreams, spawn } from 'node:child_process';
-import { once } from 'node:events';
 import { join } from 'node:path';
-import { createInterface } from 'node:readline';
-import { fileURLToPath } from 'node:url';
 import { eventually, TestCluster } from './support/cluster.js';
-
-const AGENT = fileURLToPath(new URL('../../../tests/cluster/support/lock-agent.py', import.meta.url));
-
-/** A process that locks what it is told to. */
-class Agent {
-  readonly #child: ChildProcessWithoutNullStreams;
-  readonly #answers: AsyncIterator<string>;
-
-  constructor() {
-    this.#child = spawn('python3', [AGENT]);
-    this.#answers = createInterface({ input: this.#child.stdout })[Symbol.asyncIterator]();
-  }
-
-  /** One command and its answer. */
-  async do(command: string): Promise<string> {
-    this.#child.stdin.write(`${command}\n`);
-    const { value } = await this.#answers.next();
-    return value ?? 'ended';
-  }
-
-  signal(signal: NodeJS.Signals): void {
-    this.#child.kill(signal);
-  }
-
-  async end(): Promise<void> {
-    const ended = once(this.#child, 'exit');
-    this.#child.kill('SIGKILL');
-    if (this.#child.exitCode === null && this.#child.signalCode === null) await ended;
-  }
-}
+import { LockAgent } from './support/lock-agent.js';
 
 describe('locks on two mounts', function () {
   this.timeout(180_000);
   const cluster = new TestCluster('locks');
-  const agents: Agent[] = [];
+  const agents: LockAgent[] = [];
   let a: string;
   let b: string;
   let files = 0;
@@ -55,11 +22,11 @@ describe('locks on two mounts', function () {
   });
 
   /** Processes that have one new file open as `f`, on the first mount, the second, the first .. */
-  async function open(...mounts: string[]): Promise<Agent[]> {
+  async function open(...mounts: string[]): Promise<LockAgent[]> {
     const name = `file-${++files}`;
-    const opened: Agent[] = [];
+    const opened: LockAgent[] = [];
     for (const mount of mounts) {
-      const agent = new Agent();
+      const agent = new LockAgent();
       agents.push(agent);
       opened.push(agent);
       assert.equal(await agent.do(`open f ${join(mount, name)}`), 'ok');
@@ -68,7 +35,7 @@ describe('locks on two mounts', function () {
   }
 
   it('record locks keep each other out by ranges, and F_GETLK tells who is in the way', async () => {
-    const [one, same, other] = (await open(a, a, b)) as [Agent, Agent, Agent];
+    const [one, same, other] = (await open(a, a, b)) as [LockAgent, LockAgent, LockAgent];
     assert.equal(await one.do('set f w 10 10'), 'ok');
     for (const agent of [same, other]) {
       assert.equal(await agent.do('set f r 19 1'), 'EAGAIN');
@@ -83,7 +50,7 @@ describe('locks on two mounts', function () {
   });
 
   it('a process gives its record locks up with any close of the file, and with its death', async () => {
-    const [one, other] = (await open(a, b)) as [Agent, Agent];
+    const [one, other] = (await open(a, b)) as [LockAgent, LockAgent];
     await one.do('set f w 0 0');
     assert.equal(await other.do('set f w 0 0'), 'EAGAIN');
     await one.do(`open g ${join(a, `file-${files}`)}`);
@@ -94,7 +61,7 @@ describe('locks on two mounts', function () {
   });
 
   it('flock and open-file locks belong to the open file', async () => {
-    const [one, other] = (await open(a, b)) as [Agent, Agent];
+    const [one, other] = (await open(a, b)) as [LockAgent, LockAgent];
     for (const [lock, unlock] of [
       ['flock f w', 'flock f u'],
       ['ofd f w 0 0', 'set f u 0 0'],
@@ -114,7 +81,7 @@ describe('locks on two mounts', function () {
   });
 
   it('who waits goes on when the lock is given up, also on the other mount', async () => {
-    const [one, other] = (await open(a, b)) as [Agent, Agent];
+    const [one, other] = (await open(a, b)) as [LockAgent, LockAgent];
     for (const [lock, wait, unlock] of [
       ['set f w 0 0', 'wait f w 0 0', 'set f u 0 0'],
       ['flock f w', 'flock f w wait', 'flock f u'],
@@ -130,7 +97,7 @@ describe('locks on two mounts', function () {
   });
 
   it('a deadlock between mounts is found', async () => {
-    const [one, other] = (await open(a, b)) as [Agent, Agent];
+    const [one, other] = (await open(a, b)) as [LockAgent, LockAgent];
     await one.do('set f w 0 1');
     await other.do('set f w 1 1');
     const outcomes = [one.do('wait f w 1 1'), other.do('wait f w 0 1')];
@@ -142,7 +109,7 @@ describe('locks on two mounts', function () {
   });
 
   it('a signal ends a wait, which leaves nothing behind', async () => {
-    const [one, other, third] = (await open(a, b, b)) as [Agent, Agent, Agent];
+    const [one, other, third] = (await open(a, b, b)) as [LockAgent, LockAgent, LockAgent];
     await one.do('set f w 0 0');
     const waiting = other.do('wait f w 0 0');
     await one.do('get f r 0 0');
@@ -153,7 +120,7 @@ describe('locks on two mounts', function () {
   });
 
   it('locks survive a change of the leader', async () => {
-    const [one, other, third] = (await open(a, b, b)) as [Agent, Agent, Agent];
+    const [one, other, third] = (await open(a, b, b)) as [LockAgent, LockAgent, LockAgent];
     await one.do('set f w 0 0');
     const waiting = other.do('wait f w 0 0');
     const { leader } = await cluster.status();

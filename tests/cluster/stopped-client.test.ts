@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
 import { createInterface, type Interface } from 'node:readline';
 import { eventually, holdfast, sh, TestCluster } from './support/cluster.js';
+import { LockAgent } from './support/lock-agent.js';
 
 /** A program on the mount that is stopped: it holds files open over the pause, and does one thing for each line it is sent. */
 const HOLDER = `
@@ -62,11 +63,12 @@ class Holder {
   }
 }
 
-describe('a client that is stopped while it holds leases and data that it has not written', function () {
+describe('a client that is stopped while it holds leases, locks and data that it has not written', function () {
   this.timeout(240_000);
   const cluster = new TestCluster('stopped-client');
   let other: string;
   let holder: Holder | undefined;
+  const agents: LockAgent[] = [];
 
   before(async () => {
     await cluster.up();
@@ -76,6 +78,7 @@ describe('a client that is stopped while it holds leases and data that it has no
     const pid = cluster.pids().get('mount');
     if (pid !== undefined) process.kill(pid, 'SIGCONT');
     holder?.end();
+    await Promise.all(agents.map((agent) => agent.end()));
     await cluster.destroy();
   });
 
@@ -85,6 +88,12 @@ describe('a client that is stopped while it holds leases and data that it has no
     holder = new Holder(cluster.dir, cluster.pid('mount'));
     assert.equal(await holder.ready(), 'ready');
     assert.equal(await holder.ask('warm'), 'old old old');
+    const [locker, taker] = [new LockAgent(), new LockAgent()];
+    agents.push(locker, taker);
+    for (const handle of ['f', 'g']) await locker.do(`open ${handle} ${cluster.dir}/locked-${handle}`);
+    for (const command of ['flock f w', 'set g w 0 0', 'write f mine', 'write g mine'])
+      assert.equal(await locker.do(command), 'ok');
+    await sh('sync locked-f locked-g', { cwd: cluster.dir });
     assert.equal(await holder.ask('writeAndStop'), true);
     assert.equal(
       (await holdfast(['stop', `metaserver-${leader?.id}`, '--data', cluster.data, '--kill'])).code,
@@ -99,6 +108,8 @@ describe('a client that is stopped while it holds leases and data that it has no
         timeoutMs: 120_000,
       },
     );
+    await taker.do(`open f ${other}/locked-f`);
+    for (const command of ['flock f w wait', 'write f theirs']) assert.equal(await taker.do(command), 'ok');
     assert.equal((await holdfast(['start', `metaserver-${leader?.id}`, '--data', cluster.data])).code, 0);
 
     process.kill(cluster.pid('mount'), 'SIGCONT');
@@ -114,5 +125,15 @@ describe('a client that is stopped while it holds leases and data that it has no
     assert.equal(await holder.ask('dirty'), 'other');
     assert.equal(await sh('cat cached dirty; ls names', { cwd: other }), 'newerothernew\n');
     await cluster.waitHealthy();
+    // Who has lost a lock hears of it with the next read or write, and goes on when it has given the lock up.
+    for (const handle of ['f', 'g']) {
+      assert.equal(await locker.do(`write ${handle} stale`), 'EIO');
+      assert.equal(await locker.do(`read ${handle}`), 'EIO');
+    }
+    assert.equal(await locker.do('flock f w'), 'EAGAIN');
+    for (const command of ['flock f u', 'set g u 0 0', 'set g w 0 0', 'write g new'])
+      assert.equal(await locker.do(command), 'ok');
+    assert.equal(await locker.do('read f'), 'theirs');
+    assert.equal(await sh('cat locked-f locked-g', { cwd: other }), 'theirsnewe');
   });
 });

@@ -103,6 +103,32 @@ describe('locks of a mount', () => {
     assert.deepEqual(locks.announce(), []);
   });
 
+  it('that a session took with it are lost until their owner gives them up, range by range', async () => {
+    const { locks, grant } = setUp();
+    const lost = (owner = OWNER): boolean => locks.hasLost(7, LockKind.LOCK_POSIX, owner);
+    await Promise.all([locks.set(WRITE, false), grant()]);
+    assert.equal(lost(), false);
+    locks.sessionLost();
+    assert.deepEqual(
+      [lost(), lost(OWNER + 1n), locks.holds(7, LockKind.LOCK_POSIX, OWNER)],
+      [true, false, false],
+    );
+    await Promise.all([locks.set(WRITE, false), grant()]);
+    assert.equal(lost(), true, 'having it again does not tell what happened meanwhile');
+    await Promise.all([locks.set({ ...UNLOCK, end: 9 }, false), grant()]);
+    assert.equal(lost(), true);
+    locks.forgetLost({ ...UNLOCK, start: 10 });
+    assert.equal(lost(), false);
+  });
+
+  it('that are granted by a session that is over are lost', async () => {
+    const { locks, grant } = setUp();
+    const set = locks.set(WRITE, true);
+    locks.sessionLost();
+    await Promise.all([set, grant()]);
+    assert.equal(locks.hasLost(7, LockKind.LOCK_POSIX, OWNER), true);
+  });
+
   it('are waited for under one number, however many attempts it takes', async () => {
     const { locks, grant, refuse, sent } = setUp();
     const set = locks.set(WRITE, true);

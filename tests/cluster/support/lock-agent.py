@@ -1,4 +1,4 @@
-"""Opens a file and does with its locks what each line of the input says; answers each with one line."""
+"""Opens a file and does with it and its locks what each line of the input says; answers each with one line."""
 import errno, fcntl, os, struct, sys
 
 FLOCK = "hhqqi4x"  # struct flock on 64-bit Linux
@@ -27,6 +27,10 @@ def run(words):
     elif op == "flock":
         modes = {"r": fcntl.LOCK_SH, "w": fcntl.LOCK_EX, "u": fcntl.LOCK_UN}
         fcntl.flock(files[handle], modes[rest[0]] | (0 if rest[1:] == ["wait"] else fcntl.LOCK_NB))
+    elif op == "write":
+        os.pwrite(files[handle], rest[0].encode(), 0)
+    elif op == "read":
+        return os.pread(files[handle], 100, 0).decode()
     elif op == "pid":
         return str(os.getpid())
     return "ok"
