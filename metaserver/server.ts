@@ -12,7 +12,7 @@ import { DAMAGED_DIR, keptDamage } from './damage.js';
 import { newDiskUuid, readFormat, writeFormat } from './replica/format.js';
 import { Replica } from './replica/replica.js';
 import { replicaPort } from './service/replica-port.js';
-import { ReplicatedState } from './service/replicated-state.js';
+import { ReplicatedState, type Unverified } from './service/replicated-state.js';
 import { createServices } from './service/services.js';
 import { MetaTracing } from './tracing.js';
 
@@ -89,6 +89,8 @@ export async function startServer(
     const state = await ReplicatedState.open(nodeDisk, dataDir, {
       onFailure: onFatal,
       verifyFirstMaxBytes: VERIFY_FIRST_MAX_BYTES,
+      onUnverified: (error) =>
+        log.error({ err: error }, 'the state could not be read as a whole after a crash'),
     });
     opened.push(state);
     const replica = await Replica.open<CommandResult>({
@@ -116,7 +118,7 @@ export async function startServer(
       init,
       awaitRestore: options.awaitRestore,
       rssBytes: () => process.memoryUsage.rss(),
-      notes: () => notes(id, dataDir, state.verifying),
+      notes: () => notes(id, dataDir, state.unverified),
     });
     const server = new RpcServer(log);
     replica.attach(server);
@@ -141,12 +143,19 @@ export async function startServer(
   }
 }
 
-function notes(id: number, dataDir: string, verifying: boolean): string[] {
-  const told = verifying ? [`metaserver-${id}: its state has yet to be read as a whole after a crash`] : [];
+function notes(id: number, dataDir: string, unverified: Unverified | undefined): string[] {
+  const told = unverified ? [`metaserver-${id}: ${unverifiedText(unverified)}`] : [];
   const kept = keptDamage(dataDir);
   if (!kept) return told;
   const where = path.join(dataDir, DAMAGED_DIR);
   return [...told, `metaserver-${id}: damaged data was set aside in ${where} (${kept.time}): ${kept.reason}`];
+}
+
+/** For people, behind the name of the server. */
+export function unverifiedText({ failure }: Unverified): string {
+  return failure === undefined
+    ? 'its state has yet to be read as a whole after a crash'
+    : `its state could not be read as a whole after a crash, the next start tries again: ${failure}`;
 }
 
 /** What an unformatted directory may hold. */

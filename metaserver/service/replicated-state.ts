@@ -21,6 +21,14 @@ export interface StateOptions {
   verifyFirstMaxBytes?: number;
   /** How stores lie in files; default: as LMDB keeps them. */
   files?: StoreFiles;
+  /** Told when verifyBehind() could not look, once each time: the state is neither known to be sound nor found damaged. */
+  onUnverified?: (error: Error) => void;
+}
+
+/** What verifyBehind() has still to find out. */
+export interface Unverified {
+  /** Why it could not look; the next start tries again. Absent: it has not ended yet. */
+  failure?: string;
 }
 
 /**
@@ -31,11 +39,11 @@ export class ReplicatedState implements StateMachine<CommandResult>, MetaState {
   readonly #file: string;
   readonly #disk: Disk;
   readonly #files: StoreFiles;
-  readonly #onFailure: FailureListener | undefined;
+  readonly #options: StateOptions;
   #kv: Kv;
   #machine: MetaStateMachine;
   /** Not read as a whole since a crash: not known to be sound. */
-  #unverified = false;
+  #unverified: Unverified | undefined;
   #verification: { stop: AbortController; done: Promise<void> } | undefined;
 
   /**
@@ -51,8 +59,8 @@ export class ReplicatedState implements StateMachine<CommandResult>, MetaState {
     if (!sound && !behind) await files.verify(file);
     const kv = files.open(file, onFailure);
     try {
-      const state = new ReplicatedState(disk, files, file, kv, new MetaStateMachine(kv), onFailure);
-      state.#unverified = behind;
+      const state = new ReplicatedState(disk, files, file, kv, new MetaStateMachine(kv), options);
+      if (behind) state.#unverified = {};
       return state;
     } catch (error) {
       await kv.close();
@@ -66,11 +74,11 @@ export class ReplicatedState implements StateMachine<CommandResult>, MetaState {
     file: string,
     kv: Kv,
     machine: MetaStateMachine,
-    onFailure: FailureListener | undefined,
+    options: StateOptions,
   ) {
     this.#disk = disk;
     this.#files = files;
-    this.#onFailure = onFailure;
+    this.#options = options;
     this.#file = file;
     this.#kv = kv;
     this.#machine = machine;
@@ -113,19 +121,28 @@ export class ReplicatedState implements StateMachine<CommandResult>, MetaState {
     const stop = new AbortController();
     const done = this.#files.verify(this.#file, { inUse: true, signal: stop.signal }).then(
       () => {
-        this.#unverified = false;
+        this.#unverified = undefined;
       },
-      (error: unknown) => {
-        // Whatever kept it from looking: the next start looks again, as the state is not marked as sound.
-        if (error instanceof HoldfastError && error.errorName === 'CORRUPT') this.#onFailure?.(error);
-      },
+      (error: unknown) => this.#notVerified(error, stop.signal.aborted),
     );
     this.#verification = { stop, done };
   }
 
-  /** Whether the state has yet to be read as a whole after a crash. */
-  get verifying(): boolean {
+  /** Present while the state is not known to be sound after a crash, because it has not been read as a whole. */
+  get unverified(): Unverified | undefined {
     return this.#unverified;
+  }
+
+  #notVerified(cause: unknown, stopped: boolean): void {
+    if (cause instanceof HoldfastError && cause.errorName === 'CORRUPT') {
+      this.#options.onFailure?.(cause);
+      return;
+    }
+    if (stopped) return;
+    // Whatever kept it from looking: the next start looks again, as the state is not marked as sound.
+    const error = cause instanceof Error ? cause : new Error(String(cause));
+    this.#unverified = { failure: error.message };
+    this.#options.onUnverified?.(error);
   }
 
   async #stopVerifying(): Promise<void> {
@@ -139,7 +156,7 @@ export class ReplicatedState implements StateMachine<CommandResult>, MetaState {
     try {
       await this.#files.verify(file);
     } catch (error) {
-      if (error instanceof HoldfastError && error.errorName === 'CORRUPT') this.#onFailure?.(error);
+      if (error instanceof HoldfastError && error.errorName === 'CORRUPT') this.#options.onFailure?.(error);
       throw error;
     } finally {
       await this.#files.tidy(file);
@@ -148,11 +165,11 @@ export class ReplicatedState implements StateMachine<CommandResult>, MetaState {
 
   async restore(file: string): Promise<void> {
     await this.#stopVerifying();
-    this.#unverified = false;
+    this.#unverified = undefined;
     await this.#kv.close();
     await this.#files.replace(file, this.#file);
     await this.#disk.syncDir(path.dirname(this.#file));
-    this.#kv = this.#files.open(this.#file, this.#onFailure);
+    this.#kv = this.#files.open(this.#file, this.#options.onFailure);
     this.#machine = new MetaStateMachine(this.#kv);
   }
 

@@ -3,7 +3,9 @@ import { copyFile, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/pro
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { nodeDisk } from '../../../common/disk.js';
+import { unverifiedText } from '../../../metaserver/server.js';
 import { ReplicatedState, type StateOptions } from '../../../metaserver/service/replicated-state.js';
+import { lmdbFiles } from '../../../metaserver/store/store-files.js';
 import { Command } from '../../../proto/gen/meta.js';
 import { until } from '../replica/cluster.js';
 import { INIT } from './fakes.js';
@@ -98,14 +100,14 @@ describe('the state machine in its file', () => {
     it('serves meanwhile, takes changes, and is known to be sound after a clean end', async () => {
       await crashed('a');
       const state = await open('a', BEHIND);
-      assert.equal(state.verifying, true);
+      assert.deepEqual(state.unverified, {});
       state.apply([command(500, openSession('late'))]);
       assert.equal(state.sessions().length, 2);
       state.verifyBehind();
-      await until(() => !state.verifying, 'it was read');
+      await until(() => !state.unverified, 'it was read');
       await state.close();
       assert.ok((await names('a')).includes('state.clean'));
-      assert.equal((await open('a', BEHIND)).verifying, false);
+      assert.equal((await open('a', BEHIND)).unverified, undefined);
     });
 
     it('tells of damage that nobody has come across', async () => {
@@ -126,13 +128,33 @@ describe('the state machine in its file', () => {
       assert.ok(!(await names('a')).includes('state.clean'), 'the next start looks again');
     });
 
+    it('says why when it could not look, goes on serving, and leaves it to the next start', async () => {
+      await crashed('a');
+      const told: string[] = [];
+      const state = await open('a', {
+        ...BEHIND,
+        onFailure: () => told.push('damage'),
+        onUnverified: (error) => told.push(error.message),
+        files: { ...lmdbFiles, verify: () => Promise.reject(new Error('spawn EAGAIN')) },
+      });
+      state.verifyBehind();
+      await until(() => told.length > 0, 'it is told');
+      assert.deepEqual(told, ['spawn EAGAIN']);
+      assert.deepEqual(state.unverified, { failure: 'spawn EAGAIN' });
+      assert.match(unverifiedText(state.unverified ?? {}), /could not be read .* spawn EAGAIN/);
+      assert.equal(state.sessions().length, 1);
+      await state.close();
+      assert.ok(!(await names('a')).includes('state.clean'));
+      assert.deepEqual((await open('a', BEHIND)).unverified, {});
+    });
+
     it('is read from the beginning by the next start when it was closed before the end', async () => {
       await crashed('a');
       const state = await open('a', BEHIND);
       state.verifyBehind();
       await state.close();
       assert.ok(!(await names('a')).includes('state.clean'));
-      assert.equal((await open('a', BEHIND)).verifying, true);
+      assert.deepEqual((await open('a', BEHIND)).unverified, {});
     });
   });
 });
