@@ -29,6 +29,8 @@ export enum FrameType {
    * from (proto/copy-source.ts). Reply: as WRITE's. EOPNOTSUPP: the source cannot be read from there now.
    */
   COPY = 8,
+  /** As WRITE of several runs of one chunk, all or none of them: the payload has their places (proto/extent-table.ts). */
+  WRITE_EXTENTS = 31,
 
   /** Primary to replica: one operation of the PG's order; version. Reply when written (with SYNC: durable). */
   REPLICATE_WRITE = 16,
@@ -48,6 +50,8 @@ export enum FrameType {
   RESYNC = 23,
   /** Recovering replica to primary: everything is copied. */
   CAUGHT_UP = 24,
+  /** As REPLICATE_WRITE: one operation that writes several runs of one chunk (proto/extent-table.ts). */
+  REPLICATE_EXTENTS = 32,
 
   /** Primary to in-sync replica: its chunks behind (ino, chunk) up to the payload's; offset 1: with checksums of contents. */
   CHECK = 60,

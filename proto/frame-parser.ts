@@ -1,6 +1,8 @@
 import { crc32c } from '../common/crc32c.js';
 import { appendBlockCrcs, blockCrcs } from './block-crc.js';
 import { HoldfastError } from './errors.js';
+import { appendTableCrcs, runCrcs, unpackTable } from './extent-table.js';
+import type { DataRange } from './extents.js';
 import { FRAME_HEADER_BYTES, type FrameHeader, FrameType, readHeader } from './frame-header.js';
 import { MAX_FRAME_PAYLOAD_BYTES } from './types.js';
 
@@ -10,6 +12,8 @@ export interface Frame {
   payload: Buffer;
   /** Of the bytes that a WRITE or REPLICATE_WRITE brings: CRC-32C of each block of the chunk that they touch. */
   blockCrcs?: Uint32Array;
+  /** Where the bytes of a WRITE_EXTENTS or REPLICATE_EXTENTS belong; `blockCrcs` has those of each, one after the other. */
+  runs?: readonly DataRange[];
 }
 
 const EMPTY = Buffer.alloc(0);
@@ -133,8 +137,18 @@ export class FrameParser {
 /** CRC-32C of the payload. What is to be stored needs the checksums of its blocks, too: one pass gives both. */
 function checksum(frame: Frame): number {
   const { header, payload } = frame;
-  const stored = header.type === FrameType.WRITE || header.type === FrameType.REPLICATE_WRITE;
-  if (!stored || header.isReply) return crc32c(payload);
-  frame.blockCrcs = blockCrcs(header.offset, payload);
-  return appendBlockCrcs(0, header.offset, payload.length, frame.blockCrcs);
+  if (header.isReply) return crc32c(payload);
+  switch (header.type) {
+    case FrameType.WRITE:
+    case FrameType.REPLICATE_WRITE:
+      frame.blockCrcs = blockCrcs(header.offset, payload);
+      return appendBlockCrcs(0, header.offset, payload.length, frame.blockCrcs);
+    case FrameType.WRITE_EXTENTS:
+    case FrameType.REPLICATE_EXTENTS:
+      frame.runs = unpackTable(payload);
+      frame.blockCrcs = runCrcs(payload, frame.runs);
+      return appendTableCrcs(0, payload, frame.runs, frame.blockCrcs);
+    default:
+      return crc32c(payload);
+  }
 }

@@ -283,6 +283,7 @@ export class Primary implements OpOwner {
       hole: request.kind === 'write' ? request.length : 0,
       payloadCrc: request.payloadCrc,
       blockCrcs: request.blockCrcs,
+      runs: request.runs,
       truncateSeq: request.kind === 'truncate' ? request.truncateSeq : 0,
       chunkSize: request.chunkSize,
       sync: request.sync,

@@ -91,6 +91,7 @@ export class Replica implements OpOwner {
         this.#startResync(call);
         break;
       case FrameType.REPLICATE_WRITE:
+      case FrameType.REPLICATE_EXTENTS:
         this.#operation(this.#op(call, 'write'));
         break;
       case FrameType.REPLICATE_TRUNCATE:
@@ -128,6 +129,7 @@ export class Replica implements OpOwner {
       hole: kind === 'write' ? header.length : 0,
       payloadCrc: header.payloadCrc,
       blockCrcs: call.blockCrcs,
+      runs: call.runs,
       truncateSeq: header.truncateSeq,
       chunkSize: header.length,
       sync: (header.flags & FRAME_FLAG_SYNC) !== 0,

@@ -1,4 +1,5 @@
 import type { ErrorName, HoldfastError } from '../../proto/errors.js';
+import type { DataRange } from '../../proto/extents.js';
 import type { FrameFields, FrameHeader, FrameType } from '../../proto/frame-header.js';
 import type { Pg } from '../../proto/gen/cluster.js';
 import type { Lineage } from '../../proto/lineage.js';
@@ -40,6 +41,8 @@ export interface Op {
   readonly payloadCrc: number;
   /** CRC-32C of each block of the payload, when they are known. */
   readonly blockCrcs?: Uint32Array;
+  /** Writes of several runs: where they belong, as the table says that the payload begins with. */
+  readonly runs?: readonly DataRange[];
   readonly truncateSeq: number;
   readonly chunkSize: number;
   /** To be durable before it is acknowledged. */
@@ -62,6 +65,8 @@ export interface PgRequest {
   readonly payloadCrc: number;
   /** CRC-32C of each block of the payload, when they are known. */
   readonly blockCrcs?: Uint32Array;
+  /** As Op.runs. */
+  readonly runs?: readonly DataRange[];
   readonly sync: boolean;
   /** Local milliseconds. */
   readonly deadline: number;
@@ -79,6 +84,7 @@ export interface PeerCall {
   readonly side: LinkSide;
   readonly type:
     | FrameType.REPLICATE_WRITE
+    | FrameType.REPLICATE_EXTENTS
     | FrameType.REPLICATE_TRUNCATE
     | FrameType.REPLICATE_DELETE
     | FrameType.PG_INFO
@@ -89,6 +95,7 @@ export interface PeerCall {
   readonly header: FrameHeader;
   readonly payload: Buffer;
   readonly blockCrcs?: Uint32Array;
+  readonly runs?: readonly DataRange[];
 }
 
 /** A question to another chunkserver; `done` is told the answer unless it was cancelled. */

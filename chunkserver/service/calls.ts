@@ -1,4 +1,5 @@
 import { HoldfastError } from '../../proto/errors.js';
+import type { DataRange } from '../../proto/extents.js';
 import { FRAME_FLAG_SYNC, type FrameFields, type FrameHeader, FrameType } from '../../proto/frame-header.js';
 import { type Frame, FrameError, type FrameReply } from '../../proto/frames.js';
 import { lineageFields } from '../../proto/lineage.js';
@@ -28,6 +29,7 @@ export interface IncomingCall extends PeerCall {
 const KINDS: Partial<Record<FrameType, PgRequest['kind']>> = {
   [FrameType.READ]: 'read',
   [FrameType.WRITE]: 'write',
+  [FrameType.WRITE_EXTENTS]: 'write',
   [FrameType.SYNC]: 'sync',
   [FrameType.TRUNCATE]: 'truncate',
   [FrameType.EXTENTS]: 'read',
@@ -40,13 +42,14 @@ export function isClientType(type: FrameType): boolean {
 
 /** @throws HoldfastError EINVAL what no client should send */
 export function clientCall(
-  { header, payload, blockCrcs }: Frame,
+  { header, payload, blockCrcs, runs }: Frame,
   now: number,
   answer: ClientCall['answer'],
 ): ClientCall {
   const kind = KINDS[header.type as FrameType];
   if (!kind) throw new HoldfastError('PROTOCOL', `frame type ${header.type}`);
-  check(kind, header, payload.length);
+  if (header.type === FrameType.WRITE_EXTENTS) checkRuns(header, runs);
+  else check(kind, header, payload.length);
   return {
     kind,
     ranges: header.type === FrameType.EXTENTS,
@@ -60,6 +63,7 @@ export function clientCall(
     payload,
     payloadCrc: header.payloadCrc,
     blockCrcs,
+    runs,
     sync: (header.flags & FRAME_FLAG_SYNC) !== 0,
     deadline: now + (header.deadlineMs || DEFAULT_DEADLINE_MS),
     patient: true,
@@ -107,6 +111,12 @@ function check(kind: PgRequest['kind'], header: FrameHeader, payloadBytes: numbe
   throw new HoldfastError('EINVAL', `${kind} of inode ${header.ino}: ${bytes} bytes at ${header.offset}`);
 }
 
+function checkRuns({ ino }: FrameHeader, runs: readonly DataRange[] | undefined): void {
+  const end = runs?.at(-1)?.end ?? Number.POSITIVE_INFINITY;
+  if (ino > 0 && end <= CHUNK_BYTES_MAX) return;
+  throw new HoldfastError('EINVAL', `write of inode ${ino}: ${runs?.length ?? 0} runs up to ${end}`);
+}
+
 const REPLICATE_TYPES = {
   write: FrameType.REPLICATE_WRITE,
   truncate: FrameType.REPLICATE_TRUNCATE,
@@ -117,7 +127,7 @@ const REPLICATE_TYPES = {
 export function replicateFields(pg: number, op: Op): FrameFields & { type: FrameType } {
   const { kind, version } = op;
   return {
-    type: REPLICATE_TYPES[kind],
+    type: op.runs ? FrameType.REPLICATE_EXTENTS : REPLICATE_TYPES[kind],
     flags: op.sync ? FRAME_FLAG_SYNC : 0,
     pg,
     epoch: version.epoch,
@@ -134,6 +144,7 @@ export function replicateFields(pg: number, op: Op): FrameFields & { type: Frame
 
 const PEER_TYPES = new Set<number>([
   FrameType.REPLICATE_WRITE,
+  FrameType.REPLICATE_EXTENTS,
   FrameType.REPLICATE_TRUNCATE,
   FrameType.REPLICATE_DELETE,
   FrameType.PG_INFO,
@@ -150,9 +161,9 @@ export function incomingCall(
   side: LinkSide,
   answer: IncomingCall['answer'],
 ): IncomingCall {
-  const { header, payload, blockCrcs } = frame;
+  const { header, payload, blockCrcs, runs } = frame;
   if (!PEER_TYPES.has(header.type)) throw new HoldfastError('PROTOCOL', `frame type ${header.type}`);
-  return { from, side, type: header.type as PeerCall['type'], header, payload, blockCrcs, answer };
+  return { from, side, type: header.type as PeerCall['type'], header, payload, blockCrcs, runs, answer };
 }
 
 /** NEED_TRUNCATE tells the number that is known here. */

@@ -199,7 +199,8 @@ export class PgHost {
 
   /** @throws HoldfastError EINVAL, UNAVAILABLE */
   call(pg: number, call: IncomingCall): void {
-    if (call.type === FrameType.REPLICATE_WRITE) this.#fetches.foreground();
+    if (call.type === FrameType.REPLICATE_WRITE || call.type === FrameType.REPLICATE_EXTENTS)
+      this.#fetches.foreground();
     this.#dispatch(this.#known(pg), { kind: 'call', call });
   }
 

@@ -63,6 +63,13 @@ export interface ChunkServiceDeps {
 }
 
 const BYTES_PER_MB = 1_000_000;
+/** What clients change contents with: the fence counts it until it is answered. */
+const CHANGES: ReadonlySet<number> = new Set([
+  FrameType.WRITE,
+  FrameType.WRITE_EXTENTS,
+  FrameType.TRUNCATE,
+  FrameType.COPY,
+]);
 /** Requests of clients come over no link between servers. */
 const NO_LINK: PeerLink = {
   ended: true,
@@ -253,8 +260,7 @@ export class ChunkService {
     const { type } = frame.header;
     const shutOut = this.#fence.refusal(id);
     if (shutOut) return Promise.reject(shutOut);
-    if (type !== FrameType.WRITE && type !== FrameType.TRUNCATE && type !== FrameType.COPY)
-      return routeFrame(this.host, frame, connection, id, now);
+    if (!CHANGES.has(type)) return routeFrame(this.host, frame, connection, id, now);
     this.#fence.begin(id);
     const done =
       type === FrameType.COPY ? this.#copies.serve(frame) : routeFrame(this.host, frame, connection, id, now);

@@ -8,6 +8,7 @@ export function applyOp(store: ChunkStore, pg: number, op: Op): Promise<{ alloca
   const { ino, offset, version } = op;
   if (op.kind === 'truncate') return store.truncate(pg, ino, offset, op.chunkSize, op.truncateSeq, version);
   if (op.kind === 'delete') return store.deleteInode(pg, ino, version);
+  if (op.runs) return store.writeRuns(pg, op, op.payload, op.runs, version, op.blockCrcs);
   if (op.hole) return store.punch(pg, op, offset, op.hole, version);
   return store.write(pg, op, offset, op.payload, version, op.blockCrcs);
 }

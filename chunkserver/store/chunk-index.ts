@@ -14,6 +14,7 @@ import {
   LOST_SEGMENT,
   type OnLive,
   replaceRange,
+  replaceRanges,
 } from './extents.js';
 import { chunkOfKey, type IndexDb, indexKey, inoOfKey, pgOfKey, Table } from './index-db.js';
 import { compareKeys, Overlay, type OverlayKey } from './overlay.js';
@@ -179,9 +180,25 @@ export class ChunkIndex {
 
   /** Lets the extent take the place of what the chunk had there. Returns the bytes newly covered. */
   applyWrite(pg: number, key: ChunkKey, extent: Extent, version: Version | undefined): number {
+    return this.applyExtents(pg, key, version, (old) =>
+      replaceRange(old, extent.start, extent.end, extent, this.onLive),
+    );
+  }
+
+  /** applyWrite() for several extents, which ascend and do not overlap. */
+  applyWrites(pg: number, key: ChunkKey, added: readonly Extent[], version: Version): number {
+    return this.applyExtents(pg, key, version, (old) => replaceRanges(old, added, this.onLive));
+  }
+
+  private applyExtents(
+    pg: number,
+    key: ChunkKey,
+    version: Version | undefined,
+    change: (old: readonly Extent[]) => readonly Extent[],
+  ): number {
     const old = this.get(pg, key.ino, key.chunk);
     const before = this.liveTotal;
-    const extents = replaceRange(old?.extents ?? [], extent.start, extent.end, extent, this.onLive);
+    const extents = change(old?.extents ?? []);
     const delta = this.liveTotal - before;
     const state = { version: version ?? old?.version ?? NEVER, extents, bytes: (old?.bytes ?? 0) + delta };
     this.set(pg, key.ino, key.chunk, state);

@@ -1,4 +1,4 @@
-import type { ChunkRanges } from '../../proto/extents.js';
+import type { ChunkRanges, DataRange } from '../../proto/extents.js';
 
 /** Of one operation of a placement group; ordered by epoch, then seq; unique within the group. */
 export interface Version {
@@ -80,6 +80,18 @@ export interface ChunkStore {
     key: ChunkKey,
     offset: number,
     data: Buffer,
+    version: Version,
+    blockCrcs?: Uint32Array,
+  ): Promise<{ allocatedDelta: number }>;
+  /**
+   * write() of several runs, which all take effect or none.
+   * @param payload as proto/extent-table.ts says, with these runs; blockCrcs those of all runs, one after the other
+   */
+  writeRuns(
+    pg: number,
+    key: ChunkKey,
+    payload: Buffer,
+    runs: readonly DataRange[],
     version: Version,
     blockCrcs?: Uint32Array,
   ): Promise<{ allocatedDelta: number }>;

@@ -18,6 +18,13 @@ const MAX_MOVE_BYTES = 1024 * 1024;
 /** A chunk in more pieces than this is put together in the background, pieces of at least SMALL_BYTES left alone. */
 export const DEFRAGMENT_EXTENTS = 1024;
 const SMALL_BYTES = 64 * 1024;
+/** Records whose payload holds bytes of a chunk. */
+const WITH_DATA: ReadonlySet<number> = new Set([
+  RecordType.WRITE,
+  RecordType.WRITE_EXTENTS,
+  RecordType.INSTALL,
+  RecordType.MOVE,
+]);
 const MAX_DEFRAGMENT_QUEUE = 1024;
 
 export interface CompactorEnv {
@@ -111,8 +118,7 @@ export class Compactor {
 
   private async moveRecord(record: RecordSummary): Promise<number> {
     const { type, position, head, length } = record;
-    const hasData = type === RecordType.WRITE || type === RecordType.INSTALL || type === RecordType.MOVE;
-    if (!hasData || head.length < META_BYTES) return 0;
+    if (!WITH_DATA.has(type) || head.length < META_BYTES) return 0;
     const { pg, ino, chunk } = decodeMeta(head);
     const from = SegmentLog.payloadOffset(position);
     const live = this.env.index

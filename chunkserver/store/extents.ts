@@ -140,6 +140,33 @@ export function replaceRange(
   return [...extents.slice(0, first), ...middle, ...extents.slice(last)];
 }
 
+/** replaceRange() for several extents, which ascend and do not overlap, in one pass. */
+export function replaceRanges(
+  extents: readonly Extent[],
+  added: readonly Extent[],
+  onLive: OnLive,
+): readonly Extent[] {
+  const first = findExtent(extents, (added[0] as Extent).start);
+  const result = extents.slice(0, first);
+  let next = first;
+  let old = extents[next];
+  for (const extent of added) {
+    const { start, end } = extent;
+    for (; old && old.end <= start; old = extents[++next]) result.push(old);
+    for (; old && old.start < end; old = extents[++next]) {
+      onLive(old.segment, Math.max(old.start, start) - Math.min(old.end, end));
+      if (old.start < start) result.push(sliceExtent(old, old.start, start));
+      if (old.end <= end) continue;
+      old = sliceExtent(old, end, old.end);
+      break;
+    }
+    onLive(extent.segment, end - start);
+    result.push(extent);
+  }
+  for (; old; old = extents[++next]) result.push(old);
+  return result;
+}
+
 /** Sum of live bytes, lost ones left off. */
 export function coveredBytes(extents: readonly Extent[]): number {
   let bytes = 0;

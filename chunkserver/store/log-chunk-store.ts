@@ -10,7 +10,8 @@ import {
 } from '../../common/segment-log.js';
 import { appendBlockCrcs, blockCount, blockCrcs } from '../../proto/block-crc.js';
 import { HoldfastError } from '../../proto/errors.js';
-import { type ChunkRanges, joinRanges } from '../../proto/extents.js';
+import { appendTableCrcs, runCrcs } from '../../proto/extent-table.js';
+import { type ChunkRanges, type DataRange, joinRanges } from '../../proto/extents.js';
 import type { ChunkIndex } from './chunk-index.js';
 import type {
   ChunkContent,
@@ -26,7 +27,7 @@ import type { ExtentData, ExtentReader } from './extent-reader.js';
 import { isLost, newExtent } from './extents.js';
 import type { Maintenance } from './maintenance.js';
 import { EXTENT_ENTRY_BYTES, encodeMeta, META_BYTES, RecordType } from './records.js';
-import { installExtents } from './replay.js';
+import { installExtents, runExtents } from './replay.js';
 import type { SpaceMeter } from './space.js';
 
 /** What one write or install may carry, so that it fits one record. */
@@ -115,6 +116,28 @@ export class LogChunkStore implements ChunkStore {
       allocatedDelta = this.index.applyWrite(pg, key, extent, version);
       this.parts.maintenance.noteExtents(pg, key);
     }
+    this.index.applied(pg, version);
+    await this.finish(tight);
+    return { allocatedDelta };
+  }
+
+  async writeRuns(
+    pg: number,
+    key: ChunkKey,
+    payload: Buffer,
+    runs: readonly DataRange[],
+    version: Version,
+    knownCrcs?: Uint32Array,
+  ): Promise<{ allocatedDelta: number }> {
+    const { start, end } = { start: runs[0]?.start ?? -1, end: runs.at(-1)?.end ?? 0 };
+    checkRange(start, end - start);
+    const tight = this.admit(payload.length);
+    const crcs = knownCrcs ?? runCrcs(payload, runs);
+    const meta = encodeMeta({ pg, ...chunkOf(key), count: runs.length, version });
+    const crc = appendTableCrcs(crc32c(meta), payload, runs, crcs);
+    const place = this.append(RecordType.WRITE_EXTENTS, [meta, payload], crc);
+    const allocatedDelta = this.index.applyWrites(pg, key, runExtents(place, runs, crcs), version);
+    this.parts.maintenance.noteExtents(pg, key, runs.length);
     this.index.applied(pg, version);
     await this.finish(tight);
     return { allocatedDelta };

@@ -60,11 +60,11 @@ export class Maintenance {
     if (this.failure) throw this.failure;
   }
 
-  /** Notes a chunk that lies in too many pieces. */
-  noteExtents(pg: number, key: ChunkKey): void {
+  /** Notes a chunk that lies in too many pieces. @param added pieces that the last operation wrote */
+  noteExtents(pg: number, key: ChunkKey, added = 1): void {
     const extents = this.env.index.get(pg, key.ino, key.chunk)?.extents.length ?? 0;
     if (extents < DEFRAGMENT_EXTENTS) return;
-    if (extents % DEFRAGMENT_STEP === 0) {
+    if (extents % DEFRAGMENT_STEP < added) {
       this.env.compactor.noteFragmented(pg, key);
       this.compact();
     }

@@ -18,6 +18,8 @@ export const RecordType = {
   TRUNCATE_SEQ: 9,
   /** `count` bytes at `offset` of the chunk are a hole. */
   PUNCH: 10,
+  /** Several runs of a chunk: what follows the meta is as proto/extent-table.ts says. */
+  WRITE_EXTENTS: 11,
 } as const;
 
 /**

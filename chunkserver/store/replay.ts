@@ -1,5 +1,7 @@
 import { LogFormatError, type Position, SegmentLog } from '../../common/segment-log.js';
-import { blockCrcs } from '../../proto/block-crc.js';
+import { blockCount, blockCrcs } from '../../proto/block-crc.js';
+import { runCrcs, tableBytes, unpackTable } from '../../proto/extent-table.js';
+import type { DataRange } from '../../proto/extents.js';
 import type { ChunkIndex } from './chunk-index.js';
 import { type Extent, newExtent } from './extents.js';
 import { decodeMeta, EXTENT_ENTRY_BYTES, META_BYTES, type RecordMeta, RecordType } from './records.js';
@@ -18,6 +20,19 @@ export function installExtents(
   });
 }
 
+/** Extents of a WRITE_EXTENTS record. */
+export function runExtents(position: Position, runs: readonly DataRange[], crcs: Uint32Array): Extent[] {
+  let place = SegmentLog.payloadOffset(position) + META_BYTES + tableBytes(runs.length);
+  let used = 0;
+  return runs.map(({ start, end }) => {
+    const blocks = blockCount(start, end);
+    const extent = newExtent(start, end - start, position.segment, place, crcs.subarray(used, used + blocks));
+    place += end - start;
+    used += blocks;
+    return extent;
+  });
+}
+
 /** Applies one record of the log to the index, just as the operation did that wrote it. */
 export function replayRecord(index: ChunkIndex, position: Position, type: number, payload: Buffer): void {
   const meta = decodeMeta(payload);
@@ -30,6 +45,13 @@ export function replayRecord(index: ChunkIndex, position: Position, type: number
       const extent = dataExtent(meta, position, payload);
       if (extent) index.applyWrite(pg, key, extent, move ? undefined : version);
       if (!move) index.applied(pg, version);
+      return;
+    }
+    case RecordType.WRITE_EXTENTS: {
+      const data = payload.subarray(META_BYTES);
+      const runs = unpackTable(data);
+      index.applyWrites(pg, key, runExtents(position, runs, runCrcs(data, runs)), version);
+      index.applied(pg, version);
       return;
     }
     case RecordType.PUNCH:

@@ -22,6 +22,13 @@ export interface Written {
   version: OpVersion;
 }
 
+/** Bytes [start, end) of a chunk, in one or more buffers. */
+export interface Run {
+  start: number;
+  end: number;
+  parts: readonly Buffer[];
+}
+
 /** File contents as the rest of the client sees them: fail-overs, epochs and pending truncates happen behind it. */
 export interface ChunkApi {
   /** The placement group of a chunk, as soon as the cluster has placement groups. */
@@ -43,6 +50,8 @@ export interface ChunkApi {
     data: readonly Buffer[],
     sync: boolean,
   ): Promise<Written>;
+  /** write() of several runs of one chunk, which ascend and do not overlap, by one message; at most TABLE_EXTENTS_MAX of them. */
+  writeRuns(file: FileLayout, chunk: number, runs: readonly Run[], sync: boolean): Promise<Written>;
   /**
    * Has the servers copy `length` bytes within one chunk of `from` to within one chunk of `file`, both of which the servers
    * hold in full. Absent: they cannot. Repeated as a write is. @throws HoldfastError EOPNOTSUPP: copy them here

@@ -3,13 +3,14 @@ import type { Logger } from '../../common/logger.js';
 import type { Prng } from '../../common/prng.js';
 import { packCopySource } from '../../proto/copy-source.js';
 import { HoldfastError, toHoldfastError } from '../../proto/errors.js';
+import { packTable } from '../../proto/extent-table.js';
 import { type ChunkRanges, type DataRange, unpackRanges } from '../../proto/extents.js';
 import { FRAME_FLAG_SYNC, type FrameFields, FrameType } from '../../proto/frame-header.js';
 import { type Frame, FrameError } from '../../proto/frames.js';
 import { type Lineage, lineageOf } from '../../proto/lineage.js';
 import { FILE_SIZE_MAX_BYTES } from '../../proto/types.js';
 import { type Interrupt, interruptible, throwIfInterrupted } from '../wait.js';
-import type { ChunkApi, FileLayout, Written } from './api.js';
+import type { ChunkApi, FileLayout, Run, Written } from './api.js';
 import type { ChunkConnections, FrameLink } from './chunk-connections.js';
 import type { ClusterView } from './cluster-view.js';
 
@@ -30,6 +31,8 @@ const SLOW_LOG_MS = 5_000;
  * has expired, there will be another one.
  */
 const REPEATED: ReadonlySet<string> = new Set(['WRONG_CLUSTER', 'VERSION', 'SESSION_EXPIRED']);
+
+const WRITES: ReadonlySet<number> = new Set([FrameType.WRITE, FrameType.WRITE_EXTENTS, FrameType.COPY]);
 
 function writtenOf({ header }: Frame): Written {
   const { aux, versionEpoch, versionSeq } = header;
@@ -97,6 +100,14 @@ export class ChunkIo implements ChunkApi {
     const flags = sync ? FRAME_FLAG_SYNC : 0;
     const fields = { type: FrameType.WRITE, flags, ino: file.ino, chunk, offset };
     return writtenOf(await this.#run(this.#chunkTarget(file, chunk), fields, data as Buffer[], undefined));
+  }
+
+  async writeRuns(file: FileLayout, chunk: number, runs: readonly Run[], sync: boolean): Promise<Written> {
+    const flags = sync ? FRAME_FLAG_SYNC : 0;
+    const fields = { type: FrameType.WRITE_EXTENTS, flags, ino: file.ino, chunk };
+    const payload = [packTable(runs)];
+    for (const { parts } of runs) for (const part of parts) payload.push(part);
+    return writtenOf(await this.#run(this.#chunkTarget(file, chunk), fields, payload, undefined));
   }
 
   async copy(
@@ -206,8 +217,7 @@ export class ChunkIo implements ChunkApi {
     let corrupt = 0;
     let logAt = SLOW_LOG_MS;
     // What was written under a session ends with it: others may have changed the file since.
-    const writes = fields.type === FrameType.WRITE || fields.type === FrameType.COPY;
-    const owner = writes ? this.#session() : undefined;
+    const owner = WRITES.has(fields.type) ? this.#session() : undefined;
     for (;;) {
       throwIfInterrupted(signal);
       const version = view.version;

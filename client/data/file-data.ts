@@ -12,7 +12,8 @@ import type { DataDeps } from './data-deps.js';
 import type { Extent, Piece } from './extent.js';
 import type { FlushSource } from './flusher.js';
 import { GroupSync } from './group-sync.js';
-import { READ_BLOCK_BYTES_MAX, SLOT_BYTES_MAX, unitWithin } from './limits.js';
+import { SLOT_BYTES_MAX, unitWithin } from './limits.js';
+import { flagLoneMessages, Sends } from './sends.js';
 import type { UnsyncedWrites } from './unsynced.js';
 import { WriteBuffer } from './write-buffer.js';
 import type { ErrorMark } from './write-errors.js';
@@ -43,20 +44,16 @@ export class FileData implements FileLayout, FlushSource {
   /** Writes so far, and how many of them the newest commit covers. */
   #written = 0;
   #committed = 0;
-  /** Furthest end of what was written, sent, and acknowledged since the newest commit. */
+  /** Furthest end of what was written since the newest commit. */
   #pendingEnd = 0;
-  #sentEnd = 0;
-  #ackedEnd = 0;
-  #dataLost = false;
+  readonly #sends: Sends;
   /** Time of the newest write not yet committed. */
   #mtime: Timespec | undefined;
   #ctime: Timespec | undefined;
-  #allocatedDelta = 0;
-  /** Of the commit that is on its way. */
+  /** Allocated, of the commit that is on its way. */
   #allocatedSent = 0;
   readonly #unsynced: UnsyncedWrites;
   readonly #synced: GroupSync;
-  readonly #sends = new Map<{ readonly end: number }, Promise<unknown>>();
   #committing: Promise<void> | undefined;
   #truncating: Promise<void> | undefined;
   /** Truncates so far. */
@@ -74,6 +71,7 @@ export class FileData implements FileLayout, FlushSource {
     this.#attr = attr;
     this.#deps = deps;
     this.#unsynced = deps.unsynced.of(attr.ino);
+    this.#sends = new Sends(this, deps, this.#unsynced, (error) => this.#fail(error));
     this.#synced = new GroupSync(this.#unsynced, deps.chunks, {
       writeAgain: (pieces) => this.#putBack(pieces),
       failed: (error) => this.#fail(error),
@@ -100,7 +98,7 @@ export class FileData implements FileLayout, FlushSource {
 
   /** From here on the servers hold nothing. */
   get serverEnd(): number {
-    return Math.max(this.#attr.size, this.#sentEnd);
+    return Math.max(this.#attr.size, this.#sends.sentEnd);
   }
 
   /** Nothing to write back or to commit. */
@@ -112,7 +110,7 @@ export class FileData implements FileLayout, FlushSource {
   view(): Attr {
     const { size, mtime, ctime, allocated } = this.#attr;
     if (this.clean && this.size === size) return this.#attr;
-    const stored = Math.max(0, allocated + this.#allocatedDelta + this.#allocatedSent);
+    const stored = Math.max(0, allocated + this.#sends.allocatedDelta + this.#allocatedSent);
     return {
       ...this.#attr,
       size: this.size,
@@ -150,7 +148,7 @@ export class FileData implements FileLayout, FlushSource {
     this.buffer.truncate(0);
     this.#holds.clear();
     this.#fail(error);
-    this.#allocatedDelta = 0;
+    this.#sends.allocatedDelta = 0;
     this.#book(this.#written);
     this.#deps.flusher.recount(this);
   }
@@ -227,7 +225,7 @@ export class FileData implements FileLayout, FlushSource {
     const { losses } = this.#synced;
     const waits = [this.#synced.all()];
     if (!this.buffer.empty) {
-      await this.#flagSingleExtents();
+      await flagLoneMessages(this, this.buffer.dirtyExtents(), this.#deps.chunks);
       waits.push(this.#drain());
       if (timesDue && !grows) waits.push(this.#commitTimes());
     } else if (timesDue && !grows) {
@@ -283,16 +281,17 @@ export class FileData implements FileLayout, FlushSource {
     this.buffer.truncate(size);
     this.#unsynced.cut(size, Number.POSITIVE_INFINITY);
     flusher.recount(this);
-    const beyond = [...this.#sends].filter(([extent]) => extent.end > size);
-    await Promise.all(beyond.map(([, sent]) => sent));
+    await this.#sends.beyond(size);
     while (this.#committing) await this.#committing;
     // The server numbers a cut only when it knows of something to cut: tell it what has reached the chunkservers.
-    if (this.#sentEnd > size && this.#sentEnd > this.#attr.size) await this.#commitOnce(this.#sentEnd);
+    const { sentEnd } = this.#sends;
+    if (sentEnd > size && sentEnd > this.#attr.size) await this.#commitOnce(sentEnd);
     const attr = await setAttr();
     this.#cuts++;
     blocks.drop(this.ino);
     this.applyAttr(attr, true);
-    this.#pendingEnd = this.#sentEnd = this.#ackedEnd = 0;
+    this.#pendingEnd = 0;
+    this.#sends.settle();
     this.timesSet(attr, true);
     if (size < former) {
       const first = Math.floor(size / this.chunkSize);
@@ -302,30 +301,23 @@ export class FileData implements FileLayout, FlushSource {
   }
 
   /** [start, end) changed on the servers by other ways than the buffer: there are no bytes here to write again. */
-  landed(pg: number, { allocated, version }: Written, start: number, end: number): void {
-    const { blocks, clock } = this.#deps;
-    this.#allocatedDelta += allocated;
-    this.#unsynced.add(pg, version, start, end, undefined);
+  landed(pg: number, written: Written, start: number, end: number): void {
+    this.#unsynced.add(pg, written.version, start, end, undefined);
+    this.#sends.landed(written, start, end);
     this.#pendingEnd = Math.max(this.#pendingEnd, end);
-    this.#sentEnd = Math.max(this.#sentEnd, end);
-    this.#ackedEnd = Math.max(this.#ackedEnd, end);
-    this.#mtime = this.#ctime = clock.wall();
-    blocks.dropRange(this.ino, start, end, unitWithin(this.chunkSize, READ_BLOCK_BYTES_MAX));
+    this.#mtime = this.#ctime = this.#deps.clock.wall();
     this.#changed();
   }
 
   /** A truncate waits for `work` on bytes before `end`, as for what is being sent. */
   duringSend<T>(end: number, work: Promise<T>): Promise<T> {
-    const place = { end };
-    const done = work.finally(() => this.#sends.delete(place));
-    this.#sends.set(place, Promise.allSettled([done]));
-    return done;
+    return this.#sends.during(end, work);
   }
 
   // ---- FlushSource
 
-  send(extent: Extent): Promise<void> {
-    return this.duringSend(extent.end, this.#send(extent));
+  send(extents: readonly Extent[]): Promise<void> {
+    return this.#sends.send(extents);
   }
 
   writeBack(): void {
@@ -338,45 +330,11 @@ export class FileData implements FileLayout, FlushSource {
       });
   }
 
-  async #send(extent: Extent): Promise<void> {
-    const { chunks, blocks } = this.#deps;
-    const { sync, start, end, parts } = extent;
-    const chunk = Math.floor(start / this.chunkSize);
-    this.#sentEnd = Math.max(this.#sentEnd, end);
-    try {
-      const written = await chunks.write(this, chunk, start - chunk * this.chunkSize, parts, sync);
-      if (sync) this.#unsynced.cut(start, end);
-      else {
-        const kept = this.#deps.owns(this.ino) ? [...parts] : undefined;
-        this.#unsynced.add(await chunks.pgOf(this.ino, chunk), written.version, start, end, kept);
-      }
-      this.#allocatedDelta += written.allocated;
-      this.#ackedEnd = Math.max(this.#ackedEnd, end);
-    } catch (error) {
-      this.#dataLost = true;
-      this.#fail(toHoldfastError(error));
-    }
-    // What a reader fetched before this moment may be older than what has landed now.
-    blocks.dropRange(this.ino, start, end, unitWithin(this.chunkSize, READ_BLOCK_BYTES_MAX));
-  }
-
   /** Sends all that is dirty now and waits until nothing of it is in memory. */
   async #drain(): Promise<void> {
     const generation = this.buffer.closeGeneration();
-    for (const extent of [...this.buffer.dirtyExtents()]) this.#deps.flusher.enqueue(this, extent, true);
+    this.#deps.flusher.enqueueAll(this, true);
     await this.buffer.drained(generation);
-  }
-
-  /** A group's only dirty extent carries the SYNC itself; a group with several gets one SYNC behind them. */
-  async #flagSingleExtents(): Promise<void> {
-    const { chunks } = this.#deps;
-    await chunks.pgOf(this.ino, 0); // from now on the groups are known
-    const single = new Map<number, Extent | undefined>();
-    for (const extent of this.buffer.dirtyExtents()) {
-      const pg = chunks.pgOf(this.ino, Math.floor(extent.start / this.chunkSize)) as number;
-      single.set(pg, single.has(pg) ? undefined : extent);
-    }
-    for (const extent of single.values()) if (extent) extent.sync = true;
   }
 
   /** The first fsync here of a file that was there before speaks for what others wrote into it, too. */
@@ -448,10 +406,10 @@ export class FileData implements FileLayout, FlushSource {
 
   async #commitUpTo(end: number, spent: QuotaAmount[] | undefined): Promise<void> {
     const { meta } = this.#deps;
-    const reached = this.#dataLost ? Math.min(end, this.#ackedEnd) : end;
+    const reached = this.#sends.dataLost ? Math.min(end, this.#sends.ackedEnd) : end;
     const newSize = reached > this.#attr.size ? reached : 0;
-    let allocatedDelta = this.#allocatedDelta;
-    this.#allocatedDelta = 0;
+    let { allocatedDelta } = this.#sends;
+    this.#sends.allocatedDelta = 0;
     this.#allocatedSent = allocatedDelta;
     for (let attempt = 1; ; attempt++) {
       const { ino, truncateSeq } = this;
@@ -484,8 +442,9 @@ export class FileData implements FileLayout, FlushSource {
       this.dirtySince = this.#deps.clock.now();
       return;
     }
-    this.#pendingEnd = this.#sentEnd = this.#ackedEnd = 0;
-    this.#dataLost = false;
+    this.#pendingEnd = 0;
+    this.#sends.settle();
+    this.#sends.dataLost = false;
     this.#mtime = undefined;
     this.#ctime = undefined;
     this.dirtySince = undefined;

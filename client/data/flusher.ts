@@ -13,8 +13,9 @@ export interface FlushSource {
   readonly dirtySince: number | undefined;
   /** Bytes that the flusher has counted for it; the flusher's own note. */
   countedBytes: number;
-  /** Sends an extent and books its outcome. Never rejects. */
-  send(extent: Extent): Promise<void>;
+  readonly chunkSize: number;
+  /** Sends extents of one chunk, ascending, and books their outcome. Never rejects. */
+  send(extents: readonly Extent[]): Promise<void>;
   /** Writes everything back and commits it, in the background. Never rejects. */
   writeBack(): void;
 }
@@ -69,12 +70,22 @@ export class Flusher {
 
   /** Sends an extent when its turn comes. Idempotent. */
   enqueue(source: FlushSource, extent: Extent, urgent: boolean): void {
+    this.#push(source, extent, urgent);
+    this.#pump();
+  }
+
+  /** Sends all that is dirty of a file when its turn comes. */
+  enqueueAll(source: FlushSource, urgent: boolean): void {
+    for (const extent of source.buffer.dirtyExtents()) this.#push(source, extent, urgent);
+    this.#pump();
+  }
+
+  #push(source: FlushSource, extent: Extent, urgent: boolean): void {
     if (extent.state === 'gone' || extent.state === 'sending') return;
     if (extent.state === 'queued' && !urgent) return;
     extent.state = 'queued';
     extent.wanted = false;
     (urgent ? this.#urgent : this.#ordinary).push({ source, extent });
-    this.#pump();
   }
 
   /** Counts a file's bytes again after its buffer changed. */
@@ -87,7 +98,7 @@ export class Flusher {
     else this.#active.delete(source);
     const { dirtyBytesMax, fileDirtyBytesMax } = this.#limits;
     if (change > 0 && this.#queuesEmpty) {
-      if (source.buffer.bytes > fileDirtyBytesMax / 2) this.#enqueueAll(source);
+      if (source.buffer.bytes > fileDirtyBytesMax / 2) this.enqueueAll(source, false);
       else if (this.#dirtyBytes > dirtyBytesMax / 2) this.#relieve();
     }
   }
@@ -101,7 +112,7 @@ export class Flusher {
     const waiter: RoomWaiter = { source, bytes, woken: deferred() };
     this.#waiters.add(waiter);
     if (this.#queuesEmpty) {
-      if (source.buffer.bytes + bytes > this.#limits.fileDirtyBytesMax) this.#enqueueAll(source);
+      if (source.buffer.bytes + bytes > this.#limits.fileDirtyBytesMax) this.enqueueAll(source, false);
       else this.#relieve();
     }
     return interruptible(waiter.woken.promise, signal).finally(() => this.#waiters.delete(waiter));
@@ -135,14 +146,10 @@ export class Flusher {
     }
   }
 
-  #enqueueAll(source: FlushSource): void {
-    for (const extent of [...source.buffer.dirtyExtents()]) this.enqueue(source, extent, false);
-  }
-
   /** Starts writing back the file that has been dirty longest and has anything left to send. */
   #relieve(): void {
     for (const source of this.#active) {
-      this.#enqueueAll(source);
+      this.enqueueAll(source, false);
       if (!this.#queuesEmpty) return;
     }
   }
@@ -154,7 +161,8 @@ export class Flusher {
       if (!entry) return;
       const { source, extent } = entry;
       if (extent.state !== 'queued') continue;
-      if (source.buffer.beginSend(extent)) void this.#send(source, extent);
+      if (source.buffer.beginSend(extent))
+        void this.#send(source, source.buffer.gather(extent, source.chunkSize));
       else {
         extent.state = 'dirty';
         extent.wanted = true; // endSend() of what overlaps it hands it back
@@ -162,16 +170,18 @@ export class Flusher {
     }
   }
 
-  async #send(source: FlushSource, extent: Extent): Promise<void> {
-    const bytes = extent.length;
+  async #send(source: FlushSource, extents: readonly Extent[]): Promise<void> {
+    let bytes = 0;
+    for (const extent of extents) bytes += extent.length;
     this.#framesInFlight++;
     this.#bytesInFlight += bytes;
-    await source.send(extent);
+    await source.send(extents);
     this.#framesInFlight--;
     this.#bytesInFlight -= bytes;
-    const freed = source.buffer.endSend(extent);
+    for (const extent of extents) {
+      for (const next of source.buffer.endSend(extent)) this.#push(source, next, true);
+    }
     this.recount(source);
-    for (const next of freed) this.enqueue(source, next, true);
     this.#pump();
   }
 

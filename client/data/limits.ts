@@ -37,6 +37,10 @@ export const DEFAULT_DATA_LIMITS: DataLimits = {
 
 /** Data is gathered and sent in extents within slots of this size, or of the chunk when that is smaller. */
 export const SLOT_BYTES_MAX = 1 * MIB;
+/** Smaller extents of one chunk leave together, in one message, up to so many bytes and extents. */
+export const GATHER_EXTENT_BYTES_MAX = 64 * 1024;
+export const GATHERED_BYTES_MAX = 1 * MIB;
+export const GATHERED_EXTENTS_MAX = 256;
 /** The unit of read-ahead and of the block cache, or the chunk when that is smaller. */
 export const READ_BLOCK_BYTES_MAX = 1 * MIB;
 

@@ -1,6 +1,7 @@
 import { assert } from '../../common/assert.js';
 import { type Deferred, deferred } from '../../common/deferred.js';
 import { Extent, type Piece, sliceParts } from './extent.js';
+import { GATHER_EXTENT_BYTES_MAX, GATHERED_BYTES_MAX, GATHERED_EXTENTS_MAX } from './limits.js';
 
 /**
  * The dirty bytes of one file. Pure: no I/O, no time.
@@ -117,6 +118,36 @@ export class WriteBuffer {
     slot.sending.push(extent);
     extent.state = 'sending';
     return true;
+  }
+
+  /**
+   * Marks further queued extents of the same chunk as being sent, so that one message can take them all: small ones, as
+   * long as all together, the first included, stay within the limits.
+   * @param first is being sent already
+   * @returns all of them, ascending
+   */
+  gather(first: Extent, chunkBytes: number): Extent[] {
+    const gathered = [first];
+    if (first.length > GATHER_EXTENT_BYTES_MAX) return gathered;
+    let bytes = first.length;
+    const chunkStart = first.start - (first.start % chunkBytes);
+    for (let at = chunkStart; at < chunkStart + chunkBytes; at += this.#slotBytes) {
+      const slot = this.#slots.get(at / this.#slotBytes);
+      if (!slot || slot.dirty.length === 0) continue;
+      const landing = slot.sending.filter((extent) => extent !== first);
+      slot.dirty = slot.dirty.filter((extent) => {
+        const fits = gathered.length < GATHERED_EXTENTS_MAX && bytes + extent.length <= GATHERED_BYTES_MAX;
+        if (!fits || extent.state !== 'queued' || extent.length > GATHER_EXTENT_BYTES_MAX) return true;
+        if ([first, ...landing].some((other) => other.start < extent.end && extent.start < other.end))
+          return true;
+        bytes += extent.length;
+        slot.sending.push(extent);
+        extent.state = 'sending';
+        gathered.push(extent);
+        return false;
+      });
+    }
+    return gathered.sort((a, b) => a.start - b.start);
   }
 
   /**

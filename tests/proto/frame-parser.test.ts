@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import fc from 'fast-check';
 import { crc32c } from '../../common/crc32c.js';
 import { blockCrcs } from '../../proto/block-crc.js';
+import { packTable, runCrcs } from '../../proto/extent-table.js';
 import { FRAME_HEADER_BYTES, FrameType, writeHeader } from '../../proto/frame-header.js';
 import { type Frame, FrameParser } from '../../proto/frame-parser.js';
 
@@ -99,5 +100,25 @@ describe('FrameParser', () => {
     assert.deepEqual(crcs(FrameType.REPLICATE_WRITE), expected);
     assert.equal(crcs(FrameType.READ), undefined);
     assert.equal(crcs(FrameType.WRITE | FrameType.REPLY), undefined);
+  });
+
+  it('gives the places and checksums of several runs, and refuses a payload that was changed anywhere', () => {
+    const runs = [
+      { start: 100, end: 5000 },
+      { start: 9000, end: 9001 },
+    ];
+    const payload = Buffer.concat([packTable(runs), Buffer.alloc(4901, 5)]);
+    for (const type of [FrameType.WRITE_EXTENTS, FrameType.REPLICATE_EXTENTS]) {
+      const frames: Frame[] = [];
+      new FrameParser((frame) => frames.push(frame)).push(encoded(type, payload));
+      assert.deepEqual(frames[0]?.runs, runs);
+      assert.deepEqual(frames[0]?.blockCrcs, runCrcs(payload, runs));
+      for (const at of [5, 12, 30, payload.length - 1]) {
+        const bytes = encoded(type, payload);
+        bytes[FRAME_HEADER_BYTES + at] = (bytes[FRAME_HEADER_BYTES + at] as number) ^ 1;
+        const parser = new FrameParser(() => assert.fail('delivered'));
+        assert.throws(() => parser.push(bytes), /checksum|a table of|runs that/);
+      }
+    }
   });
 });

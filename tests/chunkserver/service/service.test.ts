@@ -4,6 +4,7 @@ import path from 'node:path';
 import { createPrng } from '../../../common/prng.js';
 import { type CopySource, packCopySource } from '../../../proto/copy-source.js';
 import { HoldfastError } from '../../../proto/errors.js';
+import { packTable } from '../../../proto/extent-table.js';
 import { FRAME_FLAG_SYNC, FrameType } from '../../../proto/frame-header.js';
 import { FrameError } from '../../../proto/frames.js';
 import { ReplicaState } from '../../../proto/gen/cluster.js';
@@ -187,6 +188,35 @@ describe('three chunkservers', function () {
     await Promise.all([1, 2, 3].map((id) => cluster.startServer(id)));
     for (let pg = 0; pg < 4; pg++) assert.deepEqual(await cluster.read(pg, 8, 0, MIB), data);
     await cluster.meta.when(() => cluster.meta.whole);
+  });
+
+  it('write several runs of a chunk by one operation, which every replica holds after a restart, too', async () => {
+    const before = bytes(20_000);
+    const first = await cluster.write(1, 9, 0, before);
+    const runs = [
+      { start: 100, end: 300 },
+      { start: 5000, end: 14_000 },
+      { start: 30_000, end: 30_001 },
+    ];
+    const data = bytes(9201);
+    const payload = Buffer.concat([packTable(runs), data]);
+    const fields = { type: FrameType.WRITE_EXTENTS, pg: 1, ino: 9, chunk: 0, flags: FRAME_FLAG_SYNC };
+    const { header } = await cluster.call(fields, payload);
+    assert.equal(header.aux, 1, 'newly allocated');
+    assert.equal(header.versionSeq, first.header.versionSeq + 1);
+    const expected = Buffer.alloc(30_001);
+    before.copy(expected);
+    data.copy(expected, 100, 0, 200);
+    data.copy(expected, 5000, 200, 9200);
+    data.copy(expected, 30_000, 9200);
+    assert.deepEqual(await cluster.read(1, 9, 0, MIB), expected);
+    const primary = cluster.meta.primary(1);
+    await cluster.stopServer(primary);
+    assert.deepEqual(await cluster.read(1, 9, 0, MIB), expected);
+    await cluster.startServer(primary);
+    await cluster.meta.when(() => cluster.meta.whole);
+    const beyond = Buffer.concat([packTable([{ start: 8 * MIB, end: 8 * MIB + 1 }]), bytes(1)]);
+    assert.equal((await errorOf(cluster.call(fields, beyond))).errorName, 'EINVAL');
   });
 
   it('let writes wait while too few replicas are in-sync, and reads go on', async () => {

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import fc from 'fast-check';
 import type { ChunkStore } from '../../../chunkserver/store/chunk-store.js';
+import { packTable } from '../../../proto/extent-table.js';
 import { CHUNK_BYTES, dumpStore, Machine, Model, pattern, version } from './harness.js';
 
 const PGS = 2;
@@ -20,6 +21,17 @@ const command = fc.oneof(
       ...place,
       offset: fc.integer({ min: 0, max: CHUNK_BYTES - 1 }),
       length: fc.oneof(fc.integer({ min: 0, max: 300 }), fc.integer({ min: 0, max: CHUNK_BYTES })),
+    }),
+  },
+  {
+    weight: 6,
+    arbitrary: fc.record({
+      do: fc.constant('write runs' as const),
+      ...place,
+      steps: fc.array(fc.tuple(fc.nat(1300), fc.integer({ min: 1, max: 1300 })), {
+        minLength: 1,
+        maxLength: 6,
+      }),
     }),
   },
   {
@@ -126,6 +138,19 @@ class Run {
       const data = pattern(this.seq, Math.min(command.length, CHUNK_BYTES - offset));
       expected = this.model.write(pg, ino, chunk, offset, data, at);
       done = this.store.write(pg, { ino, chunk }, offset, data, at);
+    } else if (command.do === 'write runs') {
+      const { pg, ino, chunk } = command;
+      let end = 0;
+      const runs = command.steps.map(([gap, length]) => {
+        const start = end + gap;
+        end = start + length;
+        return { start, end };
+      });
+      const data = runs.map(({ start, end }, i) => pattern(this.seq + i, end - start));
+      expected = 0;
+      for (const [i, { start }] of runs.entries())
+        expected += this.model.write(pg, ino, chunk, start, data[i] as Buffer, at);
+      done = this.store.writeRuns(pg, { ino, chunk }, Buffer.concat([packTable(runs), ...data]), runs, at);
     } else if (command.do === 'punch') {
       const { pg, ino, chunk, offset } = command;
       const length = Math.min(command.length, CHUNK_BYTES - offset);

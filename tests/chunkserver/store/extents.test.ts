@@ -8,6 +8,7 @@ import {
   encodeChunkState,
   newExtent,
   replaceRange,
+  replaceRanges,
   sliceExtent,
 } from '../../../chunkserver/store/extents.js';
 import { blockCeil, blockCount, blockCrcs, blockFloor } from '../../../proto/block-crc.js';
@@ -51,6 +52,29 @@ describe('extents', () => {
         for (const segment of naive) counts[segment] = (counts[segment] as number) + 1;
         for (let i = 1; i <= list.length; i++) assert.equal(live.get(i) ?? 0, counts[i]);
         assert.equal(coveredBytes(extents), CHUNK - (counts[0] as number));
+      }),
+    );
+  });
+
+  it('are the same when several are replaced at once as when they are one after the other', () => {
+    const added = fc.array(fc.tuple(fc.nat(3000), fc.integer({ min: 1, max: 3000 })), { minLength: 1 });
+    fc.assert(
+      fc.property(changes, added, (list, steps) => {
+        const { extents } = build(list);
+        let end = 0;
+        const fresh = steps.map(([gap, length]) => {
+          const start = end + gap;
+          end = start + length;
+          return newExtent(start, length, 99, 100 + start, blockCrcs(start, pattern(1, length)));
+        });
+        const [one, all] = [new Map<number, number>(), new Map<number, number>()];
+        const count = (live: Map<number, number>) => (segment: number, bytes: number) =>
+          live.set(segment, (live.get(segment) ?? 0) + bytes);
+        let expected = extents;
+        for (const extent of fresh)
+          expected = replaceRange(expected, extent.start, extent.end, extent, count(one));
+        assert.deepEqual(replaceRanges(extents, fresh, count(all)), expected);
+        assert.deepEqual(all, one);
       }),
     );
   });

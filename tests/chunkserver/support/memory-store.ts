@@ -9,7 +9,8 @@ import type {
   Version,
 } from '../../../chunkserver/store/chunk-store.js';
 import { HoldfastError } from '../../../proto/errors.js';
-import { type ChunkRanges, joinRanges } from '../../../proto/extents.js';
+import { tableBytes } from '../../../proto/extent-table.js';
+import { type ChunkRanges, type DataRange, joinRanges } from '../../../proto/extents.js';
 
 interface MemoryChunk {
   ino: number;
@@ -89,6 +90,25 @@ export class MemoryStore implements ChunkStore {
         const chunk = group.chunks.get(nameOf(key)) ?? { ino, chunk: index, version, bytes: [] };
         const before = allocated(chunk);
         for (let i = 0; i < data.length; i++) chunk.bytes[offset + i] = data[i];
+        chunk.version = version;
+        group.chunks.set(nameOf(key), chunk);
+        group.state = { ...group.state, last: version };
+        return allocated(chunk) - before;
+      },
+      (allocatedDelta) => ({ allocatedDelta }),
+    );
+  }
+
+  writeRuns(pg: number, key: ChunkKey, payload: Buffer, runs: readonly DataRange[], version: Version) {
+    const { ino, chunk: index } = key;
+    if (this.usage().freeBytes < payload.length) return Promise.reject(new HoldfastError('ENOSPC'));
+    return this.#do(
+      (groups) => {
+        const group = groupOf(groups, pg);
+        const chunk = group.chunks.get(nameOf(key)) ?? { ino, chunk: index, version, bytes: [] };
+        const before = allocated(chunk);
+        let at = tableBytes(runs.length);
+        for (const { start, end } of runs) for (let i = start; i < end; i++) chunk.bytes[i] = payload[at++];
         chunk.version = version;
         group.chunks.set(nameOf(key), chunk);
         group.state = { ...group.state, last: version };

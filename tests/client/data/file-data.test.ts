@@ -38,6 +38,58 @@ describe('the data of a file', () => {
     assert.deepEqual(await mount.seenElsewhere(), data);
   });
 
+  it('sends what lies scattered in a chunk in one message, and what is left of it when some is on its way already', async () => {
+    const mount = new DataHarness();
+    const expected = Buffer.alloc(2 * CHUNK);
+    const put = async (at: number, bytes: number, seed: number): Promise<void> => {
+      pattern(bytes, seed).copy(expected, at);
+      await mount.file.write(at, pattern(bytes, seed));
+    };
+    for (const at of [3000, 100, 2000, 1000, CHUNK, CHUNK + 500]) await put(at, 50, at);
+    const release = mount.chunks.hold();
+    const first = mount.file.flush();
+    await settle();
+    assert.deepEqual(mount.chunks.gathered, [4, 2]);
+    assert.deepEqual(
+      mount.chunks.writes.map(({ chunk, offset }) => [chunk, offset]),
+      [100, 1000, 2000, 3000]
+        .map((at) => [0, at])
+        .concat([
+          [1, 0],
+          [1, 500],
+        ]),
+    );
+    await put(1020, 50, 9); // overlaps one that is on its way
+    for (const at of [200, 3500]) await put(at, 50, at);
+    const second = mount.file.flush();
+    await settle();
+    assert.deepEqual(mount.chunks.gathered, [4, 2, 2], 'the overlapping one waits alone');
+    release();
+    await Promise.all([first, second]);
+    assert.deepEqual(await mount.seenElsewhere(), expected.subarray(0, CHUNK + 550));
+  });
+
+  it('loses all of a message that fails, tells so once, and lets the next ones pass', async () => {
+    const mount = new DataHarness();
+    const mark = mount.file.newMark();
+    for (const at of [0, 1000, 2000]) await mount.file.write(at, pattern(50, at));
+    mount.chunks.failWrite = ({ offset }) => (offset === 1000 ? new HoldfastError('ENOSPC') : undefined);
+    await mount.file.flush();
+    assert.equal(mount.file.takeError(mark)?.errorName, 'ENOSPC');
+    assert.equal(mount.file.takeError(mark), undefined);
+    assert.equal(mount.inode.attr.size, 0, 'nothing that failed is in the size');
+    assert.ok(mount.file.clean);
+  });
+
+  it('syncs the only message of a group with it, however many places it writes', async () => {
+    const mount = new DataHarness();
+    for (const at of [0, 1000, 2000]) await mount.file.write(at, pattern(50, at));
+    await mount.file.fsync(false);
+    assert.deepEqual(mount.chunks.gathered, [3]);
+    assert.ok(mount.chunks.writes.every(({ sync }) => sync));
+    assert.deepEqual(mount.chunks.syncs, []);
+  });
+
   it('never has two frames under way over the same bytes, and the later bytes win', async () => {
     const mount = new DataHarness();
     const release = mount.chunks.hold();

@@ -1,4 +1,4 @@
-import type { ChunkApi, FileLayout, Written } from '../../../client/data/api.js';
+import type { ChunkApi, FileLayout, Run, Written } from '../../../client/data/api.js';
 import { type Deferred, deferred } from '../../../common/deferred.js';
 import type { DataRange } from '../../../proto/extents.js';
 import type { Lineage } from '../../../proto/lineage.js';
@@ -28,6 +28,8 @@ export class MemoryChunks implements ChunkApi {
   readonly writes: WriteCall[] = [];
   /** Ranges that were copied without passing through the client. */
   readonly copies: WriteCall[] = [];
+  /** How many runs each message with several of them brought. */
+  readonly gathered: number[] = [];
   readonly syncs: number[] = [];
   readonly reads: { ino: number; chunk: number; offset: number; length: number }[] = [];
   inFlight = 0;
@@ -146,6 +148,15 @@ export class MemoryChunks implements ChunkApi {
       this.inFlight--;
       this.#underWay.delete(call);
     }
+  }
+
+  /** All runs are one operation: none lands when one of them is to fail. */
+  async writeRuns(file: FileLayout, chunk: number, runs: readonly Run[], sync: boolean): Promise<Written> {
+    this.gathered.push(runs.length);
+    const all = runs.map(({ start, parts }) => this.write(file, chunk, start, parts, sync));
+    const written = await Promise.all(all);
+    const allocated = written.reduce((sum, one) => sum + one.allocated, 0);
+    return { allocated, version: (written.at(-1) as Written).version };
   }
 
   /** Zeros count as data here: only where nothing was ever written is a hole. */
