@@ -1,6 +1,6 @@
 import { HoldfastError } from '../../proto/errors.js';
-import type { Attr, SetAttr } from '../../proto/gen/meta.js';
-import { FILE_SIZE_MAX_BYTES, S_IFREG } from '../../proto/types.js';
+import { type Attr, LeaseMode, type SetAttr } from '../../proto/gen/meta.js';
+import { CAPABILITY_NAME, FILE_SIZE_MAX_BYTES, HAS_CAPABILITY, S_IFREG } from '../../proto/types.js';
 import type { ChunkApi } from '../data/api.js';
 import type { FileData } from '../data/file-data.js';
 import type { FileReader } from '../data/reader.js';
@@ -49,7 +49,6 @@ const SEEK_HOLE = 4;
 /** At a close with more dirty bytes the caller waits: one large file must not hold up the changes behind it. */
 const BACKGROUND_FLUSH_BYTES_MAX = 1024 * 1024;
 /** Asked for by the kernel before the first write. */
-const CAPABILITY = 'security.capability';
 const NO_NAME = Buffer.alloc(0);
 
 /** Calls on open files and their contents. */
@@ -139,7 +138,7 @@ export class FileCalls {
       if (!created) checkAccess(attr, caller, flags);
       const { inodes } = this.#context;
       inodes.tell(attr); // the entry goes along
-      if (created) inodes.learnXattr(attr.ino, CAPABILITY, undefined, inodes.stamp().asOf);
+      if (created) inodes.learnXattr(attr.ino, CAPABILITY_NAME, undefined, inodes.stamp().asOf);
       file = files.acquire(attr, created);
       const writable = (flags & O_ACCMODE) !== O_RDONLY;
       if (!created && (flags & O_TRUNC) !== 0 && writable) {
@@ -180,6 +179,8 @@ export class FileCalls {
     throwWriteError(open);
     this.#refuseLost(open.file.ino, request);
     if (request.killPriv) await this.#killPriv(open.file, caller);
+    // Before the kernel writes to pages of its own it sees to that itself.
+    if (!request.fromCache) await this.#killCapability(ino, caller);
     // Pages that the kernel writes back have their place already.
     const append = (request.flags & O_APPEND) !== 0 && !request.fromCache;
     const { at, length } = append
@@ -463,6 +464,23 @@ export class FileCalls {
     const killed = await killedBy(caller, attr);
     file.applyAttr(await this.#context.setAttr(file.ino, killed, caller.signal), true);
     await this.#privKilled(file.ino);
+  }
+
+  /** Whoever writes: root, too, who may keep setuid. */
+  async #killCapability(ino: number, { signal }: Caller): Promise<void> {
+    const { inodes } = this.#context;
+    const leased = this.#context.mode(ino) !== LeaseMode.LEASE_NONE;
+    const attr = leased ? await this.#context.attr(ino, signal) : inodes.known(ino);
+    if (((attr?.xattrKinds ?? 0) & HAS_CAPABILITY) === 0) return;
+    const value = { ino, name: Buffer.from(CAPABILITY_NAME) };
+    try {
+      await this.#context.mutateNames([ino], [ino], { $case: 'removeXattr', value }, signal);
+    } catch (error) {
+      if (!(error instanceof HoldfastError) || error.errorName !== 'ENODATA') throw error;
+    } finally {
+      inodes.xattrsChanged(ino);
+    }
+    await this.#context.readAttr({ $case: 'getAttr', value: { ino } }, signal);
   }
 
   /** Before the call is answered: the kernel would show the old mode until its time-out. */

@@ -131,6 +131,10 @@ export function xattrCases(bench: Bench, features: Features): void {
       const capability = '\x01\0\0\x02\0\x20\0\0\0\0\0\0\0\0\0\0\0\0\0\0';
       const ways = [
         () => bench.root.file('f', 'written'),
+        ...['O_WRONLY', 'O_WRONLY|O_APPEND'].map((flags) => async () => {
+          const fd = await bench.root.open('f', flags);
+          await bench.root.ok('write', fd, 'written');
+        }),
         () => bench.root.ok('truncate', 'f', 1),
         () => bench.root.ok('chown', 'f', 1, 1),
       ];
