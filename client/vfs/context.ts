@@ -27,6 +27,7 @@ import { AttrRequests } from './attr-requests.js';
 import type { FileTable } from './file-table.js';
 import type { InodeCache } from './inode-cache.js';
 import type { KernelEntries } from './kernel-entries.js';
+import type { SmallFiles } from './small-files.js';
 
 /** What the groups of file system calls share. */
 export class VfsContext {
@@ -34,6 +35,7 @@ export class VfsContext {
   readonly inodes: InodeCache;
   readonly names: NameCache;
   readonly files: FileTable;
+  readonly smallFiles: SmallFiles;
   readonly lane: ChangeLane;
   readonly quotas: QuotaKeeper;
   readonly kernel: KernelEntries;
@@ -48,6 +50,7 @@ export class VfsContext {
     inodes: InodeCache;
     names: NameCache;
     files: FileTable;
+    smallFiles: SmallFiles;
     lane: ChangeLane;
     quotas: QuotaKeeper;
     kernel: KernelEntries;
@@ -59,6 +62,7 @@ export class VfsContext {
     this.inodes = parts.inodes;
     this.names = parts.names;
     this.files = parts.files;
+    this.smallFiles = parts.smallFiles;
     this.lane = parts.lane;
     this.quotas = parts.quotas;
     this.kernel = parts.kernel;

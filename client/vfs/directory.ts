@@ -115,6 +115,8 @@ export class DirectoryStream {
       if (page.entries.length === 0 && !page.end)
         throw new HoldfastError('PROTOCOL', 'an empty page is not the end');
       for (const { attr } of page.entries) if (attr) this.#context.inodes.learn(attr, { asOf, epoch }, false);
+      const former = this.#page?.entries.at(-1);
+      this.#context.smallFiles.listed(page.entries, former?.cookie === from ? former : undefined);
       // With a change of our own under way the page may be older than the attributes: it is good for this call only.
       const change = watch.changed ? undefined : this.#context.inodes.known(this.#ino)?.change;
       this.#page = { ...page, from, plus, asOf, change };

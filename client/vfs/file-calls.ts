@@ -38,6 +38,7 @@ import {
 } from './privileges.js';
 import { newInodeIn, setAttrWithin, type Written, withRoom, writeWithinQuota } from './quota-room.js';
 import { SharedFiles } from './shared-files.js';
+import { SMALL_FILE_BYTES_MAX } from './small-files.js';
 import type { WriteBehind } from './write-behind.js';
 
 /** fallocate(2) modes. */
@@ -162,9 +163,13 @@ export class FileCalls {
     const { atimes } = this.#context.files;
     if ((flags & O_NOATIME) === 0) atimes?.read(atimes.view(file.view()));
     this.#locks.refuseLost(file.ino, handle);
-    const read = this.shared.isShared(file.ino)
+    const shared = this.shared.isShared(file.ino);
+    const read = shared
       ? this.shared.read(file, offset, size, signal)
       : this.#reader.read(file, stream, offset, size, signal);
+    // Behind its own request, so that it is answered first.
+    if (!shared && offset === 0 && file.size <= SMALL_FILE_BYTES_MAX)
+      this.#context.smallFiles.reading(file.ino);
     const data = await read;
     // It may have been waited for in the next session.
     this.#locks.refuseLost(file.ino, handle);
@@ -317,6 +322,7 @@ export class FileCalls {
       if (size > FILE_SIZE_MAX_BYTES) throw new HoldfastError('EFBIG');
       if (file) return this.#truncate(file, size, rest, caller.signal);
       files.shared(ino); // what is kept of it may lie behind the cut
+      files.dropBlocks(ino);
       return this.#context.setAttr(ino, { ...rest, size }, caller.signal);
     }
     const removed = this.#context.removedDirectory(ino);

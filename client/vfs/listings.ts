@@ -77,6 +77,7 @@ export class Listing {
     const page = resultOf(result, 'dir');
     if (page.attr) inodes.learn(page.attr, { asOf, epoch }, false);
     for (const { attr } of page.entries) if (attr) inodes.learn(attr, { asOf, epoch }, false);
+    this.#context.smallFiles.listed(page.entries, this.#entries.at(-1));
     return { page, asOf };
   }
 }

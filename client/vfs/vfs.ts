@@ -43,6 +43,7 @@ import { LocalChanges } from './local-changes.js';
 import { LockCalls } from './lock-calls.js';
 import { NameCalls } from './name-calls.js';
 import { Recalls } from './recalls.js';
+import { SmallFiles } from './small-files.js';
 import { WriteBehind } from './write-behind.js';
 import { XattrCalls } from './xattr-calls.js';
 
@@ -125,12 +126,14 @@ export class HoldfastFs implements FileSystem {
       ...{ unsynced, owns, quotas: quotas.book },
     };
     const files = new FileTable(data, atimes);
+    const smallFiles = new SmallFiles({ inodes, files, blocks, chunks });
     const [names, kernel] = [new NameCache(), new KernelEntries()];
     this.#context = new VfsContext({
       meta,
       inodes,
       names,
       files,
+      smallFiles,
       lane,
       quotas,
       kernel,
