@@ -23,7 +23,7 @@ import {
 } from './mount-options.js';
 import { registerMount, unregisterMount } from './mount-registry.js';
 import { CliError, oneLine, printJson, printLine } from './output.js';
-import { PROCESS_FLAGS } from './process-flags.js';
+import { processFlags } from './process-flags.js';
 import { logFile } from './run-files.js';
 import { processDeps, serveUntilStopped, startError } from './serve.js';
 import { startTracing, type Tracing, traceOption } from './tracing.js';
@@ -147,7 +147,7 @@ async function mountInBackground(mountPoint: string, flags: MountFlags): Promise
   const logPath = backgroundLog(mountPoint, flags);
   const log = openSync(logPath, 'a');
   const args = [...process.argv.slice(1), '--foreground'];
-  const child = spawn(process.execPath, [...process.execArgv, ...PROCESS_FLAGS, ...args], {
+  const child = spawn(process.execPath, [...process.execArgv, ...processFlags('mount'), ...args], {
     stdio: ['ignore', log, log, 'pipe'],
     detached: true,
     env: { ...process.env, HOLDFAST_READY_FD: String(READY_FD) },

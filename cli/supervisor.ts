@@ -4,7 +4,7 @@ import { dirname } from 'node:path';
 import type { Clock, Timer } from '../common/clock.js';
 import { deferred } from '../common/deferred.js';
 import { EXIT_USAGE } from './output.js';
-import { PROCESS_FLAGS } from './process-flags.js';
+import { processFlags } from './process-flags.js';
 import { logFile, pidFile, removePid, writePid } from './run-files.js';
 
 /** A server that died is started again after this time. */
@@ -146,7 +146,7 @@ export class Supervisor {
     const log = openSync(logPath, 'a');
     const child = spawn(
       process.execPath,
-      [...process.execArgv, ...PROCESS_FLAGS, process.argv[1] as string, ...args],
+      [...process.execArgv, ...processFlags(args[0]), process.argv[1] as string, ...args],
       {
         stdio: ['pipe', log, log],
         // Its own group: ^C on the terminal reaches only the supervisor, which stops things in order.

@@ -3,7 +3,7 @@ import { randomUUID } from 'node:crypto';
 import { rmSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { StatusReader } from '../../cli/cluster-status.js';
-import { PROCESS_FLAGS } from '../../cli/process-flags.js';
+import { processFlags } from '../../cli/process-flags.js';
 import { systemClock } from '../../common/clock.js';
 import { encodeInode, type Inode } from '../../metaserver/namespace/inode-codec.js';
 import { COUNTERS_KEY, cookieKey, dentryKey, inodeKey } from '../../metaserver/namespace/keys.js';
@@ -100,7 +100,7 @@ class LoneMetaserver {
     const flags = ['--id', '1', '--listen', this.#address, '--data-dir', this.#dir];
     const cluster = ['--cluster-id', this.#clusterId, '--peers', `1=${this.#address}`];
     const init = ['--replicas', '1', '--min-in-sync', '1', '--chunkservers', '1'];
-    const args = [...PROCESS_FLAGS, MAIN, 'metaserver', ...flags, ...cluster, ...init];
+    const args = [...processFlags('metaserver'), MAIN, 'metaserver', ...flags, ...cluster, ...init];
     const child = spawn(process.execPath, args, { stdio: ['ignore', 'ignore', 'inherit'] });
     this.#child = child;
     const reader = new StatusReader([this.#address], 0);

@@ -11,7 +11,7 @@ import {
   writeClusterFile,
 } from '../../../cli/cluster-file.js';
 import type { ClusterStatus } from '../../../cli/cluster-status.js';
-import { PROCESS_FLAGS } from '../../../cli/process-flags.js';
+import { processFlags } from '../../../cli/process-flags.js';
 import { serverSpecs } from '../../../cli/up-plan.js';
 import { systemClock, type Timer } from '../../../common/clock.js';
 import {
@@ -326,7 +326,7 @@ export class Lab {
     if (this.alive(name)) throw new Error(`${name} runs already`);
     const log = openSync(join(this.data, 'log', `${name}.log`), 'a');
     const [command, ...prefix] = this.network.enter(host) as [string, ...string[]];
-    const child = spawn(command, [...prefix, process.execPath, ...PROCESS_FLAGS, MAIN, ...args], {
+    const child = spawn(command, [...prefix, process.execPath, ...processFlags(args[0]), MAIN, ...args], {
       // The pipe ends when this process dies, however it died: the servers stop then.
       stdio: ['pipe', log, log],
       detached: true,
