@@ -1,6 +1,6 @@
 import { type Interrupt, interruptible } from '../wait.js';
 import type { ChunkApi, FileLayout } from './api.js';
-import type { BlockCache } from './block-cache.js';
+import type { Block, BlockCache } from './block-cache.js';
 import { type Piece, sliceParts } from './extent.js';
 import type { FileData } from './file-data.js';
 import { type DataLimits, READ_BLOCK_BYTES_MAX, unitWithin } from './limits.js';
@@ -54,11 +54,22 @@ export class FileReader {
   readonly #blocks: BlockCache;
   readonly #limits: DataLimits;
   readonly #mayCache: (ino: number) => boolean;
+  readonly #offer: ((file: FileData, offset: number, data: Buffer) => void) | undefined;
   /** Small reads at no order of leased files, by block. */
   readonly #smallReads = new WeakMap<FileData, Map<number, number>>();
 
-  /** @param mayCache whether a file's data is leased: otherwise each read goes to the servers */
-  constructor(chunks: ChunkApi, blocks: BlockCache, limits: DataLimits, mayCache: (ino: number) => boolean) {
+  /**
+   * @param mayCache whether a file's data is leased: otherwise each read goes to the servers
+   * @param offer takes blocks in which many small reads are to be expected, as long as they are believed
+   */
+  constructor(
+    chunks: ChunkApi,
+    blocks: BlockCache,
+    limits: DataLimits,
+    mayCache: (ino: number) => boolean,
+    offer?: (file: FileData, offset: number, data: Buffer) => void,
+  ) {
+    this.#offer = offer;
     this.#mayCache = mayCache;
     this.#chunks = chunks;
     this.#blocks = blocks;
@@ -155,8 +166,9 @@ export class FileReader {
       const known = this.#blocks.get(file.ino, index);
       const sequential =
         stream.window > 0 && (until - at) * 2 < Math.min(unit, file.serverEnd - index * unit);
-      const whole = !known && (sequential || this.#isDense(file, index, until - at));
-      const block = known ?? (whole ? this.#fetchBlock(file, index, unit) : undefined);
+      const dense = !known && !sequential && this.#isDense(file, index, until - at);
+      const block = known ?? (sequential || dense ? this.#fetchBlock(file, index, unit) : undefined);
+      if (dense && block) this.#offerBlock(file, index, block);
       // A block is for all its readers: one that is interrupted leaves it to the others.
       if (block) waits.push(interruptible(fromBlock(block.data, at, until, index * unit), signal));
       else waits.push(this.#fetchRange(file, at, until, signal));
@@ -183,13 +195,25 @@ export class FileReader {
     return false;
   }
 
+  #offerBlock(file: FileData, index: number, block: Block): void {
+    const offer = this.#offer;
+    if (!offer) return;
+    const start = index * readBlockBytes(file.chunkSize);
+    block.data.then(
+      (data) => {
+        if (this.#blocks.get(file.ino, index) === block) offer(file, start, data);
+      },
+      () => {}, // its readers are told
+    );
+  }
+
   async #fetchRange(file: FileLayout, start: number, end: number, signal?: Interrupt): Promise<Base> {
     const chunk = Math.floor(start / file.chunkSize);
     const data = await this.#chunks.read(file, chunk, start - chunk * file.chunkSize, end - start, signal);
     return { start, end, data };
   }
 
-  #fetchBlock(file: FileData, index: number, unit: number): { data: Promise<Buffer> } | undefined {
+  #fetchBlock(file: FileData, index: number, unit: number): Block | undefined {
     const start = index * unit;
     const chunk = Math.floor(start / file.chunkSize);
     const offset = start - chunk * file.chunkSize;

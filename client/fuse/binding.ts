@@ -255,6 +255,11 @@ export interface BindingInfo {
 export interface Notifier {
   /** length 0: to the end; offset < 0: attributes only. */
   invalidateInode(ino: number, offset: number, length: number): Promise<void>;
+  /**
+   * Puts bytes into the kernel's pages of an inode, over what they hold. Waits for pages that are being read or written.
+   * Not beyond the end that the kernel knows. Absent: it cannot be done.
+   */
+  storePages?(ino: number, offset: number, data: Buffer): Promise<void>;
   invalidateEntry(parent: number, name: Buffer): Promise<void>;
   /** The kernel asks again at the next use of the entry. Takes the kernel's lock on the directory. */
   expireEntry(parent: number, name: Buffer): Promise<void>;

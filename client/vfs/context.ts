@@ -27,6 +27,7 @@ import { AttrRequests } from './attr-requests.js';
 import type { FileTable } from './file-table.js';
 import type { InodeCache } from './inode-cache.js';
 import type { KernelEntries } from './kernel-entries.js';
+import { PageStores } from './page-stores.js';
 import type { SmallFiles } from './small-files.js';
 
 /** What the groups of file system calls share. */
@@ -44,6 +45,7 @@ export class VfsContext {
   readonly readOnly: boolean;
   readonly attrRequests: AttrRequests;
   notifier: Notifier | undefined;
+  readonly pageStores: PageStores;
 
   constructor(parts: {
     meta: MetaApi;
@@ -63,6 +65,12 @@ export class VfsContext {
     this.names = parts.names;
     this.files = parts.files;
     this.smallFiles = parts.smallFiles;
+    this.pageStores = new PageStores({
+      notifier: () => this.notifier,
+      hasWriter: (ino) => parts.files.hasWriter(ino),
+      file: (ino) => parts.files.get(ino),
+      failed: (ino, err) => parts.log.warn({ ino, err }, 'pages not stored'),
+    });
     this.lane = parts.lane;
     this.quotas = parts.quotas;
     this.kernel = parts.kernel;

@@ -24,7 +24,6 @@ import {
   type OpenFile,
   throwWriteError,
 } from './file-table.js';
-import { seekData, seekHole } from './holes.js';
 import type { LocalChanges } from './local-changes.js';
 import type { LockCalls } from './lock-calls.js';
 import type { NameCalls } from './name-calls.js';
@@ -39,17 +38,11 @@ import {
 import { newInodeIn, setAttrWithin, type Written, withRoom, writeWithinQuota } from './quota-room.js';
 import { SharedFiles } from './shared-files.js';
 import { SMALL_FILE_BYTES_MAX } from './small-files.js';
+import { SpaceCalls } from './space-calls.js';
 import type { WriteBehind } from './write-behind.js';
 
-/** fallocate(2) modes. */
-const FALLOC_FL_KEEP_SIZE = 0x01;
-const FALLOC_FL_PUNCH_HOLE = 0x02;
-const FALLOC_FL_ZERO_RANGE = 0x10;
-const SEEK_DATA = 3;
-const SEEK_HOLE = 4;
 /** At a close with more dirty bytes the caller waits: one large file must not hold up the changes behind it. */
 const BACKGROUND_FLUSH_BYTES_MAX = 1024 * 1024;
-/** Asked for by the kernel before the first write. */
 const NO_NAME = Buffer.alloc(0);
 
 /** Calls on open files and their contents. */
@@ -63,6 +56,7 @@ export class FileCalls {
   readonly #behind: WriteBehind;
   readonly #locks: LockCalls;
   readonly shared: SharedFiles;
+  readonly space: SpaceCalls;
 
   constructor(
     context: VfsContext,
@@ -78,6 +72,7 @@ export class FileCalls {
     this.#chunks = chunks;
     this.#behind = behind;
     this.shared = new SharedFiles(context, reader);
+    this.space = new SpaceCalls(context, chunks, locks, this);
     this.#turns = new AppendTurns(context.meta.locks, context.log);
     this.#reader = reader;
     this.#names = names;
@@ -86,9 +81,16 @@ export class FileCalls {
 
   /** Under a lease that allows what is wanted it is answered here; otherwise the server recalls others' and grants one. */
   async open(caller: Caller, ino: number, flags: number, killPriv: boolean): Promise<OpenReply> {
-    const { meta, files, readOnly } = this.#context;
+    const { pageStores, readOnly } = this.#context;
     const writable = (flags & O_ACCMODE) !== O_RDONLY;
     if (readOnly && (writable || (flags & O_TRUNC) !== 0)) throw new HoldfastError('EROFS');
+    const open = (): Promise<OpenReply> => this.#open(caller, ino, flags, killPriv);
+    return writable ? pageStores.without(ino, caller.signal, open) : open();
+  }
+
+  async #open(caller: Caller, ino: number, flags: number, killPriv: boolean): Promise<OpenReply> {
+    const { meta, files } = this.#context;
+    const writable = (flags & O_ACCMODE) !== O_RDONLY;
     meta.retainOpen(ino);
     let file: FileData | undefined;
     try {
@@ -99,7 +101,7 @@ export class FileCalls {
       // The kernel answers reads from pages that it keeps: there will be no other sign of them.
       if (!writable && caching.keepCache && (flags & O_NOATIME) === 0) await this.#countRead(file);
       if ((flags & O_TRUNC) !== 0 && writable) {
-        await this.#truncate(file, 0, killPriv ? await killedBy(caller, attr) : {}, caller.signal);
+        await this.truncate(file, 0, killPriv ? await killedBy(caller, attr) : {}, caller.signal);
         if (killPriv && hasPriv(attr.mode)) await this.#privKilled(ino);
       }
       this.#context.throwLostChange(ino);
@@ -121,7 +123,6 @@ export class FileCalls {
     flags: number,
     umask: number,
   ): Promise<CreateReply> {
-    const { meta, files } = this.#context;
     const existingOk = (flags & O_EXCL) === 0;
     const node = {
       parent,
@@ -131,7 +132,23 @@ export class FileCalls {
       open: true,
       askedMode: mode & 0o7777,
     };
-    const { created, attr: made } = await this.#names.makeNode(caller, node);
+    const { created, attr } = await this.#names.makeNode(caller, node);
+    const open = (): Promise<CreateReply> => this.#openMade(caller, parent, name, flags, attr, created);
+    const { pageStores } = this.#context;
+    const writable = (flags & O_ACCMODE) !== O_RDONLY;
+    return writable && !created ? pageStores.without(attr.ino, caller.signal, open) : open();
+  }
+
+  /** The second half of open(2) with O_CREAT. */
+  async #openMade(
+    caller: Caller,
+    parent: number,
+    name: Buffer,
+    flags: number,
+    made: Attr,
+    created: boolean,
+  ): Promise<CreateReply> {
+    const { meta, files } = this.#context;
     let attr = made;
     meta.retainOpen(attr.ino);
     let file: FileData | undefined;
@@ -144,7 +161,7 @@ export class FileCalls {
       const writable = (flags & O_ACCMODE) !== O_RDONLY;
       if (!created && (flags & O_TRUNC) !== 0 && writable) {
         const killed = caller.uid !== 0 ? await killedBy(caller, attr) : {};
-        attr = await this.#truncate(file, 0, killed, caller.signal);
+        attr = await this.truncate(file, 0, killed, caller.signal);
       }
       const caching = await this.#context.opened(attr);
       // Nobody reads through this description: without the page cache the kernel asks less before a write.
@@ -320,10 +337,8 @@ export class FileCalls {
     if (rest.atime || rest.atimeNow) files.atimes?.forget(ino);
     if (size !== undefined) {
       if (size > FILE_SIZE_MAX_BYTES) throw new HoldfastError('EFBIG');
-      if (file) return this.#truncate(file, size, rest, caller.signal);
-      files.shared(ino); // what is kept of it may lie behind the cut
-      files.dropBlocks(ino);
-      return this.#context.setAttr(ino, { ...rest, size }, caller.signal);
+      const cut = (): Promise<Attr> => this.#resize(ino, size, rest, caller.signal);
+      return this.#context.pageStores.without(ino, caller.signal, cut);
     }
     const removed = this.#context.removedDirectory(ino);
     if (removed) {
@@ -336,47 +351,6 @@ export class FileCalls {
     file?.applyAttr(attr, true);
     file?.timesSet(attr, rest.mtime !== undefined || rest.mtimeNow === true);
     return attr;
-  }
-
-  /** mtime and ctime change with every call that succeeds, as on local file systems. */
-  async fallocate(
-    caller: Caller,
-    handle: number,
-    mode: number,
-    offset: number,
-    length: number,
-  ): Promise<void> {
-    const { file, writable } = this.#context.files.handle(handle);
-    if (!writable) throw new HoldfastError('EBADF');
-    if (offset < 0 || length <= 0) throw new HoldfastError('EINVAL');
-    this.#locks.refuseLost(file.ino, handle);
-    if (offset + length > FILE_SIZE_MAX_BYTES) throw new HoldfastError('EFBIG');
-    const kind = mode & ~FALLOC_FL_KEEP_SIZE;
-    const keepSize = (mode & FALLOC_FL_KEEP_SIZE) !== 0;
-    if (kind !== 0 && kind !== FALLOC_FL_PUNCH_HOLE && kind !== FALLOC_FL_ZERO_RANGE) {
-      throw new HoldfastError('EOPNOTSUPP');
-    }
-    if (kind === FALLOC_FL_PUNCH_HOLE && !keepSize) throw new HoldfastError('EOPNOTSUPP');
-    const end = offset + length;
-    if (this.#context.readOnly) throw new HoldfastError('EROFS');
-    if (kind !== 0 && offset < file.size) {
-      if (!this.#context.owns(file.ino)) await this.announceWriter(file, caller.signal);
-      const punched = this.#context.lane.urgently(file.punch(offset, Math.min(end, file.size)));
-      await interruptible(punched, caller.signal);
-      if (keepSize || end <= file.size) return;
-    }
-    if (!keepSize && end > file.size) await this.#truncate(file, end, {}, caller.signal);
-    else await this.setattr(caller, file.ino, { mtime: 'now', killPriv: false });
-  }
-
-  /** Where data is, the servers know: what is dirty goes there first. */
-  async lseek(caller: Caller, handle: number, offset: number, whence: number): Promise<number> {
-    const { file } = this.#context.files.handle(handle);
-    if (whence !== SEEK_DATA && whence !== SEEK_HOLE) throw new HoldfastError('EINVAL');
-    if (offset < 0 || offset >= file.size) throw new HoldfastError('ENXIO');
-    if (!file.clean) await interruptible(this.#context.lane.urgently(file.flush()), caller.signal);
-    const seek = whence === SEEK_DATA ? seekData : seekHole;
-    return seek(this.#chunks, file, offset, caller.signal);
   }
 
   /** The kernel goes on believing the access time that it has cached. */
@@ -453,7 +427,17 @@ export class FileCalls {
     return attr;
   }
 
-  #truncate(file: FileData, size: number, rest: Partial<SetAttr>, signal: Interrupt): Promise<Attr> {
+  #resize(ino: number, size: number, rest: Partial<SetAttr>, signal: Interrupt): Promise<Attr> {
+    const { files } = this.#context;
+    const file = files.get(ino);
+    if (file) return this.truncate(file, size, rest, signal);
+    files.shared(ino); // what is kept of it may lie behind the cut
+    files.dropBlocks(ino);
+    return this.#context.setAttr(ino, { ...rest, size }, signal);
+  }
+
+  /** Cuts or lengthens a file that is open here. */
+  truncate(file: FileData, size: number, rest: Partial<SetAttr>, signal: Interrupt): Promise<Attr> {
     if (this.#context.readOnly) return Promise.reject(new HoldfastError('EROFS'));
     // A flush that waits for the truncate must not be waited for by it.
     this.#context.lane.releasePlace(file.ino);

@@ -32,6 +32,8 @@ export class FileTable {
   readonly #deps: DataDeps;
   readonly #files = new Map<number, { file: FileData; references: number }>();
   readonly #handles = new Map<number, OpenFile>();
+  /** Descriptions open for writing, by inode. */
+  readonly #writers = new Map<number, number>();
   #nextHandle = 1;
 
   /** @param atimes absent: reads set no access time */
@@ -111,6 +113,7 @@ export class FileTable {
   open(file: FileData, flags: number): number {
     const handle = this.#nextHandle++;
     const writable = (flags & O_ACCMODE) !== O_RDONLY;
+    if (writable) this.#writers.set(file.ino, (this.#writers.get(file.ino) ?? 0) + 1);
     this.#handles.set(handle, { file, flags, writable, errors: file.newMark(), stream: newReadStream() });
     return handle;
   }
@@ -126,9 +129,21 @@ export class FileTable {
     return this.#handles.get(handle);
   }
 
+  /** Whether a description is open that can write to the file. */
+  hasWriter(ino: number): boolean {
+    return this.#writers.has(ino);
+  }
+
+  #writerGone(ino: number): void {
+    const left = (this.#writers.get(ino) ?? 0) - 1;
+    if (left > 0) this.#writers.set(ino, left);
+    else this.#writers.delete(ino);
+  }
+
   close(handle: number): OpenFile {
     const open = this.handle(handle);
     this.#handles.delete(handle);
+    if (open.writable) this.#writerGone(open.file.ino);
     return open;
   }
 }

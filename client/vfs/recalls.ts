@@ -143,6 +143,7 @@ export class Recalls implements LeaseEvents {
   }
 
   async #invalidate(ino: number): Promise<void> {
+    await this.#context.pageStores.settled(ino);
     await this.#context.notifier?.invalidateInode(ino, 0, 0);
   }
 }

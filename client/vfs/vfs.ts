@@ -148,7 +148,14 @@ export class HoldfastFs implements FileSystem {
       taken: (ino) => this.#local.taken(ino),
     });
     meta.listenToLeases(this.#recalls);
-    const reader = new FileReader(chunks, blocks, limits, (ino) => this.#context.mode(ino) !== 0);
+    const { pageStores } = this.#context;
+    const reader = new FileReader(
+      chunks,
+      blocks,
+      limits,
+      (ino) => this.#context.mode(ino) !== 0,
+      (file, offset, block) => pageStores.offer(file, offset, block),
+    );
     this.#names = new NameCalls(this.#context, this.#local, this.#listings);
     this.#locks = new LockCalls(meta.locks, log);
     this.#fileCalls = new FileCalls(
@@ -454,11 +461,11 @@ export class HoldfastFs implements FileSystem {
     offset: number,
     length: number,
   ): Promise<void> {
-    return this.#fileCalls.fallocate(caller, handle, mode, offset, length);
+    return this.#fileCalls.space.fallocate(caller, handle, mode, offset, length);
   }
 
   lseek(caller: Caller, _ino: number, handle: number, offset: number, whence: number): Promise<number> {
-    return this.#fileCalls.lseek(caller, handle, offset, whence);
+    return this.#fileCalls.space.lseek(caller, handle, offset, whence);
   }
 
   /** The kernel holds its lock on these directories until the call is answered. */

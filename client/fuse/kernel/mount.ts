@@ -20,7 +20,7 @@ export const FUSE_SUBTYPE = 'holdfast';
 const DEFAULT_THREAD_POOL_THREADS = 4;
 /** What a process that mounts should put into UV_THREADPOOL_SIZE before its first use of the pool. */
 export const RECOMMENDED_THREAD_POOL_THREADS = 16;
-const MAX_NOTIFY_WRITES = 4;
+const MAX_NOTIFY_WRITES = 5;
 /** The kernel reads ahead so much of a file in one go; by itself it would take 128 KiB. */
 export const DEFAULT_READ_AHEAD_BYTES = 1024 * 1024;
 const MOUNT_TIMEOUT_MS = 30_000;

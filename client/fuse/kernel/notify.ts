@@ -8,6 +8,9 @@ import { writeOutHeader, writeS64, writeU64 } from './wire.js';
 /** Notifications that wait for their turn; a further one is refused. */
 export const MAX_QUEUED_NOTIFICATIONS = 65_536;
 
+/** With fewer threads for notifications none is given to bytes for the kernel's pages. */
+const WRITES_WITH_STORES_MIN = 5;
+
 /** The kernel did not have it cached, or the mount has gone with its cache. */
 const NOTHING_TO_DROP = new Set(['ENOENT', 'ENOTCONN', 'ENODEV', 'ECONNABORTED', 'EBADF']);
 
@@ -33,6 +36,16 @@ export function invalEntryMessage(parent: number, name: Buffer, flags = 0): Buff
   buf.writeUInt32LE(name.length, OUT_HEADER_BYTES + 8);
   buf.writeUInt32LE(flags, OUT_HEADER_BYTES + 12);
   name.copy(buf, OUT_HEADER_BYTES + 16);
+  return buf;
+}
+
+/** struct fuse_notify_store_out and the bytes. */
+export function storeMessage(ino: number, offset: number, data: Buffer): Buffer {
+  const buf = message(NotifyCode.STORE, 24 + data.length);
+  writeU64(buf, OUT_HEADER_BYTES, ino);
+  writeU64(buf, OUT_HEADER_BYTES + 8, offset);
+  buf.writeUInt32LE(data.length, OUT_HEADER_BYTES + 16);
+  data.copy(buf, OUT_HEADER_BYTES + 24);
   return buf;
 }
 
@@ -101,19 +114,25 @@ class WriteQueue {
  * The kernel may block a notification until a page is unlocked or a dirty page is written back, which takes further
  * requests to this process: so there must always be threads left for the readers. Notifications of names wait for the
  * kernel's lock on their directory, possibly for long: they have their own threads, so that nothing else waits with them.
+ * Bytes for pages are the least urgent: they have one thread, where there are enough.
  */
 export class KernelNotifier implements Notifier {
   private readonly inodes: WriteQueue;
   private readonly names: WriteQueue;
+  readonly storePages?: (ino: number, offset: number, data: Buffer) => Promise<void>;
 
   /** @param maxWrites threads that may be lost to blocked notifications */
   constructor(
     private readonly device: FuseDevice,
     maxWrites: number,
   ) {
-    const forNames = Math.floor(maxWrites / 2);
+    const forPages = maxWrites >= WRITES_WITH_STORES_MIN ? 1 : 0;
+    const forNames = Math.floor((maxWrites - forPages) / 2);
     this.names = new WriteQueue(device, Math.max(1, forNames));
-    this.inodes = new WriteQueue(device, Math.max(1, maxWrites - forNames));
+    this.inodes = new WriteQueue(device, Math.max(1, maxWrites - forPages - forNames));
+    if (forPages === 0) return;
+    const pages = new WriteQueue(device, forPages);
+    this.storePages = (ino, offset, data) => pages.push(storeMessage(ino, offset, data));
   }
 
   invalidateInode(ino: number, offset: number, length: number): Promise<void> {

@@ -141,6 +141,7 @@ export const STATX_BTIME = 0x800;
 export const NotifyCode = {
   INVAL_INODE: 2,
   INVAL_ENTRY: 3,
+  STORE: 4,
   DELETE: 6,
   /** Since 7.44: dentries older than this moment are looked up again. */
   INC_EPOCH: 8,

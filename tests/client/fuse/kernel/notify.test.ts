@@ -30,6 +30,22 @@ describe('notifications to the kernel', () => {
     assert.deepEqual(deleteMessage(5, 6, Buffer.from('abc')), GOLDEN_REPLIES.delete);
   });
 
+  it('bring bytes for pages by a thread of their own, where there are enough', async () => {
+    const device = new SlowDevice();
+    const notifier = new KernelNotifier(device, 5);
+    void notifier.storePages?.(0x3_0000_0004, 0x2_0000_1000, Buffer.from('abcd'));
+    void notifier.storePages?.(7, 0, Buffer.from('e'));
+    void notifier.invalidateInode(8, 0, 0);
+    const header = Buffer.from([44, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    const store = Buffer.from([4, 0, 0, 0, 3, 0, 0, 0, 0, 0x10, 0, 0, 2, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0]);
+    assert.deepEqual(device.notifications[0], Buffer.concat([header, store, Buffer.from('abcd')]));
+    assert.deepEqual(
+      device.notifications.map((message) => message.readUInt32LE(16)),
+      [4, 8],
+    );
+    assert.equal(new KernelNotifier(device, 4).storePages, undefined);
+  });
+
   it('are written in order, no more at a time than there are threads for them', async () => {
     const device = new SlowDevice();
     const notifier = new KernelNotifier(device, 4); // half of them for names

@@ -1,0 +1,71 @@
+import { HoldfastError } from '../../proto/errors.js';
+import { FILE_SIZE_MAX_BYTES } from '../../proto/types.js';
+import type { ChunkApi } from '../data/api.js';
+import type { Caller } from '../fuse/binding.js';
+import { interruptible } from '../wait.js';
+import type { VfsContext } from './context.js';
+import type { FileCalls } from './file-calls.js';
+import { seekData, seekHole } from './holes.js';
+import type { LockCalls } from './lock-calls.js';
+
+/** fallocate(2) modes. */
+const FALLOC_FL_KEEP_SIZE = 0x01;
+const FALLOC_FL_PUNCH_HOLE = 0x02;
+const FALLOC_FL_ZERO_RANGE = 0x10;
+const SEEK_DATA = 3;
+const SEEK_HOLE = 4;
+/** Calls about where a file has data and where holes. */
+export class SpaceCalls {
+  readonly #context: VfsContext;
+  readonly #chunks: ChunkApi;
+  readonly #locks: LockCalls;
+  readonly #calls: FileCalls;
+
+  constructor(context: VfsContext, chunks: ChunkApi, locks: LockCalls, calls: FileCalls) {
+    this.#context = context;
+    this.#chunks = chunks;
+    this.#locks = locks;
+    this.#calls = calls;
+  }
+
+  /** mtime and ctime change with every call that succeeds, as on local file systems. */
+  async fallocate(
+    caller: Caller,
+    handle: number,
+    mode: number,
+    offset: number,
+    length: number,
+  ): Promise<void> {
+    const { file, writable } = this.#context.files.handle(handle);
+    if (!writable) throw new HoldfastError('EBADF');
+    if (offset < 0 || length <= 0) throw new HoldfastError('EINVAL');
+    this.#locks.refuseLost(file.ino, handle);
+    if (offset + length > FILE_SIZE_MAX_BYTES) throw new HoldfastError('EFBIG');
+    const kind = mode & ~FALLOC_FL_KEEP_SIZE;
+    const keepSize = (mode & FALLOC_FL_KEEP_SIZE) !== 0;
+    if (kind !== 0 && kind !== FALLOC_FL_PUNCH_HOLE && kind !== FALLOC_FL_ZERO_RANGE) {
+      throw new HoldfastError('EOPNOTSUPP');
+    }
+    if (kind === FALLOC_FL_PUNCH_HOLE && !keepSize) throw new HoldfastError('EOPNOTSUPP');
+    const end = offset + length;
+    if (this.#context.readOnly) throw new HoldfastError('EROFS');
+    if (kind !== 0 && offset < file.size) {
+      if (!this.#context.owns(file.ino)) await this.#calls.announceWriter(file, caller.signal);
+      const punched = this.#context.lane.urgently(file.punch(offset, Math.min(end, file.size)));
+      await interruptible(punched, caller.signal);
+      if (keepSize || end <= file.size) return;
+    }
+    if (!keepSize && end > file.size) await this.#calls.truncate(file, end, {}, caller.signal);
+    else await this.#calls.setattr(caller, file.ino, { mtime: 'now', killPriv: false });
+  }
+
+  /** Where data is, the servers know: what is dirty goes there first. */
+  async lseek(caller: Caller, handle: number, offset: number, whence: number): Promise<number> {
+    const { file } = this.#context.files.handle(handle);
+    if (whence !== SEEK_DATA && whence !== SEEK_HOLE) throw new HoldfastError('EINVAL');
+    if (offset < 0 || offset >= file.size) throw new HoldfastError('ENXIO');
+    if (!file.clean) await interruptible(this.#context.lane.urgently(file.flush()), caller.signal);
+    const seek = whence === SEEK_DATA ? seekData : seekHole;
+    return seek(this.#chunks, file, offset, caller.signal);
+  }
+}
