@@ -66,28 +66,22 @@ export class InodeCache {
     if (known && attr.change < known.attr.change) return;
     // A change of one's own that came right behind what the pages show leaves them right.
     const pagesAsOf = own && known?.pagesAsOf === attr.change - 1 ? attr.change : known?.pagesAsOf;
-    this.#put({ ...(known ?? UNKNOWN), attr, stamp, pagesAsOf });
+    this.#put(attr, stamp, known).pagesAsOf = pagesAsOf;
   }
 
   /** Attributes as they are by a change made here under an exclusive lease, or by the answer to the last of those. */
   setLocal(attr: Attr): void {
-    const known = this.#inodes.get(attr.ino) ?? UNKNOWN;
-    this.#put({ ...known, attr, stamp: this.stamp() });
+    this.#put(attr, this.stamp(), this.#inodes.get(attr.ino));
   }
 
   /** A new inode, made here. */
   addLocal(attr: Attr, target?: Buffer): void {
-    const xattrs = new Map<string, Buffer | undefined>();
-    const { asOf } = this.stamp();
-    this.#put({
-      ...UNKNOWN,
-      attr,
-      stamp: this.stamp(),
-      target,
-      xattrs,
-      xattrNames: [],
-      xattrsAsOf: asOf,
-    });
+    const stamp = this.stamp();
+    const inode = this.#put(attr, stamp, undefined);
+    inode.target = target;
+    inode.xattrs = new Map();
+    inode.xattrNames = [];
+    inode.xattrsAsOf = stamp.asOf;
   }
 
   /** Attributes that may be believed, and for how long; undefined: ask the server. */
@@ -198,15 +192,20 @@ export class InodeCache {
     this.#inodes.delete(ino);
   }
 
-  #put(inode: Inode): void {
-    const { ino } = inode.attr;
-    this.#inodes.delete(ino);
-    this.#inodes.set(ino, inode);
-    if (this.#inodes.size <= INODES_MAX) return;
-    for (const oldest of this.#inodes.keys()) {
-      this.#inodes.delete(oldest);
-      break;
+  /** @param known what is remembered of the inode already: it is changed in place, for this happens several times for a new file */
+  #put(attr: Attr, stamp: Stamp, known: Inode | undefined): Inode {
+    const inode = known ?? { ...UNKNOWN, attr, stamp };
+    inode.attr = attr;
+    inode.stamp = stamp;
+    this.#inodes.delete(attr.ino);
+    this.#inodes.set(attr.ino, inode);
+    if (this.#inodes.size > INODES_MAX) {
+      for (const oldest of this.#inodes.keys()) {
+        this.#inodes.delete(oldest);
+        break;
+      }
     }
+    return inode;
   }
 
   #xattrsOf(ino: number): Inode | undefined {
