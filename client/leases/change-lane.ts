@@ -19,7 +19,8 @@ import type { Change, MutationOp } from '../meta/api.js';
  * session: a recall that waits for the lane cannot wait for itself.
  *
  * A file that was written and closed has a place in the lane from then on; its commit is put there once the data has
- * landed, and what was changed later waits behind it. So what a crash of this machine leaves is always a prefix.
+ * landed, and what was changed later waits behind it. One that was closed again meanwhile has the next place as well: what
+ * that commit does not tell of comes there. So what a crash of this machine leaves is always a prefix.
  */
 
 /** Changes and places that wait or are on their way; whoever makes a further one waits for room. */
@@ -43,6 +44,8 @@ export interface LaneDeps {
   clock: Clock;
   /** As MetaApi.mutateBatch. */
   send(changes: readonly Change[]): Promise<CommandResult[]>;
+  /** Whether a further commit of the file comes behind the one that is being pushed: for what was written and closed since. */
+  expectsMore?(ino: number): boolean;
   /** Somebody waits for what is in the lane: commits that it expects should be made now. */
   onHurry?(): void;
   /** A change was refused or its outcome is unknown: what is known of these inodes is wrong. */
@@ -101,20 +104,33 @@ export class ChangeLane {
     const place = op.$case === 'commitWrite' ? this.#places.get(op.value.ino) : undefined;
     let item = place;
     if (item) {
-      this.#places.delete(inos[0] as number);
       item.change = change;
+      this.#passPlaceOn(item);
     } else item = this.#append(change, inos);
     item.result.promise.catch(() => undefined); // most callers go on without it
     this.#schedule();
     return item.result.promise;
   }
 
+  /** The place is taken; a further commit of the file gets the next one. */
+  #passPlaceOn(item: Item): void {
+    const ino = item.inos[0] as number;
+    this.#places.delete(ino);
+    if (!this.#deps.expectsMore?.(ino)) return;
+    const next = this.#placeOf(ino);
+    this.#waiting.splice(this.#waiting.indexOf(item) + 1, 0, next);
+  }
+
   /** Keeps a place for the commit of what was written to a file so far; release it when no commit comes. */
   keepPlace(ino: number): void {
-    if (this.#places.has(ino)) return;
-    const item = this.#append(undefined, [ino]);
+    if (!this.#places.has(ino)) this.#waiting.push(this.#placeOf(ino));
+  }
+
+  #placeOf(ino: number): Item {
+    const item = this.#made(undefined, [ino]);
     item.result.promise.catch(() => undefined);
     this.#places.set(ino, item);
+    return item;
   }
 
   /** No commit of the file comes: nothing waits for it any more. */
@@ -173,10 +189,14 @@ export class ChangeLane {
   }
 
   #append(change: Change | undefined, inos: readonly number[]): Item {
-    const item: Item = { change, inos, result: deferred() };
+    const item = this.#made(change, inos);
     this.#waiting.push(item);
-    for (const ino of inos) this.#touched.set(ino, (this.#touched.get(ino) ?? 0) + 1);
     return item;
+  }
+
+  #made(change: Change | undefined, inos: readonly number[]): Item {
+    for (const ino of inos) this.#touched.set(ino, (this.#touched.get(ino) ?? 0) + 1);
+    return { change, inos, result: deferred() };
   }
 
   #settling(last: Item): Promise<void> {

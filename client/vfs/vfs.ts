@@ -104,6 +104,7 @@ export class HoldfastFs implements FileSystem {
     const lane: ChangeLane = new ChangeLane({
       clock,
       onHurry: () => behind.start(),
+      expectsMore: (ino) => behind.expectsMore(ino),
       send: (changes) => meta.mutateBatch(changes),
       onFailure: (inos, kind, error) => this.#changeLost(inos, kind, error),
     });

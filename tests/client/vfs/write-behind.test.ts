@@ -58,6 +58,26 @@ describe('files that are closed', () => {
     assert.deepEqual(await mount.second().readFile('b'), pattern(200, 1));
   });
 
+  it('closed again while they are written keep their place: what is changed later waits for the second writing, too', async () => {
+    const mount = await alone();
+    const ino = await writeFile(mount, 'a', 100);
+    await mount.fs.fsyncdir(caller(), 1, 0, false);
+    mount.meta.batches.splice(0);
+    const append = async (from: number): Promise<void> => {
+      const { handle } = await mount.open(ino, O_RDWR);
+      await mount.write(handle, from, pattern(100, 2));
+      await mount.close(handle);
+    };
+    await append(100);
+    const release = mount.chunks.hold();
+    await mount.clock.advance(WRITE_BEHIND_DELAY_MS);
+    await append(200);
+    await writeFile(mount, 'b', 0);
+    release();
+    await mount.clock.advance(1_000);
+    assert.deepEqual(mount.meta.batches.flat(), ['commitWrite', 'commitWrite', 'makeNode']);
+  });
+
   it('closed again before they were written are written once', async () => {
     const mount = await alone();
     const ino = await writeFile(mount, 'a', 100);
