@@ -1,0 +1,102 @@
+import assert from 'node:assert/strict';
+import { type ChildProcess, spawn } from 'node:child_process';
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { createPrng } from '../../common/prng.js';
+import { eventually, holdfast, nodeScript, sh, TestCluster } from './support/cluster.js';
+import { LockAgent } from './support/lock-agent.js';
+import { CHANGER, LISTER, nameChanges, prefixShown } from './support/name-changes.js';
+
+const SEED = 7;
+const CHANGES = 6_000;
+const SYNC_EVERY = 1_000;
+/** It is killed when it has made so many changes since the last sync. */
+const UNSYNCED_MIN = 300;
+/** Data that was written before the metaservers heard of it: the only thing that a crash may leave to be cleared away. */
+const LEFT_BEHIND = new Set(['unreachable', 'beyond-end']);
+
+describe('a mount whose process is killed amid changes that no server has heard of', function () {
+  this.timeout(240_000);
+  const cluster = new TestCluster('crashed-client');
+  const agents: LockAgent[] = [];
+  let changer: ChildProcess | undefined;
+  let crashing: string;
+
+  before(async () => {
+    await cluster.up();
+    crashing = await cluster.mount('crashing');
+  });
+  after(async () => {
+    changer?.kill('SIGKILL');
+    await Promise.all(agents.map((agent) => agent.end()));
+    await cluster.destroy();
+  });
+
+  async function fsck(...flags: string[]): Promise<{ code: number | null; kinds: string[] }> {
+    const { code, stdout, stderr } = await holdfast(['fsck', '--data', cluster.data, '--json', ...flags]);
+    assert.match(stdout, /^\{/, stderr);
+    const { findings } = JSON.parse(stdout) as { findings: { kind: string }[] };
+    return { code, kinds: findings.map(({ kind }) => kind) };
+  }
+
+  it('leaves what was synced, and of the rest a prefix; its locks and removed files go, others go on', async () => {
+    const changes = nameChanges(CHANGES, SYNC_EVERY, createPrng(SEED));
+    const script = join(cluster.root, 'changes.json');
+    writeFileSync(script, JSON.stringify(changes));
+    await sh('mkdir tree; head -c 300000 /dev/urandom > removed; touch locked; sync locked', {
+      cwd: crashing,
+    });
+    const [holder, taker] = [new LockAgent(), new LockAgent()];
+    agents.push(holder, taker);
+    for (const command of [
+      `open f ${crashing}/removed`,
+      `open g ${crashing}/locked`,
+      'flock g w',
+      'set g w 0 0',
+    ])
+      assert.equal(await holder.do(command), 'ok');
+    await sh(`rm removed; test "$(ls)" = "$(printf 'locked\ntree')"`, { cwd: crashing });
+    await taker.do(`open f ${cluster.dir}/locked`);
+    assert.equal(await taker.do('flock f w'), 'EAGAIN');
+
+    let synced = 0;
+    let made = 0;
+    changer = spawn(process.execPath, [
+      '-e',
+      `const fs = require('node:fs'); const path = require('node:path'); const args = process.argv.slice(1); ${CHANGER}`,
+      join(crashing, 'tree'),
+      script,
+    ]);
+    createInterface({ input: changer.stdout as NodeJS.ReadableStream }).on('line', (line) => {
+      made = Number(line.replace('synced ', ''));
+      if (line.startsWith('synced')) synced = made;
+    });
+    await eventually('some is synced and some is not', () => synced > 0 && made >= synced + UNSYNCED_MIN);
+    await cluster.crashMount(crashing);
+    const acknowledged = synced;
+    assert.ok(acknowledged < CHANGES - SYNC_EVERY, 'it was amid its changes');
+    // A new leader ends the session of who does not come 10 s later, not 30.
+    await cluster.handOver();
+
+    for (const command of ['flock f w wait', 'wait f w 0 0', 'write f free'])
+      assert.equal(await taker.do(command), 'ok');
+    const listing = await nodeScript(LISTER, [join(cluster.dir, 'tree')]);
+    const shown = prefixShown(changes, listing, acknowledged, made + 1);
+    assert.notEqual(
+      shown,
+      undefined,
+      `none of ${acknowledged} to ${made} changes leaves\n${listing.slice(0, 4000)}`,
+    );
+    await sh('echo on > tree/d1/on; mv tree/d1/on tree/on; rm tree/on; rmdir empty 2>/dev/null || true', {
+      cwd: cluster.dir,
+    });
+    await eventually('the removed file is gone', async () => (await cluster.status()).capacity.orphans === 0);
+    const { kinds } = await fsck('--repair');
+    assert.deepEqual(
+      kinds.filter((kind) => !LEFT_BEHIND.has(kind)),
+      [],
+    );
+    assert.deepEqual(await fsck(), { code: 0, kinds: [] });
+  });
+});
