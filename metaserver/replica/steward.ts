@@ -7,6 +7,7 @@ import type { RaftNode } from '../raft/node.js';
 import type { RaftConfState } from '../raft/types.js';
 import { type FormatFile, memberIdOf } from './format.js';
 import {
+  heirOf,
   lostVoters,
   type MemberProgress,
   type MembershipView,
@@ -14,6 +15,7 @@ import {
   removalProblem,
 } from './membership.js';
 import type { Peer, Peers } from './peers.js';
+import { SlowDisk } from './slow-disk.js';
 
 /** How often the membership is looked at, beside every new connection. */
 const CHECK_INTERVAL_MS = 200;
@@ -68,6 +70,7 @@ export class Steward {
   readonly #leaving = new Set<number>();
   #conf: RaftConfState | undefined;
   #founding = false;
+  readonly #slowDisk = new SlowDisk(CHECK_INTERVAL_MS);
   #timer: Timer | undefined;
   #closed = false;
   #said = '';
@@ -94,6 +97,7 @@ export class Steward {
     if (this.#closed) return;
     const again = (): void => {
       this.check();
+      this.#compareDisks();
       this.#arm();
     };
     this.#timer = this.#options.clock.after(CHECK_INTERVAL_MS, again, { weak: true });
@@ -136,6 +140,23 @@ export class Steward {
     const reachable = voters.filter((id) => id === this.#self.id || peers.connected(id));
     if (first?.id !== this.#self.id || reachable.length * 2 <= voters.length) return;
     node.campaign(clock.now());
+  }
+
+  /** A leader whose disk holds up what the others have long done makes room for one of them. */
+  #compareDisks(): void {
+    const { node, clock, log, feed, serving } = this.#options;
+    if (!serving()) {
+      this.#slowDisk.reset();
+      return;
+    }
+    const status = node.status();
+    const now = clock.now();
+    if (!this.#slowDisk.look(status, now)) return;
+    const heir = heirOf(status, 0);
+    if (heir === 0) return;
+    const { commit, persisted } = status;
+    log.warn({ to: heir, commit, persisted }, 'the disk is slower than those of the others: handing over');
+    feed(() => node.transferLeader(heir, now));
   }
 
   /** Looks whether there is anything to be done. Cheap. */

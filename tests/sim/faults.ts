@@ -18,6 +18,7 @@ const SLOW_FACTOR_MAX = 60;
 /** Bits that change at once. */
 const FLIPS = 6;
 const FULL_MAX_MS = 1500;
+const HUNG_SYNC_MS = 1500;
 /** Beyond what is used, while a disk is full. */
 const FULL_LEFT_BYTES = 2000;
 
@@ -55,9 +56,11 @@ const FAULTS: readonly Fault[] = [
   [2, 'empty disk of a chunkserver', (n) => n.wipeChunkserver()],
   [2, 'flipped bits in a segment', (n) => n.flipBits()],
   [2, 'empty disk of a metaserver', (n) => n.wipeMetaserver()],
+  // Asked for by name alone.
+  [0, 'hanging disk of the leader', (n) => n.hangDisk(n.cluster.leader() ?? n.server())],
 ];
 
-/** What a mutation may have as its favourite. */
+/** What a mutation, or a run, may have as its favourite. */
 export const FAULT_NAMES: ReadonlySet<string> = new Set(FAULTS.map(([, name]) => name));
 
 export interface NemesisOptions {
@@ -285,6 +288,14 @@ export class Nemesis {
   slowDisk(machine: Machine): void {
     machine.mood.extraSyncMs = this.prng.float() * this.prng.float() * 1000;
     this.#healLater(this.prng.float() * SLOW_MAX_MS, () => {
+      machine.mood.extraSyncMs = 0;
+    });
+  }
+
+  /** Each sync takes longer than it takes to notice that the disk is slow. */
+  hangDisk(machine: Machine): void {
+    machine.mood.extraSyncMs = HUNG_SYNC_MS;
+    this.#healLater(SLOW_MAX_MS, () => {
       machine.mood.extraSyncMs = 0;
     });
   }

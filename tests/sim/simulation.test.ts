@@ -4,6 +4,9 @@ import { Simulation, type SimulationResult } from './simulation.js';
 
 const SEEDS = Number(process.env.HOLDFAST_SIM_SEEDS ?? 500);
 const JOBS = 2;
+const HANGING_SEEDS = 5;
+/** What a metaserver logs then. */
+const SLOWER_DISK = 'the disk is slower than those of the others: handing over';
 
 describe('the whole cluster in simulation', function () {
   this.timeout(1_200_000);
@@ -36,6 +39,16 @@ describe('the whole cluster in simulation', function () {
       const total = sum((result) => result[figure]);
       assert.ok(total > perSeed * SEEDS, `${total} ${figure} in ${SEEDS} seeds`);
     }
+  });
+
+  it('keeps it while leaders with a hanging disk hand over', async () => {
+    let handedOver = 0;
+    for (let seed = 1; seed <= HANGING_SEEDS; seed++) {
+      const simulation = new Simulation({ seed, verbose: true, favourite: 'hanging disk of the leader' });
+      await simulation.run();
+      handedOver += simulation.world.trace.lines.filter((line) => line.endsWith(SLOWER_DISK)).length;
+    }
+    assert.ok(handedOver > 0, 'some leader handed over');
   });
 
   it('runs the same for the same seed, and otherwise for another', async () => {

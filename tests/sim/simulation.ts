@@ -34,6 +34,8 @@ export interface SimulationOptions {
   /** Keeps the trace's lines. */
   verbose?: boolean;
   mutation?: Mutation;
+  /** The fault that comes half of the times; default: the mutation's. */
+  favourite?: string;
 }
 
 export interface SimulationResult {
@@ -76,7 +78,7 @@ export class Simulation {
   readonly #plan: Plan;
   readonly #aloneMs: number | undefined;
 
-  constructor({ seed, verbose, mutation }: SimulationOptions) {
+  constructor({ seed, verbose, mutation, favourite = mutation?.favourite }: SimulationOptions) {
     const world = new World(seed, verbose);
     this.world = world;
     const plan = planOf(seed, world.prng);
@@ -103,7 +105,7 @@ export class Simulation {
     };
     this.nemesis = new Nemesis(this.cluster, {
       intervalMs: this.#plan.faultIntervalMs,
-      favourite: mutation?.favourite,
+      favourite,
       chaosMs: this.#plan.chaosMs,
       sessionTimeoutMs: this.#plan.silentClient ? this.#plan.sessionTimes.timeoutMs : undefined,
       onPowerCut: () => {

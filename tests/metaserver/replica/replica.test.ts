@@ -3,13 +3,42 @@ import fs from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
 import { systemClock } from '../../../common/clock.js';
-import { nodeDisk } from '../../../common/disk.js';
+import { type Deferred, deferred } from '../../../common/deferred.js';
+import { type Disk, nodeDisk } from '../../../common/disk.js';
 import { MemoryDisk } from '../../../common/memory-disk.js';
 import { createPrng } from '../../../common/prng.js';
 import { RaftNode } from '../../../metaserver/raft/node.js';
 import { COMMAND_MAX_BYTES } from '../../../metaserver/replica/proposals.js';
 import type { ReplicaOptions } from '../../../metaserver/replica/replica.js';
+import type { HoldfastError } from '../../../proto/errors.js';
 import { Cluster, until } from './cluster.js';
+
+/** A disk whose syncs wait for what `gate` gives, if anything. */
+function hangingDisk(disk: Disk, gate: () => Promise<void> | undefined): Disk {
+  return {
+    open: async (...args) => {
+      const file = await disk.open(...args);
+      const datasync = async (): Promise<void> => {
+        await gate();
+        await file.datasync();
+      };
+      return {
+        write: (parts, position) => file.write(parts, position),
+        read: (target, position) => file.read(target, position),
+        datasync,
+        size: () => file.size(),
+        truncate: (length) => file.truncate(length),
+        close: () => file.close(),
+      };
+    },
+    mkdir: (dir) => disk.mkdir(dir),
+    list: (dir) => disk.list(dir),
+    unlink: (file) => disk.unlink(file),
+    rename: (from, to) => disk.rename(from, to),
+    syncDir: (dir) => disk.syncDir(dir),
+    space: (dir) => disk.space(dir),
+  };
+}
 
 describe('replica', () => {
   let root: string;
@@ -47,6 +76,35 @@ describe('replica', () => {
       results,
       Array.from({ length: 500 }, (_, i) => i + 1),
     );
+  });
+
+  it('hands the leadership over when its own disk hangs and those of the others do not', async () => {
+    const memory = new MemoryDisk();
+    const hung = new Map<number, Deferred<void>>();
+    cluster = await Cluster.start(root, { diskOf: (id) => hangingDisk(memory, () => hung.get(id)?.promise) });
+    const first = await cluster.leader();
+    assert.equal(await cluster.propose('before'), 1);
+    const gate = deferred<void>();
+    hung.set(first, gate);
+    const held = cluster.replica(first).propose(Buffer.from('held'));
+    const outcome = held.then(
+      () => 'applied',
+      (error: HoldfastError) => error.errorName,
+    );
+    const others = cluster.ids.filter((id) => id !== first);
+    const second = await cluster.leader(others);
+    assert.equal(
+      await cluster.replica(second).propose(Buffer.from('after')),
+      3,
+      'what a majority had is there',
+    );
+    assert.equal(cluster.replica(first).status().role, 'follower');
+    hung.clear();
+    gate.resolve();
+    await cluster.settle();
+    assert.ok(['applied', 'UNAVAILABLE'].includes(await outcome));
+    for (const id of cluster.ids)
+      assert.deepEqual(cluster.machine(id).state.items, ['before', 'held', 'after']);
   });
 
   it('loses nothing acknowledged when the leader dies, and elects another one', async () => {
