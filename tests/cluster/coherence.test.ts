@@ -159,6 +159,33 @@ describe('caches under leases, on two mounts of one cluster', function () {
     );
   });
 
+  it('blocks that are read at many places cost few requests, and are as the last write on either mount left them', async () => {
+    const bytes = 2 * 1024 * 1024;
+    const reads = 1_000;
+    const write = (dir: string, fill: number): Promise<string> =>
+      nodeScript(`fs.writeFileSync('${dir}/dense', Buffer.alloc(${bytes}, ${fill}), { flag: 'r+' })`);
+    /** Each read through one of a few descriptions; prints what was not as written. */
+    const readAll = (dir: string, fill: number): Promise<string> =>
+      nodeScript(`const page = Buffer.alloc(4096);
+        const files = [1, 2, 3].map(() => fs.openSync('${dir}/dense', 'r'));
+        for (let i = 0; i < ${reads}; i++) {
+          const at = ((i * 7919) % ${bytes / 4096}) * 4096;
+          fs.readSync(files[i % files.length], page, 0, 4096, at);
+          if (!page.equals(Buffer.alloc(4096, ${fill}))) console.log(at, page[0]);
+        }`);
+    await sh(`head -c ${bytes} /dev/zero > ${b}/dense`);
+    let fill = 1;
+    for (const writer of [b, a, b]) {
+      await write(writer, fill);
+      const before = await statistics();
+      assert.equal(await readAll(a, fill), '');
+      const asked = ((await statistics()).fuse.READ ?? 0) - (before.fuse.READ ?? 0);
+      assert.ok(asked < reads / 4, `${asked} requests for ${reads} reads`);
+      assert.equal(await readAll(b, fill), '');
+      fill++;
+    }
+  });
+
   it('a mount that is stopped delays others no longer than its session lasts, and then sees what is new', async () => {
     await sh(
       `mkdir ${a}/stopped; echo old > ${a}/stopped/f; sync ${a}/stopped/f; cat ${a}/stopped/f > /dev/null`,
