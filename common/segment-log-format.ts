@@ -112,11 +112,12 @@ export function decodeSegmentHeader(
   header: Buffer,
 ): (LogIdentity & { segment: number; previousEnd: number }) | undefined {
   if (header.length < SEGMENT_HEADER_BYTES || !header.subarray(0, 8).equals(SEGMENT_MAGIC)) return undefined;
+  // Before the version: a bit that has flipped in it is damage. Every layout begins with such a header.
+  if (header.readUInt32LE(60) !== crc32c(header.subarray(0, 60))) return undefined;
   const layout = header.readUInt32LE(8);
   if (layout !== LAYOUT_VERSION) {
     throw new LogFormatError(`${file}: log layout version ${layout}; this program knows ${LAYOUT_VERSION}`);
   }
-  if (header.readUInt32LE(60) !== crc32c(header.subarray(0, 60))) return undefined;
   return {
     kind: header.toString('latin1', 16, 16 + KIND_MAX_BYTES).replace(/\0+$/, ''),
     formatVersion: header.readUInt32LE(12),

@@ -17,6 +17,7 @@ import {
   SegmentLog,
   type SegmentLogOptions,
 } from '../../common/segment-log.js';
+import { LAYOUT_VERSION, SEGMENT_HEADER_BYTES } from '../../common/segment-log-format.js';
 
 interface Seen {
   position: Position;
@@ -229,8 +230,24 @@ describe('SegmentLog when things fail', () => {
     await assert.rejects(openLog(disk, [], { formatVersion: 4 }), /format version 3; this program knows 4/);
     const uuid = '00000000-0000-4000-8000-000000000001';
     await assert.rejects(openLog(disk, [], { uuid }), new RegExp(`belongs to ${log.uuid}`));
-    disk.flipBit(file(1), 8, 1);
+    const header = disk.content(file(1)).subarray(0, SEGMENT_HEADER_BYTES);
+    header.writeUInt32LE(LAYOUT_VERSION + 1, 8);
+    header.writeUInt32LE(crc32c(header.subarray(0, 60)), 60);
+    await (await disk.open(file(1), 'write')).write([header], 0);
     await assert.rejects(openLog(disk), LogFormatError);
+  });
+
+  it('takes a flipped bit anywhere in the header of a synced segment for damage, not for another version', async () => {
+    const disk = new MemoryDisk();
+    const log = await openLog(disk);
+    add(log, 'x');
+    await log.close();
+    for (let offset = 0; offset < SEGMENT_HEADER_BYTES; offset++) {
+      disk.flipBit(file(1), offset, offset % 8);
+      await assert.rejects(openLog(disk, [], { uuid: log.uuid }), LogCorruptError, `byte ${offset}`);
+      disk.flipBit(file(1), offset, offset % 8);
+    }
+    await openLog(disk);
   });
 
   it('cuts off a torn tail and goes on behind the last whole record', async () => {
