@@ -251,7 +251,7 @@ class Scan {
     const size = await handle.size();
     if (start > size)
       throw new LogCorruptError(file, size, `file ends before ${start}, where it is known to go on,`);
-    let window: Buffer = Buffer.allocUnsafe(READ_WINDOW_BYTES);
+    let window: Buffer = Buffer.allocUnsafe(Math.min(READ_WINDOW_BYTES, size - start));
     let offset = start;
     let base = start;
     let filled = 0;
