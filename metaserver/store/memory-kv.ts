@@ -16,9 +16,9 @@ const LENGTH_BYTES = 4;
 
 /** A Kv in memory, for tests and the simulator. What `flushed()` has not covered can be made to vanish, as in a crash. */
 export class MemoryKv implements Kv {
-  private readonly entries: Overlay;
+  protected readonly entries: Overlay;
   /** Keys written since the last flush, with what they were then. */
-  private readonly unflushed = new Map<string, OverlayEntry | undefined>();
+  protected readonly unflushed = new Map<string, OverlayEntry | undefined>();
   private open = true;
   private running = false;
 
@@ -97,11 +97,16 @@ export class MemoryKv implements Kv {
       length.writeUInt32LE(bytes.length);
       parts.push(length, bytes);
     };
-    for (const { key, value } of [...this.entries.entries()].map(([, entry]) => entry).sort(byKey)) {
-      push(key);
-      push(value as Buffer);
+    for (const entry of [...this.entries.entries()].map(([, each]) => each).sort(byKey)) {
+      push(entry.key);
+      push(this.stored(entry));
     }
     return Buffer.concat(parts);
+  }
+
+  /** The value that lies in the store: a simulation may have changed it there. */
+  protected stored({ value }: OverlayEntry): Buffer {
+    return value as Buffer;
   }
 
   /** A store as a machine finds it after a power cut: this one as the last flush left it. */

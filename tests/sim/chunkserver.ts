@@ -4,7 +4,7 @@ import { type IndexDb, MemoryIndexDb } from '../../chunkserver/store/index-db.js
 import { openChunkStore } from '../../chunkserver/store/open.js';
 import { LogCorruptError } from '../../common/segment-log.js';
 import { processDisk } from './disk.js';
-import { Machine, RESTART_MS } from './machine.js';
+import { Machine } from './machine.js';
 import type { SimProcess } from './process.js';
 import { simDialer } from './rpc.js';
 import { simSockets } from './sockets.js';
@@ -29,8 +29,6 @@ export class ChunkMachine extends Machine {
   readonly #metaservers: string[];
   readonly #hooks: ChunkMachineHooks;
   #db = new MemoryIndexDb();
-  /** By a fault. */
-  bitsFlipped = 0;
   /** Chunks that were replaced by another server's copy, in the lives that are over. */
   #repaired = 0;
   store: ChunkStore | undefined;
@@ -91,13 +89,8 @@ export class ChunkMachine extends Machine {
   }
 
   /** A log that is damaged where it is replayed is refused at the start: whoever runs the server gives it an empty disk. */
-  override failed(process: SimProcess, error: unknown): void {
-    if (this.bitsFlipped === 0 || !(error instanceof LogCorruptError) || this.process !== process) {
-      super.failed(process, error);
-      return;
-    }
-    this.wipe();
-    this.world.time.after(RESTART_MS, () => this.start());
+  protected isDamage(error: unknown): boolean {
+    return error instanceof LogCorruptError;
   }
 
   /** A commit takes time; a process that dies before has not made it. */
@@ -116,7 +109,6 @@ export class ChunkMachine extends Machine {
 
   protected forget(): void {
     this.#db = new MemoryIndexDb();
-    this.bitsFlipped = 0;
   }
 
   protected afterDeath(): void {

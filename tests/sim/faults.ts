@@ -14,6 +14,7 @@ const SILENCE_LEAST_MS = 1000;
 /** A silence is at most so much longer than the time-out. */
 export const SILENCE_ROOM_MS = 3000;
 const SLOW_MAX_MS = 4000;
+const HANDSHAKES_MAX_MS = 3000;
 const SLOW_FACTOR_MAX = 60;
 /** Bits that change at once. */
 const FLIPS = 6;
@@ -45,6 +46,7 @@ const FAULTS: readonly Fault[] = [
   [2, 'deafness', (n) => n.isolate(n.server().name, 'in')],
   [2, 'dumbness', (n) => n.isolate(n.server().name, 'out')],
   [3, 'broken connections', (n) => n.cluster.world.network.breakAll(n.host(), n.host())],
+  [2, 'lost handshakes', (n) => n.loseHandshakes(n.host())],
   [4, 'partition', (n) => n.partition()],
   [3, 'cut off from the metaservers', (n) => n.cutOffFromMetas(n.server())],
   [2, 'slow network', (n) => n.slowNetwork(n.host())],
@@ -56,6 +58,7 @@ const FAULTS: readonly Fault[] = [
   [2, 'empty disk of a chunkserver', (n) => n.wipeChunkserver()],
   [2, 'flipped bits in a segment', (n) => n.flipBits()],
   [2, 'empty disk of a metaserver', (n) => n.wipeMetaserver()],
+  [2, 'flipped bit of a metaserver', (n) => n.flipBitOfMetaserver()],
   // Asked for by name alone.
   [0, 'hanging disk of the leader', (n) => n.hangDisk(n.cluster.leader() ?? n.server())],
 ];
@@ -75,8 +78,6 @@ export interface NemesisOptions {
   onPowerCut(): void;
   onFullDisk(): void;
   onClientDeath(name: string): void;
-  /** A metaserver has lost its disk, which was this member. */
-  onMemberLost(member: number): void;
 }
 
 /** Lets things go wrong, at random, until it is told to stop; then it repairs everything. */
@@ -119,6 +120,8 @@ export class Nemesis {
   stop(): void {
     this.#stopped = true;
     for (const heal of [...this.#heal]) heal();
+    // What has changed on a metaserver's disk is found at its next start at the latest.
+    for (const machine of this.cluster.metas) if (machine.bitsFlipped > 0) machine.kill();
     for (const machine of this.cluster.machines) {
       machine.process?.resume();
       machine.start();
@@ -279,6 +282,17 @@ export class Nemesis {
     }
   }
 
+  /** Its connections break, and new ones are hard to set up for a while. */
+  loseHandshakes(name: string): void {
+    const { machines, clients, world } = this.cluster;
+    const { network } = world;
+    network.losesHandshakes.add(name);
+    this.#healLater(this.prng.float() * HANDSHAKES_MAX_MS, () => network.losesHandshakes.delete(name));
+    for (const other of [...machines, ...clients]) {
+      if (other.name !== name && this.prng.int(2) === 0) network.breakAll(name, other.name);
+    }
+  }
+
   slowNetwork(name: string): void {
     const { slow } = this.cluster.world.network;
     slow.set(name, 1 + this.prng.float() * SLOW_FACTOR_MAX);
@@ -353,10 +367,20 @@ export class Nemesis {
   wipeMetaserver(): void {
     const { cluster, prng } = this;
     const machine = cluster.metas[prng.int(cluster.metas.length)];
-    if (!machine?.member || !cluster.metasWhole()) return;
-    this.#options.onMemberLost(machine.member);
+    if (!machine?.member || !this.#mayLoseMember()) return;
     machine.wipe();
     this.#startLater(machine);
+  }
+
+  /** Damage that nobody has found yet is a disk that may be lost at any moment. */
+  #mayLoseMember(): boolean {
+    return this.cluster.metasWhole() && this.cluster.metas.every(({ bitsFlipped }) => bitsFlipped === 0);
+  }
+
+  flipBitOfMetaserver(): void {
+    const { cluster, prng } = this;
+    const machine = cluster.metas[prng.int(cluster.metas.length)];
+    if (machine && this.#mayLoseMember()) machine.flipBit(prng);
   }
 
   handOver(): void {

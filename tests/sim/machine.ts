@@ -21,6 +21,10 @@ export abstract class Machine {
   readonly failures: string[] = [];
   /** A disk error was injected: that a process ends of it is right. */
   diskFaults = 0;
+  /** By a fault, on the disk that it has now. */
+  bitsFlipped = 0;
+  /** Disks that were given up, because their server found them damaged. */
+  damageFound = 0;
 
   constructor(world: World, name: string, id: number) {
     this.world = world;
@@ -68,13 +72,24 @@ export abstract class Machine {
     this.kill();
     this.world.trace.note(`wipe ${this.name}`, undefined);
     this.disk = new MemoryDisk();
+    this.bitsFlipped = 0;
     this.forget();
   }
 
-  /** The server cannot go on, as it says itself. */
+  /** Whether the error says that what lies on the disk is not what was written there. */
+  protected abstract isDamage(error: unknown): boolean;
+
+  /** The server cannot go on, as it says itself. One whose disk was damaged is given an empty one. */
   failed(process: SimProcess, error: unknown): void {
     if (this.process !== process || !process.alive) return;
     const { world } = this;
+    if (this.bitsFlipped > 0 && this.isDamage(error)) {
+      world.trace.note(`${this.name} finds its disk damaged`, undefined, () => String(error));
+      this.damageFound++;
+      this.wipe();
+      world.time.after(RESTART_MS, () => this.start());
+      return;
+    }
     const text = error instanceof Error ? (error.stack ?? error.message) : String(error);
     this.failures.push(text);
     world.trace.note(`${this.name} ended by itself`, undefined, () => text);

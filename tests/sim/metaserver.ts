@@ -1,4 +1,20 @@
-import { memberIdOf, newDiskUuid, readFormat, writeFormat } from '../../metaserver/replica/format.js';
+import path from 'node:path';
+import type { Prng } from '../../common/prng.js';
+import {
+  decodeRecordHeader,
+  RECORD_HEADER_BYTES,
+  recordSeed,
+  SEGMENT_HEADER_BYTES,
+  segmentOfName,
+} from '../../common/segment-log-format.js';
+import { isDamage } from '../../metaserver/damage.js';
+import {
+  logDirectory,
+  memberIdOf,
+  newDiskUuid,
+  readFormat,
+  writeFormat,
+} from '../../metaserver/replica/format.js';
 import { Replica } from '../../metaserver/replica/replica.js';
 import type { MetaReplica } from '../../metaserver/service/ports.js';
 import { replicaPort } from '../../metaserver/service/replica-port.js';
@@ -11,7 +27,7 @@ import { Machine } from './machine.js';
 import { patched } from './patched.js';
 import type { SimProcess } from './process.js';
 import { SimRpcServer, simDialer } from './rpc.js';
-import { SimStores } from './state.js';
+import { type LeftState, SimStores } from './state.js';
 import type { World } from './world.js';
 
 export const META_PORT = 7000;
@@ -20,6 +36,8 @@ const DIR = '/meta';
 const KEEP_ENTRIES = 60;
 const KEEP_BYTES = 64 * 1024;
 const SEGMENT_BYTES = 16 * 1024;
+/** From damage that is found in use until the server answers nothing any more. */
+const ABORT_MAX_MS = 20;
 
 export interface MetaMachineHooks {
   /** Sees, and may change, what a state machine applies. */
@@ -28,6 +46,10 @@ export interface MetaMachineHooks {
   wrapReplica?(port: MetaReplica, process: SimProcess): MetaReplica;
   /** The uuid of a disk that is formatted; `former`: of the one in its place before. */
   formatAs?(uuid: string, former: string | undefined): string;
+  /** A disk is gone for good, and with it this member. */
+  onMemberLost?(member: number): void;
+  /** Values of the state are believed whatever their seals say. */
+  believesAll?: boolean;
 }
 
 /** The same for all metaservers of a cluster. */
@@ -41,7 +63,9 @@ export interface MetaSettings {
 export class MetaMachine extends Machine {
   readonly #settings: MetaSettings;
   readonly #hooks: MetaMachineHooks;
-  #image: Buffer | undefined;
+  #left: LeftState | undefined;
+  /** Places in the log where a bit has changed. */
+  readonly #flipped: { file: string; offset: number }[] = [];
   stores: SimStores | undefined;
   /** The disk that it has now, once it is formatted. */
   diskUuid: string | undefined;
@@ -81,16 +105,14 @@ export class MetaMachine extends Machine {
       await writeFormat(disk, DIR, { clusterId, serverId: id, diskUuid, ...first });
       this.diskUuid = diskUuid;
     }
-    const stores = new SimStores(`${DIR}/${STATE_FILE}`, this.#image, {
-      process,
-      disk,
-      memoryDisk: this.disk,
-      prng,
+    const stores = new SimStores(`${DIR}/${STATE_FILE}`, this.#left, {
+      ...{ process, disk, prng, memoryDisk: this.disk },
+      believesAll: this.#hooks.believesAll ?? false,
     });
     this.stores = stores;
     const state = await ReplicatedState.open(disk, DIR, {
       files: stores,
-      onFailure: (error) => this.failed(process, error),
+      onFailure: (error) => this.#damagedInUse(process, error),
     });
     if (!process.alive) return;
     this.state = state;
@@ -100,6 +122,7 @@ export class MetaMachine extends Machine {
           commands.map(({ index, data }) => ({ index, data: this.#hooks.onApply(id, index, data) })),
         ),
     });
+    const flipped = this.#flipped.filter(({ file }) => this.segments().includes(file));
     const dial = simDialer(network, process);
     const peers = ids.map((peer) => ({ id: peer, address: MetaMachine.address(peer) }));
     const replica = await Replica.open<CommandResult>({
@@ -112,7 +135,7 @@ export class MetaMachine extends Machine {
       clock,
       prng,
       log,
-      onFatal: (error) => this.failed(process, error),
+      onFatal: (error) => this.#damagedInUse(process, error),
       keepEntries: KEEP_ENTRIES,
       keepBytes: KEEP_BYTES,
       segmentBytes: SEGMENT_BYTES,
@@ -120,6 +143,9 @@ export class MetaMachine extends Machine {
       dial,
     });
     if (!process.alive) return;
+    for (const { file, offset } of flipped) {
+      world.fail(new Error(`${this.name} does not see that ${file} has changed at ${offset}`));
+    }
     this.replica = replica;
     const honest = replicaPort(replica, clock);
     const port = this.#hooks.wrapReplica?.(honest, process) ?? honest;
@@ -146,16 +172,67 @@ export class MetaMachine extends Machine {
     return this.diskUuid === undefined ? undefined : memberIdOf(this.diskUuid);
   }
 
+  /** Files of its log, in order. */
+  segments(): string[] {
+    return this.disk.files(`${logDirectory(DIR)}/`).filter((name) => name.endsWith('.seg'));
+  }
+
+  protected isDamage(error: unknown): boolean {
+    return isDamage(error);
+  }
+
+  /** The server goes down for it a moment later: what was asked meanwhile may have been answered. */
+  #damagedInUse(process: SimProcess, error: unknown): void {
+    if (this.bitsFlipped === 0 || !isDamage(error)) this.failed(process, error);
+    else this.world.time.after(this.prng.float() * ABORT_MAX_MS, () => this.failed(process, error));
+  }
+
+  /** Changes a bit of a record that is on the disk, of state or log. */
+  flipBit(prng: Prng): void {
+    if (prng.int(2) === 0) {
+      if (this.stores?.flipBit(prng)) this.bitsFlipped++;
+      return;
+    }
+    const segments = this.segments();
+    const file = segments[prng.int(segments.length)];
+    if (file === undefined || this.diskUuid === undefined) return;
+    const content = this.disk.content(file);
+    const proven = file === segments.at(-1) ? provenBytes(file, content, this.diskUuid) : content.length;
+    if (proven === 0) return;
+    const offset = prng.int(proven);
+    this.disk.flipBit(file, offset, prng.int(8));
+    this.#flipped.push({ file, offset });
+    this.bitsFlipped++;
+  }
+
   protected forget(): void {
-    this.#image = undefined;
+    if (this.member !== undefined) this.#hooks.onMemberLost?.(this.member);
+    this.#flipped.length = 0;
+    this.#left = undefined;
     this.#lostDisk = this.diskUuid ?? this.#lostDisk;
     this.diskUuid = undefined;
   }
 
   protected afterDeath(): void {
-    if (this.stores) this.#image = this.stores.imageAfterDeath();
+    if (this.stores) this.#left = this.stores.afterDeath();
     this.stores = undefined;
     this.state = undefined;
     this.replica = undefined;
+  }
+}
+
+/**
+ * How many bytes of the newest segment a record behind them proves to have been on the disk: the end of a log, damaged, looks like
+ * one that was never written.
+ */
+function provenBytes(file: string, content: Buffer, uuid: string): number {
+  const segment = segmentOfName(path.basename(file)) ?? 0;
+  const seed = recordSeed(uuid);
+  let proven = 0;
+  for (let offset = SEGMENT_HEADER_BYTES; ; ) {
+    const header = decodeRecordHeader(seed, { segment, offset }, content, offset);
+    if (!header) return proven;
+    if (header.durable.segment === segment) proven = header.durable.offset;
+    offset += RECORD_HEADER_BYTES + header.length;
   }
 }

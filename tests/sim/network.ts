@@ -15,6 +15,12 @@ const RETRANSMIT_MAX_MS = 200;
 /** A connection that breaks loses what was on its way, with this chance, else a part of it. */
 const LOSE_ALL_CHANCE = 0.5;
 
+/** TCP asks again so long after a lost SYN, and twice as long after each further one. */
+const SYN_RETRY_MS = 1_000;
+/** With a host that loses handshakes: a SYN gets lost, and who has asked is reset before anybody accepts it. */
+const SYN_LOSS_CHANCE = 0.5;
+const RESET_CHANCE = 0.25;
+
 /** What a connection is for, told to whoever listens. */
 export interface Dialled {
   kind: 'rpc' | 'tcp';
@@ -106,6 +112,8 @@ export class Network {
   readonly dark = new Set<string>();
   /** Latency of a host's messages is multiplied. */
   readonly slow = new Map<string, number>();
+  /** Hosts from and to which connections are hard to set up. */
+  readonly losesHandshakes = new Set<string>();
   tap: Tap | undefined;
   messages = 0;
 
@@ -135,8 +143,21 @@ export class Network {
     client.peer = server;
     server.peer = client;
     this.#endpoints.add(client);
-    this.transmit(client, undefined, 'SYN', () => this.#accept(client, server, address));
+    const isHard = this.losesHandshakes.has(process.name) || this.losesHandshakes.has(host);
+    const reset = isHard && this.#prng.float() < RESET_CHANCE;
+    const arrived = (): void => {
+      if (reset) this.transmit(server, undefined, 'connection reset before it was accepted');
+      else this.#accept(client, server, address);
+    };
+    this.transmit(client, undefined, 'SYN', arrived, isHard ? this.#synDelayMs() : 0);
     return client;
+  }
+
+  /** How much later a SYN gets through because others before it were lost. */
+  #synDelayMs(): number {
+    let ms = 0;
+    for (let retry = SYN_RETRY_MS; this.#prng.float() < SYN_LOSS_CHANCE; retry *= 2) ms += retry;
+    return ms;
   }
 
   #accept(client: Endpoint, pending: Endpoint, address: string): void {
@@ -156,8 +177,14 @@ export class Network {
     });
   }
 
-  /** Sends a message, or the end of the stream. */
-  transmit(from: Endpoint, bytes: Buffer | undefined, reason: string, arrived?: () => void): void {
+  /** Sends a message, or the end of the stream. @param delayMs it arrives so much later, and what is sent behind it too */
+  transmit(
+    from: Endpoint,
+    bytes: Buffer | undefined,
+    reason: string,
+    arrived?: () => void,
+    delayMs = 0,
+  ): void {
     const { peer } = from;
     if (from.stalled.length > 0 || this.#isCut(from.host, peer.host)) {
       from.stalled.push({ bytes, reason, arrived });
@@ -166,7 +193,7 @@ export class Network {
     const factor = (this.slow.get(from.host) ?? 1) * (this.slow.get(peer.host) ?? 1);
     let latency = (LATENCY_MIN_MS + this.#prng.float() * (LATENCY_MAX_MS - LATENCY_MIN_MS)) * factor;
     if (this.#prng.float() < SPIKE_CHANCE) latency += this.#prng.float() * SPIKE_MAX_MS;
-    const at = Math.max(from.lastArrival, this.#time.now() + latency);
+    const at = Math.max(from.lastArrival, this.#time.now() + latency + delayMs);
     from.lastArrival = at;
     const flight = {};
     from.flying.add(flight);

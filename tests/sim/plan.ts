@@ -21,7 +21,7 @@ interface Kind {
 }
 
 /** Clients whose silence a run outlasts: what a session believes and how long it may be silent is cut in proportion. */
-const SHORT_SESSIONS: SessionTimes = { timeoutMs: 3_000, leaseMs: 1_200, leaseOverMs: 2_400 };
+export const SHORT_SESSIONS: SessionTimes = { timeoutMs: 3_000, leaseMs: 1_200, leaseOverMs: 2_400 };
 
 const SHORT: Kind = { leastMs: 1_000, mostMs: 3_000, faultIntervalMs: 250, sessionTimes: SESSION_TIMES };
 const USUAL: Kind = { leastMs: 2_500, mostMs: 7_000, faultIntervalMs: 500, sessionTimes: SESSION_TIMES };

@@ -34,7 +34,10 @@ describe('the whole cluster in simulation', function () {
     const undecided = sum((result) => result.undecided);
     assert.ok(undecided <= SEEDS / 20, `${undecided} histories are not decided`);
     // What was checked must have happened.
-    const least = { synced: 5, reads: 50, operations: 100, elections: 1, faults: 5, expired: 0.03 } as const;
+    const least = {
+      ...{ synced: 5, reads: 50, operations: 100, elections: 1, faults: 5 },
+      ...{ expired: 0.03, damaged: 0.05 },
+    } as const;
     for (const [figure, perSeed] of Object.entries(least) as [keyof typeof least, number][]) {
       const total = sum((result) => result[figure]);
       assert.ok(total > perSeed * SEEDS, `${total} ${figure} in ${SEEDS} seeds`);

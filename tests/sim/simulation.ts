@@ -16,10 +16,12 @@ import { Cluster } from './cluster.js';
 import { Nemesis } from './faults.js';
 import type { Mutation } from './mutations/index.js';
 import { type Plan, planOf, shapeOf } from './plan.js';
+import { Attributes, AttributesWorker } from './workload/attributes.js';
 import { BlocksWorker } from './workload/blocks.js';
 import { Files, FilesWorker } from './workload/files.js';
 import { Locks, LocksWorker } from './workload/locks.js';
 import { Names, NamesWorker, REGISTERS } from './workload/names.js';
+import { Turns, TurnsWorker } from './workload/turns.js';
 import type { Worker } from './workload/worker.js';
 import { World } from './world.js';
 
@@ -53,6 +55,8 @@ export interface SimulationResult {
   expired: number;
   /** Damaged chunks that were found and replaced. */
   repaired: number;
+  /** Damaged disks of metaservers that were found, and given up. */
+  damaged: number;
   /** Histories in which too much overlapped to be decided. */
   undecided: number;
 }
@@ -68,6 +72,8 @@ export class Simulation {
   readonly #blocks = new Cells();
   readonly #files = new Files(new Cells());
   readonly #locks: Locks;
+  readonly #attributes: Attributes;
+  readonly #turns: Turns;
   readonly #workers: Worker[] = [];
   readonly #writers: number[] = [];
   #nextClient: number;
@@ -77,6 +83,7 @@ export class Simulation {
   #expired = 0;
   readonly #plan: Plan;
   readonly #aloneMs: number | undefined;
+  readonly #plant: Mutation['plant'];
 
   constructor({ seed, verbose, mutation, favourite = mutation?.favourite }: SimulationOptions) {
     const world = new World(seed, verbose);
@@ -87,10 +94,14 @@ export class Simulation {
     const apply = mutation?.apply?.();
     this.cluster = new Cluster(world, shape, this.#plan.sessionTimes, {
       onApply: (server, index, data) => this.#applied(server, index, data, apply),
+      onMemberLost: (member) => this.#raft.lost(member),
       ...mutation?.hooks?.(world),
     });
     this.#nextClient = shape.clients + 1;
-    this.#locks = new Locks(new Cells(), (session) => this.#isOver(session));
+    const isOver = (session: number): boolean => this.#isOver(session);
+    this.#locks = new Locks(new Cells(), isOver);
+    this.#attributes = new Attributes(new Cells(), isOver);
+    this.#turns = new Turns(new Cells(), isOver);
     this.#names = new Names(
       new History(),
       Array.from({ length: 2 * REGISTERS }, () => new History()),
@@ -112,23 +123,25 @@ export class Simulation {
         this.#blocks.powerLost();
         this.#files.cells.powerLost();
         this.#locks.cells.powerLost();
+        this.#turns.cells.powerLost();
       },
       onFullDisk: () => {
         // A close has answered; what is then written back in vain is gone.
-        for (const cells of [this.#files.cells, this.#locks.cells]) {
+        for (const cells of [this.#files.cells, this.#locks.cells, this.#turns.cells]) {
           cells.wasFull = true;
           cells.powerLost();
         }
       },
       onClientDeath: (name) => this.#replaceClient(name),
-      onMemberLost: (member) => this.#raft.lost(member),
     });
     this.#aloneMs = mutation?.aloneMs;
+    this.#plant = mutation?.plant;
     mutation?.prepare?.(this.cluster);
   }
 
   /** @throws Error what is wrong, with the seed */
   async run(): Promise<SimulationResult> {
+    const uproot = this.#plant?.();
     try {
       await this.#run();
     } catch (error) {
@@ -136,6 +149,8 @@ export class Simulation {
       throw new Error(`seed ${this.world.seed} at ${this.world.time.now().toFixed(0)} ms: ${text}`, {
         cause: error,
       });
+    } finally {
+      uproot?.();
     }
     return this.#result();
   }
@@ -170,6 +185,8 @@ export class Simulation {
       new NamesWorker(client, this.#names, true),
       new FilesWorker(client, this.#files),
       new LocksWorker(client, this.#locks, id),
+      new AttributesWorker(client, this.#attributes),
+      new TurnsWorker(client, this.#turns),
       new BlocksWorker(client, id, this.#writers, this.#blocks, pgs),
       new BlocksWorker(client, 0, this.#writers, this.#blocks, pgs),
     ];
@@ -185,8 +202,7 @@ export class Simulation {
     if (!dead) return;
     dead.die();
     // With it went what it had not written back.
-    this.#locks.cells.powerLost();
-    this.#files.sessionOver(dead);
+    this.#unsyncedLost(dead);
     for (let i = this.#workers.length - 1; i >= 0; i--) {
       if (this.#workers[i]?.client === dead) this.#workers.splice(i, 1);
     }
@@ -218,8 +234,15 @@ export class Simulation {
     if (!client) return;
     this.#expired++;
     client.shutOuts++;
+    this.#unsyncedLost(client);
+  }
+
+  /** What a client has changed and not synced may be gone. */
+  #unsyncedLost(client: ClientMachine): void {
     this.#locks.cells.powerLost();
+    this.#turns.cells.powerLost();
     this.#files.sessionOver(client);
+    this.#attributes.sessionOver(client);
   }
 
   /** What a checker finds ends the run, whoever is asking. */
@@ -276,6 +299,8 @@ export class Simulation {
     const blocks = new BlocksWorker(client, 0, this.#writers, this.#blocks, cluster.shape.pgs);
     await this.#settled(blocks.readAll(), left());
     await this.#settled(new FilesWorker(client, this.#files).readAll(), left());
+    await this.#settled(new TurnsWorker(client, this.#turns).readAll(), left());
+    await this.#settled(new AttributesWorker(client, this.#attributes).lookAtAll(), left());
     await this.#agree(() => Promise.resolve(statesDiffer(cluster)));
     await this.#agree(() => replicasDiffer(cluster));
     this.#linear('namespace', namespaceModel, this.#names.history.operations);
@@ -337,6 +362,7 @@ export class Simulation {
       synced: this.#blocks.synced + this.#files.cells.synced,
       expired: this.#expired,
       repaired: this.cluster.chunks.reduce((sum, { repaired }) => sum + repaired, 0),
+      damaged: this.cluster.metas.reduce((sum, { damageFound }) => sum + damageFound, 0),
       undecided: this.#undecided,
     };
   }

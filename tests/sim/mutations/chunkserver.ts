@@ -2,13 +2,22 @@ import type { PgHost } from '../../../chunkserver/service/pg-host.js';
 import type { ChunkStore } from '../../../chunkserver/store/chunk-store.js';
 import { toHoldfastError } from '../../../proto/errors.js';
 import { FRAME_FLAG_END, FrameType } from '../../../proto/frame-header.js';
-import { type ClusterMap, ReplicaState } from '../../../proto/gen/cluster.js';
+import { type ClusterMap, type Fence, MetaToChunkServer, ReplicaState } from '../../../proto/gen/cluster.js';
+import type { Cluster } from '../cluster.js';
 import { patched } from '../patched.js';
-import { isolateOften, type Mutation } from './mutation.js';
-import { forgeReply, frameTap } from './wire.js';
+import { SHORT_SESSIONS } from '../plan.js';
+import { cut, isolateOften, type Mutation, repeatedly } from './mutation.js';
+import { forgeReply, frameTap, messageTap } from './wire.js';
 
 const DAMAGED_BYTE = 0x5a;
 const FOR_EVER_MS = 1e9;
+/** Longer than a primary needs to be dropped, to come back, and to lead again. */
+const HELD_UP_MS = 6_000;
+/** Beyond a primary's lease. */
+const CUT_OFF_MS = 2_200;
+/** Beyond the time-out of short sessions and their end. */
+const OUTLIVED_MS = 5_500;
+const CLUSTER_PATH = '/holdfast.ClusterService/Heartbeat';
 const WILD_CLOCK_DEVIATION = 0.6;
 const REPLICATE = new Set([
   FrameType.REPLICATE_WRITE,
@@ -40,6 +49,47 @@ function recoveringFirst(map: ClusterMap): ClusterMap {
     return { ...pg, replicas: [...shown, ...pg.replicas] };
   });
   return { ...map, pgs };
+}
+
+/** Requests look as if their senders had this server's map. */
+function ignoreEpochs(host: PgHost): void {
+  const request = host.request.bind(host);
+  const call = host.call.bind(host);
+  const present = (pg: number): number => host.map?.pgs.find(({ id }) => id === pg)?.epoch ?? 0;
+  host.request = (pg, asked) => request(pg, { ...asked, epoch: present(pg) });
+  host.call = (pg, asked) => call(pg, { ...asked, header: { ...asked.header, epoch: present(pg) } });
+}
+
+/** What a client sends to a primary arrives when that has lost its groups and got them back. */
+function holdRequestsUp(cluster: Cluster): void {
+  const { world, clients, chunks, metas } = cluster;
+  repeatedly(cluster, HELD_UP_MS, () => {
+    const server = chunks[world.prng.int(chunks.length)]?.name as string;
+    const client = clients[world.prng.int(clients.length)]?.name as string;
+    world.time.after(HELD_UP_MS, world.network.cut(client, server));
+    for (const { name } of metas) cut(cluster, server, name, CUT_OFF_MS);
+  });
+}
+
+/** Clients do not hear that their sessions end, and wake up or go on as if nothing had been. */
+function outliveSessions(cluster: Cluster): void {
+  const { world, clients, metas } = cluster;
+  repeatedly(cluster, OUTLIVED_MS, () => {
+    const client = clients[world.prng.int(clients.length)];
+    if (!client) return;
+    if (world.prng.int(2) === 0) {
+      for (const { name } of metas) cut(cluster, client.name, name, OUTLIVED_MS);
+      return;
+    }
+    client.process.pause();
+    world.time.after(OUTLIVED_MS, () => client.process.resume());
+  });
+}
+
+const SHUTS_OUT_NOBODY = { upto: 0, live: [] };
+
+function opened(fence: Fence): Fence {
+  return { ...fence, ...SHUTS_OUT_NOBODY };
 }
 
 /** Bugs in replication, recovery and stores. */
@@ -128,6 +178,30 @@ export const CHUNKSERVER_MUTATIONS: readonly Mutation[] = [
         };
       },
     }),
+  },
+  {
+    name: 'ignores-epochs',
+    text: 'a chunkserver takes requests of other epochs for those of the present one',
+    seeds: 20,
+    aloneMs: 20_000,
+    prepare: holdRequestsUp,
+    hooks: () => ({ onService: ({ host }) => ignoreEpochs(host) }),
+  },
+  {
+    name: 'ignores-fences',
+    text: 'a chunkserver goes on serving clients whose sessions are over',
+    seeds: 20,
+    aloneMs: 20_000,
+    sessionTimes: SHORT_SESSIONS,
+    prepare: outliveSessions,
+    tap: () =>
+      messageTap(CLUSTER_PATH, false, MetaToChunkServer, (envelope) => {
+        const { body } = envelope;
+        if (body?.$case === 'fence') body.value = opened(body.value);
+        else if (body?.$case === 'registered' && body.value.fence)
+          body.value.fence = opened(body.value.fence);
+        return [envelope];
+      }),
   },
   {
     name: 'reads-from-recovering',

@@ -1,9 +1,12 @@
+import { RaftLog } from '../../../metaserver/raft/log.js';
 import type { MetaReplica } from '../../../metaserver/service/ports.js';
 import { ClientEnvelope, Command, LockType, ServerEnvelope } from '../../../proto/gen/meta.js';
 import { type RaftMessage, RaftMessageType } from '../../../proto/gen/raft.js';
 import { asBuffer } from '../../../proto/message-stream.js';
+import { SESSION_TIMES, type SessionTimes } from '../../../proto/types.js';
+import type { Cluster } from '../cluster.js';
 import type { SimProcess } from '../process.js';
-import { isolateOften, type Mutation } from './mutation.js';
+import { cut, hosts, isolateOften, type Mutation, repeatedly } from './mutation.js';
 import { messageTap, raftTap, sendMessage } from './wire.js';
 
 const CLIENT_PATH = '/holdfast.MetaService/Connect';
@@ -12,6 +15,11 @@ const FRESH_SEQ = 500;
 /** How often a bug strikes that would be found at once if it always did. */
 const NOW_AND_THEN = 0.05;
 const LEADS_ON_MS = 2_500;
+/** With longer leases the next leader waits for the clients of a lost one, and nothing can change meanwhile. */
+const BRIEF_LEASES: SessionTimes = { timeoutMs: 3_000, leaseMs: 200, leaseOverMs: 250 };
+/** Within what a client believes its leases, and long enough for an election and for others to wait. */
+const SILENCE_MS = 5_000;
+const LEADER_DOWN_MS = 300;
 
 function encoded(command: Command): Buffer {
   return asBuffer(Command.encode(command).finish());
@@ -59,6 +67,18 @@ function leadsOn(port: MetaReplica, { clock }: SimProcess): MetaReplica {
       });
     },
   };
+}
+
+/** A client sees nobody, and the next leader has not heard from it. */
+function silenceAtElections(cluster: Cluster): void {
+  repeatedly(cluster, SILENCE_MS, () => {
+    const { clients, world } = cluster;
+    const silent = clients[world.prng.int(clients.length)]?.name as string;
+    for (const name of hosts(cluster)) if (name !== silent) cut(cluster, silent, name, SILENCE_MS);
+    const leader = cluster.leader();
+    leader?.kill();
+    world.time.after(LEADER_DOWN_MS, () => leader?.start());
+  });
 }
 
 /** Bugs in consensus, state machine and sessions. */
@@ -124,8 +144,7 @@ export const METASERVER_MUTATIONS: readonly Mutation[] = [
     text: 'a leader goes on answering reads when its lease has run out',
     seeds: 20,
     aloneMs: 15_000,
-    // With longer leases the next leader waits for the clients of this one, and nothing can change meanwhile.
-    sessionTimes: { timeoutMs: 3_000, leaseMs: 200, leaseOverMs: 250 },
+    sessionTimes: BRIEF_LEASES,
     prepare: (cluster) => isolateOften(cluster, () => cluster.leader()),
     hooks: () => ({ wrapReplica: leadsOn }),
   },
@@ -169,6 +188,13 @@ export const METASERVER_MUTATIONS: readonly Mutation[] = [
     hooks: () => ({ formatAs: (uuid, former) => former ?? uuid }),
   },
   {
+    name: 'skips-seals',
+    text: 'a metaserver does not see that its state has changed on its disk',
+    seeds: 40,
+    favourite: 'flipped bit of a metaserver',
+    hooks: () => ({ believesAll: true }),
+  },
+  {
     name: 'lock-granted-twice',
     text: 'a lock for writing is granted like one for reading',
     seeds: 20,
@@ -204,6 +230,34 @@ export const METASERVER_MUTATIONS: readonly Mutation[] = [
         if (body?.$case === 'announce' && !body.value.last) body.value.leases = [];
         return [envelope];
       }),
+  },
+  {
+    name: 'lease-given-early',
+    text: 'a lease is given to others before its silent holder stops believing it',
+    seeds: 20,
+    aloneMs: 15_000,
+    sessionTimes: { ...SESSION_TIMES, leaseOverMs: 0 },
+    prepare: silenceAtElections,
+  },
+  {
+    name: 'keeps-suffix',
+    text: 'a follower keeps entries that contradict its leader instead of replacing them',
+    seeds: 20,
+    aloneMs: 8_000,
+    // A client alone with a lost leader makes it take entries that nobody else has.
+    sessionTimes: BRIEF_LEASES,
+    prepare: (cluster) => isolateOften(cluster, () => cluster.leader()),
+    plant: () => {
+      const { prototype } = RaftLog;
+      const { firstNew } = prototype;
+      prototype.firstNew = function (entries) {
+        const last = this.lastIndex();
+        return entries.find(({ index }) => index > last)?.index;
+      };
+      return () => {
+        prototype.firstNew = firstNew;
+      };
+    },
   },
   {
     name: 'own-clock',

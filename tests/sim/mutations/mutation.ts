@@ -16,6 +16,8 @@ export interface Mutation {
   /** Changes messages. */
   tap?(world: World): Tap;
   prepare?(cluster: Cluster): void;
+  /** Replaces a method of a part for the time of a run, where nothing is handed over. @returns how it is put back */
+  plant?(): () => void;
   /** The fault under which it shows: that comes half of the times. */
   favourite?: string;
   /** Other times of sessions than the seed's. */
@@ -37,22 +39,34 @@ export function isolateOften(
   choose: () => Host | undefined,
   choosesFriend: () => Host | undefined = () => cluster.clients[0],
 ): void {
-  const { world, machines, clients } = cluster;
-  const isolate = (): void => {
+  repeatedly(cluster, ISOLATION_MS, () => {
     const machine = choose();
     const friend = choosesFriend()?.name;
-    if (!machine || !cluster.map()?.pgs.length) return;
-    for (const { name } of [...machines, ...clients]) {
-      if (name === machine.name || name === friend) continue;
-      for (const inside of [machine.name, friend ?? machine.name]) {
-        world.time.after(ISOLATION_MS, world.network.cut(inside, name));
-        world.time.after(ISOLATION_MS, world.network.cut(name, inside));
-      }
+    if (!machine) return;
+    const outside = hosts(cluster).filter((name) => name !== machine.name && name !== friend);
+    for (const inside of [machine.name, friend ?? machine.name]) {
+      for (const name of outside) cut(cluster, inside, name, ISOLATION_MS);
     }
-  };
+  });
+}
+
+/** All servers and clients of the moment. */
+export function hosts({ machines, clients }: Cluster): string[] {
+  return [...machines, ...clients].map(({ name }) => name);
+}
+
+/** Cuts both ways, for a time. */
+export function cut({ world }: Cluster, a: string, b: string, ms: number): void {
+  world.time.after(ms, world.network.cut(a, b));
+  world.time.after(ms, world.network.cut(b, a));
+}
+
+/** Lets something go wrong that lasts so long, and again after a pause, once the cluster is there. */
+export function repeatedly(cluster: Cluster, ms: number, strike: () => void): void {
+  const { world } = cluster;
   const again = (): void => {
-    isolate();
-    world.time.after(ISOLATION_MS + (0.5 + world.prng.float()) * ISOLATION_PAUSE_MS, again);
+    if (cluster.map()?.pgs.length) strike();
+    world.time.after(ms + (0.5 + world.prng.float()) * ISOLATION_PAUSE_MS, again);
   };
   world.time.after(2 * ISOLATION_PAUSE_MS, again);
 }

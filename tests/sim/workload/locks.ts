@@ -2,12 +2,12 @@ import { HoldfastError } from '../../../proto/errors.js';
 import { ROOT_INO } from '../../../proto/types.js';
 import type { Cells } from '../checkers/cells.js';
 import { type ClientMachine, simCaller } from '../client.js';
+import { CELL_BYTES, readCell, writeCell } from './cell-io.js';
 import { type Task, Worker } from './worker.js';
 
 const NAME = Buffer.from('locked');
 const O_RDWR = 2;
 const MODE = 0o644;
-const CELL_BYTES = 8;
 const HOLD_MAX_MS = 300;
 /** One cell for each kind of lock: they do not see each other. */
 const KINDS = ['flock', 'fcntl'] as const;
@@ -112,31 +112,18 @@ export class LocksWorker extends Worker {
     const offset = KINDS.indexOf(kind) * CELL_BYTES;
     const floor = cells.floor(name);
     const { cuts } = cells;
-    const found = await this.#read(offset);
+    const file = { ino: this.#ino, handle: this.#handle };
+    const found = await readCell(client, file, offset);
     if (client.shutOuts !== shutOuts) return;
     const wrong = cells.check(name, found, floor);
     if (wrong) client.world.fail(new Error(`${client.name} reads under a lock: ${wrong}`));
     const number = cells.issue(name);
-    const data = Buffer.alloc(CELL_BYTES);
-    data.writeUInt32LE(number, 0);
-    data.writeUInt32LE(~number >>> 0, 4);
     this.note(() => `locked ${kind} = ${number}`);
-    const request = { handle: this.#handle, offset, data, fromCache: false, killPriv: false, flags: 0 };
-    await fs.write(simCaller(), this.#ino, request);
+    await writeCell(client, file, offset, number);
     if (!cells.wasFull) cells.acknowledged(name, number, cuts);
     await new Promise<void>((resolve) => client.process.clock.after(prng.float() * HOLD_MAX_MS, resolve));
     if (prng.int(3) > 0) return;
     await fs.fsync(simCaller(), this.#ino, this.#handle, false);
     cells.durable(name, number);
-  }
-
-  async #read(offset: number): Promise<number> {
-    const data = Buffer.alloc(CELL_BYTES);
-    Buffer.concat(await this.client.fs.read(simCaller(), this.#ino, this.#handle, offset, CELL_BYTES)).copy(
-      data,
-    );
-    const found = data.readUInt32LE(0);
-    if (found !== 0 && data.readUInt32LE(4) !== ~found >>> 0) throw new Error('a cell under a lock is torn');
-    return found;
   }
 }
