@@ -116,7 +116,8 @@ describe('a directory that was there before', () => {
     await other.fs.lookup(caller(), dir, name('f1'));
   });
 
-  it('is not read again and again when it is too large to be known as a whole', async () => {
+  it('is not read again and again when it is too large to be known as a whole', async function () {
+    this.timeout(120_000);
     const { mount, dir } = filled(COMPLETE_ENTRIES_MAX + 100);
     let pages = 0;
     for (let i = 0; i < 200; i++) {
