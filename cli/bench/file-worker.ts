@@ -1,3 +1,4 @@
+import { execFileSync } from 'node:child_process';
 import fs from 'node:fs';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
@@ -44,7 +45,6 @@ const PHASES: Record<string, (dir: string, i: number) => void> = {
     fs.writeSync(fd, data);
     fs.closeSync(fd);
   },
-  stat: (dir, i) => void fs.lstatSync(join(dir, `f${i}`)),
   read(dir, i) {
     const fd = fs.openSync(join(dir, `f${i}`), 'r');
     if (fs.readSync(fd, buffer) !== FILE_BYTES) throw new Error(`f${i} is short`);
@@ -54,11 +54,29 @@ const PHASES: Record<string, (dir: string, i: number) => void> = {
   unlink: (dir, i) => fs.unlinkSync(join(dir, `g${i}`)),
   mkdir: (dir, i) => fs.mkdirSync(join(dir, `d${i}`)),
   rmdir: (dir, i) => fs.rmdirSync(join(dir, `d${i}`)),
-  /** ls -l: one listing and the attributes of every entry. */
-  list(dir) {
-    for (const name of fs.readdirSync(dir)) fs.lstatSync(join(dir, name));
-  },
 };
+
+/** Names that one stat is given: their bytes stay far below what a command line may have. */
+const NAMES_MAX = 10_000;
+
+/**
+ * Attributes are asked for by the tools that people use: Node asks for the birth time with every stat, which FUSE carries
+ * in a request of its own, and which ls, find, git and most programs never ask for. The tool's start counts.
+ */
+const TOOLS: Record<string, (dir: string, count: number) => void> = {
+  stat(dir, count) {
+    for (let first = 0; first < count; first += NAMES_MAX) {
+      const length = Math.min(NAMES_MAX, count - first);
+      const names = Array.from({ length }, (_, i) => `f${first + i}`);
+      runTool(dir, 'stat', '-c', '%s', ...names);
+    }
+  },
+  list: (dir) => runTool(dir, 'ls', '-l'),
+};
+
+function runTool(cwd: string, command: string, ...args: string[]): void {
+  execFileSync(command, args, { cwd, stdio: ['ignore', 'ignore', 'inherit'] });
+}
 
 /** Operations that several writers make at once. */
 const PARALLEL: Record<string, (dir: string, i: number) => Promise<void>> = {
@@ -104,11 +122,13 @@ async function main(): Promise<WorkerResult> {
   if (phase === 'commit' || phase === 'commit-create')
     return timed(phase, dir, Number(count), Number(writers));
   const operation = PHASES[phase];
-  if (!operation) throw new Error(`unknown phase ${phase}`);
+  const tool = TOOLS[phase];
+  if (!operation && !tool) throw new Error(`unknown phase ${phase}`);
   const wait = (Number(at) - now()) * 1000;
   if (wait > 0) Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, wait);
   const begun = now();
-  for (let i = 0; i < Number(count); i++) operation(dir, Number(first) + i);
+  tool?.(dir, Number(count));
+  if (operation) for (let i = 0; i < Number(count); i++) operation(dir, Number(first) + i);
   const ended = now();
   return { operations: Number(count), seconds: ended - begun, begun, ended };
 }
