@@ -190,7 +190,7 @@ export const CHUNKSERVER_MUTATIONS: readonly Mutation[] = [
   {
     name: 'ignores-fences',
     text: 'a chunkserver goes on serving clients whose sessions are over',
-    seeds: 20,
+    seeds: 40,
     aloneMs: 20_000,
     sessionTimes: SHORT_SESSIONS,
     prepare: outliveSessions,
