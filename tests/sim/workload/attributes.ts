@@ -39,6 +39,8 @@ function nameOf(client: string): string {
 export class AttributesWorker extends Worker {
   readonly #attributes: Attributes;
   readonly #name: string;
+  /** One change after the other: the numbers only rise. */
+  #changing = false;
 
   constructor(client: ClientMachine, attributes: Attributes) {
     super(client, PAUSE_MS);
@@ -51,10 +53,12 @@ export class AttributesWorker extends Worker {
     const { inodes } = this.#attributes;
     const own = inodes.get(this.#name);
     if (own === undefined) return () => this.#make();
-    if (prng.int(4) === 0) return () => this.#change(own);
+    // What cannot be answered from the cache of a client that is cut off must not keep it from looking at what can.
+    if (prng.int(4) === 0 && !this.#changing) return () => this.beside(() => this.#change(own));
     const names = [...inodes.keys()];
     const name = names[prng.int(names.length)] as string;
-    return () => this.#look(name, prng.int(3) > 0);
+    const byNumber = prng.int(3) > 0;
+    return () => this.beside(() => this.#look(name, byNumber));
   }
 
   async #make(): Promise<void> {
@@ -86,17 +90,22 @@ export class AttributesWorker extends Worker {
     const { cells, isOver } = this.#attributes;
     const { shutOuts, session } = client;
     const number = cells.issue(this.#name);
-    this.note(() => `${this.#name} = ${number}`);
-    await this.#set(ino, number);
     const certain = (): boolean => client.shutOuts === shutOuts && !isOver(session.id);
-    if (certain()) cells.acknowledged(this.#name, number, cells.cuts);
-    if (prng.int(3) > 0) return;
-    const { handle } = await client.fs.open(simCaller(), ino, 0);
+    this.#changing = true;
     try {
-      await client.fs.fsync(simCaller(), ino, handle, false);
-      if (certain()) cells.durable(this.#name, number);
+      this.note(() => `${this.#name} = ${number}`);
+      await this.#set(ino, number);
+      if (certain()) cells.acknowledged(this.#name, number, cells.cuts);
+      if (prng.int(4) > 0) return;
+      const { handle } = await client.fs.open(simCaller(), ino, 0);
+      try {
+        await client.fs.fsync(simCaller(), ino, handle, false);
+        if (certain()) cells.durable(this.#name, number);
+      } finally {
+        await client.fs.release(ino, handle, 0);
+      }
     } finally {
-      await client.fs.release(ino, handle, 0);
+      this.#changing = false;
     }
   }
 
