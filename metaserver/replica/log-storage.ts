@@ -151,7 +151,11 @@ export class LogStorage implements LogReader {
       this.#intent = undefined;
       // The state machine was replaced, or was not; in between there is nothing.
       if (intent.index === applied) await this.finishSnapshot(intent);
-      else await this.#writeBase(RecordType.CUT, this.#base);
+      else {
+        // The intention came with the snapshot's commit index: it says nothing about the entries that are here.
+        this.#hardState = { ...this.#hardState, commit: applied };
+        await this.#writeBase(RecordType.CUT, this.#base);
+      }
     }
     if (applied < this.#base.index) {
       throw new ReplicaDamagedError(

@@ -15,6 +15,7 @@ import {
   MetaServiceDefinition,
   type Mutation,
   type MutationBatch,
+  type MutationReply,
   type Open,
   type QuotaRules,
   type ReadReply,
@@ -352,14 +353,26 @@ export class ClientService implements LeaderDuty, ClientStreamHost {
     }
     if (op.$case === 'reserveQuota' && mutation?.quota?.held) this.#recallQuota(id, op.value);
     if (!mutation || sessions.get(id) !== session) return;
+    if (repeated) this.#renew(mutation);
     const made = mutation.result;
     if (op.$case === 'makeNode' && op.value.open && made?.$case === 'attr') {
       sessions.open(session, made.value.ino);
     }
-    if (!session.record.wantsLeases) return;
-    // What an answer of long ago says of the directories may be past.
-    if (repeated) mutation.parents = [];
-    else this.#leases.grantAfter(id, op, mutation);
+    if (session.record.wantsLeases && !repeated) this.#leases.grantAfter(id, op, mutation);
+  }
+
+  /** What an answer of long ago says of attributes may be past: others, and this client itself, may have changed them since. */
+  #renew(mutation: MutationReply): void {
+    mutation.parents = [];
+    if (mutation.result?.$case !== 'attr') return;
+    const { ino } = mutation.result.value;
+    try {
+      const { result } = this.#options.state.read({ op: { $case: 'getAttr', value: { ino } } });
+      if (result?.$case === 'attr') mutation.result = result;
+    } catch (error) {
+      // It is gone: what it was last will do.
+      if (toHoldfastError(error).errorName !== 'ENOENT') throw error;
+    }
   }
 
   /** Whether a session may know more of the inode than the leader: it is asked for that. */

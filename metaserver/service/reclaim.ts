@@ -136,7 +136,12 @@ export class Reclaimer implements LeaderDuty {
       () => {
         this.#scan = undefined;
         this.#scanAt = Number.POSITIVE_INFINITY;
-        this.#scanTable();
+        try {
+          this.#scanTable();
+        } catch (error) {
+          // The store has told of its damage, and the server goes down for it in order.
+          if (toHoldfastError(error).errorName !== 'CORRUPT') throw error;
+        }
       },
       { weak: true },
     );

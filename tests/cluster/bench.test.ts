@@ -47,7 +47,7 @@ describe('holdfast bench', function () {
     await runSuite(dir, { sizes, groups: ['files'], remount }, out);
     const names = out.skipped.map((one) => one.workload);
     assert.ok(names.includes('stat, cold') && names.includes('open + read + close, warm'), names.join());
-    assert.match(out.skipped[0]?.reason ?? '', /ENOENT/);
+    assert.match(out.skipped[0]?.reason ?? '', /'f1': No such file/);
     assert.ok(out.figures.some((one) => one.workload === 'mkdir'));
   });
 });

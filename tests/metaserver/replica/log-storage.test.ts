@@ -257,6 +257,11 @@ describe('LogStorage', () => {
       const again = await interrupted(false);
       await again.recover(3);
       assert.equal(again.lastIndex(), 5);
+      assert.equal(
+        again.hardState.commit,
+        3,
+        'the commit index of the snapshot is not that of these entries',
+      );
       again.append(run(6, 60, 3), state(3, 60));
       await again.close();
       const third = await open(disk);

@@ -248,7 +248,7 @@ export class FakeState implements MetaState {
     if (!this.sessionRecords.has(session)) return failure('SESSION_EXPIRED');
     const key = `${session}/${seq}`;
     const stored = this.results.get(key);
-    if (stored) return stored;
+    if (stored) return { ...structuredClone(stored), repeated: true };
     let result = CommandResult.create({
       mutation: MutationReply.create({ result: { $case: 'ok', value: {} } }),
     });
@@ -267,8 +267,10 @@ export class FakeState implements MetaState {
       (this.inodes.get(ino) as Attr).nlink = 0;
       this.names.delete(String(op.value.name));
       this.addRow({ ino, truncateSeq: 0, from: 0, size: 1, chunkSize: 4096 });
+    } else if (op?.$case === 'commitWrite') {
+      (this.inodes.get(op.value.ino) as Attr).size = op.value.newSize;
     } else if (op?.$case === 'closeSession') this.sessionRecords.delete(session);
-    this.results.set(key, result);
+    this.results.set(key, structuredClone(result));
     return result;
   }
 

@@ -110,18 +110,7 @@ describe('leases of the client service', () => {
       const recall = await one.recalled();
       assert.deepEqual(recall, [[f, SHARED, made.leases[0]?.seq]]);
       assert.equal(await isSettled(harness, read), false);
-      await one.mutate({
-        $case: 'commitWrite',
-        value: {
-          ino: f,
-          newSize: 5,
-          allocatedDelta: 0,
-          killPriv: false,
-          truncateSeq: 0,
-          mtime: undefined,
-          ctime: undefined,
-        },
-      });
+      await one.mutate(commitWrite(f, 5));
       one.giveBack([f, SHARED, recall[0]?.[2] ?? 0]);
       assert.deepEqual(modes(await read), [
         [ROOT, SHARED],
@@ -427,13 +416,37 @@ describe('leases of the client service', () => {
       assert.equal(inoOf(await read), f);
     }));
 
-  it('are not believed of an answer that is repeated', () =>
+  it('are not believed of an answer that is repeated, which tells the attributes of now', () =>
     withHarness(async (harness) => {
       const [one] = await pair(harness);
-      await one.mutate(makeF, 1);
-      const { leases, parents } = await one.mutate(makeF, 1);
+      const f = inoOf(await one.mutate(makeF, 1));
+      await one.mutate(commitWrite(f, 8), 2);
+      const { leases, parents, result } = await one.mutate(makeF, 1);
       assert.deepEqual([leases, parents], [[], []]);
+      assert.ok(result?.$case === 'attr');
+      assert.deepEqual([result.value.ino, result.value.size], [f, 8]);
     }));
+
+  it('of a repeated answer about a file that is gone tell what it was', () =>
+    withHarness(async (harness) => {
+      const [one] = await pair(harness);
+      const f = inoOf(await one.mutate(makeF, 1));
+      await one.mutate({ $case: 'unlink', value: { parent: ROOT, name: Buffer.from('f'), uid: 0 } }, 2);
+      assert.equal(inoOf(await one.mutate(makeF, 1)), f);
+    }));
+});
+
+const commitWrite = (ino: number, newSize: number) => ({
+  $case: 'commitWrite' as const,
+  value: {
+    ino,
+    newSize,
+    allocatedDelta: 0,
+    killPriv: false,
+    truncateSeq: 0,
+    mtime: undefined,
+    ctime: undefined,
+  },
 });
 
 const makeF = {

@@ -237,4 +237,14 @@ describe('reclaim of deleted and truncated data', () => {
     await bench.begin();
     assert.deepEqual([bench.left, bench.sent.length], [[], 2]);
   });
+
+  it('leaves a table that turns out to be damaged to whoever takes the server down', async () => {
+    const bench = new Bench();
+    bench.delete(7);
+    bench.state.reclaims = () => {
+      throw new HoldfastError('CORRUPT', 'a value with a wrong checksum');
+    };
+    await bench.begin();
+    assert.deepEqual(bench.sent, []);
+  });
 });
