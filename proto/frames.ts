@@ -47,6 +47,8 @@ export interface FrameHello {
   role: 'client' | 'chunkserver';
   /** Server id, or session id of a client. */
   id: number;
+  /** Of a client: rises with each connection of the session. Absent: of a client that does not count them. */
+  serial?: number;
 }
 
 /** Receives the outcome of a request, once: a reply or an error. */
@@ -251,6 +253,7 @@ export class FrameConnection {
   }
 
   #receive(frame: Frame): void {
+    if (this.#ended) return; // it was closed amid what had arrived
     if (frame.header.isReply) {
       const call = this.#pending.get(frame.header.requestId);
       if (!call) return; // its deadline has passed
@@ -364,7 +367,7 @@ export class FrameServer {
   readonly #connections = new Set<FrameConnection>();
   readonly #options: FrameOptions;
 
-  /** @param onConnection called after the HELLO of each connection */
+  /** @param onConnection called after the HELLO of each connection; what it throws refuses that */
   constructor(options: FrameOptions, onConnection: (connection: FrameConnection) => void = () => {}) {
     this.#options = options;
     this.#server = (options.sockets ?? tcpSockets).serve((socket) => this.#accept(socket, onConnection));
@@ -431,5 +434,7 @@ function checkHello(payload: Buffer, own: FrameHello): FrameHello {
   if ((hello.role !== 'client' && hello.role !== 'chunkserver') || typeof hello.id !== 'number') {
     throw new HoldfastError('PROTOCOL', 'HELLO names no role or id');
   }
-  return { protocol: hello.protocol, clusterId: hello.clusterId, role: hello.role, id: hello.id };
+  const { protocol, clusterId, role, id } = hello;
+  const serial = typeof hello.serial === 'number' ? hello.serial : undefined;
+  return { protocol, clusterId, role, id, serial };
 }

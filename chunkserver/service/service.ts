@@ -19,6 +19,7 @@ import { tracedHandler } from '../../proto/trace.js';
 import { PROTOCOL_VERSION } from '../../proto/types.js';
 import { TICK_INTERVAL_MS } from '../pg/types.js';
 import type { ChunkStore } from '../store/chunk-store.js';
+import { ClientConnections } from './client-connections.js';
 import { HeartbeatClient } from './heartbeat.js';
 import type { PeerLink } from './links.js';
 import { Peers } from './peers.js';
@@ -133,7 +134,11 @@ export class ChunkService {
     const handle = (frame: Frame, connection: FrameConnection) => this.#handle(frame, connection);
     const handler = tracer ? tracedHandler(handle, tracer) : handle;
     const shared = { clock, log, handler, hello: this.#hello, sockets };
-    this.#server = new FrameServer(shared, (connection) => this.#peers.accept(connection));
+    const clients = new ClientConnections();
+    this.#server = new FrameServer(shared, (connection) => {
+      clients.accept(connection);
+      this.#peers.accept(connection);
+    });
     this.#peers = new Peers({ self: options.id, host: this.host, tracer, ...shared });
     this.#heartbeat = new HeartbeatClient({
       addresses: options.metaservers,

@@ -43,8 +43,11 @@ export function frameDialer(
 ): FrameDialer {
   const handler = (): Promise<never> =>
     Promise.reject(new HoldfastError('PROTOCOL', 'a client serves nothing'));
-  return (host, port) =>
-    dialFrames(host, port, { clock, log, handler, hello: hello(), sockets }, DIAL_TIMEOUT_MS);
+  let serial = 0;
+  return (host, port) => {
+    const numbered = { ...hello(), serial: ++serial };
+    return dialFrames(host, port, { clock, log, handler, hello: numbered, sockets }, DIAL_TIMEOUT_MS);
+  };
 }
 
 interface Entry {

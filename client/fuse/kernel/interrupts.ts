@@ -5,7 +5,7 @@ import { Opcode } from './protocol.js';
 /** How often a process that was interrupted is looked at again: the kernel tells of its first signal alone. */
 export const INTERRUPT_POLL_INTERVAL_MS = 100;
 /** A process that catches SIGINT or its like gets EINTR of a call that is blocked for so long: longer than any fail-over. */
-export const INTERRUPT_PATIENCE_MS = 10_000;
+export const INTERRUPT_PATIENCE_MS = 5_000;
 
 /** The signals of one thread and its process, as sets of bits: signal n is bit n - 1. */
 export interface Signals {

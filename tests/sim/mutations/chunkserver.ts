@@ -73,14 +73,10 @@ function holdRequestsUp(cluster: Cluster): void {
 
 /** Clients do not hear that their sessions end, and wake up or go on as if nothing had been. */
 function outliveSessions(cluster: Cluster): void {
-  const { world, clients, metas } = cluster;
+  const { world, clients } = cluster;
   repeatedly(cluster, OUTLIVED_MS, () => {
     const client = clients[world.prng.int(clients.length)];
     if (!client) return;
-    if (world.prng.int(2) === 0) {
-      for (const { name } of metas) cut(cluster, client.name, name, OUTLIVED_MS);
-      return;
-    }
     client.process.pause();
     world.time.after(OUTLIVED_MS, () => client.process.resume());
   });
@@ -190,7 +186,7 @@ export const CHUNKSERVER_MUTATIONS: readonly Mutation[] = [
   {
     name: 'ignores-fences',
     text: 'a chunkserver goes on serving clients whose sessions are over',
-    seeds: 40,
+    seeds: 20,
     aloneMs: 20_000,
     sessionTimes: SHORT_SESSIONS,
     prepare: outliveSessions,

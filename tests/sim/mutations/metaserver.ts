@@ -151,8 +151,8 @@ export const METASERVER_MUTATIONS: readonly Mutation[] = [
   {
     name: 'leads-in-anothers-term',
     text: 'a leader that was deposed goes on under the new term',
-    seeds: 60,
-    favourite: 'isolation of the leader',
+    seeds: 40,
+    favourite: 'pause of the leader',
     tap: () => {
       let highest = 0;
       return raftTap((message) => {
