@@ -154,7 +154,8 @@ export const CHUNKSERVER_MUTATIONS: readonly Mutation[] = [
   {
     name: 'skips-peering',
     text: 'a new primary takes over without making the replicas identical',
-    seeds: 120,
+    seeds: 60,
+    favourite: 'kill of all chunkservers',
     tap: () =>
       frameTap((frame) => {
         const { header } = frame;

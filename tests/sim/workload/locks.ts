@@ -64,6 +64,8 @@ export class LocksWorker extends Worker {
   readonly #owner: bigint;
   #ino = 0;
   #handle = 0;
+  /** The client's shutOuts when the file was opened. */
+  #openedAt = 0;
 
   constructor(client: ClientMachine, locks: Locks, owner: number) {
     super(client, 300);
@@ -77,15 +79,15 @@ export class LocksWorker extends Worker {
   }
 
   async #underLock(kind: Kind): Promise<void> {
-    const { fs } = this.client;
-    if (this.#handle === 0) {
-      const { entry, handle } = await fs.create(simCaller(), ROOT_INO, NAME, MODE, O_RDWR, 0);
-      this.#ino = entry.attr.ino;
-      this.#handle = handle;
-    }
+    if (this.#handle === 0 || this.#openedAt !== this.client.shutOuts) await this.#open();
     await this.#lock(kind, 'write');
-    const granted = this.#locks.take(kind, this.client);
     const { shutOuts } = this.client;
+    // A file that was made in a session which is over may never have come to the servers: it is another one than everybody's.
+    if (this.#openedAt !== shutOuts) {
+      await this.#lock(kind, 'unlock');
+      return;
+    }
+    const granted = this.#locks.take(kind, this.client);
     try {
       if (granted) await this.#change(kind, shutOuts);
     } catch (error) {
@@ -95,6 +97,16 @@ export class LocksWorker extends Worker {
       this.#locks.release(kind, this.client);
       await this.#lock(kind, 'unlock');
     }
+  }
+
+  async #open(): Promise<void> {
+    const { fs, shutOuts } = this.client;
+    if (this.#handle !== 0) await fs.release(this.#ino, this.#handle, 0);
+    this.#handle = 0;
+    const { entry, handle } = await fs.create(simCaller(), ROOT_INO, NAME, MODE, O_RDWR, 0);
+    this.#ino = entry.attr.ino;
+    this.#handle = handle;
+    this.#openedAt = shutOuts;
   }
 
   #lock(kind: Kind, type: 'write' | 'unlock'): Promise<void> {
