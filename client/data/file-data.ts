@@ -423,7 +423,7 @@ export class FileData implements FileLayout, FlushSource {
         this.applyAttr(attr, true);
         return;
       } catch (error) {
-        const failure = toHoldfastError(error);
+        const failure = ofOpenFile(toHoldfastError(error));
         if (failure.errorName === 'EIO' && attempt < COMMIT_ATTEMPTS_MAX) {
           allocatedDelta = 0; // it may have been counted
           continue;
@@ -455,4 +455,9 @@ export class FileData implements FileLayout, FlushSource {
     this.#unsynced.errors.add(error);
     this.#deps.log.error({ ino: this.ino, error: error.message }, 'write-back failed');
   }
+}
+
+/** A file that is open is there, unless the session that made it ended before the metaservers had heard of it. */
+function ofOpenFile(error: HoldfastError): HoldfastError {
+  return error.errorName === 'ENOENT' ? new HoldfastError('ESTALE', 'the file went with its session') : error;
 }

@@ -181,6 +181,15 @@ describe('the data of a file', () => {
     assert.equal(mount.file.size, CHUNK);
   });
 
+  it('names a file stale whose making went with the session, for an open file cannot be missing', async () => {
+    const mount = new DataHarness();
+    mount.inode.beforeCommit = () => Promise.reject(new HoldfastError('ENOENT'));
+    const mark = mount.file.newMark();
+    await mount.file.write(0, pattern(100, 1));
+    await mount.file.flush();
+    assert.equal(mount.file.takeError(mark)?.errorName, 'ESTALE');
+  });
+
   it('tells the next description of a write error that nobody was told of, also after the last close', async () => {
     const mount = new DataHarness();
     mount.file.newMark();
