@@ -72,11 +72,13 @@ export class HeldAnswers {
       return;
     }
     const repairs = this.#repairs.get(request) ?? 0;
-    const from = this.#ctx.inSyncPeers.filter((server) => !this.#ctx.isLost(server));
+    const { inSyncPeers } = this.#ctx;
+    const from = inSyncPeers.filter((server) => !this.#ctx.isLost(server));
     if (error.errorName !== 'CORRUPT' || repairs >= REPAIRS_MAX || from.length === 0) {
       this.#drop(held);
-      // There is no other copy to wait for: retrying cannot help.
-      const name = error.errorName === 'CORRUPT' ? 'EIO' : error.errorName;
+      let name = error.errorName;
+      // Who does not follow may be back, or be dropped, by the next attempt. With no other copy retrying cannot help.
+      if (name === 'CORRUPT') name = from.length < inSyncPeers.length ? 'UNAVAILABLE' : 'EIO';
       this.#refuse(request, name, error.message);
       return;
     }
@@ -92,7 +94,8 @@ export class HeldAnswers {
       return;
     }
     this.#drop(held);
-    this.#refuse(request, 'EIO', `repair failed: ${error.message}`);
+    const name = error.errorName === 'UNAVAILABLE' ? 'UNAVAILABLE' : 'EIO';
+    this.#refuse(request, name, `repair failed: ${error.message}`);
   }
 
   expire(now: number): void {

@@ -46,7 +46,7 @@ export class Repair {
     this.#log = log;
   }
 
-  /** After a read that failed. @throws HoldfastError CORRUPT when no replica could give a good copy */
+  /** After a read that failed. @throws HoldfastError CORRUPT no replica has a good copy; UNAVAILABLE one may have, later */
   chunk(pg: number, epoch: number, key: ChunkKey, from: readonly number[]): Promise<void> {
     this.found++;
     return this.#once({ pg, epoch, from, side: 'out' }, key, (content) => {
@@ -57,7 +57,7 @@ export class Repair {
     });
   }
 
-  /** After a comparison. @throws HoldfastError CORRUPT when the copies have changed since, or none could be had */
+  /** After a comparison. @throws HoldfastError CORRUPT or UNAVAILABLE, as chunk() */
   correct(source: RepairSource, key: ChunkKey, { observed, right }: Correction): Promise<void> {
     return this.#once(source, key, (content) => {
       const own = this.#store.chunkInfo(source.pg, key);
@@ -86,6 +86,7 @@ export class Repair {
   ): Promise<void> {
     const { pg, from } = source;
     let reason = 'no other replica';
+    let mayPass = false;
     for (let attempt = 0; attempt < ATTEMPTS_MAX && from.length > 0; attempt++) {
       const server = from[attempt % from.length] as number;
       try {
@@ -93,6 +94,7 @@ export class Repair {
         const content = header.aux === 1 ? unpackContent(payload) : undefined;
         if (!acceptable(content)) {
           reason = 'the chunk changes too fast';
+          mayPass = true;
           continue;
         }
         await this.#store.install(pg, key, content);
@@ -100,11 +102,13 @@ export class Repair {
         this.#log.warn({ pg, ino: key.ino, chunk: key.chunk, server }, 'chunk repaired from a replica');
         return;
       } catch (error) {
-        reason = toHoldfastError(error).message;
+        const failure = toHoldfastError(error);
+        reason = failure.message;
+        mayPass ||= failure.retriable && failure.errorName !== 'CORRUPT';
       }
     }
     this.#log.error({ pg, ino: key.ino, chunk: key.chunk, reason }, 'chunk could not be repaired');
-    throw new HoldfastError('CORRUPT', reason);
+    throw new HoldfastError(mayPass ? 'UNAVAILABLE' : 'CORRUPT', reason);
   }
 
   #fetch(server: number, { pg, epoch, side }: RepairSource, key: ChunkKey): Promise<Frame> {

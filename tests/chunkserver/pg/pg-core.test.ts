@@ -117,6 +117,28 @@ describe('the primary of a group', () => {
     ]);
   });
 
+  it('asks the others for a damaged chunk, and lets its reader come again while they are out of reach', () => {
+    const f = new CoreFixture().lead();
+    const damaged = new HoldfastError('CORRUPT');
+    const begin = () => {
+      const read = request('read');
+      f.step({ kind: 'request', request: read });
+      return { read, effects: f.step({ kind: 'readDone', request: read, error: damaged, version: undefined }) };
+    };
+    const { read, effects } = begin();
+    assert.deepEqual(only(effects, 'repair')[0]?.from, [2, 3]);
+    const cut = new HoldfastError('UNAVAILABLE');
+    assert.deepEqual(answers(f.step({ kind: 'repaired', request: read, error: cut })), ['UNAVAILABLE']);
+    const other = begin();
+    assert.deepEqual(answers(f.step({ kind: 'repaired', request: other.read, error: damaged })), ['EIO']);
+
+    const { op } = only(f.request('write', { chunk: 1 }), 'apply')[0]!;
+    for (const server of [2, 3]) f.step({ kind: 'acked', op, server, error: LOST });
+    assert.deepEqual(answers(begin().effects), ['UNAVAILABLE']);
+    f.map(pgMap(2, 1, [1, IN_SYNC], [2, OUT], [3, OUT]));
+    assert.deepEqual(answers(begin().effects), ['EIO'], 'nobody else counts as whole any more');
+  });
+
   it('lets writes wait for min_in_sync, in their order, and refuses at their deadline', () => {
     const f = new CoreFixture().lead();
     f.map(pgMap(3, 1, [1, IN_SYNC], [2, OUT], [3, OUT]));
