@@ -16,7 +16,7 @@ import {
   replaceRange,
   replaceRanges,
 } from './extents.js';
-import { chunkOfKey, type IndexDb, indexKey, inoOfKey, pgOfKey, Table } from './index-db.js';
+import { chunkOfKey, INO_MAX, type IndexDb, indexKey, inoOfKey, pgOfKey, Table } from './index-db.js';
 import { compareKeys, Overlay, type OverlayKey } from './overlay.js';
 import { DAMAGED, SealedIndexDb } from './sealed-index-db.js';
 
@@ -24,7 +24,6 @@ import { DAMAGED, SealedIndexDb } from './sealed-index-db.js';
 const INDEX_FORMAT_VERSION = 2;
 
 const UINT32_MAX = 0xffff_ffff;
-const INO_MAX = 2 ** 48 - 1;
 /** Decoded chunks kept beside the changed ones. */
 const CACHE_CHUNKS = 8192;
 const CACHE_EXTENTS = 400_000;

@@ -7,6 +7,7 @@ import type { ChunkIndex } from './chunk-index.js';
 import type { ChunkKey } from './chunk-store.js';
 import type { ExtentReader } from './extent-reader.js';
 import { type Extent, findExtent, sameExtent } from './extents.js';
+import { INO_MAX } from './index-db.js';
 import { decodeMeta, META_BYTES, RecordType } from './records.js';
 import type { SpaceMeter } from './space.js';
 
@@ -120,6 +121,8 @@ export class Compactor {
     const { type, position, head, length } = record;
     if (!WITH_DATA.has(type) || head.length < META_BYTES) return 0;
     const { pg, ino, chunk } = decodeMeta(head);
+    // Nothing has verified the record: the index may hold nothing of what it names, but must be asked for a name.
+    if (!(Number.isInteger(ino) && ino >= 0 && ino <= INO_MAX)) return 0;
     const from = SegmentLog.payloadOffset(position);
     const live = this.env.index
       .get(pg, ino, chunk)

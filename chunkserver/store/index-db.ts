@@ -19,8 +19,10 @@ export const Table = { CHUNK: 1, TRUNCATE_SEQ: 2, PG_STATE: 3, SEGMENT: 4, META:
 
 const CHUNK_KEY_BYTES = 15;
 const TWO_32 = 0x1_0000_0000;
+/** The largest that a key has room for. */
+export const INO_MAX = 2 ** 48 - 1;
 
-/** (table, pg, ino, chunk): order-preserving, big-endian. `ino` is below 2^48. */
+/** (table, pg, ino, chunk): order-preserving, big-endian. `ino` is at most INO_MAX. */
 export function indexKey(table: number, pg: number, ino = 0, chunk = 0): Buffer {
   const key = Buffer.allocUnsafe(CHUNK_KEY_BYTES);
   key[0] = table;

@@ -76,6 +76,22 @@ describe('chunk store when data is damaged', () => {
     assert.equal((await machine.segmentFiles()).length, 1);
   });
 
+  it('compacts a segment in which a record names an inode that cannot be', async () => {
+    const machine = new Machine();
+    const store = await machine.boot();
+    await store.write(1, KEY, 0, pattern(1, 4096), version(1));
+    const file = `${DIR}/log/0000000001.seg`;
+    const inode = Buffer.alloc(8);
+    inode.writeDoubleLE(KEY.ino);
+    // In the exponent: 7 becomes a number of 155 digits.
+    machine.disk.flipBit(file, machine.disk.content(file).indexOf(inode) + 7, 5);
+    await fill(store, 8, 4 * SEGMENT_BYTES);
+    await store.deleteInode(1, 8, version(1e6));
+    await machine.clock.advance(60_000);
+    assert.deepEqual(machine.failures, []);
+    assert.deepEqual(Buffer.concat((await store.read(1, KEY, 0, 4096)).data), pattern(1, 4096));
+  });
+
   it('refuses offsets that no chunk has', async () => {
     const store = await new Machine().boot();
     await assert.rejects(store.write(1, KEY, -1, pattern(1, 1), version(1)), named('EINVAL'));
