@@ -1,6 +1,6 @@
 import { assert } from '../../common/assert.js';
 import type { Prng } from '../../common/prng.js';
-import type { ChunkMachine } from './chunkserver.js';
+import { ChunkMachine } from './chunkserver.js';
 import type { ClientMachine } from './client.js';
 import type { Cluster } from './cluster.js';
 import type { Machine } from './machine.js';
@@ -92,6 +92,8 @@ export class Nemesis {
   /** The chunkserver whose disk has changed by itself; and whether one has lost its disk. */
   #damaged: ChunkMachine | undefined;
   #wiped = false;
+  /** A chunkserver has lost its power. */
+  #unpowered = false;
 
   constructor(cluster: Cluster, options: NemesisOptions) {
     this.cluster = cluster;
@@ -191,7 +193,12 @@ export class Nemesis {
     this.#healLater(10 + this.prng.float() * (short ? 200 : DOWN_MAX_MS), () => machine.start());
   }
 
+  /**
+   * What is not synced survives this, unless it was left on a server alone that had lost its power: the group may go on from
+   * there, for the metaservers may not have heard of it yet.
+   */
   kill(machine: Machine): void {
+    if (this.#unpowered && machine instanceof ChunkMachine) this.#options.onPowerCut();
     machine.kill();
     this.#startLater(machine);
   }
@@ -203,6 +210,7 @@ export class Nemesis {
   cutPower(machines: readonly Machine[]): void {
     this.#options.onPowerCut();
     for (const machine of machines) {
+      this.#unpowered ||= machine instanceof ChunkMachine;
       machine.cutPower();
       this.#startLater(machine);
     }
