@@ -1,3 +1,5 @@
+import { LruMap } from '../../common/lru-map.js';
+
 /** A block as the servers gave it: what it lacks at its end is a hole. */
 export interface Block {
   readonly index: number;
@@ -29,8 +31,7 @@ export class BlockCache {
   readonly #bytesMax: number;
   /** By inode, then by index. */
   readonly #files = new Map<number, Map<number, Entry>>();
-  /** Least recently used first. */
-  readonly #order = new Set<Entry>();
+  readonly #order = new LruMap<Entry, undefined>();
   #bytes = 0;
 
   constructor(bytesMax: number, belief: Belief) {
@@ -49,8 +50,7 @@ export class BlockCache {
       this.#remove(entry);
       return undefined;
     }
-    this.#order.delete(entry);
-    this.#order.add(entry);
+    this.#order.get(entry);
     return entry;
   }
 
@@ -67,7 +67,7 @@ export class BlockCache {
   fetch(ino: number, index: number, bytes: number, fetch: () => Promise<Buffer>): Block | undefined {
     if (bytes > this.#bytesMax) return undefined;
     while (this.#bytes + bytes > this.#bytesMax) {
-      const oldest = this.#order.values().next().value;
+      const oldest = this.#order.oldest()?.[0];
       if (!oldest) return undefined;
       this.#remove(oldest);
     }
@@ -81,7 +81,7 @@ export class BlockCache {
       this.#files.set(ino, file);
     }
     file.set(index, entry);
-    this.#order.add(entry);
+    this.#order.set(entry, undefined);
     this.#bytes += bytes;
     return entry;
   }

@@ -1,3 +1,4 @@
+import { LruMap } from '../../common/lru-map.js';
 import { type Lineage, survived } from '../../proto/lineage.js';
 import { type Piece, sliceParts } from './extent.js';
 import { RangeIndex } from './range-index.js';
@@ -214,7 +215,7 @@ export const UNSYNCED_FILES_MAX = 4096;
 /** The unsynced writes of all files of a mount, open or closed: a file may be opened again to be synced. */
 export class UnsyncedTable {
   readonly #budget: KeptBudget;
-  readonly #files = new Map<number, UnsyncedWrites>();
+  readonly #files = new LruMap<number, UnsyncedWrites>();
 
   /** @param keptBytesMax for the bytes of unsynced writes, of all files together */
   constructor(keptBytesMax: number) {
@@ -228,15 +229,14 @@ export class UnsyncedTable {
 
   /** Those of one file, which is open from now on. */
   of(ino: number): UnsyncedWrites {
-    const known = this.#files.get(ino) ?? new UnsyncedWrites(this.#budget);
-    this.#files.delete(ino);
+    const known = this.#files.peek(ino) ?? new UnsyncedWrites(this.#budget);
     this.#files.set(ino, known);
     return known;
   }
 
   /** The file has no user here any more. @param inUse of others */
   closed(ino: number, inUse: (ino: number) => boolean): void {
-    const writes = this.#files.get(ino);
+    const writes = this.#files.peek(ino);
     if (writes?.groups.length === 0 && !writes.errors.pending) this.#files.delete(ino);
     if (this.#files.size <= UNSYNCED_FILES_MAX) return;
     for (const [oldest, unsynced] of this.#files) {
@@ -249,6 +249,6 @@ export class UnsyncedTable {
 
   /** Others may write to the file from now on. */
   shared(ino: number): void {
-    this.#files.get(ino)?.letGo();
+    this.#files.peek(ino)?.letGo();
   }
 }

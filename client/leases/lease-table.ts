@@ -1,4 +1,5 @@
 import { assert } from '../../common/assert.js';
+import { LruMap } from '../../common/lru-map.js';
 import { type Lease, LeaseMode } from '../../proto/gen/meta.js';
 
 /**
@@ -49,7 +50,7 @@ interface Returning {
 export class LeaseTable {
   readonly #held = new Map<number, Held>();
   readonly #returning = new Map<number, Returning>();
-  readonly #recalledUpTo = new Map<number, number>();
+  readonly #recalledUpTo = new LruMap<number, number>();
   readonly #leasesMax: number;
   #recalledFloor = 0;
   #leaseMs = 0;
@@ -89,7 +90,7 @@ export class LeaseTable {
   /** Takes a grant. @returns false when it is void: recalled before it arrived */
   granted({ ino, mode, seq }: Lease): boolean {
     if (mode !== LeaseMode.LEASE_SHARED && mode !== LeaseMode.LEASE_EXCLUSIVE) return false;
-    if (seq <= this.#recalledFloor || seq <= (this.#recalledUpTo.get(ino) ?? 0)) return false;
+    if (seq <= this.#recalledFloor || seq <= (this.#recalledUpTo.peek(ino) ?? 0)) return false;
     const held = this.#held.get(ino);
     if (held) {
       if (seq < held.seq) return true; // an older grant of what is held: arrives late, says nothing new
@@ -235,14 +236,10 @@ export class LeaseTable {
   }
 
   #remember(ino: number, seq: number): void {
-    const known = this.#recalledUpTo.get(ino) ?? 0;
-    this.#recalledUpTo.delete(ino);
+    const known = this.#recalledUpTo.peek(ino) ?? 0;
     this.#recalledUpTo.set(ino, Math.max(known, seq));
     if (this.#recalledUpTo.size <= RECALLS_REMEMBERED_MAX) return;
-    for (const [oldest, upTo] of this.#recalledUpTo) {
-      this.#recalledUpTo.delete(oldest);
-      this.#recalledFloor = Math.max(this.#recalledFloor, upTo);
-      break;
-    }
+    const [, upTo] = this.#recalledUpTo.shift() as [number, number];
+    this.#recalledFloor = Math.max(this.#recalledFloor, upTo);
   }
 }

@@ -1,3 +1,5 @@
+import { LruMap } from '../../common/lru-map.js';
+
 /**
  * What is known of the names in leased directories: entries, names that do not exist, and whole listings. Pure. Which of
  * it may be believed is the lease table's to say; what a recall takes is dropped here.
@@ -32,8 +34,7 @@ interface Directory {
 }
 
 export class NameCache {
-  /** Least recently used first. */
-  readonly #directories = new Map<number, Directory>();
+  readonly #directories = new LruMap<number, Directory>();
   #names = 0;
 
   get size(): number {
@@ -54,7 +55,7 @@ export class NameCache {
 
   /** Entries of a directory that is known as a whole; undefined: it is not. */
   count(directory: number): number | undefined {
-    const known = this.#directories.get(directory);
+    const known = this.#directories.peek(directory);
     return known?.complete ? known.entries.size : undefined;
   }
 
@@ -74,7 +75,7 @@ export class NameCache {
 
   /** The place of an entry that was put without one; of another entry of that name it is not. */
   place(directory: number, entry: Name, cookie: number): void {
-    const known = this.#directories.get(directory);
+    const known = this.#directories.peek(directory);
     const key = keyOf(entry.name);
     if (known?.entries.get(key) !== entry || entry.cookie !== 0 || cookie === 0) return;
     known.entries.set(key, { ...entry, cookie });
@@ -98,7 +99,7 @@ export class NameCache {
 
   /** Nothing is known of this name any more. */
   forget(directory: number, name: Buffer): void {
-    const known = this.#directories.get(directory);
+    const known = this.#directories.peek(directory);
     if (!known) return;
     this.#remove(known, keyOf(name));
     known.complete = false;
@@ -130,13 +131,13 @@ export class NameCache {
 
   /** Whether a directory that is known as a whole has entries without a place. */
   hasUnplaced(directory: number): boolean {
-    const known = this.#directories.get(directory);
+    const known = this.#directories.peek(directory);
     return known?.complete === true && known.unplaced > 0;
   }
 
   /** The place behind which all entries without one will be; undefined when every place is known. */
   unplacedFrom(directory: number): number | undefined {
-    const known = this.#directories.get(directory);
+    const known = this.#directories.peek(directory);
     if (!known?.complete || known.unplaced === 0) return undefined;
     let last = 0;
     for (const { cookie } of known.entries.values()) last = Math.max(last, cookie);
@@ -145,7 +146,7 @@ export class NameCache {
 
   /** A recall took the directory's lease, or it was removed. */
   drop(directory: number): void {
-    const known = this.#directories.get(directory);
+    const known = this.#directories.peek(directory);
     if (!known) return;
     this.#directories.delete(directory);
     this.#names -= known.entries.size + known.absent.size;
@@ -157,11 +158,7 @@ export class NameCache {
   }
 
   #use(directory: number): Directory | undefined {
-    const known = this.#directories.get(directory);
-    if (!known) return undefined;
-    this.#directories.delete(directory);
-    this.#directories.set(directory, known);
-    return known;
+    return this.#directories.get(directory);
   }
 
   #make(directory: number): Directory {
@@ -191,7 +188,7 @@ export class NameCache {
 
   /** @param keep the directory being changed */
   #trim(keep: number): void {
-    for (const directory of this.#directories.keys()) {
+    for (const [directory] of this.#directories) {
       if (this.#names <= NAMES_MAX || directory === keep) return;
       this.drop(directory);
     }

@@ -1,4 +1,5 @@
 import type { Clock, Timer, Timespec } from '../../common/clock.js';
+import { LruMap } from '../../common/lru-map.js';
 import type { Attr, InodeTime } from '../../proto/gen/meta.js';
 
 /** Reads are told to the server so long after the first of them at the latest. */
@@ -24,7 +25,7 @@ export class Atimes {
   readonly #clock: Clock;
   readonly #send: (atimes: InodeTime[]) => Promise<unknown>;
   /** Least recent first; those not sent yet are in `#pending` too. */
-  readonly #reads = new Map<number, Read>();
+  readonly #reads = new LruMap<number, Read>();
   #pending = new Set<number>();
   #timer: Timer | undefined;
 
@@ -45,9 +46,8 @@ export class Atimes {
   read(attr: Attr): void {
     if (!this.due(attr)) return;
     const atime = this.#clock.wall();
-    const before = this.#reads.get(attr.ino)?.before ?? attr.atime ?? { sec: 0, nsec: 0 };
+    const before = this.#reads.peek(attr.ino)?.before ?? attr.atime ?? { sec: 0, nsec: 0 };
     if (compare(atime, before) <= 0) return;
-    this.#reads.delete(attr.ino);
     this.#reads.set(attr.ino, { before, atime });
     this.#pending.add(attr.ino);
     if (this.#pending.size >= ATIMES_PENDING_MAX) void this.flush();
@@ -62,7 +62,7 @@ export class Atimes {
 
   /** Attributes with the reads of this mount laid over them. */
   view(attr: Attr): Attr {
-    const read = this.#reads.get(attr.ino);
+    const read = this.#reads.peek(attr.ino);
     if (!read) return attr;
     if (!attr.atime || compare(attr.atime, read.before) !== 0) {
       this.forget(attr.ino);
@@ -76,12 +76,9 @@ export class Atimes {
     this.#timer?.cancel();
     this.#timer = undefined;
     if (this.#pending.size === 0) return;
-    const atimes = [...this.#pending].map((ino) => ({ ino, atime: this.#reads.get(ino)?.atime }));
+    const atimes = [...this.#pending].map((ino) => ({ ino, atime: this.#reads.peek(ino)?.atime }));
     this.#pending = new Set();
-    for (const ino of this.#reads.keys()) {
-      if (this.#reads.size <= ATIMES_SENT_MAX) break;
-      this.#reads.delete(ino);
-    }
+    while (this.#reads.size > ATIMES_SENT_MAX) this.#reads.shift();
     await this.#send(atimes).catch(() => undefined);
   }
 }

@@ -1,4 +1,5 @@
 import type { Clock } from '../../common/clock.js';
+import { LruMap } from '../../common/lru-map.js';
 import type { Attr } from '../../proto/gen/meta.js';
 import type { LeaseTable } from '../leases/lease-table.js';
 
@@ -41,8 +42,7 @@ interface Inode {
 export class InodeCache {
   readonly #clock: Clock;
   readonly #leases: LeaseTable;
-  /** Least recently used first. */
-  readonly #inodes = new Map<number, Inode>();
+  readonly #inodes = new LruMap<number, Inode>();
   #epoch = 0;
 
   constructor(clock: Clock, leases: LeaseTable) {
@@ -62,7 +62,7 @@ export class InodeCache {
 
   /** Takes attributes from the server. @param own they answer a change made here */
   learn(attr: Attr, stamp: Stamp, own: boolean): void {
-    const known = this.#inodes.get(attr.ino);
+    const known = this.#inodes.peek(attr.ino);
     if (known && attr.change < known.attr.change) return;
     // A change of one's own that came right behind what the pages show leaves them right.
     const pagesAsOf = own && known?.pagesAsOf === attr.change - 1 ? attr.change : known?.pagesAsOf;
@@ -71,7 +71,7 @@ export class InodeCache {
 
   /** Attributes as they are by a change made here under an exclusive lease, or by the answer to the last of those. */
   setLocal(attr: Attr): void {
-    this.#put(attr, this.stamp(), this.#inodes.get(attr.ino));
+    this.#put(attr, this.stamp(), this.#inodes.peek(attr.ino));
   }
 
   /** A new inode, made here. */
@@ -86,7 +86,7 @@ export class InodeCache {
 
   /** Attributes that may be believed, and for how long; undefined: ask the server. */
   fresh(ino: number): { attr: Attr; ttlMs: number } | undefined {
-    const inode = this.#inodes.get(ino);
+    const inode = this.#inodes.peek(ino);
     if (!inode?.stamp || inode.stamp.epoch !== this.#epoch) return undefined;
     const now = this.#clock.now();
     if (!this.#leases.covers(ino, inode.stamp.asOf, now)) return undefined;
@@ -95,12 +95,12 @@ export class InodeCache {
 
   /** The newest attributes known, believed or not. */
   known(ino: number): Attr | undefined {
-    return this.#inodes.get(ino)?.attr;
+    return this.#inodes.peek(ino)?.attr;
   }
 
   /** An inode was changed here in a way that its known attributes do not show. */
   outdated(ino: number): void {
-    const inode = this.#inodes.get(ino);
+    const inode = this.#inodes.peek(ino);
     if (inode) inode.stamp = undefined;
   }
 
@@ -111,7 +111,7 @@ export class InodeCache {
 
   /** These attributes go to the kernel, which believes them for a while. */
   tell(attr: Attr): void {
-    const inode = this.#inodes.get(attr.ino);
+    const inode = this.#inodes.peek(attr.ino);
     if (inode) inode.told = attr.change;
   }
 
@@ -121,7 +121,7 @@ export class InodeCache {
    *   it would not read beyond the size that it knows
    */
   opened(attr: Attr): { keepPages: boolean; attrStale: boolean } {
-    const inode = this.#inodes.get(attr.ino);
+    const inode = this.#inodes.peek(attr.ino);
     if (!inode) return { keepPages: false, attrStale: true };
     const leased =
       inode.pagesStamp !== undefined && this.#leases.covers(attr.ino, inode.pagesStamp, this.#clock.now());
@@ -161,24 +161,24 @@ export class InodeCache {
 
   /** An extended attribute is being changed here. */
   xattrsChanged(ino: number): void {
-    const inode = this.#inodes.get(ino);
+    const inode = this.#inodes.peek(ino);
     if (!inode) return;
     inode.xattrs = undefined;
     inode.xattrNames = undefined;
   }
 
   target(ino: number): Buffer | undefined {
-    return this.#inodes.get(ino)?.target;
+    return this.#inodes.peek(ino)?.target;
   }
 
   learnTarget(ino: number, target: Buffer): void {
-    const inode = this.#inodes.get(ino);
+    const inode = this.#inodes.peek(ino);
     if (inode) inode.target = target;
   }
 
   /** The lease was given up; pages and attributes that the kernel had are invalidated by whoever gives it up. */
   leaseLost(ino: number): void {
-    const inode = this.#inodes.get(ino);
+    const inode = this.#inodes.peek(ino);
     if (!inode) return;
     inode.stamp = undefined;
     inode.pagesAsOf = undefined;
@@ -197,24 +197,18 @@ export class InodeCache {
     const inode = known ?? { ...UNKNOWN, attr, stamp };
     inode.attr = attr;
     inode.stamp = stamp;
-    this.#inodes.delete(attr.ino);
     this.#inodes.set(attr.ino, inode);
-    if (this.#inodes.size > INODES_MAX) {
-      for (const oldest of this.#inodes.keys()) {
-        this.#inodes.delete(oldest);
-        break;
-      }
-    }
+    if (this.#inodes.size > INODES_MAX) this.#inodes.shift();
     return inode;
   }
 
   #xattrsOf(ino: number): Inode | undefined {
-    const inode = this.#inodes.get(ino);
+    const inode = this.#inodes.peek(ino);
     return inode && this.#leases.covers(ino, inode.xattrsAsOf, this.#clock.now()) ? inode : undefined;
   }
 
   #learnXattrs(ino: number, asOf: number): Inode | undefined {
-    const inode = this.#inodes.get(ino);
+    const inode = this.#inodes.peek(ino);
     if (!inode || !this.#leases.covers(ino, asOf, this.#clock.now())) return undefined;
     if (!inode.xattrs || !this.#xattrsOf(ino)) {
       inode.xattrs = new Map();

@@ -1,4 +1,5 @@
 import { deferred } from '../../common/deferred.js';
+import { LruMap } from '../../common/lru-map.js';
 import type { Notifier } from '../fuse/binding.js';
 
 /** A directory with more names than this in the kernel is dropped from it together with all others. */
@@ -30,7 +31,7 @@ export class KernelEntries {
   /** Names by directory; 'many': too many to list. */
   readonly #told = new Map<number, Map<string, Buffer> | 'many'>();
   /** The names of each inode, those told last behind; 'many': too many to list. */
-  readonly #links = new Map<number, ToldName[] | 'many'>();
+  readonly #links = new LruMap<number, ToldName[] | 'many'>();
   /** Of some inodes the names are not known any more. */
   #linksForgotten = false;
   /** Calls that hold the kernel's lock on a directory. */
@@ -63,17 +64,14 @@ export class KernelEntries {
   }
 
   #linkTold(directory: number, name: Buffer, ino: number): void {
-    const links = this.#links.get(ino) ?? [];
-    this.#links.delete(ino);
+    const links = this.#links.peek(ino) ?? [];
     const known =
       links !== 'many' && links.some((one) => one.directory === directory && one.name.equals(name));
     if (links === 'many' || (!known && links.length >= TOLD_LINKS_MAX)) this.#links.set(ino, 'many');
     else this.#links.set(ino, known ? links : [...links, { directory, name }]);
-    for (const oldest of this.#links.keys()) {
-      if (this.#links.size <= TOLD_INODES_MAX) break;
-      this.#links.delete(oldest);
-      this.#linksForgotten = true;
-    }
+    if (this.#links.size <= TOLD_INODES_MAX) return;
+    this.#links.shift();
+    this.#linksForgotten = true;
   }
 
   /** Runs a call for which the kernel holds its lock on these directories. */
@@ -97,7 +95,7 @@ export class KernelEntries {
   async expire(ino: number): Promise<void> {
     const names = this.#told.get(ino);
     this.#told.delete(ino);
-    const links = this.#links.get(ino);
+    const links = this.#links.peek(ino);
     this.#links.delete(ino);
     const notifier = this.#notifier;
     if (!notifier) return;

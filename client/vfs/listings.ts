@@ -1,3 +1,4 @@
+import { LruMap } from '../../common/lru-map.js';
 import { type DirPage, LeaseMode } from '../../proto/gen/meta.js';
 import type { Caller } from '../fuse/binding.js';
 import { COMPLETE_ENTRIES_MAX, type Name } from '../leases/name-cache.js';
@@ -99,8 +100,8 @@ interface Watched {
  */
 export class Listings {
   readonly #context: VfsContext;
-  /** Least recently missed first. */
-  readonly #watched = new Map<number, Watched>();
+  /** In the order in which they were missed last. */
+  readonly #watched = new LruMap<number, Watched>();
 
   constructor(context: VfsContext) {
     this.#context = context;
@@ -127,24 +128,18 @@ export class Listings {
   }
 
   #watch(directory: number): Watched {
-    let watched = this.#watched.get(directory);
-    if (watched) this.#watched.delete(directory);
-    else {
-      watched = {
-        misses: 0,
-        due: MISSES_BEFORE_LISTING,
-        pages: 0,
-        startedAt: Number.NEGATIVE_INFINITY,
-        listing: undefined,
-        running: undefined,
-      };
-    }
+    const known = this.#watched.get(directory);
+    if (known) return known;
+    const watched: Watched = {
+      misses: 0,
+      due: MISSES_BEFORE_LISTING,
+      pages: 0,
+      startedAt: Number.NEGATIVE_INFINITY,
+      listing: undefined,
+      running: undefined,
+    };
     this.#watched.set(directory, watched);
-    for (const [oldest, { listing }] of this.#watched) {
-      if (this.#watched.size <= WATCHED_DIRECTORIES_MAX) break;
-      listing?.close();
-      this.#watched.delete(oldest);
-    }
+    if (this.#watched.size > WATCHED_DIRECTORIES_MAX) this.#watched.shift()?.[1].listing?.close();
     return watched;
   }
 

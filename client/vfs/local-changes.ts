@@ -1,3 +1,4 @@
+import { LruMap } from '../../common/lru-map.js';
 import { HoldfastError, toHoldfastError } from '../../proto/errors.js';
 import {
   type Attr,
@@ -70,7 +71,7 @@ interface Watched {
 export class LocalChanges {
   readonly #context: VfsContext;
   readonly #numbers = new InodeNumbers();
-  readonly #watched = new Map<number, Watched>();
+  readonly #watched = new LruMap<number, Watched>();
   /** Directories that are being taken over. */
   readonly #acquiring = new Map<number, Promise<void>>();
   /** When a directory was taken over last: another one is asked for at its first change then, as by rm -r. */
@@ -105,7 +106,7 @@ export class LocalChanges {
   async prepare(directories: readonly number[], caller: Pick<Caller, 'signal'>): Promise<void> {
     if (this.#context.readOnly) throw new HoldfastError('EROFS');
     for (const directory of directories) {
-      if (this.owns(directory) && !this.#watched.get(directory)?.foreign) continue;
+      if (this.owns(directory) && !this.#watched.peek(directory)?.foreign) continue;
       if (!this.#acquiring.has(directory) && this.#dueToAcquire(directory)) this.#beginAcquiring(directory);
       const acquiring = this.#acquiring.get(directory);
       if (acquiring) await interruptible(acquiring, caller.signal);
@@ -270,7 +271,7 @@ export class LocalChanges {
   }
 
   #watch(directory: number): Watched {
-    const watched = this.#watched.get(directory) ?? {
+    const watched = this.#watched.peek(directory) ?? {
       changes: 0,
       notBefore: Number.NEGATIVE_INFINITY,
       due: ACQUIRE_AT_CHANGES,
@@ -278,12 +279,8 @@ export class LocalChanges {
       takenAt: Number.NEGATIVE_INFINITY,
       foreign: false,
     };
-    this.#watched.delete(directory);
     this.#watched.set(directory, watched);
-    for (const oldest of this.#watched.keys()) {
-      if (this.#watched.size <= WATCHED_DIRECTORIES_MAX) break;
-      this.#watched.delete(oldest);
-    }
+    if (this.#watched.size > WATCHED_DIRECTORIES_MAX) this.#watched.shift();
     return watched;
   }
 

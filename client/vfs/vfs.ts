@@ -1,5 +1,6 @@
 import type { Clock } from '../../common/clock.js';
 import type { Logger } from '../../common/logger.js';
+import { LruMap } from '../../common/lru-map.js';
 import { HoldfastError } from '../../proto/errors.js';
 import { LeaseMode } from '../../proto/gen/meta.js';
 import { NAME_MAX_BYTES } from '../../proto/types.js';
@@ -88,7 +89,7 @@ export class HoldfastFs implements FileSystem {
   readonly #xattrs: XattrCalls;
   readonly #directories = new Map<number, DirectoryStream>();
   /** Directories whose listings the kernel may keep, and the LeaseTable.stamp() as of which they are right. */
-  readonly #kernelListings = new Map<number, number>();
+  readonly #kernelListings = new LruMap<number, number>();
   readonly #destroyStallMs: number;
   #givenUp: Unwritten | undefined;
   #nextDirectory = 1;
@@ -357,14 +358,10 @@ export class HoldfastFs implements FileSystem {
   #kernelListing(ino: number): Pick<OpenReply, 'cacheDir' | 'keepCache'> {
     const { notifier, meta } = this.#context;
     if (!notifier || this.#context.mode(ino) === LeaseMode.LEASE_NONE) return {};
-    const asOf = this.#kernelListings.get(ino);
-    this.#kernelListings.delete(ino);
+    const asOf = this.#kernelListings.peek(ino);
     const keepCache = asOf !== undefined && this.#context.covers(ino, asOf);
     this.#kernelListings.set(ino, keepCache ? asOf : meta.leases.stamp());
-    for (const oldest of this.#kernelListings.keys()) {
-      if (this.#kernelListings.size <= KERNEL_LISTINGS_MAX) break;
-      this.#kernelListings.delete(oldest);
-    }
+    if (this.#kernelListings.size > KERNEL_LISTINGS_MAX) this.#kernelListings.shift();
     // There may be no other sign of the listing.
     if (keepCache) this.#countListing(ino);
     return { cacheDir: true, keepCache };

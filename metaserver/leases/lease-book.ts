@@ -1,4 +1,5 @@
 import { assert } from '../../common/assert.js';
+import type { LruMap } from '../../common/lru-map.js';
 import { LeaseMode } from '../../proto/gen/meta.js';
 
 /** What waits until others have given back what stands in its way. */
@@ -31,8 +32,8 @@ export interface Holder {
   readonly session: number;
   /** False: it is never granted any. */
   readonly wants: boolean;
-  /** By inode; the least recently granted first. */
-  readonly grants: Map<number, Grant>;
+  /** By inode, in the order in which they were granted last. */
+  readonly grants: LruMap<number, Grant>;
   /** Grants that are being recalled. */
   asked: number;
   /** When it was asked first, or last gave something back, in the clock's milliseconds. */
@@ -110,9 +111,7 @@ export class LeaseBook {
 
   /** Makes it the most recently granted of its holder. */
   refresh(grant: Grant): void {
-    const { grants } = grant.holder;
-    grants.delete(grant.ino);
-    grants.set(grant.ino, grant);
+    grant.holder.grants.set(grant.ino, grant);
   }
 
   ask(grant: Grant, keep: LeaseMode, now: number): void {

@@ -1,4 +1,5 @@
 import { assert } from '../../common/assert.js';
+import { LruMap } from '../../common/lru-map.js';
 import { type Lease, LeaseMode } from '../../proto/gen/meta.js';
 import { type Grant, type Holder, LeaseBook, type Waiter } from './lease-book.js';
 
@@ -65,7 +66,7 @@ export class LeaseCore {
   add(session: number, wants: boolean): void {
     if (this.#book.holders.has(session)) return;
     const waits = new Set<Waiter>();
-    const holder: Holder = { session, wants, grants: new Map(), asked: 0, progressAt: 0, round: 0, waits };
+    const holder: Holder = { session, wants, grants: new LruMap(), asked: 0, progressAt: 0, round: 0, waits };
     this.#book.holders.set(session, holder);
     if (wants) this.#wanting++;
   }
@@ -113,10 +114,10 @@ export class LeaseCore {
     const holder = this.#holder(session);
     for (const lease of leases) {
       this.#seq = Math.max(this.#seq, lease.seq);
-      const known = holder.grants.get(lease.ino);
+      const known = holder.grants.peek(lease.ino);
       // What a fresh session began to say, and broke off, was never granted here.
       if (known && fresh && known.round !== holder.round) this.#reduce(known, LeaseMode.LEASE_NONE);
-      const grant = holder.grants.get(lease.ino);
+      const grant = holder.grants.peek(lease.ino);
       if (grant) this.#confirm(grant, lease);
       else if (fresh && this.#mayAdopt(holder, lease))
         this.#book.put(holder, lease.ino, lease.mode, lease.seq);
@@ -146,7 +147,7 @@ export class LeaseCore {
     const alone = !this.#book.heldByOthers(ino, session);
     if (!alone && this.#book.heldExclusively(ino, session)) return undefined;
     const possible = alone ? mode : LeaseMode.LEASE_SHARED;
-    let grant = holder.grants.get(ino);
+    let grant = holder.grants.peek(ino);
     if (!grant) {
       if (!this.#hasRoom(holder, now)) return undefined;
       grant = this.#book.put(holder, ino, possible, ++this.#seq);
@@ -238,7 +239,7 @@ export class LeaseCore {
     if (!holder) return;
     this.#now = now;
     for (const { ino, mode, seq } of leases) {
-      const grant = holder.grants.get(ino);
+      const grant = holder.grants.peek(ino);
       if (!grant || seq < grant.seq) continue;
       if (grant.asked !== undefined) holder.progressAt = now;
       this.#reduce(grant, lesser(grant.mode, mode));
