@@ -20,6 +20,11 @@ import { RemovedXattrs } from './removed-xattrs.js';
 const TRUSTED_PREFIX = Buffer.from('trusted.');
 const SYSTEM_PREFIX = Buffer.from('system.');
 const NAMESPACES = [Buffer.from('user.'), TRUSTED_PREFIX, Buffer.from('security.'), SYSTEM_PREFIX];
+/**
+ * SELinux takes the labels of a FUSE mount from its policy (genfscon) and never asks for this one. Where it is off, programs
+ * like `ls -l` ask for it for every name, until they hear once that the file system has no labels, as NFS says it.
+ */
+const SELINUX_LABEL = Buffer.from('security.selinux');
 /** setuid, setgid, sticky. */
 const SPECIAL_BITS = 0o7000;
 /** Attributes that the kernel asks for by itself, again and again: their absence is among what is known of an inode. */
@@ -114,7 +119,10 @@ export class XattrCalls {
       inodes.learnXattrNames(ino, names, asOf);
     }
     // xattr(7): they exist for those with CAP_SYS_ADMIN alone. The kernel checks the other calls.
-    return caller.uid === 0 ? names : names.filter((name) => !startsWith(name, TRUSTED_PREFIX));
+    const hidesTrusted = caller.uid !== 0;
+    return names.filter(
+      (name) => !(hidesTrusted && startsWith(name, TRUSTED_PREFIX)) && !name.equals(SELINUX_LABEL),
+    );
   }
 
   async remove(caller: Caller, ino: number, name: Buffer): Promise<void> {
@@ -143,7 +151,7 @@ function fail(error: ErrorName): never {
 function checkXattrName(name: Buffer): void {
   if (name.length > XATTR_NAME_MAX_BYTES) throw new HoldfastError('ERANGE');
   const namespace = NAMESPACES.find((prefix) => startsWith(name, prefix));
-  if (!namespace) throw new HoldfastError('EOPNOTSUPP');
+  if (!namespace || name.equals(SELINUX_LABEL)) throw new HoldfastError('EOPNOTSUPP');
   if (name.length === namespace.length && namespace !== SYSTEM_PREFIX) throw new HoldfastError('EINVAL');
   if (startsWith(name, SYSTEM_PREFIX) && !KINDS.has(name.toString('latin1')))
     throw new HoldfastError('EOPNOTSUPP');

@@ -65,6 +65,18 @@ describe('caches under leases, on two mounts of one cluster', function () {
     assert.ok(after.metaMutations <= before.metaMutations + 1, `${after.metaMutations} mutations`);
   });
 
+  it('a warm ls -l asks for the label of SELinux once, not for that of each name', async () => {
+    const asked = async (): Promise<number> => (await statistics()).fuse.GETXATTR ?? 0;
+    const seen = [await asked()];
+    for (let round = 0; round < 4; round++) {
+      await sh(`ls -l ${a}/tree > /dev/null`);
+      seen.push(await asked());
+    }
+    // What the kernel was told longer ago than a lease lasts it asks for again: access lists, in any one round.
+    const least = Math.min(...seen.slice(1).map((now, n) => now - (seen[n] as number)));
+    assert.ok(least <= 2, `GETXATTR so far: ${seen}`);
+  });
+
   it('a change elsewhere is seen by what was warm', async () => {
     await sh(`test "$(cat ${a}/tree/f7)" = 7; echo other > ${b}/tree/f7; test "$(cat ${a}/tree/f7)" = other
               test ! -e ${a}/tree/nothing; touch ${b}/tree/nothing; test -e ${a}/tree/nothing

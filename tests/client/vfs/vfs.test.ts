@@ -432,6 +432,23 @@ describe('extended attributes', () => {
     await assert.rejects(mount.fs.setxattr(caller(), 1, user, Buffer.alloc(70_000), 0), named('E2BIG'));
   });
 
+  it('that SELinux labels would be in are not supported, and ask no server', async () => {
+    const mount = new TestMount();
+    const { handle, ino } = await mount.create('f');
+    // As a build that kept them has left one.
+    const label = name('security.selinux');
+    const value = { ino, name: label, value: name('l'), flags: 0, killSgid: false };
+    await mount.meta.mutate({ $case: 'setXattr', value });
+    await mount.fs.setxattr(caller(), ino, name('security.other'), name('v'), 0);
+    mount.meta.take();
+    await assert.rejects(mount.fs.getxattr(caller(), ino, label), named('EOPNOTSUPP'));
+    await assert.rejects(mount.fs.setxattr(caller(), ino, label, name('v'), 0), named('EOPNOTSUPP'));
+    await assert.rejects(mount.fs.removexattr(caller(), ino, label), named('EOPNOTSUPP'));
+    assert.deepEqual(mount.meta.take(), []);
+    assert.deepEqual(await mount.fs.listxattr(caller(), ino), [name('security.other')]);
+    await mount.close(handle);
+  });
+
   it('that the kernel asks for before a write cost nothing where there are none', async () => {
     const mount = new TestMount();
     const { handle, ino } = await mount.create('f');
