@@ -33,6 +33,17 @@ export function blockCrcs(offset: number, data: Buffer): Uint32Array {
   return crcs;
 }
 
+/**
+ * CRC-32C of `data`, lying at `offset` of its chunk, when its blocks have their checksums; undefined when one has not.
+ * One pass over all bytes is compared with what the blocks' checksums combine into, which takes half the time of a pass for
+ * each block. A damaged block is seen as surely as by its own checksum: whatever follows, the combination tells two
+ * checksums of it apart.
+ */
+export function verifiedCrc(offset: number, data: Buffer, crcs: Uint32Array): number | undefined {
+  const crc = crc32c(data);
+  return crc === appendBlockCrcs(0, offset, data.length, crcs) ? crc : undefined;
+}
+
 /** The first block of `data` (at `offset` of its chunk) that does not have its checksum; -1 when all do. */
 export function firstBadBlock(offset: number, data: Buffer, crcs: Uint32Array, firstCrc: number): number {
   let at = 0;
@@ -55,6 +66,11 @@ export function appendBlockCrcs(before: number, offset: number, length: number, 
     at = next;
   }
   return crc;
+}
+
+/** CRC-32C of bytes with checksum `before`, followed by `length` bytes with checksum `crc`. */
+export function appendCrc(before: number, crc: number, length: number): number {
+  return before === 0 ? crc : (shiftZeros(before, length) ^ crc) >>> 0;
 }
 
 /** CRC-32C's polynomial, reflected. */

@@ -184,6 +184,7 @@ export function answerClient(effect: Extract<Effect, { kind: 'answer' }>, trunca
   else {
     const { epoch = 0, seq = 0 } = version ?? {};
     const fields = { versionEpoch: epoch, versionSeq: seq, aux: effect.aux ?? 0, truncateSeq };
-    call.answer(undefined, { fields, payload: call.result?.data });
+    const { data: payload, crc: payloadCrc } = call.result ?? {};
+    call.answer(undefined, { fields, payload, payloadCrc });
   }
 }

@@ -26,6 +26,8 @@ export interface ReadResult {
   data: Buffer[];
   /** Bytes in `data`, at most what was asked for. */
   length: number;
+  /** CRC-32C of `data`, when verifying it has given that too: saves whoever sends it a pass. */
+  crc?: number;
 }
 
 export interface ChunkExtent {

@@ -1,5 +1,5 @@
 import { LogFailedError, type SegmentLog } from '../../common/segment-log.js';
-import { firstBadBlock } from '../../proto/block-crc.js';
+import { firstBadBlock, verifiedCrc } from '../../proto/block-crc.js';
 import { HoldfastError } from '../../proto/errors.js';
 import type { ChunkKey } from './chunk-store.js';
 import { type Extent, findExtent, isLost, sliceExtent } from './extents.js';
@@ -21,6 +21,8 @@ export interface ExtentData {
   start: number;
   end: number;
   data: Buffer;
+  /** CRC-32C of `data`, when checking it has given that too. */
+  crc: number | undefined;
 }
 
 /** Reads extents from the log and verifies the blocks that it touches. */
@@ -121,10 +123,12 @@ export class ExtentReader {
     return run.pieces.map((piece) => {
       const at = piece.place - run.from;
       const blocks = bytes.subarray(at, at + piece.blockEnd - piece.blockStart);
-      const bad = firstBadBlock(piece.blockStart, blocks, piece.crcs, 0);
-      if (bad >= 0) throw corrupt(bad);
-      const data = blocks.subarray(piece.start - piece.blockStart, piece.end - piece.blockStart);
-      return { start: piece.start, end: piece.end, data };
+      const crc = verifiedCrc(piece.blockStart, blocks, piece.crcs);
+      if (crc === undefined) throw corrupt(firstBadBlock(piece.blockStart, blocks, piece.crcs, 0));
+      const { start, end } = piece;
+      if (start === piece.blockStart && end === piece.blockEnd) return { start, end, data: blocks, crc };
+      const data = blocks.subarray(start - piece.blockStart, end - piece.blockStart);
+      return { start, end, data, crc: undefined };
     });
   }
 }

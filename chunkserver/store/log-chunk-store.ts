@@ -8,7 +8,7 @@ import {
   type Position,
   SegmentLog,
 } from '../../common/segment-log.js';
-import { appendBlockCrcs, blockCount, blockCrcs } from '../../proto/block-crc.js';
+import { appendBlockCrcs, appendCrc, blockCount, blockCrcs } from '../../proto/block-crc.js';
 import { HoldfastError } from '../../proto/errors.js';
 import { appendTableCrcs, runCrcs } from '../../proto/extent-table.js';
 import { type ChunkRanges, type DataRange, joinRanges } from '../../proto/extents.js';
@@ -278,7 +278,7 @@ export class LogChunkStore implements ChunkStore {
 
   async read(pg: number, key: ChunkKey, offset: number, length: number): Promise<ReadResult> {
     const state = this.index.get(pg, key.ino, key.chunk);
-    if (!state) return { version: undefined, data: [], length: 0 };
+    if (!state) return { version: undefined, data: [], length: 0, crc: 0 };
     const pieces = await this.readExtents(pg, key, state.extents, offset, offset + length);
     return readResult(state.version, offset, pieces);
   }
@@ -378,12 +378,18 @@ export class LogChunkStore implements ChunkStore {
 function readResult(version: Version, offset: number, pieces: readonly ExtentData[]): ReadResult {
   const data: Buffer[] = [];
   let at = offset;
+  let crc: number | undefined = 0;
   for (const piece of pieces) {
-    if (piece.start > at) data.push(Buffer.alloc(piece.start - at));
+    if (piece.start > at) {
+      data.push(Buffer.alloc(piece.start - at));
+      crc = undefined; // that of a hole would take a pass over its zeros
+    }
     data.push(piece.data);
+    crc =
+      crc === undefined || piece.crc === undefined ? undefined : appendCrc(crc, piece.crc, piece.data.length);
     at = piece.end;
   }
-  return { version, data, length: at - offset };
+  return { version, data, length: at - offset, crc };
 }
 
 /** Of a larger object, the key alone. */

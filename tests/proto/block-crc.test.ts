@@ -1,7 +1,14 @@
 import assert from 'node:assert/strict';
 import fc from 'fast-check';
 import { crc32c } from '../../common/crc32c.js';
-import { appendBlockCrcs, blockCount, blockCrcs, firstBadBlock } from '../../proto/block-crc.js';
+import {
+  appendBlockCrcs,
+  appendCrc,
+  blockCount,
+  blockCrcs,
+  firstBadBlock,
+  verifiedCrc,
+} from '../../proto/block-crc.js';
 import { BLOCK_SIZE_BYTES } from '../../proto/types.js';
 import { pattern } from '../chunkserver/store/harness.js';
 
@@ -25,6 +32,30 @@ describe('block checksums', () => {
         const data = pattern(offset, length);
         const combined = appendBlockCrcs(crc32c(head), offset, length, blockCrcs(offset, data));
         assert.equal(combined, crc32c(Buffer.concat([head, data])));
+      }),
+    );
+  });
+
+  it('verify all blocks in one pass, which gives the checksum of everything, and see any damaged one', () => {
+    const lengths = fc.integer({ min: 1, max: 30_000 });
+    fc.assert(
+      fc.property(fc.integer({ min: 0, max: 20_000 }), lengths, fc.nat(), (offset, length, nat) => {
+        const data = pattern(offset, length);
+        const crcs = blockCrcs(offset, data);
+        assert.equal(verifiedCrc(offset, data, crcs), crc32c(data));
+        const damaged = Buffer.from(data);
+        damaged[nat % length] = (damaged[nat % length] as number) ^ (1 + (nat % 255));
+        assert.equal(verifiedCrc(offset, damaged, crcs), undefined);
+      }),
+    );
+  });
+
+  it('append to one another', () => {
+    fc.assert(
+      fc.property(fc.uint8Array({ maxLength: 9000 }), fc.uint8Array({ maxLength: 9000 }), (first, second) => {
+        const [before, behind] = [crc32c(Buffer.from(first)), crc32c(Buffer.from(second))];
+        const both = crc32c(Buffer.concat([first, second]));
+        assert.equal(appendCrc(before, behind, second.length), both);
       }),
     );
   });

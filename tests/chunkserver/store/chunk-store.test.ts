@@ -5,6 +5,7 @@ import path from 'node:path';
 import type { ChunkStore } from '../../../chunkserver/store/chunk-store.js';
 import { openChunkStore } from '../../../chunkserver/store/open.js';
 import { systemClock } from '../../../common/clock.js';
+import { crc32c } from '../../../common/crc32c.js';
 import { silentLogger } from '../../../common/logger.js';
 import { HoldfastError } from '../../../proto/errors.js';
 import { Machine, pattern, version } from './harness.js';
@@ -15,6 +16,7 @@ async function readAll(store: ChunkStore, offset = 0, length = 1 << 20, key = KE
   const result = await store.read(1, key, offset, length);
   const data = Buffer.concat(result.data);
   assert.equal(data.length, result.length);
+  if (result.crc !== undefined) assert.equal(result.crc, crc32c(data));
   return data;
 }
 
@@ -50,7 +52,7 @@ function contract(name: string, make: () => Promise<Case>): void {
     });
 
     it('tells a missing chunk from an empty range', async () => {
-      assert.deepEqual(await store.read(1, KEY, 0, 10), { version: undefined, data: [], length: 0 });
+      assert.deepEqual(await store.read(1, KEY, 0, 10), { version: undefined, data: [], length: 0, crc: 0 });
       assert.equal(store.chunkInfo(1, KEY), undefined);
       assert.equal(await store.readChunk(1, KEY), undefined);
     });
@@ -101,6 +103,25 @@ function contract(name: string, make: () => Promise<Case>): void {
         [2, 300, 70_000_000_000].flatMap((ino) => [0, 1, 2].map((chunk) => ({ ino, chunk }))),
       );
       assert.deepEqual(store.pgs(), [1, 2]);
+    });
+
+    it('tells the checksum of what it reads where whole blocks follow one another, and none elsewhere', async () => {
+      await store.write(1, KEY, 0, pattern(1, 8192), version(1));
+      await store.write(1, KEY, 8192, pattern(2, 5000), version(2));
+      await store.write(1, KEY, 4096, pattern(3, 4096), version(3));
+      await store.write(1, KEY, 20_000, pattern(4, 10), version(4));
+      const known = async (offset: number, length: number): Promise<boolean> => {
+        await readAll(store, offset, length); // compares it
+        return (await store.read(1, KEY, offset, length)).crc !== undefined;
+      };
+      assert.deepEqual(
+        [await known(0, 4096), await known(0, 13_192), await known(4096, 8192)],
+        [true, true, true],
+      );
+      assert.deepEqual(
+        [await known(1, 4095), await known(0, 9000), await known(8192, 12_000)],
+        [false, false, false],
+      );
     });
 
     it('hands out and installs whole chunks, holes and version included', async () => {
