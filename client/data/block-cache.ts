@@ -12,6 +12,8 @@ interface Entry extends Block {
   readonly bytes: number;
   /** Belief.stamp() when it was asked for. */
   readonly asOf: number;
+  /** Bytes of it that readers were given. */
+  given: number;
 }
 
 /** Who knows whether what was read a while ago is still what the servers hold. */
@@ -73,7 +75,7 @@ export class BlockCache {
     }
     const old = this.#files.get(ino)?.get(index);
     if (old) this.#remove(old);
-    const entry: Entry = { ino, index, bytes, asOf: this.#belief.stamp(), data: fetch() };
+    const entry: Entry = { ino, index, bytes, asOf: this.#belief.stamp(), given: 0, data: fetch() };
     entry.data.catch(() => this.#remove(entry));
     let file = this.#files.get(ino);
     if (!file) {
@@ -84,6 +86,18 @@ export class BlockCache {
     this.#order.set(entry, undefined);
     this.#bytes += bytes;
     return entry;
+  }
+
+  /**
+   * `bytes` of a block go to a reader. When all that it holds have gone it is forgotten: the kernel keeps them in its page
+   * cache, and memory that is let go young costs the garbage collector nothing.
+   * @param holds bytes of the file that lie in the block
+   */
+  gave(ino: number, index: number, bytes: number, holds: number): void {
+    const entry = this.#files.get(ino)?.get(index);
+    if (!entry) return;
+    entry.given += bytes;
+    if (entry.given >= holds) this.#remove(entry);
   }
 
   /** Forgets a file's blocks: somebody changed it. */

@@ -170,8 +170,12 @@ export class FileReader {
       const block = known ?? (sequential || dense ? this.#fetchBlock(file, index, unit) : undefined);
       if (dense && block) this.#offerBlock(file, index, block);
       // A block is for all its readers: one that is interrupted leaves it to the others.
-      if (block) waits.push(interruptible(fromBlock(block.data, at, until, index * unit), signal));
-      else waits.push(this.#fetchRange(file, at, until, signal));
+      if (block) {
+        waits.push(interruptible(fromBlock(block.data, at, until, index * unit), signal));
+        // A sequential reader that finds no block had the begin of it without one.
+        const given = until - (sequential && !known ? index * unit : at);
+        this.#blocks.gave(file.ino, index, given, Math.min(unit, file.serverEnd - index * unit));
+      } else waits.push(this.#fetchRange(file, at, until, signal));
       at = until;
     }
     return waits;
@@ -220,16 +224,20 @@ export class FileReader {
     return this.#blocks.fetch(file.ino, index, unit, () => this.#chunks.read(file, chunk, offset, unit));
   }
 
-  /** Asks for the blocks behind `end` that the window covers and that are not there yet. */
+  /**
+   * Asks for the blocks that the window covers and that are not there yet. Those before its begin were asked for, and may be
+   * read and forgotten by now, for the kernel's requests overtake one another.
+   */
   #readAhead(file: FileData, stream: ReadStream, end: number): void {
     const unit = readBlockBytes(file.chunkSize);
     const until = Math.min(stream.expected + stream.window, file.serverEnd);
+    if (until <= stream.expected) return;
     // Half of the cache at most, so that several readers do not throw out one another's blocks.
     const last = Math.min(
       Math.ceil(until / unit),
       Math.floor(end / unit) + this.#limits.blockCacheBytesMax / 2 / unit,
     );
-    for (let index = Math.floor(end / unit); index < last; index++) {
+    for (let index = Math.floor(stream.expected / unit); index < last; index++) {
       if (!this.#blocks.has(file.ino, index)) this.#fetchBlock(file, index, unit);
     }
   }

@@ -59,6 +59,19 @@ describe('reading', () => {
     assert.ok(chunks.length <= 8, `${chunks.length} requests`);
   });
 
+  it('forgets a block of which everything was read, in whatever order, and does not ask for it again', async () => {
+    const mount = await withFile(6 * MIB - 5, 4 * MIB);
+    for (let at = 0; at < MIB; at += 256 * 1024) await mount.read(at, 256 * 1024);
+    for (let at = MIB; at < 6 * MIB; at += 512 * 1024) {
+      const behind = mount.read(at + 256 * 1024, 256 * 1024);
+      await mount.read(at, 256 * 1024);
+      await behind;
+    }
+    assert.equal(mount.blocks.bytes, 0);
+    const bytes = mount.chunks.reads.reduce((sum, { length }) => sum + length, 0);
+    assert.ok(bytes <= 6 * MIB + 256 * 1024, `${bytes} bytes were asked for`);
+  });
+
   it('keeps read-ahead and cached blocks within their bounds', async () => {
     const limits = { blockCacheBytesMax: 4 * MIB, readAheadBytesMax: 2 * MIB };
     const mount = await withFile(12 * MIB, MIB, limits);
