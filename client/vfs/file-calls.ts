@@ -180,7 +180,7 @@ export class FileCalls {
     const { atimes } = this.#context.files;
     if ((flags & O_NOATIME) === 0) atimes?.read(atimes.view(file.view()));
     this.#locks.refuseLost(file.ino, handle);
-    const shared = this.shared.isShared(file.ino);
+    const shared = this.shared.mustAsk(file);
     const read = shared
       ? this.shared.read(file, offset, size, signal)
       : this.#reader.read(file, stream, offset, size, signal);
@@ -230,7 +230,7 @@ export class FileCalls {
       await this.showOthers(open, signal);
       return { at: request.offset, length: written?.length ?? 0 };
     };
-    if (this.#context.owns(ino)) return put();
+    if (this.#isAlone(file)) return put();
     const { size } = await this.announceWriter(file, signal);
     const grows = request.offset + request.data.length > size;
     // Who appends has found the end, and must still find it there when he writes.
@@ -238,10 +238,15 @@ export class FileCalls {
     return inTurn ? this.#turns.during(ino, signal, put) : put();
   }
 
+  /** Nobody else writes to it, and all that others have written is known. */
+  #isAlone(file: FileData): boolean {
+    return this.#context.owns(file.ino) && !this.shared.mustAsk(file);
+  }
+
   /** At the end that all mounts agree on. @returns where */
   async #append(open: OpenFile, request: WriteRequest, signal: Interrupt): Promise<Written> {
     const { file } = open;
-    const alone = () => this.#context.owns(file.ino);
+    const alone = () => this.#isAlone(file);
     const written = alone() ? await this.#put(file, 'end', request, signal, alone) : undefined;
     if (written) return written;
     return this.#turns.during(file.ino, signal, async () => {
@@ -405,7 +410,7 @@ export class FileCalls {
 
   /** Somebody else may write to it when it is leased to nobody: the end of the file is where the server says. */
   async learnEnd(file: FileData, signal: Interrupt): Promise<void> {
-    if (!this.shared.isShared(file.ino)) return;
+    if (!this.shared.mustAsk(file)) return;
     const op = { $case: 'getAttr' as const, value: { ino: file.ino } };
     file.applyAttr(await this.#context.readAttr(op, signal), false);
   }

@@ -25,6 +25,17 @@ export class SharedFiles {
     return this.#context.mode(ino) === LeaseMode.LEASE_NONE;
   }
 
+  /**
+   * Whether size and contents must be asked for: nobody leases the file here, or what came with the lease has not arrived.
+   * A lease counts from the moment an answer is read, its attributes when whoever asked goes on; and a listing brings
+   * them without a word to the open file, which learns of them here.
+   */
+  mustAsk(file: FileData): boolean {
+    const known = this.#context.inodes.fresh(file.ino);
+    if (known) file.applyAttr(known.attr, false);
+    return known === undefined;
+  }
+
   /** What calls that have returned wrote under a lease that is gone is with the servers when this resolves. */
   async settle(file: FileData, signal: Interrupt): Promise<void> {
     if (!file.clean) await interruptible(this.#context.lane.urgently(file.flush()), signal);

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { LeaseMode } from '../../../proto/gen/meta.js';
 import { pattern } from '../support/data-harness.js';
 import { settle } from '../support/manual-clock.js';
 import { caller, TestMount } from '../support/test-mount.js';
@@ -70,6 +71,18 @@ describe('a file that several mounts have open for writing', () => {
     };
     assert.deepEqual(await one.read(handles[0], 0, 100), OLD.subarray(0, 10));
     assert.deepEqual(await one.read(handles[0], 10, 100), Buffer.alloc(0));
+  });
+
+  it('is read as it is now when a listing of its directory has just brought a lease on it', async () => {
+    const { one, two, ino, handles } = await shared();
+    for (const name of ['a', 'b', 'c']) await two.create(name);
+    await two.write(handles[1], 100, NEW);
+    await two.close(handles[1]);
+    const leased = (): boolean => one.meta.leases.mode(ino, one.clock.now()) !== LeaseMode.LEASE_NONE;
+    assert.equal(leased(), false);
+    for (const name of ['a', 'b', 'c']) await one.fs.lookup(caller(), 1, Buffer.from(name));
+    assert.equal(leased(), true, 'the listing was fetched');
+    assert.deepEqual(await one.read(handles[0], 100, 200), NEW);
   });
 
   it('is made longer or cut in turn with those who append, and overwritten without', async () => {
