@@ -185,11 +185,12 @@ function mutate(
   }
 }
 
+/** Damage is of one server alone: as a result it would make its state another one than that of the rest. */
 function refusing(run: () => CommandResult): CommandResult {
   try {
     return run();
   } catch (error) {
-    if (error instanceof HoldfastError) return refusal(error);
+    if (error instanceof HoldfastError && error.errorName !== 'CORRUPT') return refusal(error);
     throw error;
   }
 }

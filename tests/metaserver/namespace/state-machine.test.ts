@@ -3,6 +3,7 @@ import fc from 'fast-check';
 import { FORMAT_KEY } from '../../../metaserver/namespace/keys.js';
 import { MetaStateMachine } from '../../../metaserver/namespace/state-machine.js';
 import { MemoryKv } from '../../../metaserver/store/memory-kv.js';
+import { HoldfastError } from '../../../proto/errors.js';
 import { type CommandResult, type InitCluster, Mutation } from '../../../proto/gen/meta.js';
 import { S_IFREG } from '../../../proto/types.js';
 import {
@@ -100,6 +101,25 @@ describe('MetaStateMachine', () => {
     fail = false;
     assert.throws(() => machine.apply([entry]), /disk gone/);
     assert.throws(() => machine.read({ op: { $case: 'getAttr', value: { ino: 1 } } }), /disk gone/);
+  });
+
+  it('makes no result of a value that is damaged: its state would be another one than that of the rest', () => {
+    class DamagedKv extends MemoryKv {
+      damaged = false;
+      override get(key: Buffer): Buffer | undefined {
+        if (this.damaged) throw new HoldfastError('CORRUPT');
+        return super.get(key);
+      }
+    }
+    const kv = new DamagedKv();
+    const fs = new Namespace(kv);
+    const [before, index] = [dumpKv(kv), fs.machine.appliedIndex()];
+    kv.damaged = true;
+    const mutation = Mutation.create({ session: fs.session, seq: 99, op: makeNode(1, 'f', S_IFREG | 0o644) });
+    const data = encodeCommand({ $case: 'mutation', value: mutation }, 1);
+    assert.throws(() => fs.machine.apply([{ index: index + 1, data }]), throwsWith('CORRUPT'));
+    kv.damaged = false;
+    assert.deepEqual(dumpKv(kv), before);
   });
 
   it('gives equal stores and results for equal logs, however they are cut, restarted or crashed', () => {
