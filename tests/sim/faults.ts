@@ -1,6 +1,6 @@
 import { assert } from '../../common/assert.js';
 import type { Prng } from '../../common/prng.js';
-import { ChunkMachine } from './chunkserver.js';
+import type { ChunkMachine } from './chunkserver.js';
 import type { ClientMachine } from './client.js';
 import type { Cluster } from './cluster.js';
 import type { Machine } from './machine.js';
@@ -20,6 +20,8 @@ const SLOW_FACTOR_MAX = 60;
 const FLIPS = 6;
 const FULL_MAX_MS = 1500;
 const HUNG_SYNC_MS = 1500;
+/** After so long the map shows that a chunkserver was gone. */
+const NOTICED_MS = 3000;
 /** Beyond what is used, while a disk is full. */
 const FULL_LEFT_BYTES = 2000;
 
@@ -92,13 +94,19 @@ export class Nemesis {
   /** The chunkserver whose disk has changed by itself; and whether one has lost its disk. */
   #damaged: ChunkMachine | undefined;
   #wiped = false;
-  /** A chunkserver has lost its power. */
-  #unpowered = false;
+  /** When a chunkserver lost what it had not synced, last. */
+  #lossAt: number | undefined;
 
   constructor(cluster: Cluster, options: NemesisOptions) {
     this.cluster = cluster;
     this.#options = options;
     this.#total = FAULTS.reduce((sum, [weight]) => sum + weight, 0);
+    for (const machine of cluster.chunks) {
+      machine.onLoss = () => {
+        this.#lossAt = cluster.world.time.now();
+        options.onPowerCut();
+      };
+    }
   }
 
   get prng(): Prng {
@@ -194,11 +202,18 @@ export class Nemesis {
   }
 
   /**
-   * What is not synced survives this, unless it was left on a server alone that had lost its power: the group may go on from
-   * there, for the metaservers may not have heard of it yet.
+   * A chunkserver has lost what it had not synced, and has not got it back from the others. When these fail too, a group may
+   * go on from what is left there (a sync tells it, by the lineage): only what is synced is certain meanwhile.
    */
+  get copiesMissing(): boolean {
+    const { cluster } = this;
+    if (this.#lossAt === undefined) return false;
+    const noticed = cluster.world.time.now() - this.#lossAt > NOTICED_MS;
+    if (noticed && cluster.chunksWhole()) this.#lossAt = undefined;
+    return this.#lossAt !== undefined;
+  }
+
   kill(machine: Machine): void {
-    if (this.#unpowered && machine instanceof ChunkMachine) this.#options.onPowerCut();
     machine.kill();
     this.#startLater(machine);
   }
@@ -210,7 +225,6 @@ export class Nemesis {
   cutPower(machines: readonly Machine[]): void {
     this.#options.onPowerCut();
     for (const machine of machines) {
-      this.#unpowered ||= machine instanceof ChunkMachine;
       machine.cutPower();
       this.#startLater(machine);
     }

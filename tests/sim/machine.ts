@@ -26,6 +26,9 @@ export abstract class Machine {
   /** Disks that were given up, because their server found them damaged. */
   damageFound = 0;
 
+  /** Called when it loses what was written and not synced. */
+  onLoss: (() => void) | undefined;
+
   constructor(world: World, name: string, id: number) {
     this.world = world;
     this.name = name;
@@ -65,6 +68,7 @@ export abstract class Machine {
   /** Power cut: nothing that was not synced is certain, and nobody is told. */
   cutPower(): void {
     this.#end(true, this.prng.float() < 0.3 ? 'nothing' : 'random');
+    this.onLoss?.();
   }
 
   /** kill -9, and an empty disk in the place of the old one. */
@@ -87,6 +91,7 @@ export abstract class Machine {
       world.trace.note(`${this.name} finds its disk damaged`, undefined, () => String(error));
       this.damageFound++;
       this.wipe();
+      this.onLoss?.();
       world.time.after(RESTART_MS, () => this.start());
       return;
     }
@@ -95,6 +100,7 @@ export abstract class Machine {
     world.trace.note(`${this.name} ended by itself`, undefined, () => text);
     if (this.diskFaults === 0) world.fail(new Error(`${this.name} ended by itself: ${text}`));
     this.kill();
+    this.onLoss?.();
     world.time.after(RESTART_MS, () => this.start());
   }
 

@@ -134,6 +134,7 @@ export class Simulation {
       },
       onClientDeath: (name) => this.#replaceClient(name),
     });
+    this.#blocks.unsure = () => this.nemesis.copiesMissing;
     this.#aloneMs = mutation?.aloneMs;
     this.#plant = mutation?.plant;
     mutation?.prepare?.(this.cluster);

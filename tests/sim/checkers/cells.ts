@@ -29,6 +29,8 @@ export class Cells {
   synced = 0;
   /** Power cuts so far. What was written before one and acknowledged behind it may be gone all the same. */
   cuts = 0;
+  /** Only what is synced is certain at this moment, whoever has seen more. */
+  unsure: () => boolean = () => false;
   /** A disk was full: data that was written back in vain is gone before a program is told. */
   wasFull = false;
 
@@ -59,7 +61,7 @@ export class Cells {
 
   /** Others must see it from now on. @param cuts as they were when it was written */
   acknowledged(name: string, number: number, cuts: number): void {
-    if (cuts !== this.cuts) return;
+    if (cuts !== this.cuts || this.unsure()) return;
     const cell = this.#of(name);
     cell.visible = Math.max(cell.visible, number);
   }

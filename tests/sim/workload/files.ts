@@ -75,6 +75,8 @@ export class FilesWorker extends Worker {
   readonly #name: string;
   #ino = 0;
   #handle = 0;
+  /** The session in which the file was opened: with the next one it may be gone, if it was made then. */
+  #openedIn = 0;
   /** What this program wrote last, where nothing went wrong since; with the number of power cuts before it. */
   readonly #written = new Map<number, Written>();
 
@@ -104,7 +106,8 @@ export class FilesWorker extends Worker {
   }
 
   async #open(): Promise<void> {
-    const { fs } = this.client;
+    const { fs, session } = this.client;
+    this.#openedIn = session.id;
     const reply = await fs.create(simCaller(), ROOT_INO, Buffer.from(this.#name), MODE, O_RDWR, 0);
     this.#handle = reply.handle;
     this.#ino = reply.entry.attr.ino;
@@ -152,7 +155,7 @@ export class FilesWorker extends Worker {
       const written = [...this.#written];
       this.note(() => `fsync ${this.#name} ${JSON.stringify(written)}`);
       await this.client.fs.fsync(simCaller(), this.#ino, this.#handle, false);
-      this.#files.synced(this.#name);
+      if (this.client.session.id === this.#openedIn) this.#files.synced(this.#name);
       for (const [index, { number }] of written) this.#files.cells.durable(this.#cell(index), number);
       this.note(() => `synced ${this.#name}`);
     });
