@@ -16,6 +16,8 @@ const COMPACT_BELOW_LIVE = 0.5;
 const COMPACT_BELOW_LIVE_PRESSED = 0.9;
 /** Pieces of one move; neighbouring extents become one. */
 const MAX_MOVE_BYTES = 1024 * 1024;
+/** Moved and not yet synced: whoever syncs what he wrote himself waits for no more than this, and one move, of what was moved. */
+export const MOVED_UNSYNCED_BYTES_MAX = 1024 * 1024;
 /** A chunk in more pieces than this is put together in the background, pieces of at least SMALL_BYTES left alone. */
 export const DEFRAGMENT_EXTENTS = 1024;
 const SMALL_BYTES = 64 * 1024;
@@ -46,6 +48,9 @@ export class Compactor {
   private readonly skipped = new Set<number>();
   private readonly reported = new Set<number>();
   private readonly fragmented = new Map<string, { pg: number; key: ChunkKey }>();
+  /** Chunks for which somebody waits, by name. */
+  private readonly urgent = new Map<string, Promise<void>>();
+  private unsyncedBytes = 0;
   private stopped = false;
 
   constructor(private readonly env: CompactorEnv) {}
@@ -57,17 +62,35 @@ export class Compactor {
 
   /** Notes a chunk in many pieces; beyond the queue's bound it waits for its next write. */
   noteFragmented(pg: number, key: ChunkKey): void {
-    if (this.fragmented.size < MAX_DEFRAGMENT_QUEUE) {
-      this.fragmented.set(`${pg}/${key.ino}/${key.chunk}`, { pg, key });
-    }
+    if (this.fragmented.size < MAX_DEFRAGMENT_QUEUE) this.fragmented.set(nameOf(pg, key), { pg, key });
   }
 
-  /** Puts together what was noted, then rewrites the segment that has the least live data, if it has little. */
+  /** Puts one chunk together for somebody who waits: at once, beside the pass and without a rate. Once at a time for a chunk. */
+  putTogether(pg: number, key: ChunkKey): Promise<void> {
+    const name = nameOf(pg, key);
+    let running = this.urgent.get(name);
+    if (!running) {
+      this.fragmented.delete(name);
+      running = this.defragment(pg, key, true).finally(() => this.urgent.delete(name));
+      this.urgent.set(name, running);
+    }
+    return running;
+  }
+
+  /** Resolves when nobody waits for a chunk any more. */
+  async idle(): Promise<void> {
+    await Promise.allSettled(this.urgent.values());
+  }
+
+  /**
+   * Puts together what was noted, then rewrites the segment that has the least live data, if it has little. While space is
+   * short the segment comes first: operations wait for it.
+   */
   async pass(checkpointed: number): Promise<number> {
     for (const [name, { pg, key }] of this.fragmented) {
+      if (this.stopped || this.env.space.pressed) break;
       this.fragmented.delete(name);
-      if (this.stopped || !this.env.space.canCompact) return 0;
-      await this.defragment(pg, key);
+      await this.defragment(pg, key, false);
     }
     if (this.stopped || !this.env.space.canCompact) return 0;
     const segment = this.candidate(checkpointed);
@@ -137,18 +160,19 @@ export class Compactor {
     return moved;
   }
 
-  private async defragment(pg: number, key: ChunkKey): Promise<void> {
+  private async defragment(pg: number, key: ChunkKey, urgent: boolean): Promise<void> {
     const extents = this.env.index.get(pg, key.ino, key.chunk)?.extents ?? [];
     const small = extents.filter((extent) => extent.end - extent.start < SMALL_BYTES);
     for (const group of groupNeighbours(small)) {
-      if (group.length > 1 && !this.stopped) await this.moveSound(pg, key, group);
+      if (this.stopped || !this.env.space.canCompact) return;
+      if (group.length > 1) await this.moveSound(pg, key, group, urgent);
     }
   }
 
   /** Damaged data is left where it is: replication repairs it, and then the segment goes. */
-  private async moveSound(pg: number, key: ChunkKey, group: Extent[]): Promise<number> {
+  private async moveSound(pg: number, key: ChunkKey, group: Extent[], urgent = false): Promise<number> {
     try {
-      return await this.moveGroup(pg, key, group);
+      return await this.moveGroup(pg, key, group, urgent);
     } catch (error) {
       if (!(error instanceof HoldfastError && error.errorName === 'CORRUPT')) throw error;
       const { segment } = group[0] as Extent;
@@ -159,8 +183,8 @@ export class Compactor {
   }
 
   /** Rewrites neighbouring extents as one, unless the chunk has changed there meanwhile. */
-  private async moveGroup(pg: number, key: ChunkKey, group: Extent[]): Promise<number> {
-    const { index, reader, clock, space } = this.env;
+  private async moveGroup(pg: number, key: ChunkKey, group: Extent[], urgent: boolean): Promise<number> {
+    const { index, reader, space } = this.env;
     const start = (group[0] as Extent).start;
     const end = (group.at(-1) as Extent).end;
     const pieces = await reader.read(pg, key, group, start, end);
@@ -173,10 +197,24 @@ export class Compactor {
     const data =
       pieces.length === 1 ? (pieces[0]?.data as Buffer) : Buffer.concat(pieces.map((piece) => piece.data));
     this.env.move(pg, key, start, data);
-    if (space.pressed) await this.env.log.written();
-    else await delay(clock, (data.length / this.env.bytesPerSecond) * 1000);
+    await this.moved(data.length, urgent);
     return data.length;
   }
+
+  /** What must be before the next move. */
+  private async moved(bytes: number, urgent: boolean): Promise<void> {
+    const { log, clock, space, bytesPerSecond } = this.env;
+    this.unsyncedBytes += bytes;
+    if (this.unsyncedBytes >= MOVED_UNSYNCED_BYTES_MAX) {
+      this.unsyncedBytes = 0;
+      await log.sync();
+    } else await log.written();
+    if (!space.pressed && !urgent) await delay(clock, (bytes / bytesPerSecond) * 1000);
+  }
+}
+
+function nameOf(pg: number, { ino, chunk }: ChunkKey): string {
+  return `${pg}/${ino}/${chunk}`;
 }
 
 /** Splits ascending extents into runs without holes, of at most MAX_MOVE_BYTES unless one alone is larger. */

@@ -16,8 +16,8 @@ const CHECKPOINT_ENTRIES = 8192;
 const CHECKPOINT_EXTENTS = 200_000;
 /** Beyond this multiple of the above, acknowledgements wait for the checkpoint. */
 const HOLD_FACTOR = 3;
-/** ... and at so many pieces of one chunk they wait until it is put together. */
-const HOLD_CHUNK_EXTENTS = 8 * DEFRAGMENT_EXTENTS;
+/** ... and at so many pieces of one chunk its writes wait until it is put together. */
+export const HOLD_CHUNK_EXTENTS = 8 * DEFRAGMENT_EXTENTS;
 
 /** A growing chunk is noted again after so many pieces more. */
 const DEFRAGMENT_STEP = 256;
@@ -47,7 +47,8 @@ export class Maintenance {
   private compacting?: Promise<void>;
   private checkpointedBytes = 0;
   private checkpointedSegment: number;
-  private overgrown = false;
+  /** The chunk of the last operation, when it has grown too many pieces. */
+  private overgrown?: { pg: number; key: ChunkKey };
   private stopped = false;
   private failure?: HoldfastError;
 
@@ -68,7 +69,7 @@ export class Maintenance {
       this.env.compactor.noteFragmented(pg, key);
       this.compact();
     }
-    this.overgrown = extents >= HOLD_CHUNK_EXTENTS;
+    if (extents >= HOLD_CHUNK_EXTENTS) this.overgrown = { pg, key };
   }
 
   /**
@@ -79,11 +80,30 @@ export class Maintenance {
   afterAppend(tight: boolean, freed = false): Promise<void> | undefined {
     if (this.stopped || this.failure) return undefined;
     const fill = this.fill();
-    const hold = tight || this.overgrown || fill >= HOLD_FACTOR;
-    this.overgrown = false;
-    if (fill >= 1 || hold || (freed && this.env.space.pressed)) this.checkpoint();
+    const { overgrown } = this;
+    this.overgrown = undefined;
+    const full = fill >= HOLD_FACTOR;
+    if (fill >= 1 || tight || (freed && this.env.space.pressed)) this.checkpoint();
     else this.armTimer();
-    return hold ? this.settled() : undefined;
+    return tight || full || overgrown ? this.held(tight, full, overgrown) : undefined;
+  }
+
+  /**
+   * Waits for what an operation is held up for, and for nothing else that runs behind the operations: a pass of the compactor
+   * at its rate takes as long as there is much to move.
+   */
+  private async held(tight: boolean, full: boolean, overgrown: Maintenance['overgrown']): Promise<void> {
+    if (tight || full) await this.checkpointing;
+    if (tight) await this.compacting;
+    if (overgrown) await this.putTogether(overgrown.pg, overgrown.key);
+  }
+
+  private async putTogether(pg: number, key: ChunkKey): Promise<void> {
+    try {
+      await this.env.compactor.putTogether(pg, key);
+    } catch (error) {
+      this.fail(error);
+    }
   }
 
   /** How full the changes since the last checkpoint are; from 1 on another one is due. */
@@ -101,11 +121,6 @@ export class Maintenance {
   /** Space is short: takes a checkpoint and compacts now. */
   reclaim(): void {
     if (!this.checkpointing) this.checkpoint();
-  }
-
-  private async settled(): Promise<void> {
-    await this.checkpointing;
-    await this.compacting;
   }
 
   /** Starts a checkpoint, or another one behind that which runs. */
@@ -176,6 +191,7 @@ export class Maintenance {
     this.stopped = true;
     this.timer?.cancel();
     this.env.compactor.stop();
+    await this.env.compactor.idle();
     await this.compacting;
     await this.checkpointing;
     if (this.failure) return;

@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import path from 'node:path';
 import type { Clock } from '../../common/clock.js';
+import { crc32c } from '../../common/crc32c.js';
 import { lockDirectory } from '../../common/dir-lock.js';
 import { type Disk, nodeDisk } from '../../common/disk.js';
 import { cutAtFailure, writeFailureMark } from '../../common/failure-mark.js';
@@ -11,7 +12,7 @@ import {
   type Position,
   SegmentLog,
 } from '../../common/segment-log.js';
-import { blockCrcs } from '../../proto/block-crc.js';
+import { appendBlockCrcs, blockCrcs } from '../../proto/block-crc.js';
 import { ChunkIndex } from './chunk-index.js';
 import type { ChunkKey, ChunkStore } from './chunk-store.js';
 import { Compactor } from './compactor.js';
@@ -146,10 +147,12 @@ async function assemble(
   await space.start(log.segments.reduce((sum, segment) => sum + log.sizeOf(segment), 0));
   const move = (pg: number, key: ChunkKey, offset: number, data: Buffer): void => {
     const meta = encodeMeta({ pg, ino: key.ino, chunk: key.chunk, offset });
-    const position = log.append(RecordType.MOVE, [meta, data]);
+    const crcs = blockCrcs(offset, data);
+    const crc = appendBlockCrcs(crc32c(meta), offset, data.length, crcs);
+    const position = log.append(RecordType.MOVE, [meta, data], crc);
     space.appended(SegmentLog.recordBytes(META_BYTES + data.length));
     const place = SegmentLog.payloadOffset(position) + META_BYTES;
-    const extent = newExtent(offset, data.length, position.segment, place, blockCrcs(offset, data));
+    const extent = newExtent(offset, data.length, position.segment, place, crcs);
     index.applyWrite(pg, key, extent, undefined);
     maintenance.afterAppend(false);
   };

@@ -2,6 +2,13 @@ import { crc32c } from '../../common/crc32c.js';
 import type { IndexDb, IndexEntry } from './index-db.js';
 
 const SEAL_BYTES = 4;
+/** Values of one commit that are made in one turn of the event loop, bytes, and one value more: a few milliseconds. */
+export const COMMIT_SLICE_BYTES = 256 * 1024;
+
+interface Change {
+  key: Buffer;
+  value: Buffer | undefined;
+}
 
 /** Stands for a value that is not what was written, or not of its key: compare by identity. */
 export const DAMAGED: Buffer = Buffer.alloc(0);
@@ -23,17 +30,23 @@ export class SealedIndexDb implements IndexDb {
     for (const { key, value } of this.db.range(start, end)) yield { key, value: unseal(key, value) };
   }
 
-  commit(entries: Iterable<{ key: Buffer; value: Buffer | undefined }>): Promise<void> {
-    return this.db.commit(sealAll(entries));
+  /** The entries are asked for in slices, with turns of the event loop between them: what they are made of must not change. */
+  async commit(entries: Iterable<Change>): Promise<void> {
+    const sealed: Change[] = [];
+    let bytes = 0;
+    for (const { key, value } of entries) {
+      sealed.push({ key, value: value && seal(key, value) });
+      bytes += value?.length ?? 0;
+      if (bytes < COMMIT_SLICE_BYTES) continue;
+      bytes = 0;
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+    await this.db.commit(sealed);
   }
 
   close(): Promise<void> {
     return this.db.close();
   }
-}
-
-function* sealAll(entries: Iterable<{ key: Buffer; value: Buffer | undefined }>) {
-  for (const { key, value } of entries) yield { key, value: value && seal(key, value) };
 }
 
 function seal(key: Buffer, value: Buffer): Buffer {

@@ -1,0 +1,104 @@
+import assert from 'node:assert/strict';
+import type { ChunkStore } from '../../../chunkserver/store/chunk-store.js';
+import { MOVED_UNSYNCED_BYTES_MAX } from '../../../chunkserver/store/compactor.js';
+import { MemoryIndexDb } from '../../../chunkserver/store/index-db.js';
+import { HOLD_CHUNK_EXTENTS } from '../../../chunkserver/store/maintenance.js';
+import { COMMIT_SLICE_BYTES, SealedIndexDb } from '../../../chunkserver/store/sealed-index-db.js';
+import type { Disk, DiskFile } from '../../../common/disk.js';
+import { MemoryDisk } from '../../../common/memory-disk.js';
+import { Machine, pattern, version } from './harness.js';
+
+const KIB = 1024;
+const MIB = 1024 * KIB;
+
+/** A disk that knows how much a sync would have to wait for. */
+class CountingDisk extends MemoryDisk {
+  written = 0;
+  unsynced = 0;
+  unsyncedMax = 0;
+
+  override async open(...args: Parameters<Disk['open']>): Promise<DiskFile> {
+    const file = await super.open(...args);
+    return {
+      ...file,
+      write: async (parts, position) => {
+        for (const { length } of parts) {
+          this.written += length;
+          this.unsynced += length;
+        }
+        this.unsyncedMax = Math.max(this.unsyncedMax, this.unsynced);
+        await file.write(parts, position);
+      },
+      datasync: async () => {
+        await file.datasync();
+        this.unsynced = 0;
+      },
+    };
+  }
+}
+
+describe('chunk store whose background work meets operations', () => {
+  it('syncs what compaction moves a piece at a time, so that a sync never waits for much of it', async () => {
+    const disk = new CountingDisk();
+    const machine = new Machine({ disk, segmentBytes: 16 * MIB });
+    const store = await machine.boot();
+    const inodes = Array.from({ length: 40 }, (_, i) => i + 1);
+    for (const ino of inodes)
+      await store.write(1, { ino, chunk: 0 }, 0, pattern(ino, 512 * KIB), version(ino));
+    for (const ino of inodes.filter((each) => each % 3 !== 0))
+      await store.deleteInode(1, ino, version(100 + ino));
+    await store.sync();
+    disk.written = 0;
+    disk.unsyncedMax = 0;
+    await machine.clock.advance(60_000);
+    assert.ok(disk.written > 4 * MIB, `${disk.written} bytes were moved`);
+    // What leads to a sync, in moves of at most 1 MiB, and the headers.
+    const most = MOVED_UNSYNCED_BYTES_MAX + MIB + 64 * KIB;
+    assert.ok(disk.unsyncedMax <= most, `${disk.unsyncedMax} bytes were not synced`);
+    assert.equal((await machine.store.read(1, { ino: 3, chunk: 0 }, 0, MIB)).length, 512 * KIB);
+  });
+
+  /** Bytes with gaps between none of them: each write is a piece of its own. */
+  function scatter(store: ChunkStore, chunk: number, pieces: number): Promise<unknown>[] {
+    return Array.from({ length: pieces }, (_, i) =>
+      store.write(1, { ino: 7, chunk }, i * 10, pattern(i, 10), version(chunk * 10_000 + i + 1)),
+    );
+  }
+
+  it('lets a write to a chunk in too many pieces wait for that chunk, not for all that compaction has to do', async () => {
+    // At one byte a second the pass ends in no time that a test waits, and the clock stands still.
+    const machine = new Machine({ compactionBytesPerSecond: 1 });
+    const store = await machine.boot();
+    await Promise.all(scatter(store, 0, 1024));
+    await Promise.all(scatter(store, 1, HOLD_CHUNK_EXTENTS));
+    const calls = machine.disk.calls;
+    const reads = calls.get('read') ?? 0;
+    assert.equal((await store.read(1, { ino: 7, chunk: 1 }, 0, MIB)).length, 10 * HOLD_CHUNK_EXTENTS);
+    assert.ok((calls.get('read') ?? 0) - reads <= 2, 'it lies together');
+    assert.deepEqual(machine.failures, []);
+  });
+
+  it('makes the entries of a checkpoint in slices, with turns of the event loop between them', async () => {
+    const db = new MemoryIndexDb();
+    let inTurn = 0;
+    let most = 0;
+    let over = false;
+    const turn = (): void => {
+      inTurn = 0;
+      if (!over) setImmediate(turn);
+    };
+    turn();
+    function* entries() {
+      for (let i = 0; i < 40; i++) {
+        const value = pattern(i, 50 * KIB);
+        inTurn += value.length;
+        most = Math.max(most, inTurn);
+        yield { key: Buffer.from([i]), value };
+      }
+    }
+    await new SealedIndexDb(db).commit(entries());
+    over = true;
+    assert.ok(most <= 2 * (COMMIT_SLICE_BYTES + 50 * KIB), `${most} bytes in one turn`);
+    assert.deepEqual(new SealedIndexDb(db).get(Buffer.from([39])), pattern(39, 50 * KIB));
+  });
+});
