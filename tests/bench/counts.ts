@@ -4,7 +4,8 @@ import { worker } from '../../cli/bench/file-rows.js';
 import { parseSpans } from '../../cli/trace-summary.js';
 import { delay, systemClock } from '../../common/clock.js';
 import { monotonicUs, type Span } from '../../common/trace.js';
-import { nodeScript, ROOT, TestCluster } from '../cluster/support/cluster.js';
+import { nodeScript, ROOT } from '../lab/command.js';
+import { TestCluster } from '../lab/test-cluster.js';
 import type { Environment } from './inodes.js';
 
 /** What is written behind has left the mount by then. */

@@ -1,7 +1,8 @@
 import { existsSync, mkdtempSync, rmSync, symlinkSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { ROOT, sh, TestCluster } from '../cluster/support/cluster.js';
+import { ROOT, sh } from '../lab/command.js';
+import { TestCluster } from '../lab/test-cluster.js';
 import { processesOf } from './cpu.js';
 import type { System } from './system.js';
 

@@ -8,7 +8,7 @@ import { LmdbIndexDb } from '../../chunkserver/store/lmdb-index.js';
 import { systemClock } from '../../common/clock.js';
 import { createPrng } from '../../common/prng.js';
 import { DEFAULT_CHUNK_SIZE_BYTES, DEFAULT_PG_COUNT } from '../../proto/types.js';
-import { anonymousMib } from './memory.js';
+import { anonymousMib } from '../lab/processes.js';
 
 const UUID = '00000000-0000-4000-8000-000000000000';
 const BLOCK_BYTES = 4096;

@@ -17,9 +17,11 @@ import {
 import type { KvTransaction } from '../../metaserver/store/kv.js';
 import { LmdbKv } from '../../metaserver/store/lmdb-kv.js';
 import { DEFAULT_CHUNK_SIZE_BYTES, ROOT_INO, S_IFDIR, S_IFREG } from '../../proto/types.js';
-import { eventually, ROOT, temporaryDirectory } from '../cluster/support/cluster.js';
+import { ROOT } from '../lab/command.js';
+import { temporaryDirectory } from '../lab/directories.js';
+import { eventually } from '../lab/eventually.js';
+import { anonymousMib } from '../lab/processes.js';
 import { indexFigures } from './index-size.js';
-import { anonymousMib } from './memory.js';
 
 const MAIN = join(ROOT, 'dist', 'cli', 'main.js');
 const PORT = 21_990;

@@ -1,8 +1,8 @@
 import { runSuite } from '../../cli/bench/suite.js';
 import { type BenchSizes, type Group, Recorder } from '../../cli/bench/workloads.js';
 import type { Clock } from '../../common/clock.js';
+import { residentMemory } from '../lab/processes.js';
 import { CpuMeter } from './cpu.js';
-import { residentMemory } from './memory.js';
 import type { BenchRun } from './report.js';
 import type { System } from './system.js';
 

@@ -1,8 +1,10 @@
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { mkdirSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { worker } from '../../cli/bench/file-rows.js';
 import { delay, systemClock } from '../../common/clock.js';
-import { nodeScript, ROOT, TestCluster } from '../cluster/support/cluster.js';
+import { nodeScript, ROOT } from '../lab/command.js';
+import { statusNumber } from '../lab/processes.js';
+import { TestCluster } from '../lab/test-cluster.js';
 import { cpuMs } from './cpu.js';
 import type { Environment } from './inodes.js';
 import { type Network, withDelay } from './netem.js';
@@ -326,12 +328,10 @@ interface Usage {
 }
 
 function usageOf(pid: number): Usage {
-  const status = readFileSync(`/proc/${pid}/status`, 'utf8');
-  const of = (name: string): number => Number(new RegExp(`^${name}:\\s+(\\d+)`, 'm').exec(status)?.[1] ?? 0);
   return {
     cpuMs: cpuMs(pid) ?? 0,
-    switches: of('voluntary_ctxt_switches'),
-    residentMib: of('VmRSS') / 1024,
+    switches: statusNumber(pid, 'voluntary_ctxt_switches'),
+    residentMib: statusNumber(pid, 'VmRSS') / 1024,
   };
 }
 

@@ -1,4 +1,5 @@
-import { nodeScript, TestCluster } from '../cluster/support/cluster.js';
+import { nodeScript } from '../lab/command.js';
+import { TestCluster } from '../lab/test-cluster.js';
 
 /** Every round is this many operations on this many files. */
 const FILES_PER_ROUND = 500;

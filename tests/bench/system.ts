@@ -1,6 +1,6 @@
 import { rmSync } from 'node:fs';
 import { join } from 'node:path';
-import { temporaryDirectory } from '../cluster/support/cluster.js';
+import { temporaryDirectory } from '../lab/directories.js';
 
 /** A file system that is measured: brought up empty, mounted anew for cold rows, taken down without a trace. */
 export interface System {

@@ -2,7 +2,8 @@ import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { rmSync } from 'node:fs';
 import { join } from 'node:path';
-import { ROOT, temporaryDirectory } from '../cluster/support/cluster.js';
+import { ROOT } from '../lab/command.js';
+import { temporaryDirectory } from '../lab/directories.js';
 
 /** A process of ours with a thread that waits for ever, as a mount's do; `failure` is run in it. */
 function endOf(failure: string): { signal: NodeJS.Signals | null; lines: string[] } {

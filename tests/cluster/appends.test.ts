@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
-import { sh, TestCluster } from './support/cluster.js';
+import { sh } from '../lab/command.js';
+import { TestCluster } from '../lab/test-cluster.js';
 
 const LINES = 60;
 const WRITERS_PER_MOUNT = 2;

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { runSuite } from '../../cli/bench/suite.js';
 import { Recorder } from '../../cli/bench/workloads.js';
-import { holdfast } from './support/cluster.js';
+import { holdfast } from '../lab/command.js';
 
 describe('holdfast bench', function () {
   this.timeout(120_000);

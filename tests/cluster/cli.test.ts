@@ -2,7 +2,9 @@ import assert from 'node:assert/strict';
 import { cpSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { type AddressInfo, createServer } from 'node:net';
 import { join } from 'node:path';
-import { holdfast, mountsBelow, sh, TestCluster } from './support/cluster.js';
+import { holdfast, sh } from '../lab/command.js';
+import { mountsBelow } from '../lab/directories.js';
+import { TestCluster } from '../lab/test-cluster.js';
 
 describe('the holdfast command', function () {
   this.timeout(180_000);

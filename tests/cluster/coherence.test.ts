@@ -3,7 +3,9 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import type { MountStatistics } from '../../client/main.js';
-import { eventually, nodeScript, sh, TestCluster } from './support/cluster.js';
+import { nodeScript, sh } from '../lab/command.js';
+import { eventually } from '../lab/eventually.js';
+import { TestCluster } from '../lab/test-cluster.js';
 
 describe('caches under leases, on two mounts of one cluster', function () {
   this.timeout(240_000);

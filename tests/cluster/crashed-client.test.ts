@@ -4,7 +4,9 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { createPrng } from '../../common/prng.js';
-import { eventually, holdfast, nodeScript, sh, TestCluster } from './support/cluster.js';
+import { holdfast, nodeScript, sh } from '../lab/command.js';
+import { eventually } from '../lab/eventually.js';
+import { TestCluster } from '../lab/test-cluster.js';
 import { LockAgent } from './support/lock-agent.js';
 import { CHANGER, LISTER, nameChanges, prefixShown } from './support/name-changes.js';
 

@@ -2,7 +2,10 @@ import assert from 'node:assert/strict';
 import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { writeSourceTree } from '../../cli/bench/source-tree.js';
-import { eventually, nodeScript, sh, TestCluster, temporaryDirectory } from './support/cluster.js';
+import { holdfast, nodeScript, sh } from '../lab/command.js';
+import { temporaryDirectory } from '../lab/directories.js';
+import { eventually } from '../lab/eventually.js';
+import { TestCluster } from '../lab/test-cluster.js';
 import { CHECK_RECORDS, SYNCED_WRITER } from './support/synced-writer.js';
 
 describe('servers that die under a mount', function () {
@@ -57,8 +60,6 @@ describe('servers that die under a mount', function () {
   it('a chunkserver', () => surviveDeathOf('chunkserver', async () => 'chunkserver-1'));
 
   it('a stopped server shows in status, and comes back by start', async () => {
-    await sh(`true`);
-    const { holdfast } = await import('./support/cluster.js');
     assert.equal((await holdfast(['stop', 'chunkserver-2', '--data', cluster.data, '--kill'])).code, 0);
     const status = await eventually('status tells the truth', async () => {
       const now = await cluster.status();

@@ -10,7 +10,9 @@ import { AdminServiceDefinition } from '../../proto/gen/admin.js';
 import { ReplicaState } from '../../proto/gen/cluster.js';
 import { RpcClient } from '../../proto/rpc.js';
 import { DEFAULT_CHUNK_SIZE_BYTES, PROTOCOL_VERSION, pgOfChunk } from '../../proto/types.js';
-import { eventually, holdfast, nodeScript, sh, TestCluster } from './support/cluster.js';
+import { holdfast, nodeScript, sh } from '../lab/command.js';
+import { eventually } from '../lab/eventually.js';
+import { TestCluster } from '../lab/test-cluster.js';
 
 interface Report {
   clean: boolean;

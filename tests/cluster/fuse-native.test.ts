@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict';
 import { rmSync } from 'node:fs';
-import { holdfast, TestCluster, temporaryDirectory } from './support/cluster.js';
+import { holdfast } from '../lab/command.js';
+import { temporaryDirectory } from '../lab/directories.js';
+import { TestCluster } from '../lab/test-cluster.js';
 import { fileCases, programCases, sourceTreeCases } from './support/tool-cases.js';
 
 /** Each stat is a request to user space here: a smaller tree than the kernel binding's. */

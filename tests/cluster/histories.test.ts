@@ -2,7 +2,8 @@ import assert from 'node:assert/strict';
 import { delay, systemClock } from '../../common/clock.js';
 import { Histories } from '../histories/histories.js';
 import type { Verdict } from '../histories/judge.js';
-import { eventually, TestCluster } from './support/cluster.js';
+import { eventually } from '../lab/eventually.js';
+import { TestCluster } from '../lab/test-cluster.js';
 
 const SEED = Number(process.env.HOLDFAST_HISTORIES_SEED ?? 1);
 /** How long a process stands still: longer than the leases of servers, shorter than those of clients. */

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
-import { ROOT, sh, TestCluster } from './support/cluster.js';
+import { ROOT, sh } from '../lab/command.js';
+import { TestCluster } from '../lab/test-cluster.js';
 
 /** 1,000,000 takes minutes and some GB of disk. */
 const ENTRIES = Number(process.env.HOLDFAST_DIRECTORY_ENTRIES ?? 20_000);

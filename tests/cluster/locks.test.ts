@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
-import { eventually, TestCluster } from './support/cluster.js';
+import { eventually } from '../lab/eventually.js';
+import { TestCluster } from '../lab/test-cluster.js';
 import { LockAgent } from './support/lock-agent.js';
 
 describe('locks on two mounts', function () {

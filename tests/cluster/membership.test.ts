@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
-import { holdfast, sh, TestCluster } from './support/cluster.js';
+import { holdfast, sh } from '../lab/command.js';
+import { TestCluster } from '../lab/test-cluster.js';
 
 describe('chunkservers that come and go', function () {
   this.timeout(300_000);

@@ -1,5 +1,7 @@
 import assert from 'node:assert/strict';
-import { eventually, holdfast, sh, TestCluster } from './support/cluster.js';
+import { holdfast, sh } from '../lab/command.js';
+import { eventually } from '../lab/eventually.js';
+import { TestCluster } from '../lab/test-cluster.js';
 
 const FEW_CHUNKSERVERS = ['--chunkservers', '1', '--replicas', '1'];
 

@@ -2,7 +2,10 @@ import assert from 'node:assert/strict';
 import { existsSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { ClusterStatus } from '../../cli/cluster-status.js';
-import { eventually, holdfast, nodeScript, sh, TestCluster, temporaryDirectory } from './support/cluster.js';
+import { holdfast, nodeScript, sh } from '../lab/command.js';
+import { temporaryDirectory } from '../lab/directories.js';
+import { eventually } from '../lab/eventually.js';
+import { TestCluster } from '../lab/test-cluster.js';
 import { CHECK_RECORDS, SYNCED_WRITER } from './support/synced-writer.js';
 
 /** Files whose names and contents are compared in the end: more than one page of metadata. */

@@ -1,7 +1,10 @@
 import assert from 'node:assert/strict';
 import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { eventually, holdfast, nodeScript, TestCluster, temporaryDirectory } from './support/cluster.js';
+import { holdfast, nodeScript } from '../lab/command.js';
+import { temporaryDirectory } from '../lab/directories.js';
+import { eventually } from '../lab/eventually.js';
+import { TestCluster } from '../lab/test-cluster.js';
 import { CHECK_RECORDS, SYNCED_WRITER } from './support/synced-writer.js';
 
 describe('metaservers that are added and removed under a mount', function () {

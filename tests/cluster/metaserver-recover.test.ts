@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { existsSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
-import { holdfast, sh, TestCluster } from './support/cluster.js';
+import { holdfast, sh } from '../lab/command.js';
+import { TestCluster } from '../lab/test-cluster.js';
 
 describe('a majority of the metaservers that is gone for ever', function () {
   this.timeout(240_000);

@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { delay, systemClock } from '../../common/clock.js';
-import { Lab } from '../stress/lab/lab.js';
-import { networkUnavailable } from '../stress/lab/network.js';
+import { sh } from '../lab/command.js';
+import { Lab } from '../lab/lab.js';
+import { networkUnavailable } from '../lab/network.js';
 import { Watchers } from '../stress/watchers.js';
-import { sh } from './support/cluster.js';
 
 /** How long a cut lasts: longer than every lease of a server, shorter than a session. */
 const CUT_MS = 2_000;

@@ -1,8 +1,11 @@
 import assert from 'node:assert/strict';
 import { rmSync } from 'node:fs';
 import { join } from 'node:path';
-import { ImageDisk, imageDiskUnavailable } from '../stress/lab/image-disk.js';
-import { eventually, nodeScript, sh, TestCluster, temporaryDirectory } from './support/cluster.js';
+import { nodeScript, sh } from '../lab/command.js';
+import { temporaryDirectory } from '../lab/directories.js';
+import { eventually } from '../lab/eventually.js';
+import { ImageDisk, imageDiskUnavailable } from '../lab/image-disk.js';
+import { TestCluster } from '../lab/test-cluster.js';
 import { CHECK_RECORDS, SYNCED_WRITER } from './support/synced-writer.js';
 
 /** How often the power goes. */

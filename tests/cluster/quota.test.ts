@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
-import { eventually, holdfast, sh, TestCluster } from './support/cluster.js';
+import { holdfast, sh } from '../lab/command.js';
+import { eventually } from '../lab/eventually.js';
+import { TestCluster } from '../lab/test-cluster.js';
 
 const MIB = 1024 * 1024;
 

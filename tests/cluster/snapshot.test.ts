@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { holdfast, nodeScript, sh, TestCluster } from './support/cluster.js';
+import { holdfast, nodeScript, sh } from '../lab/command.js';
+import { TestCluster } from '../lab/test-cluster.js';
 
 describe('a snapshot of the metadata', function () {
   this.timeout(240_000);

@@ -1,7 +1,9 @@
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
 import { createInterface, type Interface } from 'node:readline';
-import { eventually, holdfast, sh, TestCluster } from './support/cluster.js';
+import { holdfast, sh } from '../lab/command.js';
+import { eventually } from '../lab/eventually.js';
+import { TestCluster } from '../lab/test-cluster.js';
 import { LockAgent } from './support/lock-agent.js';
 
 /** A program on the mount that is stopped: it holds files open over the pause, and does one thing for each line it is sent. */

@@ -1,5 +1,5 @@
 import { rmSync } from 'node:fs';
-import { temporaryDirectory } from './support/cluster.js';
+import { temporaryDirectory } from '../lab/directories.js';
 import { aclCases, fileCases, programCases, sourceTreeCases } from './support/tool-cases.js';
 
 // What these cases ask of a mount must be what a local file system does: they are run on one first.

@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict';
 import { readFileSync, rmSync } from 'node:fs';
-import { sh, TestCluster, temporaryDirectory } from './support/cluster.js';
+import { sh } from '../lab/command.js';
+import { temporaryDirectory } from '../lab/directories.js';
+import { TestCluster } from '../lab/test-cluster.js';
 import { aclCases, fileCases, programCases, sourceTreeCases } from './support/tool-cases.js';
 
 const SLOW_MS = 300_000;

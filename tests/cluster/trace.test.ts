@@ -2,7 +2,8 @@ import assert from 'node:assert/strict';
 import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import type { TraceSummary } from '../../cli/trace-summary.js';
-import { holdfast, nodeScript, TestCluster } from './support/cluster.js';
+import { holdfast, nodeScript } from '../lab/command.js';
+import { TestCluster } from '../lab/test-cluster.js';
 
 describe('holdfast trace', function () {
   this.timeout(240_000);

@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
+import { nodeScript, sh } from '../lab/command.js';
+import { TestCluster } from '../lab/test-cluster.js';
 import { Agent } from '../posix/agent.js';
 import { ALICE, BOB, ROOT_USER } from '../posix/bench.js';
-import { nodeScript, sh, TestCluster } from './support/cluster.js';
 
 describe('two mounts of one cluster', function () {
   this.timeout(180_000);

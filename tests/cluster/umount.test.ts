@@ -1,7 +1,10 @@
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
 import { createInterface } from 'node:readline';
-import { eventually, holdfast, mountsBelow, TestCluster } from './support/cluster.js';
+import { holdfast } from '../lab/command.js';
+import { mountsBelow } from '../lab/directories.js';
+import { eventually } from '../lab/eventually.js';
+import { TestCluster } from '../lab/test-cluster.js';
 
 const MORE_THAN_BUFFERS_BYTES = 200 * 1024 * 1024;
 /** Far above what an unmount may take on a loaded machine, far below for ever. */

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
-import { sh, TestCluster } from './support/cluster.js';
+import { sh } from '../lab/command.js';
+import { TestCluster } from '../lab/test-cluster.js';
 
 /** nobody: a user and group of every Debian system, without any right of its own. */
 const UID = 65534;

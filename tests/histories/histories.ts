@@ -1,5 +1,5 @@
 import { createPrng, type Prng } from '../../common/prng.js';
-import { eventually } from '../cluster/support/cluster.js';
+import { eventually } from '../lab/eventually.js';
 import { Agent } from '../posix/agent.js';
 import { ROOT_USER } from '../posix/bench.js';
 import { Arena, CELLS_NAME, type Recorded, ROOTS } from './arena.js';

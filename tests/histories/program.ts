@@ -1,8 +1,8 @@
 import type { Prng } from '../../common/prng.js';
 import { RENAME_EXCHANGE, RENAME_NOREPLACE } from '../../proto/types.js';
+import { monotonicMs } from '../lab/monotonic.js';
 import { Agent, type Answer, type Argument } from '../posix/agent.js';
 import { ROOT_USER } from '../posix/bench.js';
-import { monotonicMs } from '../stress/lab/monotonic.js';
 import { type Arena, CELLS_NAME, type Recorded, ROOTS } from './arena.js';
 import { CELL_BYTES, type CellsInput, DONE, HOLE } from './cells-model.js';
 import { MADE_MODE, OK, type TreeInput } from './tree-model.js';

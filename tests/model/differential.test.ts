@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { chmodSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { TestCluster } from '../cluster/support/cluster.js';
+import { TestCluster } from '../lab/test-cluster.js';
 import { openDirectory } from '../posix/bench.js';
 import { localFeatures } from '../posix/features.js';
 import { Differential } from './differential.js';

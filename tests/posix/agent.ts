@@ -3,7 +3,7 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { systemClock, type Timer } from '../../common/clock.js';
-import { ROOT } from '../cluster/support/cluster.js';
+import { ROOT } from '../lab/command.js';
 
 /** A call that takes longer than this hangs, unless somebody asks for more: the agent is killed, and the test fails. */
 const CALL_TIMEOUT_MS = 60_000;

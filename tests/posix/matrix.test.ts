@@ -4,7 +4,8 @@ import { chmodSync, mkdirSync, mkdtempSync } from 'node:fs';
 import { rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { ROOT, TestCluster } from '../cluster/support/cluster.js';
+import { ROOT } from '../lab/command.js';
+import { TestCluster } from '../lab/test-cluster.js';
 
 /** One of so many of the cases that there are thousands of; 1 makes all (some 20,000 lines; minutes on a mount). */
 const PART = process.env.HOLDFAST_MATRIX_PART ?? '40';

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { chmodSync } from 'node:fs';
-import { holdfast, TestCluster } from '../cluster/support/cluster.js';
+import { holdfast } from '../lab/command.js';
+import { TestCluster } from '../lab/test-cluster.js';
 import { MOUNT_FEATURES } from './features.js';
 import { posixSuite } from './suite.js';
 

@@ -1,8 +1,8 @@
 import { constants } from 'node:fs';
 import { open, readdir } from 'node:fs/promises';
 import { delay, systemClock } from '../../common/clock.js';
+import { monotonicMs } from '../lab/monotonic.js';
 import { REGISTER_BYTES, REGISTERS } from './consistency.js';
-import { monotonicMs } from './lab/monotonic.js';
 
 /**
  * The programs of consistency.ts, each in a process of its own because it uses a mount. They run until standard input

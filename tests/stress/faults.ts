@@ -1,6 +1,6 @@
 import { delay, systemClock } from '../../common/clock.js';
 import type { Prng } from '../../common/prng.js';
-import type { Lab } from './lab/lab.js';
+import type { Lab } from '../lab/lab.js';
 
 /** What the nemesis can do to a cluster: each fault begins, holds for a while, and is undone. */
 

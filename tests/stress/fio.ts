@@ -1,7 +1,7 @@
 import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Prng } from '../../common/prng.js';
-import { run } from '../cluster/support/cluster.js';
+import { run } from '../lab/command.js';
 
 /** The load: fio jobs whose every block carries a checksum of its own, read back and verified later. */
 

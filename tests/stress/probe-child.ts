@@ -1,6 +1,6 @@
 import { open } from 'node:fs/promises';
 import { systemClock } from '../../common/clock.js';
-import { monotonicMs } from './lab/monotonic.js';
+import { monotonicMs } from '../lab/monotonic.js';
 
 /**
  * A writer that appends 4 KiB and fsyncs, again and again, until its standard input ends. Prints one JSON line for each

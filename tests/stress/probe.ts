@@ -2,8 +2,8 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { dirname, join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
-import { eventually } from '../cluster/support/cluster.js';
-import { monotonicMs } from './lab/monotonic.js';
+import { eventually } from '../lab/eventually.js';
+import { monotonicMs } from '../lab/monotonic.js';
 
 const HERE = dirname(fileURLToPath(import.meta.url));
 /** Operations kept; older ones are forgotten. */

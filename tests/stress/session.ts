@@ -1,9 +1,9 @@
 import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { systemClock, type Timer } from '../../common/clock.js';
-import { temporaryDirectory } from '../cluster/support/cluster.js';
-import type { Lab } from './lab/lab.js';
-import { monotonicMs } from './lab/monotonic.js';
+import { temporaryDirectory } from '../lab/directories.js';
+import type { Lab } from '../lab/lab.js';
+import { monotonicMs } from '../lab/monotonic.js';
 import type { MemoryRecord, StressRun } from './record.js';
 
 const MEMORY_INTERVAL_MS = 1_000;

@@ -2,7 +2,8 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { dirname, join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
-import { eventually, run } from '../cluster/support/cluster.js';
+import { run } from '../lab/command.js';
+import { eventually } from '../lab/eventually.js';
 import { judge, type Observation, type Verdict } from './consistency.js';
 
 const CHILD = join(dirname(fileURLToPath(import.meta.url)), 'check-child.js');

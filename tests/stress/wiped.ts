@@ -2,9 +2,10 @@ import { spawn } from 'node:child_process';
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { delay, systemClock } from '../../common/clock.js';
-import { eventually, sh } from '../cluster/support/cluster.js';
+import { sh } from '../lab/command.js';
+import { eventually } from '../lab/eventually.js';
+import { monotonicMs } from '../lab/monotonic.js';
 import { type Load, readLogs } from './fio.js';
-import { monotonicMs } from './lab/monotonic.js';
 import { median, type WipedRecord } from './record.js';
 import type { StressSession } from './session.js';
 

@@ -1,7 +1,9 @@
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { createWriteStream, readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { eventually, run, sh } from '../../cluster/support/cluster.js';
+import { run, sh } from '../../lab/command.js';
+import { eventually } from '../../lab/eventually.js';
+import { kill } from '../../lab/processes.js';
 import { processesNaming } from '../cpu.js';
 
 /** Some peers refuse 127.x: they get this address on the loopback device while they run. */
@@ -50,13 +52,7 @@ export class Daemons {
 
 /** Kills what a peer's servers have started by themselves: every process that names the peer's own directory. */
 export function killBelow(root: string): void {
-  for (const pid of processesNaming(root)) {
-    try {
-      process.kill(pid, 'SIGKILL');
-    } catch {
-      // gone already
-    }
-  }
+  for (const pid of processesNaming(root)) kill(pid);
 }
 
 /** Waits until something is mounted at a directory and answers. @throws Error */

@@ -1,6 +1,7 @@
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { type CommandResult, eventually, run } from '../../cluster/support/cluster.js';
+import { type CommandResult, run } from '../../lab/command.js';
+import { eventually } from '../../lab/eventually.js';
 import type { System } from '../system.js';
 import { PEER_ADDRESS } from './daemons.js';
 import { peerSystem } from './peer.js';

@@ -1,6 +1,7 @@
 import { copyFileSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { eventually, run, sh } from '../../cluster/support/cluster.js';
+import { run, sh } from '../../lab/command.js';
+import { eventually } from '../../lab/eventually.js';
 import type { System } from '../system.js';
 import { PEER_ADDRESS, waitPort } from './daemons.js';
 import { peerSystem } from './peer.js';

@@ -1,6 +1,6 @@
 import { chmodSync, copyFileSync, mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { sh } from '../../cluster/support/cluster.js';
+import { sh } from '../../lab/command.js';
 import type { System } from '../system.js';
 import { waitPort } from './daemons.js';
 import { peerSystem } from './peer.js';

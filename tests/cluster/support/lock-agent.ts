@@ -2,7 +2,7 @@ import { type ChildProcessWithoutNullStreams, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
-import { ROOT } from './cluster.js';
+import { ROOT } from '../../lab/command.js';
 
 const AGENT = join(ROOT, 'tests', 'cluster', 'support', 'lock-agent.py');
 

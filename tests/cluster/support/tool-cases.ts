@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { writeSourceTree } from '../../../cli/bench/source-tree.js';
-import { nodeScript, sh } from './cluster.js';
+import { nodeScript, sh } from '../../lab/command.js';
 
 /**
  * Standard programs on a mounted directory, all from child processes. Run against a plain local directory they pass

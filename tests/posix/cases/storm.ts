@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
-import { ROOT, run } from '../../cluster/support/cluster.js';
+import { ROOT, run } from '../../lab/command.js';
 
 /** Operations of each run; more for longer ones. */
 const OPERATIONS = Number(process.env.HOLDFAST_STORM_OPERATIONS ?? 500);

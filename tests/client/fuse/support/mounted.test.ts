@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { existsSync, readFileSync, rmSync } from 'node:fs';
 import path from 'node:path';
-import { mountsBelow, temporaryDirectory } from '../../../cluster/support/cluster.js';
+import { mountsBelow, temporaryDirectory } from '../../../lab/directories.js';
 import { canMount, removeLeftovers } from './mounted.js';
 
 describe('the mount of a test process that was killed', function () {

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { type ChildProcess, fork, spawnSync } from 'node:child_process';
+import { type ChildProcess, fork } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync } from 'node:fs';
 import { mkdtemp, readdir, rm } from 'node:fs/promises';
@@ -8,7 +8,7 @@ import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { BindingChoice } from '../../../../client/fuse/choose.js';
 import { findMount } from '../../../../client/fuse/mount-point.js';
-import { mountsBelow } from '../../../cluster/support/cluster.js';
+import { abortMounts } from '../../../lab/directories.js';
 import type { ServeCommand, ServeOptions, TraceEntry } from './serve.js';
 import { runShell, sh } from './shell.js';
 
@@ -44,7 +44,7 @@ export async function removeLeftovers(): Promise<void> {
     const owner = new RegExp(`^${PREFIX}(\\d+)-`).exec(name)?.[1];
     if (owner === undefined || existsSync(`/proc/${owner}`)) continue;
     const base = path.join(tmpdir(), name);
-    for (const mount of mountsBelow(base)) for (const how of ['-f', '-l']) spawnSync('umount', [how, mount]);
+    abortMounts(base);
     await rm(base, { recursive: true, force: true });
   }
 }

@@ -1,6 +1,6 @@
-import { metaAddresses, readClusterFile } from '../../../cli/cluster-file.js';
-import { StatusReader } from '../../../cli/cluster-status.js';
-import { delay, systemClock } from '../../../common/clock.js';
+import { metaAddresses, readClusterFile } from '../../cli/cluster-file.js';
+import { StatusReader } from '../../cli/cluster-status.js';
+import { delay, systemClock } from '../../common/clock.js';
 import { monotonicMs } from './monotonic.js';
 
 /** A child of the lab, on a host of its own: prints the cluster's status again and again, one JSON line each. */

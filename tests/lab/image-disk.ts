@@ -1,7 +1,8 @@
 import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
-import { mountsBelow, run } from '../../cluster/support/cluster.js';
+import { run } from './command.js';
+import { detachMounts } from './directories.js';
 
 /**
  * A disk that can lose its power: an ext4 file system on a loop device. A power cut is ext4's own shutdown without
@@ -90,7 +91,7 @@ export class ImageDisk {
   /** Removes it, whatever state it is in. */
   destroy(): void {
     this.thaw();
-    if (mountsBelow(this.dir).length > 0) spawnSync('umount', ['-l', this.dir]);
+    detachMounts(this.dir);
     rmSync(this.#image, { force: true });
   }
 

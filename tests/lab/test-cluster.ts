@@ -1,101 +1,19 @@
-import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { dirname, join } from 'node:path';
-import { fileURLToPath } from 'node:url';
-import {
-  type CommandResult,
-  type RunOptions,
-  run as runChild,
-  sh as runShell,
-} from '../../../cli/bench/child.js';
-import type { ClusterStatus } from '../../../cli/cluster-status.js';
-import { systemClock } from '../../../common/clock.js';
-import { AdminServiceDefinition } from '../../../proto/gen/admin.js';
-import { RpcClient } from '../../../proto/rpc.js';
-import { takePorts } from '../../ports.js';
+import { type ChildProcess, spawn } from 'node:child_process';
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
+import type { ClusterStatus } from '../../cli/cluster-status.js';
+import { AdminServiceDefinition } from '../../proto/gen/admin.js';
+import { RpcClient } from '../../proto/rpc.js';
+import { takePorts } from '../ports.js';
+import { logTails, untilHealthy } from './cluster-state.js';
+import { type CommandResult, ENVIRONMENT, MAIN, run } from './command.js';
+import { detachMounts, temporaryDirectory } from './directories.js';
+import { eventually } from './eventually.js';
+import { isAlive, isHoldfast, kill } from './processes.js';
 
-/** A real cluster in real processes, and child processes that use its mount. */
-
-export type { CommandResult };
-
-/** Built to dist/tests/cluster/support/. */
-export const ROOT = join(dirname(fileURLToPath(import.meta.url)), '..', '..', '..', '..');
-const MAIN = join(ROOT, 'dist', 'cli', 'main.js');
 const START_TIMEOUT_MS = 90_000;
 const STOP_TIMEOUT_MS = 60_000;
-const COMMAND_TIMEOUT_MS = 280_000;
 const CALL_TIMEOUT_MS = 10_000;
-const POLL_MS = 50;
-
-type ChildOptions = Partial<RunOptions>;
-
-const withDefaults = (options: ChildOptions): RunOptions => ({
-  cwd: ROOT,
-  timeoutMs: COMMAND_TIMEOUT_MS,
-  ...options,
-  env: { UV_THREADPOOL_SIZE: '16', ...options.env },
-});
-
-/** Runs a command; never throws for its exit code. A command that outlives the time is killed and reported as such. */
-export function run(command: string, args: string[], options: ChildOptions = {}): Promise<CommandResult> {
-  return runChild(command, args, withDefaults(options));
-}
-
-/** Runs a shell script with `set -e`. @throws Error with its output when it fails */
-export function sh(script: string, options: ChildOptions = {}): Promise<string> {
-  return runShell(script, withDefaults(options));
-}
-
-/** Runs JavaScript in a child process: `fs` and `path` are there, `args` are its arguments. */
-export async function nodeScript(
-  code: string,
-  args: string[] = [],
-  timeoutMs = COMMAND_TIMEOUT_MS,
-): Promise<string> {
-  const prelude =
-    "const fs = require('node:fs'); const path = require('node:path'); const args = process.argv.slice(1);\n";
-  const result = await run(
-    process.execPath,
-    [
-      '-e',
-      `${prelude}(async () => {${code}\n})().catch((e) => { console.error(e); process.exit(1); });`,
-      ...args,
-    ],
-    { timeoutMs, cwd: '/' },
-  );
-  if (result.code !== 0) throw new Error(`node script failed: ${result.stderr.slice(-2000)}`);
-  return result.stdout;
-}
-
-/** The holdfast command. */
-export function holdfast(
-  args: string[],
-  options: { cwd?: string; timeoutMs?: number } = {},
-): Promise<CommandResult> {
-  return run(process.execPath, [MAIN, ...args], options);
-}
-
-/** Polls until `done` gives something true. @throws Error naming what was waited for */
-export async function eventually<T>(
-  what: string,
-  done: () => Promise<T | undefined | false> | T | undefined | false,
-  timeoutMs = 60_000,
-): Promise<T> {
-  const end = systemClock.now() + timeoutMs;
-  for (;;) {
-    const value = await done();
-    if (value) return value;
-    if (systemClock.now() > end) throw new Error(`${what}: not within ${timeoutMs} ms`);
-    await new Promise<void>((resolve) => systemClock.after(POLL_MS, resolve));
-  }
-}
-
-/** A temporary directory of the tests. */
-export function temporaryDirectory(name: string): string {
-  return mkdtempSync(join(tmpdir(), `holdfast-${name}-`));
-}
-
 const PORTS_OF_A_CLUSTER = 50;
 
 /** A cluster started by `holdfast up`. */
@@ -143,7 +61,7 @@ export class TestCluster {
       [this.#main, 'up', this.dir, '--data', this.data, ...this.#ports(), ...this.#flags, ...extra],
       {
         stdio: ['ignore', 'pipe', 'pipe'],
-        env: { ...process.env, UV_THREADPOOL_SIZE: '16', LC_ALL: 'C.UTF-8' },
+        env: { ...process.env, ...ENVIRONMENT },
       },
     );
     this.#up = child;
@@ -186,12 +104,8 @@ export class TestCluster {
     const pids = this.pids();
     child?.kill('SIGKILL');
     for (const pid of pids.values()) kill(pid);
-    await eventually(
-      'all processes are gone',
-      () => [...pids.values()].every((pid) => !existsSync(`/proc/${pid}`)),
-      STOP_TIMEOUT_MS,
-    );
-    spawnSync('umount', ['-l', this.dir]);
+    await eventually('all processes are gone', () => ![...pids.values()].some(isAlive), STOP_TIMEOUT_MS);
+    detachMounts(this.dir);
   }
 
   /** Names of running servers and the mount, with their pids. */
@@ -217,15 +131,11 @@ export class TestCluster {
     return JSON.parse(result.stdout) as ClusterStatus;
   }
 
-  async waitHealthy(timeoutMs = 60_000): Promise<ClusterStatus> {
-    return eventually(
-      'the cluster is healthy',
-      async () => {
-        const status = await this.status().catch(() => undefined);
-        return status?.healthy ? status : undefined;
-      },
-      timeoutMs,
-    );
+  /** @throws Error with the problems that are left, and the logs */
+  waitHealthy(timeoutMs?: number): Promise<ClusterStatus> {
+    return untilHealthy(() => this.status().catch(() => undefined), timeoutMs).catch((error: Error) => {
+      throw new Error(`${error.message}\n${this.logs()}`);
+    });
   }
 
   /** A further mount; gone with destroy(). @returns its directory */
@@ -254,8 +164,8 @@ export class TestCluster {
   async crashMount(dir: string): Promise<void> {
     const pid = this.mountPid(dir);
     kill(pid);
-    await eventually('the mount is gone', () => !existsSync(`/proc/${pid}`), STOP_TIMEOUT_MS);
-    spawnSync('umount', ['-l', dir]);
+    await eventually('the mount is gone', () => !isAlive(pid), STOP_TIMEOUT_MS);
+    detachMounts(dir);
     this.#mounts.delete(dir);
   }
 
@@ -280,44 +190,8 @@ export class TestCluster {
   async destroy(): Promise<void> {
     for (const dir of [...this.#mounts.keys()]) await this.umount(dir).catch(() => undefined);
     await this.down().catch(() => undefined);
-    for (const pid of this.pids().values()) if (isOurs(pid)) kill(pid);
-    for (const mount of mountsBelow(this.root)) spawnSync('umount', ['-l', mount]);
+    for (const pid of this.pids().values()) if (isHoldfast(pid)) kill(pid);
+    detachMounts(this.root);
     rmSync(this.root, { recursive: true, force: true });
   }
-}
-
-/** The last lines of every log below a cluster's data directory. */
-export function logTails(data: string, lines: number): string {
-  const dir = join(data, 'log');
-  if (!existsSync(dir)) return '';
-  const tail = (file: string): string =>
-    readFileSync(join(dir, file), 'utf8').split('\n').slice(-lines).join('\n');
-  return readdirSync(dir)
-    .map((file) => `== ${file}\n${tail(file)}`)
-    .join('\n');
-}
-
-function isOurs(pid: number): boolean {
-  try {
-    return readFileSync(`/proc/${pid}/cmdline`, 'utf8').includes('cli/main.js');
-  } catch {
-    return false;
-  }
-}
-
-function kill(pid: number): void {
-  try {
-    process.kill(pid, 'SIGKILL');
-  } catch {
-    // gone already
-  }
-}
-
-/** Mount points below a directory, deepest first. */
-export function mountsBelow(root: string): string[] {
-  return readFileSync('/proc/self/mounts', 'utf8')
-    .split('\n')
-    .map((line) => line.split(' ')[1] ?? '')
-    .filter((mount) => mount === root || mount.startsWith(`${root}/`))
-    .reverse();
 }

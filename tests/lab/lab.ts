@@ -1,5 +1,5 @@
-import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
-import { closeSync, mkdirSync, openSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { type ChildProcess, spawn } from 'node:child_process';
+import { closeSync, mkdirSync, openSync, readdirSync, rmSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
@@ -9,36 +9,31 @@ import {
   newCluster,
   type ServerAddress,
   writeClusterFile,
-} from '../../../cli/cluster-file.js';
-import type { ClusterStatus } from '../../../cli/cluster-status.js';
-import { processFlags } from '../../../cli/process-flags.js';
-import { serverSpecs } from '../../../cli/up-plan.js';
-import { systemClock, type Timer } from '../../../common/clock.js';
-import {
-  type CommandResult,
-  eventually,
-  logTails,
-  mountsBelow,
-  ROOT,
-  run,
-  temporaryDirectory,
-} from '../../cluster/support/cluster.js';
+} from '../../cli/cluster-file.js';
+import type { ClusterStatus } from '../../cli/cluster-status.js';
+import { processFlags } from '../../cli/process-flags.js';
+import { serverSpecs } from '../../cli/up-plan.js';
+import { systemClock, type Timer } from '../../common/clock.js';
+import { logTails, untilHealthy } from './cluster-state.js';
+import { type CommandResult, ENVIRONMENT, holdfast, MAIN, run } from './command.js';
+import { abortMounts, detachMounts, mountsBelow, temporaryDirectory } from './directories.js';
+import { eventually } from './eventually.js';
 import { ImageDisk } from './image-disk.js';
 import { monotonicMs } from './monotonic.js';
 import { TestNetwork } from './network.js';
+import { residentMemory } from './processes.js';
 
 /**
  * A cluster in which every server and every client has a machine of its own: a network namespace with an address.
  * Nothing restarts by itself: who killed it starts it again.
  */
 
-const MAIN = join(ROOT, 'dist', 'cli', 'main.js');
 const HERE = dirname(fileURLToPath(import.meta.url));
 const ADMIN = 'admin';
 const START_TIMEOUT_MS = 90_000;
 const END_TIMEOUT_MS = 30_000;
+const UMOUNT_TIMEOUT_MS = 120_000;
 const PORT = 7400;
-const ENVIRONMENT = { ...process.env, UV_THREADPOOL_SIZE: '16', LC_ALL: 'C.UTF-8' };
 
 export interface LabOptions {
   metaservers?: number;
@@ -155,15 +150,10 @@ export class Lab {
 
   /** Unmounts as a user would, and mounts again: every cache is cold. @throws Error when the unmount fails */
   async remount(client: string): Promise<string> {
-    await this.unmount(client);
-    return this.mount(client);
-  }
-
-  async unmount(client: string): Promise<void> {
-    const dir = this.mountPoint(client);
-    const result = await run(process.execPath, [MAIN, 'umount', dir], { timeoutMs: 120_000 });
+    const result = await holdfast(['umount', this.mountPoint(client)], { timeoutMs: UMOUNT_TIMEOUT_MS });
     if (result.code !== 0) throw new Error(`umount of ${client}: ${result.stderr}${result.stdout}`);
     await this.#ended(client);
+    return this.mount(client);
   }
 
   alive(name: string): boolean {
@@ -185,7 +175,7 @@ export class Lab {
   async kill(name: string): Promise<void> {
     process.kill(this.pid(name), 'SIGKILL');
     await this.#ended(name);
-    if (this.clients.includes(name)) spawnSync('umount', ['-l', this.mountPoint(name)]);
+    if (this.clients.includes(name)) detachMounts(this.mountPoint(name));
   }
 
   /** SIGSTOP. */
@@ -257,20 +247,11 @@ export class Lab {
     });
   }
 
-  async waitHealthy(timeoutMs = 60_000): Promise<ClusterStatus> {
-    try {
-      return await eventually(
-        'the cluster is healthy',
-        async () => {
-          const status = await this.status();
-          return status?.healthy ? status : undefined;
-        },
-        timeoutMs,
-      );
-    } catch (error) {
-      const problems = this.lastStatus?.problems.join('; ') ?? 'no metaserver answers';
-      throw new Error(`${(error as Error).message}: ${problems}\n${this.logs()}`);
-    }
+  /** @throws Error with the problems that are left, and the logs */
+  waitHealthy(timeoutMs?: number): Promise<ClusterStatus> {
+    return untilHealthy(() => this.status(), timeoutMs).catch((error: Error) => {
+      throw new Error(`${error.message}\n${this.logs()}`);
+    });
   }
 
   /** A holdfast command on the administrator's host. */
@@ -282,16 +263,7 @@ export class Lab {
 
   /** Resident memory of every process that runs, bytes. */
   memory(): Map<string, number> {
-    const memory = new Map<string, number>();
-    for (const name of this.running()) {
-      try {
-        const status = readFileSync(`/proc/${this.pid(name)}/status`, 'utf8');
-        memory.set(name, Number(/^VmRSS:\s+(\d+)/m.exec(status)?.[1] ?? 0) * 1024);
-      } catch {
-        // it ended meanwhile
-      }
-    }
-    return memory;
+    return residentMemory(new Map(this.running().map((name) => [name, this.pid(name)])));
   }
 
   /** The last lines of every log, for a failure's message. */
@@ -305,11 +277,11 @@ export class Lab {
     this.#watch?.kill('SIGKILL');
     // Who waits for a disk cannot be killed.
     for (const disk of this.#disks.values()) disk.thaw();
-    for (const dir of this.clients.map((client) => this.mountPoint(client))) abortMounts(dir);
+    for (const client of this.clients) abortMounts(this.mountPoint(client));
     for (const name of this.running()) process.kill(this.pid(name), 'SIGKILL');
     for (const name of this.#processes.keys()) await this.#ended(name).catch(() => undefined);
     for (const disk of this.#disks.values()) disk.destroy();
-    for (const mount of mountsBelow(this.root)) spawnSync('umount', ['-l', mount]);
+    detachMounts(this.root);
     this.network.close();
     rmSync(this.root, { recursive: true, force: true });
   }
@@ -330,7 +302,7 @@ export class Lab {
       // The pipe ends when this process dies, however it died: the servers stop then.
       stdio: ['pipe', log, log],
       detached: true,
-      env: { ...ENVIRONMENT, HOLDFAST_SUPERVISED: '1' },
+      env: { ...process.env, ...ENVIRONMENT, HOLDFAST_SUPERVISED: '1' },
     });
     closeSync(log);
     const entry = { child, ended: false };
@@ -361,13 +333,5 @@ export class Lab {
       this.#status = { asked, status: status ?? undefined };
     });
     this.#watch = watch;
-  }
-}
-
-/** Ends a mount although its process is dead, stopped or waits for servers that will not come. */
-function abortMounts(dir: string): void {
-  for (const mount of mountsBelow(dir)) {
-    spawnSync('umount', ['-f', mount]);
-    spawnSync('umount', ['-l', mount]);
   }
 }

@@ -10,8 +10,9 @@ import {
   writeSync,
 } from 'node:fs';
 import { join } from 'node:path';
-import { delay, systemClock } from '../../../common/clock.js';
-import { sh, temporaryDirectory } from '../../cluster/support/cluster.js';
+import { delay, systemClock } from '../../common/clock.js';
+import { sh } from './command.js';
+import { temporaryDirectory } from './directories.js';
 import { ImageDisk, imageDiskUnavailable } from './image-disk.js';
 
 describe('a disk that can lose its power', function () {

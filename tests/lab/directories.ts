@@ -1,0 +1,31 @@
+import { spawnSync } from 'node:child_process';
+import { mkdtempSync, readFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+
+/** A temporary directory of the tests. */
+export function temporaryDirectory(name: string): string {
+  return mkdtempSync(join(tmpdir(), `holdfast-${name}-`));
+}
+
+/** Mount points at and below a directory, deepest first. */
+export function mountsBelow(root: string): string[] {
+  return readFileSync('/proc/self/mounts', 'utf8')
+    .split('\n')
+    .map((line) => line.split(' ')[1] ?? '')
+    .filter((mount) => mount === root || mount.startsWith(`${root}/`))
+    .reverse();
+}
+
+/** Takes away what is still mounted at and below a directory, whether or not somebody serves it. */
+export function detachMounts(root: string): void {
+  for (const mount of mountsBelow(root)) spawnSync('umount', ['-l', mount]);
+}
+
+/** The same for mounts whose process is dead, stopped or waits for servers that will not come: their callers get errors. */
+export function abortMounts(root: string): void {
+  for (const mount of mountsBelow(root)) {
+    spawnSync('umount', ['-f', mount]);
+    spawnSync('umount', ['-l', mount]);
+  }
+}
