@@ -123,7 +123,10 @@ describe('the primary of a group', () => {
     const begin = () => {
       const read = request('read');
       f.step({ kind: 'request', request: read });
-      return { read, effects: f.step({ kind: 'readDone', request: read, error: damaged, version: undefined }) };
+      return {
+        read,
+        effects: f.step({ kind: 'readDone', request: read, error: damaged, version: undefined }),
+      };
     };
     const { read, effects } = begin();
     assert.deepEqual(only(effects, 'repair')[0]?.from, [2, 3]);
