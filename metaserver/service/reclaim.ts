@@ -23,6 +23,13 @@ export const SCAN_IDLE_DELAY_MS = 200;
  * deletes under way it is looked every `SCAN_IDLE_DELAY_MS`.
  */
 const SCAN_ROWS_PER_MS = 4;
+/**
+ * While disks have room, data goes when changes have paused for so long, for whoever deletes shares the processors with what
+ * takes it away ..
+ */
+export const RECLAIM_PAUSE_MS = 400;
+/** .. but no later than so long after the first of them. */
+export const RECLAIM_WAIT_MAX_MS = 4_000;
 /** How often purges without an answer are looked for. */
 export const RECLAIM_TICK_MS = 500;
 
@@ -34,6 +41,8 @@ export interface ReclaimerOptions {
   /** The primary of a PG, if it is connected to this leader. */
   primary(pg: number): number | undefined;
   pgCount(): number;
+  /** Nobody waits for the space. */
+  hasRoom(): boolean;
   /** @returns false when the server is not connected */
   pushPurge(server: number, purge: Purge): boolean;
   clock: Clock;
@@ -67,6 +76,8 @@ export class Reclaimer implements LeaderDuty {
   /** Rows that the last pass read. */
   #scanned = 0;
   #tick: Timer | undefined;
+  /** The last change, and the first one that no pass has looked for; undefined: what there is has no reason to wait. */
+  #waits: { since: number; changedAt: number } | undefined;
 
   constructor(options: ReclaimerOptions) {
     this.#options = options;
@@ -86,6 +97,7 @@ export class Reclaimer implements LeaderDuty {
     this.#scan?.cancel();
     this.#scan = undefined;
     this.#scanAt = Number.POSITIVE_INFINITY;
+    this.#waits = undefined;
     this.#cursor = undefined;
     this.#active.clear();
     this.#finished = [];
@@ -99,12 +111,14 @@ export class Reclaimer implements LeaderDuty {
 
   /** Commands were applied: there may be rows. */
   applied(): void {
+    this.#changed();
     const paced = Math.max(SCAN_DELAY_MS, this.#scanned / SCAN_ROWS_PER_MS);
     this.#schedule(this.#idle ? SCAN_IDLE_DELAY_MS : Math.min(paced, SCAN_IDLE_DELAY_MS));
   }
 
   /** Inodes were released by their last opener, or the last session has announced itself. */
   released(): void {
+    this.#changed();
     this.#schedule(SCAN_DELAY_MS);
   }
 
@@ -126,6 +140,20 @@ export class Reclaimer implements LeaderDuty {
     void this.#record();
   }
 
+  #changed(): void {
+    if (!this.#leads) return;
+    const now = this.#options.clock.now();
+    this.#waits = { since: this.#waits?.since ?? now, changedAt: now };
+  }
+
+  /** How long a pass still waits for changes to pause. What has begun goes on: a mass of deletions outlasts any pause. */
+  #pauseLeft(): number {
+    const { clock, hasRoom } = this.#options;
+    if (!this.#waits || this.#active.size > 0 || !hasRoom()) return 0;
+    const { since, changedAt } = this.#waits;
+    return Math.min(changedAt + RECLAIM_PAUSE_MS, since + RECLAIM_WAIT_MAX_MS) - clock.now();
+  }
+
   #schedule(delayMs: number): void {
     const { clock } = this.#options;
     if (!this.#leads || clock.now() + delayMs >= this.#scanAt) return;
@@ -136,6 +164,12 @@ export class Reclaimer implements LeaderDuty {
       () => {
         this.#scan = undefined;
         this.#scanAt = Number.POSITIVE_INFINITY;
+        const left = this.#pauseLeft();
+        if (left > 0) {
+          this.#schedule(left);
+          return;
+        }
+        this.#waits = undefined;
         try {
           this.#scanTable();
         } catch (error) {

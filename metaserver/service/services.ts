@@ -49,6 +49,9 @@ export interface Services {
   close(): void;
 }
 
+/** With more than this part of the disks free nobody waits for space. */
+const ROOM_PART = 8;
+
 /** Puts the leader's services together over a replica and its state machine. */
 export function createServices(options: ServicesOptions): Services {
   const { replica, state, clock, log, serverId, init, awaitRestore, rssBytes } = options;
@@ -92,6 +95,10 @@ export function createServices(options: ServicesOptions): Services {
     sessions,
     primary: connectedPrimary,
     pgCount: () => cluster.map?.pgs.length ?? 0,
+    hasRoom: () => {
+      const { totalBytes, availBytes } = capacity() ?? { totalBytes: 0, availBytes: 0 };
+      return availBytes > totalBytes / ROOM_PART;
+    },
     pushPurge: (server, purge) => cluster.pushPurge(server, purge),
     clock,
     log,

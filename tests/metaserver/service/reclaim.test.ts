@@ -2,7 +2,13 @@ import assert from 'node:assert/strict';
 import { silentLogger } from '../../../common/logger.js';
 import { Proposer } from '../../../metaserver/service/proposer.js';
 import { PURGE_TIMEOUT_MS, PURGES_PER_PG_MAX } from '../../../metaserver/service/purge-lane.js';
-import { RECLAIM_TICK_MS, RECLAIMS_ACTIVE_MAX, Reclaimer } from '../../../metaserver/service/reclaim.js';
+import {
+  RECLAIM_PAUSE_MS,
+  RECLAIM_TICK_MS,
+  RECLAIM_WAIT_MAX_MS,
+  RECLAIMS_ACTIVE_MAX,
+  Reclaimer,
+} from '../../../metaserver/service/reclaim.js';
 import { HoldfastError } from '../../../proto/errors.js';
 import type { Purge } from '../../../proto/gen/cluster.js';
 import { pgOfChunk } from '../../../proto/types.js';
@@ -23,6 +29,8 @@ class Bench {
   /** Answer every purge as it comes. */
   answering = true;
   inFlight = 0;
+  /** Disks are far from full: data may stay for a while. */
+  room = false;
   readonly reclaimer: Reclaimer;
 
   constructor() {
@@ -38,6 +46,7 @@ class Bench {
       },
       primary: (pg) => this.primaries[pg],
       pgCount: () => PGS,
+      hasRoom: () => this.room,
       pushPurge: (server, purge) => {
         this.sent.push({ server, purge });
         if (this.answering) queueMicrotask(() => this.answer(server, purge));
@@ -188,6 +197,29 @@ describe('reclaim of deleted and truncated data', () => {
     assert.deepEqual(bench.left, [50]);
     await bench.clock.advance(2 * RECLAIM_TICK_MS);
     assert.deepEqual([bench.left, bench.sent.length], [[], 2]);
+  });
+
+  it('lets data stay, while disks have room, until changes pause, but not for ever', async () => {
+    const bench = await new Bench().begin();
+    bench.room = true;
+    const changes = async (ms: number): Promise<void> => {
+      for (let end = bench.clock.now() + ms; bench.clock.now() < end; await bench.clock.advance(50))
+        bench.reclaimer.applied();
+    };
+    bench.delete(50);
+    await changes(RECLAIM_WAIT_MAX_MS / 2);
+    assert.deepEqual(bench.left, [50]);
+    await bench.clock.advance(RECLAIM_PAUSE_MS + RECLAIM_TICK_MS);
+    assert.deepEqual(bench.left, []);
+    await bench.clock.advance(RECLAIM_WAIT_MAX_MS);
+    bench.delete(51);
+    await changes(2 * RECLAIM_WAIT_MAX_MS);
+    assert.deepEqual(bench.left, []);
+    bench.delete(52);
+    await changes(50);
+    bench.room = false;
+    await changes(RECLAIM_PAUSE_MS);
+    assert.deepEqual(bench.left, [], 'a disk is nearly full');
   });
 
   it('bounds the purges in flight, and does all of a mass deletion in little time', async () => {
