@@ -138,7 +138,8 @@ function nameOf(error: unknown): string {
 }
 
 /**
- * The same object, with a span around each call of a method that `stageOf` gives a stage and that returns a promise.
+ * The same object, with a span around each call of a method that `stageOf` gives a stage. Such calls return promises, as
+ * what is traced must allow.
  * Methods run on the object itself: what it calls of its own is not traced.
  * @param begins a call that belongs to no request begins one
  */
@@ -179,7 +180,7 @@ function wrapped(target: object, property: string | symbol, method: Method, how:
   if (!stage) return (...args) => Reflect.apply(method, target, args);
   const name = `${prefix}${String(property)}`;
   return (...args) => {
-    const call = () => Reflect.apply(method, target, args) as Promise<unknown>;
+    const call = async (): Promise<unknown> => Reflect.apply(method, target, args);
     return begins ? tracer.request(stage, name, call) : tracer.span(stage, name, call);
   };
 }

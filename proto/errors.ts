@@ -80,7 +80,20 @@ for (const [name, [code, text, retriable]] of Object.entries(OWN)) {
   codeOf.set(name as ErrorName, code);
 }
 
-/** An error of the table above, with what it was about. */
+/**
+ * What programs are told all day long: a name that is not there is an answer, no fault, and nobody looks where it was made. To
+ * note the stack would cost more than the rest of a request.
+ */
+const ANSWERS: ReadonlySet<ErrorName> = new Set([
+  'ENOENT',
+  'EEXIST',
+  'ENODATA',
+  'EOPNOTSUPP',
+  'ENOTEMPTY',
+  'EAGAIN',
+]);
+
+/** An error of the table above, with what it was about. Those that are everyday answers have no stack. */
 export class HoldfastError extends Error {
   override name = 'HoldfastError';
   readonly errorName: ErrorName;
@@ -98,7 +111,10 @@ export class HoldfastError extends Error {
   constructor(errorName: ErrorName, detail?: string) {
     const code = codeOf.get(errorName) as number;
     const info = byCode.get(code) as ErrorInfo;
+    const limit = Error.stackTraceLimit;
+    if (ANSWERS.has(errorName)) Error.stackTraceLimit = 0;
     super(detail ? `${info.text}: ${detail}` : info.text);
+    Error.stackTraceLimit = limit;
     this.errorName = errorName;
     this.detail = detail ?? '';
     this.code = code;

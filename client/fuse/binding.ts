@@ -1,4 +1,5 @@
 import type { Timespec } from '../../common/clock.js';
+import type { Answer } from '../answer.js';
 import type { Interrupt } from '../wait.js';
 
 /**
@@ -130,19 +131,20 @@ export interface WriteRequest {
   lockOwner?: bigint;
 }
 
+/** Errors are thrown, or reject the answer. A method that is absent is not supported. */
 export interface FileSystem {
   /** The binding is up: capabilities and limits that were agreed, and the way to push invalidations. */
   init?(info: BindingInfo): Promise<void>;
   /** The mount is going away; flush what is buffered. */
   destroy?(): Promise<void>;
   /** `name` may be "." or "..". A missing name: reject with ENOENT, or answer a negative entry. */
-  lookup(caller: Caller, parent: number, name: Buffer): Promise<Entry>;
+  lookup(caller: Caller, parent: number, name: Buffer): Answer<Entry>;
   /** The kernel dropped `count` of its lookups of an inode. No answer. */
   forget(ino: number, count: number): void;
-  getattr(caller: Caller, ino: number, handle?: number): Promise<AttrReply>;
-  setattr(caller: Caller, ino: number, change: SetAttrRequest): Promise<AttrReply>;
-  readlink(caller: Caller, ino: number): Promise<Buffer>;
-  symlink(caller: Caller, parent: number, name: Buffer, target: Buffer): Promise<Entry>;
+  getattr(caller: Caller, ino: number, handle?: number): Answer<AttrReply>;
+  setattr(caller: Caller, ino: number, change: SetAttrRequest): Answer<AttrReply>;
+  readlink(caller: Caller, ino: number): Answer<Buffer>;
+  symlink(caller: Caller, parent: number, name: Buffer, target: Buffer): Answer<Entry>;
   /** `mode` includes the type (file, fifo, socket, device); `umask` is the caller's, not yet applied. */
   mknod(
     caller: Caller,
@@ -151,10 +153,10 @@ export interface FileSystem {
     mode: number,
     rdev: number,
     umask: number,
-  ): Promise<Entry>;
-  mkdir(caller: Caller, parent: number, name: Buffer, mode: number, umask: number): Promise<Entry>;
-  unlink(caller: Caller, parent: number, name: Buffer): Promise<void>;
-  rmdir(caller: Caller, parent: number, name: Buffer): Promise<void>;
+  ): Answer<Entry>;
+  mkdir(caller: Caller, parent: number, name: Buffer, mode: number, umask: number): Answer<Entry>;
+  unlink(caller: Caller, parent: number, name: Buffer): Answer<void>;
+  rmdir(caller: Caller, parent: number, name: Buffer): Answer<void>;
   rename(
     caller: Caller,
     parent: number,
@@ -162,10 +164,10 @@ export interface FileSystem {
     newParent: number,
     newName: Buffer,
     flags: number,
-  ): Promise<void>;
-  link(caller: Caller, ino: number, newParent: number, newName: Buffer): Promise<Entry>;
+  ): Answer<void>;
+  link(caller: Caller, ino: number, newParent: number, newName: Buffer): Answer<Entry>;
   /** `flags` of open(2), O_TRUNC among them. `killPriv` (with O_TRUNC): as in WriteRequest. */
-  open(caller: Caller, ino: number, flags: number, killPriv?: boolean): Promise<OpenReply>;
+  open(caller: Caller, ino: number, flags: number, killPriv?: boolean): Answer<OpenReply>;
   create(
     caller: Caller,
     parent: number,
@@ -173,19 +175,19 @@ export interface FileSystem {
     mode: number,
     flags: number,
     umask: number,
-  ): Promise<CreateReply>;
+  ): Answer<CreateReply>;
   /** O_TMPFILE: a file without a name in the file system of directory `parent`. */
   tmpfile?(caller: Caller, parent: number, mode: number, flags: number, umask: number): Promise<CreateReply>;
   /** Fewer bytes than `size` only at end of file. Several buffers are sent without a copy. */
-  read(caller: Caller, ino: number, handle: number, offset: number, size: number): Promise<Buffer[]>;
+  read(caller: Caller, ino: number, handle: number, offset: number, size: number): Answer<Buffer[]>;
   /** `data` belongs to the file system once called (it is not reused by the binding). Returns the bytes taken. */
-  write(caller: Caller, ino: number, request: WriteRequest): Promise<number>;
+  write(caller: Caller, ino: number, request: WriteRequest): Answer<number>;
   /** Each close(2): report write errors here. */
-  flush(caller: Caller, ino: number, handle: number, lockOwner: bigint): Promise<void>;
+  flush(caller: Caller, ino: number, handle: number, lockOwner: bigint): Answer<void>;
   /** The last reference to the handle is gone. */
-  release(ino: number, handle: number, flags: number, lockOwner?: bigint): Promise<void>;
-  fsync(caller: Caller, ino: number, handle: number, dataOnly: boolean): Promise<void>;
-  opendir(caller: Caller, ino: number, flags: number): Promise<OpenReply>;
+  release(ino: number, handle: number, flags: number, lockOwner?: bigint): Answer<void>;
+  fsync(caller: Caller, ino: number, handle: number, dataOnly: boolean): Answer<void>;
+  opendir(caller: Caller, ino: number, flags: number): Answer<OpenReply>;
   /** Entries behind `cookie` (0: from the start), "." and ".." included; an empty answer is the end. */
   readdir(
     caller: Caller,
@@ -194,11 +196,11 @@ export interface FileSystem {
     cookie: number,
     maxEntries: number,
     plus: boolean,
-  ): Promise<DirEntry[]>;
-  releasedir(ino: number, handle: number): Promise<void>;
-  fsyncdir(caller: Caller, ino: number, handle: number, dataOnly: boolean): Promise<void>;
-  statfs(caller: Caller, ino: number): Promise<StatFs>;
-  getxattr(caller: Caller, ino: number, name: Buffer): Promise<Buffer>;
+  ): Answer<DirEntry[]>;
+  releasedir(ino: number, handle: number): Answer<void>;
+  fsyncdir(caller: Caller, ino: number, handle: number, dataOnly: boolean): Answer<void>;
+  statfs(caller: Caller, ino: number): Answer<StatFs>;
+  getxattr(caller: Caller, ino: number, name: Buffer): Answer<Buffer>;
   /** `killSgid` (of an access ACL): the caller may not keep the setgid bit. */
   setxattr(
     caller: Caller,
@@ -207,9 +209,9 @@ export interface FileSystem {
     value: Buffer,
     flags: number,
     killSgid?: boolean,
-  ): Promise<void>;
-  listxattr(caller: Caller, ino: number): Promise<Buffer[]>;
-  removexattr(caller: Caller, ino: number, name: Buffer): Promise<void>;
+  ): Answer<void>;
+  listxattr(caller: Caller, ino: number): Answer<Buffer[]>;
+  removexattr(caller: Caller, ino: number, name: Buffer): Answer<void>;
   access?(caller: Caller, ino: number, mask: number): Promise<void>;
   fallocate?(
     caller: Caller,

@@ -85,9 +85,13 @@ export class ChangeLane {
     return this.#touched.has(ino);
   }
 
+  get hasRoom(): boolean {
+    return this.pending < LANE_CHANGES_MAX;
+  }
+
   /** Waits until there is room for another change; undefined: there is. */
   room(): Promise<void> | undefined {
-    if (this.pending < LANE_CHANGES_MAX) return undefined;
+    if (this.hasRoom) return undefined;
     const waiter = deferred<void>();
     this.#roomWaiters.push(waiter);
     return this.urgently(waiter.promise);

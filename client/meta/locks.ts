@@ -57,6 +57,11 @@ export class LockClient {
   }
 
   /** Whether an owner has lost a lock there that it has not given up since: another one may have had it meanwhile. */
+  /** Whether any lock is held, or lost. */
+  get any(): boolean {
+    return this.#held.size > 0 || this.#lost.size > 0;
+  }
+
   hasLost(ino: number, kind: LockKind, owner: bigint): boolean {
     return this.#lost.size > 0 && has(this.#lost, ino, kind, owner);
   }

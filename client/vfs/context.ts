@@ -9,6 +9,7 @@ import {
   type SetAttr,
 } from '../../proto/gen/meta.js';
 import { NAME_MAX_BYTES, S_IFDIR, S_IFMT } from '../../proto/types.js';
+import type { Answer } from '../answer.js';
 import type { AttrReply, Entry, Notifier, OpenReply } from '../fuse/binding.js';
 import type { ChangeLane } from '../leases/change-lane.js';
 import type { NameCache } from '../leases/name-cache.js';
@@ -273,13 +274,12 @@ export class VfsContext {
    * What the kernel may do with the pages of a file at an open: under a lease they stay, and are invalidated when it is
    * recalled; without one somebody else writes to the file now, and reads and writes go to the servers.
    */
-  async opened(attr: Attr): Promise<Pick<OpenReply, 'keepCache' | 'directIo'>> {
+  opened(attr: Attr): Answer<Pick<OpenReply, 'keepCache' | 'directIo'>> {
     const { keepPages, attrStale } = this.inodes.opened(attr);
     if (this.mode(attr.ino) === LeaseMode.LEASE_NONE) return { directIo: true };
     if (!attrStale) return { keepCache: keepPages };
     if (!this.notifier) return { directIo: true };
-    await this.notifier.invalidateInode(attr.ino, -1, 0);
-    return { keepCache: false };
+    return this.notifier.invalidateInode(attr.ino, -1, 0).then(() => ({ keepCache: false }));
   }
 
   /** Only what the name cache knows under the directory's lease may stay in the kernel. */

@@ -1,6 +1,7 @@
 import { assert } from '../../common/assert.js';
 import { HoldfastError } from '../../proto/errors.js';
 import type { Attr } from '../../proto/gen/meta.js';
+import type { Answer } from '../answer.js';
 import type { DataDeps } from '../data/data-deps.js';
 import { FileData } from '../data/file-data.js';
 import { newReadStream, type ReadStream } from '../data/reader.js';
@@ -96,12 +97,12 @@ export class FileTable {
   }
 
   /** Writes back what is left, at the last reference, and forgets the file. */
-  async release(file: FileData): Promise<void> {
+  release(file: FileData): Answer<void> {
     const entry = this.#files.get(file.ino);
     assert(entry?.file === file && entry.references > 0, 'a released file was acquired');
     // Pages of a mapping may come after the last close(2).
     // Asked again after the wait: more may have been written, through a description that was released meanwhile.
-    while (entry.references === 1 && !file.clean) await file.flush();
+    if (entry.references === 1 && !file.clean) return file.flush().then(() => this.release(file));
     entry.references--;
     if (entry.references > 0) return;
     this.#files.delete(file.ino);

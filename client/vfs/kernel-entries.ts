@@ -1,5 +1,6 @@
 import { deferred } from '../../common/deferred.js';
 import { LruMap } from '../../common/lru-map.js';
+import type { Answer } from '../answer.js';
 import type { Notifier } from '../fuse/binding.js';
 
 /** A directory with more names than this in the kernel is dropped from it together with all others. */
@@ -74,8 +75,12 @@ export class KernelEntries {
     this.#linksForgotten = true;
   }
 
-  /** Runs a call for which the kernel holds its lock on these directories. */
-  async during<T>(directories: readonly number[], call: Promise<T>): Promise<T> {
+  /** The kernel holds its lock on these directories until a call is answered. */
+  during<T>(directories: readonly number[], call: Answer<T>): Answer<T> {
+    return call instanceof Promise ? this.#during(directories, call) : call;
+  }
+
+  async #during<T>(directories: readonly number[], call: Promise<T>): Promise<T> {
     for (const directory of directories) {
       this.#busy.set(directory, (this.#busy.get(directory) ?? 0) + 1);
       for (const wake of this.#waiting.get(directory) ?? []) wake();

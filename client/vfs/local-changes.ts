@@ -102,11 +102,24 @@ export class LocalChanges {
     return attr !== undefined && ((attr.xattrKinds ?? 0) & HAS_DEFAULT_ACL) === 0;
   }
 
-  /** Waits for room in the lane, and at repeated changes asks for a directory that nobody else seems to use. */
-  async prepare(directories: readonly number[], caller: Pick<Caller, 'signal'>): Promise<void> {
+  /**
+   * Waits for room in the lane, and at repeated changes asks for a directory that nobody else seems to use.
+   * @returns undefined: there is nothing to wait for
+   */
+  prepare(directories: readonly number[], caller: Pick<Caller, 'signal'>): Promise<void> | undefined {
     if (this.#context.readOnly) throw new HoldfastError('EROFS');
+    const ready = this.#context.lane.hasRoom && directories.every((directory) => this.#isOurs(directory));
+    return ready ? undefined : this.#prepared(directories, caller);
+  }
+
+  /** It need not be asked for. */
+  #isOurs(directory: number): boolean {
+    return this.owns(directory) && !this.#watched.peek(directory)?.foreign;
+  }
+
+  async #prepared(directories: readonly number[], caller: Pick<Caller, 'signal'>): Promise<void> {
     for (const directory of directories) {
-      if (this.owns(directory) && !this.#watched.peek(directory)?.foreign) continue;
+      if (this.#isOurs(directory)) continue;
       if (!this.#acquiring.has(directory) && this.#dueToAcquire(directory)) this.#beginAcquiring(directory);
       const acquiring = this.#acquiring.get(directory);
       if (acquiring) await interruptible(acquiring, caller.signal);

@@ -1,6 +1,7 @@
 import type { Logger } from '../../common/logger.js';
 import { HoldfastError, toHoldfastError } from '../../proto/errors.js';
 import { type Lock, LockKind, LockType } from '../../proto/gen/meta.js';
+import type { Answer } from '../answer.js';
 import type { Caller, FileLock } from '../fuse/binding.js';
 import { type LockClient, ownerFields, wholeFile } from '../meta/locks.js';
 
@@ -74,24 +75,36 @@ export class LockCalls {
   }
 
   /** A process has closed the file: the owner is a process. */
-  async flush(ino: number, handle: number, owner: bigint): Promise<void> {
+  flush(ino: number, handle: number, owner: bigint): Answer<void> {
     this.#owners.get(handle)?.delete(owner);
-    await this.#giveUp(ino, LockKind.LOCK_POSIX, owner);
+    return this.#giveUp(ino, LockKind.LOCK_POSIX, owner);
   }
 
   /** The last reference to the handle is gone. @param flockOwner the handle's, when it was locked by flock */
-  async release(ino: number, handle: number, flockOwner: bigint | undefined): Promise<void> {
+  release(ino: number, handle: number, flockOwner: bigint | undefined): Answer<void> {
     const owners = this.#owners.get(handle);
     this.#owners.delete(handle);
     this.#flockOwners.delete(handle);
+    if (flockOwner !== undefined || owners) return this.#released(ino, flockOwner, owners);
+  }
+
+  async #released(
+    ino: number,
+    flockOwner: bigint | undefined,
+    owners: ReadonlySet<bigint> | undefined,
+  ): Promise<void> {
     if (flockOwner !== undefined) await this.#giveUp(ino, LockKind.LOCK_FLOCK, flockOwner);
     for (const owner of owners ?? []) await this.#giveUp(ino, LockKind.LOCK_POSIX, owner);
   }
 
-  async #giveUp(ino: number, kind: LockKind, owner: bigint): Promise<void> {
+  #giveUp(ino: number, kind: LockKind, owner: bigint): Answer<void> {
+    if (!this.#locks.any) return;
     const all = wholeFile(ino, kind, owner);
     this.#locks.forgetLost(all);
-    if (!this.#locks.holds(ino, kind, owner)) return;
+    if (this.#locks.holds(ino, kind, owner)) return this.#unlock(ino, all);
+  }
+
+  async #unlock(ino: number, all: Lock): Promise<void> {
     try {
       await this.#locks.set(all, false);
     } catch (error) {

@@ -1,5 +1,5 @@
 import { HoldfastError } from '../../proto/errors.js';
-import type { Attr, MakeNode, MutationReply, QuotaAmount } from '../../proto/gen/meta.js';
+import type { Attr, MakeNode, MutationReply, QuotaAmount, Rename } from '../../proto/gen/meta.js';
 import {
   RENAME_EXCHANGE,
   RENAME_NOREPLACE,
@@ -10,6 +10,7 @@ import {
   S_IFREG,
   SYMLINK_MAX_BYTES,
 } from '../../proto/types.js';
+import { type Answer, andThen } from '../answer.js';
 import type { Caller, Entry } from '../fuse/binding.js';
 import { attrOf, resultOf } from '../meta/api.js';
 import { type Amount, amountsOf, type Hold, NO_HOLD, type Owner } from '../quota/quota-book.js';
@@ -20,6 +21,14 @@ import type { LocalChanges } from './local-changes.js';
 import { isQuotaExceeded, newInodeIn, ONE_INODE, ownerIn, withRoom } from './quota-room.js';
 
 const TYPE_SHIFT = 12;
+
+type NewNode = Pick<MakeNode, 'parent' | 'name' | 'mode'> & Partial<MakeNode>;
+
+/** @property created false: it was there */
+interface Made {
+  attr: Attr;
+  created: boolean;
+}
 const DOT = 0x2e;
 
 /** Calls on names: answered here as far as leases allow, else by one request to the metadata service. */
@@ -34,18 +43,14 @@ export class NameCalls {
     this.#listings = listings;
   }
 
-  async lookup(caller: Caller, parent: number, name: Buffer): Promise<Entry> {
+  lookup(caller: Caller, parent: number, name: Buffer): Answer<Entry> {
     checkName(name);
     if (isDots(name)) return this.#askOfHandle(caller, parent, name);
     const known = this.#answer(parent, name);
     if (known) return known;
     const listed = this.#listings.missed(parent, caller);
-    if (listed) {
-      await listed;
-      const found = this.#answer(parent, name);
-      if (found) return found;
-    }
-    return this.#ask(caller, parent, name);
+    if (!listed) return this.#ask(caller, parent, name);
+    return listed.then(() => this.#answer(parent, name) ?? this.#ask(caller, parent, name));
   }
 
   /**
@@ -68,7 +73,7 @@ export class NameCalls {
     return this.#context.entry(fresh, parent, name);
   }
 
-  async symlink(caller: Caller, parent: number, name: Buffer, target: Buffer): Promise<Entry> {
+  symlink(caller: Caller, parent: number, name: Buffer, target: Buffer): Answer<Entry> {
     if (target.length > SYMLINK_MAX_BYTES) throw new HoldfastError('ENAMETOOLONG');
     return this.#make(caller, { parent, name, mode: S_IFLNK | 0o777, target });
   }
@@ -80,7 +85,7 @@ export class NameCalls {
     mode: number,
     rdev: number,
     umask: number,
-  ): Promise<Entry> {
+  ): Answer<Entry> {
     const type = mode & S_IFMT || S_IFREG;
     return this.#make(caller, {
       parent,
@@ -91,7 +96,7 @@ export class NameCalls {
     });
   }
 
-  mkdir(caller: Caller, parent: number, name: Buffer, mode: number, umask: number): Promise<Entry> {
+  mkdir(caller: Caller, parent: number, name: Buffer, mode: number, umask: number): Answer<Entry> {
     return this.#make(caller, {
       parent,
       name,
@@ -100,35 +105,45 @@ export class NameCalls {
     });
   }
 
-  unlink(caller: Caller, parent: number, name: Buffer): Promise<void> {
+  unlink(caller: Caller, parent: number, name: Buffer): Answer<void> {
     return this.#remove(caller, parent, name, 'unlink');
   }
 
-  rmdir(caller: Caller, parent: number, name: Buffer): Promise<void> {
+  rmdir(caller: Caller, parent: number, name: Buffer): Answer<void> {
     return this.#remove(caller, parent, name, 'rmdir');
   }
 
-  async rename(
+  rename(
     caller: Caller,
     parent: number,
     name: Buffer,
     newParent: number,
     newName: Buffer,
     flags: number,
-  ): Promise<void> {
+  ): Answer<void> {
     if ((flags & ~(RENAME_NOREPLACE | RENAME_EXCHANGE | RENAME_WHITEOUT)) !== 0)
       throw new HoldfastError('EINVAL');
     checkName(name);
     checkName(newName);
     const parents = parent === newParent ? [parent] : [parent, newParent];
-    await this.#local.prepare(parents, caller);
-    if (this.#local.rename(parent, name, newParent, newName, flags, caller.uid)) return;
+    return andThen(this.#local.prepare(parents, caller), () => {
+      if (this.#local.rename(parent, name, newParent, newName, flags, caller.uid)) return;
+      return this.#renameByRequest(caller, parents, { parent, name, newParent, newName, flags });
+    });
+  }
+
+  async #renameByRequest(
+    caller: Caller,
+    parents: readonly number[],
+    move: Omit<Rename, 'uid' | 'gid'>,
+  ): Promise<void> {
+    const { parent, name, newParent, newName } = move;
     const { names, meta } = this.#context;
     const ends = [this.#known(parent, name), this.#known(newParent, newName)];
     const children = ends.filter((end): end is number => typeof end === 'number');
     // Of a name that is not known to be absent, what it stands for is not known either.
     const allKnown = ends.every((end) => end !== undefined);
-    const value = { parent, name, newParent, newName, flags, uid: caller.uid, gid: caller.gid };
+    const value = { ...move, uid: caller.uid, gid: caller.gid };
     meta.announceOpen(children);
     try {
       const op = { $case: 'rename' as const, value };
@@ -177,11 +192,17 @@ export class NameCalls {
     return { owner: { project, uid, gid }, amount: { bytes: moved.allocated, inodes: 1 } };
   }
 
-  async link(caller: Caller, ino: number, newParent: number, newName: Buffer): Promise<Entry> {
-    const value = { ino, parent: newParent, name: checkName(newName) };
-    await this.#local.prepare([newParent], caller);
-    const linked = this.#local.link(ino, newParent, newName);
-    if (linked) return this.#context.entry(linked, newParent, newName);
+  link(caller: Caller, ino: number, newParent: number, newName: Buffer): Answer<Entry> {
+    checkName(newName);
+    return andThen(this.#local.prepare([newParent], caller), () => {
+      const linked = this.#local.link(ino, newParent, newName);
+      if (!linked) return this.#linkByRequest(caller, ino, newParent, newName);
+      return this.#context.entry(linked, newParent, newName);
+    });
+  }
+
+  async #linkByRequest(caller: Caller, ino: number, newParent: number, newName: Buffer): Promise<Entry> {
+    const value = { ino, parent: newParent, name: newName };
     const inos = [ino, newParent];
     const reply = await this.#context.mutateNames(inos, [ino], { $case: 'link', value }, caller.signal);
     const attr = attrOf(reply.result);
@@ -190,30 +211,32 @@ export class NameCalls {
     return this.#context.entry(attr, newParent, newName);
   }
 
-  async readlink(caller: Caller, ino: number): Promise<Buffer> {
-    const { inodes } = this.#context;
-    const known = inodes.target(ino);
-    if (known) return known;
+  readlink(caller: Caller, ino: number): Answer<Buffer> {
+    return this.#context.inodes.target(ino) ?? this.#askForTarget(caller, ino);
+  }
+
+  async #askForTarget(caller: Caller, ino: number): Promise<Buffer> {
     const op = { $case: 'readLink' as const, value: { ino } };
     const { result } = await staleIfGone(this.#context.askFor(ino, op, caller.signal));
     const target = resultOf(result, 'target');
-    inodes.learnTarget(ino, target);
+    this.#context.inodes.learnTarget(ino, target);
     return target;
   }
 
   /** The one request behind create, mknod, mkdir and symlink, or what takes its place; the owner is the caller. */
-  async makeNode(
-    caller: Caller,
-    node: Pick<MakeNode, 'parent' | 'name' | 'mode'> & Partial<MakeNode>,
-  ): Promise<{ attr: Attr; created: boolean; local: boolean }> {
+  makeNode(caller: Caller, node: NewNode): Answer<Made> {
     checkName(node.name);
     const { uid, gid } = caller;
-    await this.#local.prepare([node.parent], caller);
-    const hold = await this.#holdFor(caller, node.parent, node.name);
-    if (hold) {
-      const made = this.#makeHeld({ ...node, uid, gid }, hold);
-      if (made) return { attr: made, created: true, local: true };
-    }
+    const make = (hold: Hold | undefined): Answer<Made> => {
+      const attr = hold && this.#makeHeld({ ...node, uid, gid }, hold);
+      return attr ? { attr, created: true } : this.#makeByRequest(caller, node, hold);
+    };
+    const ready = this.#local.prepare([node.parent], caller);
+    return andThen(ready, () => andThen(this.#holdFor(caller, node.parent, node.name), make));
+  }
+
+  async #makeByRequest(caller: Caller, node: NewNode, hold: Hold | undefined): Promise<Made> {
+    const { uid, gid } = caller;
     const defaults = { rdev: 0, target: EMPTY, existingOk: false, open: false };
     const op = { $case: 'makeNode' as const, value: { ...defaults, uid, gid, ...node } };
     const make = (spent?: QuotaAmount[]): Promise<MutationReply> =>
@@ -226,13 +249,16 @@ export class NameCalls {
     // Leased with its making: nobody can have put anything into it.
     if (reply.created && (attr.mode & S_IFMT) === S_IFDIR && this.#context.owns(attr.ino))
       this.#context.names.complete(attr.ino, node.parent, []);
-    return { attr, created: reply.created, local: false };
+    return { attr, created: reply.created };
   }
 
   /** Takes an inode off what limits it. @returns undefined: that cannot be known here, or there seems to be no room */
-  async #holdFor(caller: Caller, parent: number, name: Buffer): Promise<Hold | undefined> {
+  #holdFor(caller: Caller, parent: number, name: Buffer): Answer<Hold | undefined> {
+    return this.#context.quotas.book.active ? this.#acquireFor(caller, parent, name) : NO_HOLD;
+  }
+
+  async #acquireFor(caller: Caller, parent: number, name: Buffer): Promise<Hold | undefined> {
     const { quotas, inodes } = this.#context;
-    if (!quotas.book.active) return NO_HOLD;
     const directory = inodes.fresh(parent)?.attr;
     const known = this.#known(parent, name);
     if (!directory || (known !== undefined && known !== 'absent')) return undefined;
@@ -272,18 +298,25 @@ export class NameCalls {
     }
   }
 
-  async #make(
-    caller: Caller,
-    node: Pick<MakeNode, 'parent' | 'name' | 'mode'> & Partial<MakeNode>,
-  ): Promise<Entry> {
-    const { attr } = await this.makeNode(caller, node);
-    return this.#context.entry(attr, node.parent, node.name);
+  #make(caller: Caller, node: NewNode): Answer<Entry> {
+    const made = this.makeNode(caller, node);
+    return andThen(made, ({ attr }) => this.#context.entry(attr, node.parent, node.name));
   }
 
-  async #remove(caller: Caller, parent: number, name: Buffer, kind: 'unlink' | 'rmdir'): Promise<void> {
+  #remove(caller: Caller, parent: number, name: Buffer, kind: 'unlink' | 'rmdir'): Answer<void> {
     checkName(name);
-    await this.#local.prepare([parent], caller);
-    if (this.#local[kind](parent, name, caller.uid)) return;
+    return andThen(this.#local.prepare([parent], caller), () => {
+      if (this.#local[kind](parent, name, caller.uid)) return;
+      return this.#removeByRequest(caller, parent, name, kind);
+    });
+  }
+
+  async #removeByRequest(
+    caller: Caller,
+    parent: number,
+    name: Buffer,
+    kind: 'unlink' | 'rmdir',
+  ): Promise<void> {
     const { names, meta } = this.#context;
     const known = this.#known(parent, name);
     const children = typeof known === 'number' ? [known] : [];

@@ -1,3 +1,4 @@
+import { type Answer, andThen, lastly } from '../answer.js';
 import type { FileData } from '../data/file-data.js';
 import type { Notifier } from '../fuse/binding.js';
 import { type Interrupt, interruptible } from '../wait.js';
@@ -39,17 +40,15 @@ export class PageStores {
    * Carries out `change`, which alters contents or opens the file for that, while no store of the inode is under way.
    * @throws HoldfastError EINTR when `signal` aborts while it waits for one; else what `change` rejects with
    */
-  async without<T>(ino: number, signal: Interrupt, change: () => Promise<T>): Promise<T> {
+  without<T>(ino: number, signal: Interrupt, change: () => Answer<T>): Answer<T> {
     this.#held.set(ino, (this.#held.get(ino) ?? 0) + 1);
-    try {
-      const settled = this.settled(ino);
-      if (settled) await interruptible(settled, signal);
-      return await change();
-    } finally {
+    const settled = this.settled(ino);
+    const changed = (): Answer<T> => andThen(settled && interruptible(settled, signal), change);
+    return lastly(changed, () => {
       const left = (this.#held.get(ino) ?? 0) - 1;
       if (left > 0) this.#held.set(ino, left);
       else this.#held.delete(ino);
-    }
+    });
   }
 
   /** When the stores of the inode that are under way have ended; undefined: there are none. */

@@ -2,6 +2,7 @@ import { readFile } from 'node:fs/promises';
 import { HoldfastError } from '../../proto/errors.js';
 import type { Attr, SetAttr } from '../../proto/gen/meta.js';
 import { S_IFDIR, S_IFMT, S_ISGID, S_ISUID } from '../../proto/types.js';
+import { type Answer, andThen } from '../answer.js';
 import type { Caller, SetAttrRequest } from '../fuse/binding.js';
 import { O_ACCMODE, O_RDONLY } from './file-table.js';
 
@@ -16,10 +17,13 @@ export function hasPriv(mode: number): boolean {
  * What a write or truncate by one without CAP_FSETID, or a change of the owner, takes away: setuid, and setgid where the group
  * may execute or the caller is outside the group (setattr_should_drop_sgid() of Linux).
  */
-export async function killedBy(caller: Caller, attr: Attr): Promise<Pick<SetAttr, 'killPriv' | 'killSgid'>> {
+export function killedBy(caller: Caller, attr: Attr): Answer<Pick<SetAttr, 'killPriv' | 'killSgid'>> {
   const setgidAlone = (attr.mode & (S_ISGID | GROUP_EXECUTE)) === S_ISGID;
   const asked = setgidAlone && caller.gid !== attr.gid && caller.uid !== 0;
-  return { killPriv: true, killSgid: asked && !(await supplementaryGroups(caller.pid)).includes(attr.gid) };
+  if (!asked) return { killPriv: true, killSgid: false };
+  return supplementaryGroups(caller.pid).then((groups) => {
+    return { killPriv: true, killSgid: !groups.includes(attr.gid) };
+  });
 }
 
 /**
@@ -27,12 +31,13 @@ export async function killedBy(caller: Caller, attr: Attr): Promise<Pick<SetAttr
  * ctime, but take no bits away.
  * @throws HoldfastError EPERM
  */
-export async function checkChangeOfNothing(caller: Caller, attr: Attr): Promise<void> {
+export function checkChangeOfNothing(caller: Caller, attr: Attr): Answer<void> {
   if (caller.uid === 0 || caller.uid === attr.uid || (attr.mode & S_IFMT) === S_IFDIR) return;
   if ((attr.mode & S_ISUID) !== 0) throw new HoldfastError('EPERM');
   if ((attr.mode & S_ISGID) === 0) return;
-  const { killSgid } = await killedBy(caller, attr);
-  if (killSgid || (attr.mode & GROUP_EXECUTE) !== 0) throw new HoldfastError('EPERM');
+  return andThen(killedBy(caller, attr), ({ killSgid }) => {
+    if (killSgid || (attr.mode & GROUP_EXECUTE) !== 0) throw new HoldfastError('EPERM');
+  });
 }
 
 /** Requests name the caller's group alone. None when the process is not visible here, or has ended. */

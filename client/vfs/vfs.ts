@@ -4,6 +4,7 @@ import { LruMap } from '../../common/lru-map.js';
 import { HoldfastError } from '../../proto/errors.js';
 import { LeaseMode } from '../../proto/gen/meta.js';
 import { NAME_MAX_BYTES } from '../../proto/types.js';
+import { type Answer, andThen, lastly } from '../answer.js';
 import type { ChunkApi, CommitApi } from '../data/api.js';
 import { BlockCache } from '../data/block-cache.js';
 import { Flusher } from '../data/flusher.js';
@@ -43,6 +44,7 @@ import { Listings } from './listings.js';
 import { LocalChanges } from './local-changes.js';
 import { LockCalls } from './lock-calls.js';
 import { NameCalls } from './name-calls.js';
+import { OpenCalls } from './open-calls.js';
 import { Recalls } from './recalls.js';
 import { SmallFiles } from './small-files.js';
 import { WriteBehind } from './write-behind.js';
@@ -84,6 +86,7 @@ export class HoldfastFs implements FileSystem {
   readonly #recalls: Recalls;
   readonly #names: NameCalls;
   readonly #fileCalls: FileCalls;
+  readonly #opens: OpenCalls;
   readonly #copies: CopyCalls;
   readonly #locks: LockCalls;
   readonly #xattrs: XattrCalls;
@@ -160,15 +163,8 @@ export class HoldfastFs implements FileSystem {
     );
     this.#names = new NameCalls(this.#context, this.#local, this.#listings);
     this.#locks = new LockCalls(meta.locks, log);
-    this.#fileCalls = new FileCalls(
-      this.#context,
-      reader,
-      this.#names,
-      this.#local,
-      chunks,
-      behind,
-      this.#locks,
-    );
+    this.#fileCalls = new FileCalls(this.#context, reader, this.#local, chunks, behind, this.#locks);
+    this.#opens = new OpenCalls(this.#context, this.#names, this.#fileCalls);
     this.#copies = new CopyCalls(this.#context, chunks, this.#fileCalls, this.#locks);
     this.#xattrs = new XattrCalls(this.#context, this.#local);
     this.#destroyStallMs = parts.destroyStallMs;
@@ -212,7 +208,7 @@ export class HoldfastFs implements FileSystem {
     await lane.settled();
   }
 
-  lookup(caller: Caller, parent: number, name: Buffer): Promise<Entry> {
+  lookup(caller: Caller, parent: number, name: Buffer): Answer<Entry> {
     this.#recalls.trim();
     return this.#during([parent], this.#names.lookup(caller, parent, name));
   }
@@ -220,7 +216,7 @@ export class HoldfastFs implements FileSystem {
   /** What is known stays for as long as it is leased: the kernel may ask for it again. */
   forget(_ino: number, _count: number): void {}
 
-  async getattr(caller: Caller, ino: number, _handle?: number): Promise<AttrReply> {
+  getattr(caller: Caller, ino: number, _handle?: number): Answer<AttrReply> {
     const known = this.#context.inodes.fresh(ino);
     if (known) return this.#context.attrReply(known.attr);
     return this.#context.attrRequests.track(ino, this.#freshAttr(caller, ino));
@@ -237,15 +233,15 @@ export class HoldfastFs implements FileSystem {
     }
   }
 
-  async setattr(caller: Caller, ino: number, change: SetAttrRequest): Promise<AttrReply> {
-    return this.#context.attrReply(await this.#fileCalls.setattr(caller, ino, change));
+  setattr(caller: Caller, ino: number, change: SetAttrRequest): Answer<AttrReply> {
+    return andThen(this.#fileCalls.setattr(caller, ino, change), (attr) => this.#context.attrReply(attr));
   }
 
-  readlink(caller: Caller, ino: number): Promise<Buffer> {
+  readlink(caller: Caller, ino: number): Answer<Buffer> {
     return this.#names.readlink(caller, ino);
   }
 
-  symlink(caller: Caller, parent: number, name: Buffer, target: Buffer): Promise<Entry> {
+  symlink(caller: Caller, parent: number, name: Buffer, target: Buffer): Answer<Entry> {
     return this.#during([parent], this.#names.symlink(caller, parent, name, target));
   }
 
@@ -256,19 +252,19 @@ export class HoldfastFs implements FileSystem {
     mode: number,
     rdev: number,
     umask: number,
-  ): Promise<Entry> {
+  ): Answer<Entry> {
     return this.#during([parent], this.#names.mknod(caller, parent, name, mode, rdev, umask));
   }
 
-  mkdir(caller: Caller, parent: number, name: Buffer, mode: number, umask: number): Promise<Entry> {
+  mkdir(caller: Caller, parent: number, name: Buffer, mode: number, umask: number): Answer<Entry> {
     return this.#during([parent], this.#names.mkdir(caller, parent, name, mode, umask));
   }
 
-  unlink(caller: Caller, parent: number, name: Buffer): Promise<void> {
+  unlink(caller: Caller, parent: number, name: Buffer): Answer<void> {
     return this.#during([parent], this.#names.unlink(caller, parent, name));
   }
 
-  rmdir(caller: Caller, parent: number, name: Buffer): Promise<void> {
+  rmdir(caller: Caller, parent: number, name: Buffer): Answer<void> {
     return this.#during([parent], this.#names.rmdir(caller, parent, name));
   }
 
@@ -279,19 +275,19 @@ export class HoldfastFs implements FileSystem {
     newParent: number,
     newName: Buffer,
     flags: number,
-  ): Promise<void> {
+  ): Answer<void> {
     return this.#during(
       [parent, newParent],
       this.#names.rename(caller, parent, name, newParent, newName, flags),
     );
   }
 
-  link(caller: Caller, ino: number, newParent: number, newName: Buffer): Promise<Entry> {
+  link(caller: Caller, ino: number, newParent: number, newName: Buffer): Answer<Entry> {
     return this.#during([newParent], this.#names.link(caller, ino, newParent, newName));
   }
 
-  open(caller: Caller, ino: number, flags: number, killPriv = false): Promise<OpenReply> {
-    return this.#fileCalls.open(caller, ino, flags, killPriv);
+  open(caller: Caller, ino: number, flags: number, killPriv = false): Answer<OpenReply> {
+    return this.#opens.open(caller, ino, flags, killPriv);
   }
 
   create(
@@ -301,32 +297,30 @@ export class HoldfastFs implements FileSystem {
     mode: number,
     flags: number,
     umask: number,
-  ): Promise<CreateReply> {
-    return this.#during([parent], this.#fileCalls.create(caller, parent, name, mode, flags, umask));
+  ): Answer<CreateReply> {
+    return this.#during([parent], this.#opens.create(caller, parent, name, mode, flags, umask));
   }
 
   async read(caller: Caller, _ino: number, handle: number, offset: number, size: number): Promise<Buffer[]> {
     return this.#fileCalls.read(caller, handle, offset, size);
   }
 
-  write(caller: Caller, ino: number, request: WriteRequest): Promise<number> {
+  write(caller: Caller, ino: number, request: WriteRequest): Answer<number> {
     return this.#fileCalls.write(caller, ino, request);
   }
 
-  async flush(caller: Caller, ino: number, handle: number, lockOwner: bigint): Promise<void> {
-    try {
-      await this.#fileCalls.flush(caller, handle);
-    } finally {
-      await this.#locks.flush(ino, handle, lockOwner);
-    }
+  flush(caller: Caller, ino: number, handle: number, lockOwner: bigint): Answer<void> {
+    return lastly(
+      () => this.#fileCalls.flush(caller, handle),
+      () => this.#locks.flush(ino, handle, lockOwner),
+    );
   }
 
-  async release(ino: number, handle: number, _flags: number, lockOwner?: bigint): Promise<void> {
-    try {
-      await this.#fileCalls.release(handle);
-    } finally {
-      await this.#locks.release(ino, handle, lockOwner);
-    }
+  release(ino: number, handle: number, _flags: number, lockOwner?: bigint): Answer<void> {
+    return lastly(
+      () => this.#fileCalls.release(handle),
+      () => this.#locks.release(ino, handle, lockOwner),
+    );
   }
 
   getlk(caller: Caller, ino: number, _handle: number, owner: bigint, lock: FileLock): Promise<FileLock> {
@@ -348,7 +342,7 @@ export class HoldfastFs implements FileSystem {
     return this.#fileCalls.fsync(caller, handle, dataOnly);
   }
 
-  async opendir(_caller: Caller, ino: number, _flags: number): Promise<OpenReply> {
+  opendir(_caller: Caller, ino: number, _flags: number): OpenReply {
     const handle = this.#nextDirectory++;
     this.#directories.set(handle, new DirectoryStream(ino, this.#context));
     return { handle, ...this.#kernelListing(ino) };
@@ -377,7 +371,7 @@ export class HoldfastFs implements FileSystem {
   ): Promise<DirEntry[]> {
     let stream = this.#directories.get(handle);
     if (!stream) {
-      await this.opendir(caller, ino, 0);
+      this.opendir(caller, ino, 0);
       stream = this.#directories.get(this.#nextDirectory - 1) as DirectoryStream;
       this.#directories.delete(this.#nextDirectory - 1);
     }
@@ -391,7 +385,7 @@ export class HoldfastFs implements FileSystem {
     if (attr) files.atimes?.read(files.view(attr));
   }
 
-  async releasedir(_ino: number, handle: number): Promise<void> {
+  releasedir(_ino: number, handle: number): void {
     this.#directories.delete(handle);
   }
 
@@ -415,7 +409,7 @@ export class HoldfastFs implements FileSystem {
     };
   }
 
-  getxattr(caller: Caller, ino: number, name: Buffer): Promise<Buffer> {
+  getxattr(caller: Caller, ino: number, name: Buffer): Answer<Buffer> {
     return this.#xattrs.get(caller, ino, name);
   }
 
@@ -426,11 +420,11 @@ export class HoldfastFs implements FileSystem {
     value: Buffer,
     flags: number,
     killSgid = false,
-  ): Promise<void> {
+  ): Answer<void> {
     return this.#xattrs.set(caller, ino, name, value, flags, killSgid);
   }
 
-  listxattr(caller: Caller, ino: number): Promise<Buffer[]> {
+  listxattr(caller: Caller, ino: number): Answer<Buffer[]> {
     return this.#xattrs.list(caller, ino);
   }
 
@@ -439,7 +433,7 @@ export class HoldfastFs implements FileSystem {
   }
 
   tmpfile(caller: Caller, parent: number, mode: number, flags: number, umask: number): Promise<CreateReply> {
-    return this.#fileCalls.tmpfile(caller, parent, mode, flags, umask);
+    return this.#opens.tmpfile(caller, parent, mode, flags, umask);
   }
 
   copyFileRange(
@@ -467,7 +461,7 @@ export class HoldfastFs implements FileSystem {
   }
 
   /** The kernel holds its lock on these directories until the call is answered. */
-  #during<T>(directories: readonly number[], call: Promise<T>): Promise<T> {
+  #during<T>(directories: readonly number[], call: Answer<T>): Answer<T> {
     return this.#context.kernel.during(directories, call);
   }
 

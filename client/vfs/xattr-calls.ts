@@ -11,6 +11,7 @@ import {
   XATTR_NAME_MAX_BYTES,
   XATTR_VALUE_MAX_BYTES,
 } from '../../proto/types.js';
+import { type Answer, andThen } from '../answer.js';
 import type { Caller } from '../fuse/binding.js';
 import { type MutationOp, resultOf } from '../meta/api.js';
 import { staleIfGone, type VfsContext } from './context.js';
@@ -46,7 +47,7 @@ export class XattrCalls {
     this.#removed = new RemovedXattrs(context);
   }
 
-  async get(caller: Caller, ino: number, name: Buffer): Promise<Buffer> {
+  get(caller: Caller, ino: number, name: Buffer): Answer<Buffer> {
     checkXattrName(name);
     const { inodes } = this.#context;
     const key = name.toString('latin1');
@@ -58,7 +59,11 @@ export class XattrCalls {
     if (attr && (attr.hasXattrs === false || lacksKind)) throw new HoldfastError('ENODATA');
     const known = inodes.xattr(ino, key);
     if (known === 'absent') throw new HoldfastError('ENODATA');
-    if (known) return known;
+    return known ?? this.#ask(caller, ino, name, key);
+  }
+
+  async #ask(caller: Caller, ino: number, name: Buffer, key: string): Promise<Buffer> {
+    const { inodes } = this.#context;
     try {
       const op = { $case: 'getXattr' as const, value: { ino, name } };
       const { result, asOf } = await staleIfGone(this.#context.askFor(ino, op, caller.signal));
@@ -72,14 +77,14 @@ export class XattrCalls {
     }
   }
 
-  async set(
+  set(
     caller: Caller,
     ino: number,
     name: Buffer,
     value: Buffer,
     flags: number,
     killSgid: boolean,
-  ): Promise<void> {
+  ): Answer<void> {
     checkXattrName(name);
     if (value.length > XATTR_VALUE_MAX_BYTES) throw new HoldfastError('E2BIG');
     const kept = this.#removed.of(ino);
@@ -87,7 +92,7 @@ export class XattrCalls {
       return this.#removed.set(ino, kept, name.toString('latin1'), value, flags);
     if (name.equals(ACL_ACCESS) && this.#setMode(ino, value, killSgid)) return;
     const op = { $case: 'setXattr' as const, value: { ino, name, value, flags, killSgid } };
-    await this.#change(caller, ino, op);
+    return this.#change(caller, ino, op);
   }
 
   /**
@@ -107,22 +112,26 @@ export class XattrCalls {
     return true;
   }
 
-  async list(caller: Caller, ino: number): Promise<Buffer[]> {
+  list(caller: Caller, ino: number): Answer<Buffer[]> {
     const { inodes } = this.#context;
     const kept = this.#removed.of(ino);
     if (!kept && inodes.fresh(ino)?.attr.hasXattrs === false) return [];
-    let names = kept ? [...kept.keys()].map((key) => Buffer.from(key, 'latin1')) : inodes.xattrNames(ino);
-    if (!names) {
-      const op = { $case: 'listXattr' as const, value: { ino } };
-      const { result, asOf } = await staleIfGone(this.#context.askFor(ino, op, caller.signal));
-      names = resultOf(result, 'names').names;
-      inodes.learnXattrNames(ino, names, asOf);
-    }
+    const known = kept ? [...kept.keys()].map((key) => Buffer.from(key, 'latin1')) : inodes.xattrNames(ino);
     // xattr(7): they exist for those with CAP_SYS_ADMIN alone. The kernel checks the other calls.
     const hidesTrusted = caller.uid !== 0;
-    return names.filter(
-      (name) => !(hidesTrusted && startsWith(name, TRUSTED_PREFIX)) && !name.equals(SELINUX_LABEL),
+    return andThen(known ?? this.#askForNames(caller, ino), (names) =>
+      names.filter(
+        (name) => !(hidesTrusted && startsWith(name, TRUSTED_PREFIX)) && !name.equals(SELINUX_LABEL),
+      ),
     );
+  }
+
+  async #askForNames(caller: Caller, ino: number): Promise<Buffer[]> {
+    const op = { $case: 'listXattr' as const, value: { ino } };
+    const { result, asOf } = await staleIfGone(this.#context.askFor(ino, op, caller.signal));
+    const { names } = resultOf(result, 'names');
+    this.#context.inodes.learnXattrNames(ino, names, asOf);
+    return names;
   }
 
   async remove(caller: Caller, ino: number, name: Buffer): Promise<void> {

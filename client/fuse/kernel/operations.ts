@@ -1,4 +1,5 @@
 import { HoldfastError } from '../../../proto/errors.js';
+import { type Answer, andThen } from '../../answer.js';
 import type { DirEntry, FileSystem } from '../binding.js';
 import type { Call, RequestBuffer } from './call.js';
 import {
@@ -35,16 +36,19 @@ export interface OperationContext {
 export interface Operation {
   /**
    * Decodes the arguments and calls the file system. `request` is valid only until it returns.
-   * @returns undefined when the file system lacks the method: the kernel is told ENOSYS
+   * @returns LACKING when the file system lacks the method: the kernel is told ENOSYS
    */
-  run(context: OperationContext, call: Call, request: RequestBuffer): Promise<unknown> | undefined;
+  run(context: OperationContext, call: Call, request: RequestBuffer): unknown;
   /** Writes the answer at `at` and returns its length, or returns its buffers. */
   encode(out: Buffer, at: number, result: unknown): number | readonly Buffer[];
 }
 
+/** In the place of an answer: the file system does not have the method. */
+export const LACKING = Symbol('lacking');
+
 /** Ties the type of a method's result to its encoder; the table forgets it. */
 function operation<T>(
-  run: (context: OperationContext, call: Call, request: RequestBuffer) => Promise<T> | undefined,
+  run: (context: OperationContext, call: Call, request: RequestBuffer) => Answer<T> | typeof LACKING,
   encode: (out: Buffer, at: number, result: T) => number | readonly Buffer[],
 ): Operation {
   return { run, encode: (out, at, result) => encode(out, at, result as T) };
@@ -65,9 +69,8 @@ function listing(plus: boolean): Operation {
     const maxEntries = Math.ceil(size / (plus ? TYPICAL_DIRENTPLUS_BYTES : TYPICAL_DIRENT_BYTES));
     // seekdir() takes any number: beyond what cookies can be there is nothing.
     const cookie = Math.min(readU64(buf, ARGS_AT + 8), Number.MAX_SAFE_INTEGER);
-    return fs
-      .readdir(call, call.ino, readU64(buf, ARGS_AT), cookie, maxEntries, plus)
-      .then((entries) => fitListing(fs, entries, size, plus));
+    const listed = fs.readdir(call, call.ino, readU64(buf, ARGS_AT), cookie, maxEntries, plus);
+    return andThen(listed, (entries) => fitListing(fs, entries, size, plus));
   }, buffers);
 }
 
@@ -90,7 +93,7 @@ function encodeSized(out: Buffer, at: number, { size, value }: { size: number; v
 
 function setlk(wait: boolean): Operation {
   return operation(({ fs }, call, request) => {
-    if (!fs.setlk) return undefined;
+    if (!fs.setlk) return LACKING;
     const { handle, owner, lock, flock } = readLock(request);
     return fs.setlk(call, call.ino, handle, owner, lock, { wait, flock });
   }, nothing);
@@ -197,7 +200,10 @@ const NAMESPACE: ReadonlyArray<readonly [number, Operation]> = [
   [Opcode.STATFS, operation(({ fs }, call) => fs.statfs(call, call.ino), writeStatfs)],
   [
     Opcode.ACCESS,
-    operation(({ fs }, call, { buf }) => fs.access?.(call, call.ino, buf.readUInt32LE(ARGS_AT)), nothing),
+    operation(
+      ({ fs }, call, { buf }) => fs.access?.(call, call.ino, buf.readUInt32LE(ARGS_AT)) ?? LACKING,
+      nothing,
+    ),
   ],
 ];
 
@@ -223,7 +229,7 @@ const FILES: ReadonlyArray<readonly [number, Operation]> = [
     Opcode.TMPFILE,
     operation(({ fs }, call, { buf }) => {
       const [flags, mode] = [buf.readUInt32LE(ARGS_AT), buf.readUInt32LE(ARGS_AT + 4)];
-      return fs.tmpfile?.(call, call.ino, mode, flags, buf.readUInt32LE(ARGS_AT + 8));
+      return fs.tmpfile?.(call, call.ino, mode, flags, buf.readUInt32LE(ARGS_AT + 8)) ?? LACKING;
     }, writeCreate),
   ],
   [
@@ -263,14 +269,15 @@ const FILES: ReadonlyArray<readonly [number, Operation]> = [
     operation(({ fs }, call, { buf }) => {
       const [offset, length] = [readU64(buf, ARGS_AT + 8), readU64(buf, ARGS_AT + 16)];
       const mode = buf.readUInt32LE(ARGS_AT + 24);
-      return fs.fallocate?.(call, call.ino, readU64(buf, ARGS_AT), mode, offset, length);
+      return fs.fallocate?.(call, call.ino, readU64(buf, ARGS_AT), mode, offset, length) ?? LACKING;
     }, nothing),
   ],
   [
     Opcode.LSEEK,
     operation(({ fs }, call, { buf }) => {
       const offset = readU64(buf, ARGS_AT + 8);
-      return fs.lseek?.(call, call.ino, readU64(buf, ARGS_AT), offset, buf.readUInt32LE(ARGS_AT + 16));
+      const whence = buf.readUInt32LE(ARGS_AT + 16);
+      return fs.lseek?.(call, call.ino, readU64(buf, ARGS_AT), offset, whence) ?? LACKING;
     }, writeOffset),
   ],
   [
@@ -282,7 +289,8 @@ const FILES: ReadonlyArray<readonly [number, Operation]> = [
         handle: readU64(buf, ARGS_AT + 24),
         offset: readU64(buf, ARGS_AT + 32),
       };
-      return fs.copyFileRange?.(call, from, to, Math.min(readU64(buf, ARGS_AT + 40), COPY_MAX_BYTES));
+      const length = Math.min(readU64(buf, ARGS_AT + 40), COPY_MAX_BYTES);
+      return fs.copyFileRange?.(call, from, to, length) ?? LACKING;
     }, writeCount),
   ],
   [
@@ -291,7 +299,8 @@ const FILES: ReadonlyArray<readonly [number, Operation]> = [
       ({ fs }, call, { buf }) => {
         const inputAt = ARGS_AT + 32;
         const input = copyOf(buf, inputAt, inputAt + buf.readUInt32LE(ARGS_AT + 24));
-        return fs.ioctl?.(call, call.ino, readU64(buf, ARGS_AT), buf.readUInt32LE(ARGS_AT + 12), input);
+        const command = buf.readUInt32LE(ARGS_AT + 12);
+        return fs.ioctl?.(call, call.ino, readU64(buf, ARGS_AT), command, input) ?? LACKING;
       },
       (_out, _at, output) => [Buffer.alloc(16), output],
     ),
@@ -322,16 +331,17 @@ const OTHERS: ReadonlyArray<readonly [number, Operation]> = [
     Opcode.GETXATTR,
     operation(({ fs }, call, request) => {
       const size = request.buf.readUInt32LE(ARGS_AT);
-      return fs.getxattr(call, call.ino, nameAt(request, ARGS_AT + 8)).then((value) => ({ size, value }));
+      const got = fs.getxattr(call, call.ino, nameAt(request, ARGS_AT + 8));
+      return andThen(got, (value) => ({ size, value }));
     }, encodeSized),
   ],
   [
     Opcode.LISTXATTR,
     operation(({ fs }, call, { buf }) => {
       const size = buf.readUInt32LE(ARGS_AT);
-      return fs
-        .listxattr(call, call.ino)
-        .then((names) => ({ size, value: Buffer.concat(names.flatMap((name) => [name, NUL])) }));
+      return andThen(fs.listxattr(call, call.ino), (names) => {
+        return { size, value: Buffer.concat(names.flatMap((name) => [name, NUL])) };
+      });
     }, encodeSized),
   ],
   [
@@ -341,14 +351,14 @@ const OTHERS: ReadonlyArray<readonly [number, Operation]> = [
   [
     Opcode.GETLK,
     operation(({ fs }, call, request) => {
-      if (!fs.getlk) return undefined;
+      if (!fs.getlk) return LACKING;
       const { handle, owner, lock } = readLock(request);
       return fs.getlk(call, call.ino, handle, owner, lock);
     }, writeLock),
   ],
   [Opcode.SETLK, setlk(false)],
   [Opcode.SETLKW, setlk(true)],
-  [Opcode.SYNCFS, operation(({ fs }, call) => fs.syncfs?.(call), nothing)],
+  [Opcode.SYNCFS, operation(({ fs }, call) => fs.syncfs?.(call) ?? LACKING, nothing)],
 ];
 
 const NUL = Buffer.from([0]);

@@ -6,7 +6,7 @@ import { Call, RequestBuffer } from './call.js';
 import { type FuseDevice, systemErrorCode } from './device.js';
 import { MAX_WRITE_BYTES, negotiate, type ProtocolOptions, readInit, writeInit } from './init.js';
 import type { Interrupts } from './interrupts.js';
-import { OPERATIONS, type Operation, type OperationContext } from './operations.js';
+import { LACKING, OPERATIONS, type Operation, type OperationContext } from './operations.js';
 import { InitFlag, Opcode, OUT_HEADER_BYTES } from './protocol.js';
 import { readBatchForget } from './requests.js';
 import { ARGS_AT, readInHeader, readU64, writeOutHeader } from './wire.js';
@@ -166,9 +166,10 @@ export class Session {
           return;
       }
       const operation = OPERATIONS[call.opcode];
-      const answer = operation?.run(this.context, call, request);
-      if (!operation || !answer) this.replyError(call, ENOSYS);
-      else this.await(call, operation, answer);
+      const answer = operation ? operation.run(this.context, call, request) : LACKING;
+      if (!operation || answer === LACKING) this.replyError(call, ENOSYS);
+      else if (answer instanceof Promise) this.await(call, operation, answer);
+      else this.answer(call, operation, answer);
     } catch (error) {
       this.fail(call, error);
     }

@@ -1,6 +1,7 @@
 import { isUtf8 } from 'node:buffer';
 import type { Logger } from '../../../common/logger.js';
 import { HoldfastError } from '../../../proto/errors.js';
+import type { Answer } from '../../answer.js';
 import type { Caller, DirEntry, FileSystem, SetAttrRequest } from '../binding.js';
 import { HandleTable } from './handles.js';
 import { nameOf, type PathMap, type PinnedInode, parentOf } from './path-map.js';
@@ -275,7 +276,7 @@ export class Operations {
   }
 
   /** The bytes are libfuse's: the file system gets a copy to keep. */
-  private write(fd: number, data: Buffer, length: number, offset: number): Promise<number> {
+  private async write(fd: number, data: Buffer, length: number, offset: number): Promise<number> {
     const { ino, handle, flags } = this.handles.get(fd);
     const copy = Buffer.from(data.subarray(0, length));
     const request = { handle, offset, data: copy, fromCache: false, killPriv: false, flags };
@@ -302,7 +303,7 @@ export class Operations {
     });
   }
 
-  private withDirectory<T>(path: string, use: (ino: number, handle: number) => Promise<T>): Promise<T> {
+  private withDirectory<T>(path: string, use: (ino: number, handle: number) => Answer<T>): Promise<T> {
     const { fs, caller } = this.context;
     return this.at(path, async ({ ino }) => {
       const { handle } = await fs.opendir(caller, ino, 0);
@@ -314,7 +315,7 @@ export class Operations {
     });
   }
 
-  private async at<T>(path: string, use: (pinned: PinnedInode) => Promise<T>): Promise<T> {
+  private async at<T>(path: string, use: (pinned: PinnedInode) => Answer<T>): Promise<T> {
     const pinned = await this.context.paths.resolve(checked(path));
     try {
       return await use(pinned);
@@ -323,7 +324,7 @@ export class Operations {
     }
   }
 
-  private inParent<T>(path: string, use: (parent: number, name: Buffer) => Promise<T>): Promise<T> {
+  private inParent<T>(path: string, use: (parent: number, name: Buffer) => Answer<T>): Promise<T> {
     return this.at(parentOf(checked(path)), ({ ino }) => use(ino, Buffer.from(nameOf(path))));
   }
 

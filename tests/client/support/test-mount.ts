@@ -5,6 +5,7 @@ import { silentLogger } from '../../../common/logger.js';
 import { ManualClock } from './manual-clock.js';
 import { MemoryChunks } from './memory-chunks.js';
 import { MemoryMeta } from './memory-meta.js';
+import { type Promised, promised } from './promised.js';
 
 const O_RDWR = 2;
 
@@ -17,7 +18,7 @@ export class TestMount {
   readonly meta: MemoryMeta;
   readonly chunks: MemoryChunks;
   readonly clock: ManualClock;
-  readonly fs: HoldfastFs;
+  readonly fs: Promised<HoldfastFs>;
 
   constructor(
     options: { meta?: MemoryMeta; chunks?: MemoryChunks; clock?: ManualClock; readOnly?: boolean } = {},
@@ -26,7 +27,7 @@ export class TestMount {
     this.chunks = options.chunks ?? new MemoryChunks();
     this.clock = options.clock ?? new ManualClock();
     const { meta, chunks, clock } = this;
-    this.fs = new HoldfastFs({
+    const fs = new HoldfastFs({
       meta,
       chunks,
       clock,
@@ -36,6 +37,7 @@ export class TestMount {
       noAtime: true,
       destroyStallMs: 5_000,
     });
+    this.fs = promised(fs);
   }
 
   /** Another mount of the same cluster. */

@@ -274,6 +274,36 @@ describe('a FUSE session', () => {
     assert.equal(device.replies[0]!.error, -110);
   });
 
+  it('replies before it reads on when the file system answers at once', async () => {
+    const refuse = (error: Error) => (): never => {
+      throw error;
+    };
+    const fs: Partial<FileSystem> = {
+      lookup: () => ENTRY,
+      flush: () => undefined,
+      mkdir: refuse(new HoldfastError('EEXIST')),
+      symlink: refuse(new Error('a bug')),
+    };
+    const { device, session } = startSession(fs as FileSystem);
+    device.push(GOLDEN_REQUESTS.init);
+    await session.ready.promise;
+    device.replies.length = 0;
+    for (const name of ['lookup', 'flush', 'mkdir', 'symlink'] as const) {
+      device.push(GOLDEN_REQUESTS[name]);
+      assert.equal(session.pending, 0, name);
+      await turn();
+    }
+    assert.deepEqual(
+      device.replies.map(({ error, body }) => [error, body]),
+      [
+        [0, GOLDEN_REPLIES.entry],
+        [0, Buffer.alloc(0)],
+        [-17, Buffer.alloc(0)],
+        [-5, Buffer.alloc(0)],
+      ],
+    );
+  });
+
   it('tells errnos, EIO for what is no HoldfastError, ENOSYS for what is not there', async () => {
     const logged: string[] = [];
     const log = { ...silentLogger, error: (_fields: object, message: string) => void logged.push(message) };
