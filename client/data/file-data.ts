@@ -3,6 +3,7 @@ import type { Timespec } from '../../common/clock.js';
 import { HoldfastError, toHoldfastError } from '../../proto/errors.js';
 import type { Attr, QuotaAmount, Truncate } from '../../proto/gen/meta.js';
 import { FILE_SIZE_MAX_BYTES } from '../../proto/types.js';
+import { copyOfAttr } from '../attr-copy.js';
 import { FileHolds } from '../quota/file-holds.js';
 import { amountsOf, type Hold, NO_HOLD, QuotaBook } from '../quota/quota-book.js';
 import { later } from '../times.js';
@@ -111,14 +112,13 @@ export class FileData implements FileLayout, FlushSource {
     const { size, mtime, ctime, allocated } = this.#attr;
     if (this.clean && this.size === size) return this.#attr;
     const stored = Math.max(0, allocated + this.#sends.allocatedDelta + this.#allocatedSent);
-    return {
-      ...this.#attr,
-      size: this.size,
-      mtime: this.#mtime ?? mtime,
-      ctime: later(this.#ctime, ctime),
-      // What is written over takes no more than there was: a file is never counted beyond its end.
-      allocated: Math.max(stored, Math.min(stored + this.buffer.bytes, this.size)),
-    };
+    const seen = copyOfAttr(this.#attr);
+    seen.size = this.size;
+    seen.mtime = this.#mtime ?? mtime;
+    seen.ctime = later(this.#ctime, ctime);
+    // What is written over takes no more than there was: a file is never counted beyond its end.
+    seen.allocated = Math.max(stored, Math.min(stored + this.buffer.bytes, this.size));
+    return seen;
   }
 
   /** Takes attributes from the server; older ones than known are ignored. @param own they answer a change made here */

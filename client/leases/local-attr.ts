@@ -1,5 +1,6 @@
 import type { Attr, MakeNode, SetAttr, Time } from '../../proto/gen/meta.js';
 import { HAS_ACCESS_ACL, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, S_ISGID, S_ISUID } from '../../proto/types.js';
+import { copyOfAttr } from '../attr-copy.js';
 import { later } from '../times.js';
 
 /**
@@ -43,18 +44,21 @@ export function newAttr(parent: Attr, node: MakeNode, ino: number, time: Time, c
 
 /** A directory whose names changed. */
 export function changedDirectory(attr: Attr, time: Time, links: number): Attr {
-  return {
-    ...attr,
-    mtime: time,
-    ctime: later(attr.ctime, time),
-    nlink: attr.nlink + links,
-    change: attr.change + 1,
-  };
+  const after = copyOfAttr(attr);
+  after.mtime = time;
+  after.ctime = later(attr.ctime, time);
+  after.nlink += links;
+  after.change++;
+  return after;
 }
 
 /** An inode that lost so many names (-1: gained one), or whose name changed. */
 export function renamed(attr: Attr, time: Time, lostLinks: number): Attr {
-  return { ...attr, ctime: later(attr.ctime, time), nlink: attr.nlink - lostLinks, change: attr.change + 1 };
+  const after = copyOfAttr(attr);
+  after.ctime = later(attr.ctime, time);
+  after.nlink -= lostLinks;
+  after.change++;
+  return after;
 }
 
 /** Whether the change is one that can be foretold: no size, no privilege bits to take away, no ACL that follows a mode. */
@@ -80,14 +84,13 @@ export function changedAttr(attr: Attr, change: Partial<SetAttr>, time: Time): A
     mtime ||
     change.ctime;
   if (!changes) return attr;
-  return {
-    ...attr,
-    mode: change.mode === undefined ? attr.mode : (attr.mode & S_IFMT) | (change.mode & PERMISSION_BITS),
-    uid: change.uid ?? attr.uid,
-    gid: change.gid ?? attr.gid,
-    atime: atime ?? attr.atime,
-    mtime: mtime ?? attr.mtime,
-    ctime: later(attr.ctime, change.ctime ?? time),
-    change: attr.change + 1,
-  };
+  const after = copyOfAttr(attr);
+  if (change.mode !== undefined) after.mode = (attr.mode & S_IFMT) | (change.mode & PERMISSION_BITS);
+  after.uid = change.uid ?? attr.uid;
+  after.gid = change.gid ?? attr.gid;
+  after.atime = atime ?? attr.atime;
+  after.mtime = mtime ?? attr.mtime;
+  after.ctime = later(attr.ctime, change.ctime ?? time);
+  after.change++;
+  return after;
 }

@@ -1,6 +1,7 @@
 import type { Clock, Timer, Timespec } from '../../common/clock.js';
 import { LruMap } from '../../common/lru-map.js';
 import type { Attr, InodeTime } from '../../proto/gen/meta.js';
+import { copyOfAttr } from '../attr-copy.js';
 
 /** Reads are told to the server so long after the first of them at the latest. */
 export const ATIME_DELAY_MS = 5_000;
@@ -68,7 +69,9 @@ export class Atimes {
       this.forget(attr.ino);
       return attr;
     }
-    return { ...attr, atime: read.atime };
+    const seen = copyOfAttr(attr);
+    seen.atime = read.atime;
+    return seen;
   }
 
   /** Tells the server what waits. Resolves when it knows, or could not be told. */

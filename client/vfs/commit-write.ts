@@ -1,4 +1,5 @@
 import type { Attr, QuotaAmount, Time } from '../../proto/gen/meta.js';
+import { copyOfAttr } from '../attr-copy.js';
 import type { CommitApi } from '../data/api.js';
 import { attrOf } from '../meta/api.js';
 import { later } from '../times.js';
@@ -36,7 +37,11 @@ export async function commitWrite(
 
 /** What is known of a file, with what a commit says of its times. */
 function committed(attr: Attr, { mtime, ctime }: { mtime: Time | undefined; ctime: Time | undefined }): Attr {
-  return { ...attr, mtime: mtime ?? attr.mtime, ctime: later(attr.ctime, ctime), change: attr.change + 1 };
+  const after = copyOfAttr(attr);
+  after.mtime = mtime ?? attr.mtime;
+  after.ctime = later(attr.ctime, ctime);
+  after.change++;
+  return after;
 }
 
 /**
@@ -46,8 +51,13 @@ function committed(attr: Attr, { mtime, ctime }: { mtime: Time | undefined; ctim
  * @param before as known when the commit was made, with the times of the commit if they were `foretold`
  */
 function withLaterChanges(attr: Attr, known: Attr, before: Attr | undefined, foretold: boolean): Attr {
-  const { size, allocated, truncateSeq, truncates } = attr;
   const timesSet = known.mtime?.sec !== before?.mtime?.sec || known.mtime?.nsec !== before?.mtime?.nsec;
-  const mtime = foretold || timesSet ? known.mtime : attr.mtime;
-  return { ...known, size, allocated, truncateSeq, truncates, mtime, ctime: later(known.ctime, attr.ctime) };
+  const merged = copyOfAttr(known);
+  merged.size = attr.size;
+  merged.allocated = attr.allocated;
+  merged.truncateSeq = attr.truncateSeq;
+  merged.truncates = attr.truncates;
+  if (!foretold && !timesSet) merged.mtime = attr.mtime;
+  merged.ctime = later(known.ctime, attr.ctime);
+  return merged;
 }

@@ -17,6 +17,7 @@ import {
   S_IFMT,
   S_IFREG,
 } from '../../proto/types.js';
+import { copyOfAttr } from '../attr-copy.js';
 import type { Caller } from '../fuse/binding.js';
 import { INODE_NUMBERS_LOW, INODE_NUMBERS_PER_REQUEST, InodeNumbers } from '../leases/inode-numbers.js';
 import { canForetell, changedAttr, changedDirectory, newAttr, renamed } from '../leases/local-attr.js';
@@ -206,7 +207,10 @@ export class LocalChanges {
     names.putAbsent(parent, name);
     names.drop(child.ino);
     const attr = inodes.fresh(child.ino)?.attr as Attr;
-    inodes.setLocal({ ...attr, nlink: 0, change: attr.change + 1 });
+    const removed = copyOfAttr(attr);
+    removed.nlink = 0;
+    removed.change++;
+    inodes.setLocal(removed);
     this.#changed(parent, time, -1);
     this.#push({ $case: 'rmdir', value: { parent, name, uid } }, [parent, child.ino], time);
     return true;
