@@ -29,6 +29,12 @@ const CACHE_CHUNKS = 8192;
 const CACHE_EXTENTS = 400_000;
 const NEVER: Version = { epoch: 0, seq: 0 };
 
+/** What is to be put; without a value it is removed. */
+interface Entry {
+  key: Buffer;
+  value: Buffer | undefined;
+}
+
 /** A changed value; undefined: removed. */
 interface Change<V> {
   value: V | undefined;
@@ -412,12 +418,13 @@ export class ChunkIndex {
     const counters = [...generation.pgs].map((pg) => this.pgEntry(pg));
     counters.push(...[...generation.segments].map((segment) => this.segmentEntry(segment)));
     await beforeCommit();
-    await this.db.commit([...counters, ...changeEntries(generation), this.metaEntry(position)]);
+    counters.push(this.metaEntry(position));
+    await this.db.commit(entriesOf(counters, generation));
     this.flushing = undefined;
     return dead;
   }
 
-  private pgEntry(pg: number): { key: Buffer; value: Buffer | undefined } {
+  private pgEntry(pg: number): Entry {
     const key = indexKey(Table.PG_STATE, pg);
     const state = this.pgStates.get(pg);
     if (!state) return { key, value: undefined };
@@ -428,7 +435,7 @@ export class ChunkIndex {
     return { key, value };
   }
 
-  private segmentEntry(segment: number): { key: Buffer; value: Buffer | undefined } {
+  private segmentEntry(segment: number): Entry {
     const live = this.live.get(segment);
     return { key: indexKey(Table.SEGMENT, segment), value: live ? double(live) : undefined };
   }
@@ -466,7 +473,13 @@ function double(value: number): Buffer {
   return bytes;
 }
 
-function* changeEntries(generation: Generation): Generator<{ key: Buffer; value: Buffer | undefined }> {
+/** Encoded one by one as they are asked for: those of a full generation take longer than a turn of the event loop may. */
+function* entriesOf(counters: readonly Entry[], generation: Generation): Generator<Entry> {
+  yield* counters;
+  yield* changeEntries(generation);
+}
+
+function* changeEntries(generation: Generation): Generator<Entry> {
   for (const { pg, ino, sub, value } of generation.chunks.entries()) {
     const state = value.value;
     yield { key: indexKey(Table.CHUNK, pg, ino, sub), value: state && encodeChunkState(state) };
