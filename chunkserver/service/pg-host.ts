@@ -1,63 +1,37 @@
-import type { Clock } from '../../common/clock.js';
 import type { Logger } from '../../common/logger.js';
-import type { Tracer } from '../../common/trace.js';
-import { HoldfastError, toHoldfastError } from '../../proto/errors.js';
+import { HoldfastError } from '../../proto/errors.js';
 import { FrameType } from '../../proto/frame-header.js';
 import type { ClusterMap, PgStatus, Purge } from '../../proto/gen/cluster.js';
 import { PgCore } from '../pg/pg-core.js';
 import {
-  type Ask,
-  type Effect,
   type LinkSide,
-  type Op,
   type PgEnv,
   type PgEvent,
   RECOVERY_LIMITS,
   type RecoveryLimits,
-  type SyncBarrier,
 } from '../pg/types.js';
-import type { ChunkStore, Version } from '../store/chunk-store.js';
 import { Audit } from './audit.js';
-import { answerClient, type ClientCall, type IncomingCall, replicateFields } from './calls.js';
-import { serveFetch, serveList } from './copy-server.js';
-import { FetchQueue } from './fetch-queue.js';
+import type { ClientCall, IncomingCall } from './calls.js';
 import { LinkTable, type PeerLink } from './links.js';
+import { freeBytes, PgEffects, type PgEffectsDeps } from './pg-effects.js';
 import { Purges } from './purges.js';
 import { Repair } from './repair.js';
-import { applyOp, readFor, readNowFor } from './store-calls.js';
-import { SyncGroup } from './sync-group.js';
 
-/** What the host tells the metaserver. */
-export interface MetaReports {
-  replicaFailed(pg: number, epoch: number, server: number, reason: string): void;
-  replicaCaughtUp(pg: number, epoch: number, server: number): void;
-}
-
-export interface PgHostDeps {
-  self: number;
-  store: ChunkStore;
-  clock: Clock;
+export interface PgHostDeps extends PgEffectsDeps {
   log: Logger;
-  recoveryBytesPerSecond: number;
   /** Default RECOVERY_LIMITS. */
   limits?: RecoveryLimits;
-  reports: MetaReports;
   /** The own store failed, or an invariant: nothing may be answered any more. */
   onFatal(error: Error): void;
-  /** Notes how long requests wait for the disk; absent: nothing is noted. */
-  tracer?: Tracer;
-  /** Runs `fn` behind what else has arrived in this turn of the event loop; default: at once. */
-  schedule?(fn: () => void): void;
 }
 
-/** All placement groups of this server: carries out the effects of their cores with store and links. */
+/** All placement groups of this server: hands each core what happens to it, one event at a time. */
 export class PgHost {
   readonly #deps: PgHostDeps;
   readonly #cores = new Map<number, PgCore>();
   readonly links = new LinkTable();
   readonly #env: PgEnv;
-  readonly #fetches: FetchQueue;
-  readonly #localSync: SyncGroup;
+  readonly #effects: PgEffects;
   readonly #purges = new Purges();
   readonly repair: Repair;
   readonly audit: Audit;
@@ -72,7 +46,7 @@ export class PgHost {
 
   constructor(deps: PgHostDeps) {
     this.#deps = deps;
-    const { store, clock, log, tracer } = deps;
+    const { store, log } = deps;
     this.repair = new Repair(store, this.links, log);
     this.audit = new Audit({
       self: deps.self,
@@ -82,22 +56,10 @@ export class PgHost {
       link: (server, side) => this.links.get(server, side),
       repair: this.repair,
     });
-    this.#localSync = new SyncGroup(
-      (done) => {
-        store.sync().then(
-          () => done(),
-          (error: unknown) => this.#fatal('sync', error),
-        );
-      },
-      tracer && ((done) => tracer.callback('sync', 'wait for sync', done)),
-      deps.schedule,
-    );
-    this.#fetches = new FetchQueue(
-      clock,
-      deps.recoveryBytesPerSecond,
-      (ask, done) => this.#sendAsk(ask, done),
-      () => this.sync(),
-    );
+    this.#effects = new PgEffects(deps, this.links, this.repair, {
+      dispatch: (core, event) => this.#dispatch(core, event),
+      fatal: (what, error) => this.#fatal(what, error),
+    });
     this.#env = {
       self: deps.self,
       limits: deps.limits ?? RECOVERY_LIMITS,
@@ -122,7 +84,7 @@ export class PgHost {
   /** Stops all steps: nothing is answered or written any more. */
   close(): void {
     this.#ended = true;
-    this.#fetches.close();
+    this.#effects.close();
   }
 
   /** A newer map; an older one, or the same, is ignored. */
@@ -177,7 +139,7 @@ export class PgHost {
 
   /** What this server's disk may still take. */
   freeBytes(): number {
-    return Math.max(0, this.#deps.store.usage().freeBytes);
+    return freeBytes(this.#deps.store);
   }
 
   /** Free bytes that another server reported. */
@@ -193,22 +155,20 @@ export class PgHost {
 
   /** @throws HoldfastError EINVAL, UNAVAILABLE */
   request(pg: number, call: ClientCall): void {
-    this.#fetches.foreground();
+    this.#effects.foreground();
     this.#dispatch(this.#known(pg), { kind: 'request', request: call });
   }
 
   /** @throws HoldfastError EINVAL, UNAVAILABLE */
   call(pg: number, call: IncomingCall): void {
     if (call.type === FrameType.REPLICATE_WRITE || call.type === FrameType.REPLICATE_EXTENTS)
-      this.#fetches.foreground();
+      this.#effects.foreground();
     this.#dispatch(this.#known(pg), { kind: 'call', call });
   }
 
   /** Makes what was written here durable. */
   sync(): Promise<void> {
-    return new Promise((resolve, reject) => {
-      this.#localSync.request((error) => (error ? reject(error) : resolve()));
-    });
+    return this.#effects.sync();
   }
 
   /** The metaserver's order; `done` when all in-sync replicas have it. Dropped when this server is not the one to ask. */
@@ -285,7 +245,7 @@ export class PgHost {
   }
 
   #step(core: PgCore, event: PgEvent): void {
-    for (const effect of core.step(event, this.#deps.clock.now())) this.#perform(core, effect);
+    for (const effect of core.step(event, this.#deps.clock.now())) this.#effects.perform(core, effect);
   }
 
   #fatal(what: string, error: unknown): void {
@@ -294,207 +254,5 @@ export class PgHost {
     const cause = error instanceof Error ? error : new Error(String(error));
     this.#deps.log.error({ err: cause, what }, 'chunkserver cannot go on');
     this.#deps.onFatal(cause);
-  }
-
-  #perform(core: PgCore, effect: Effect): void {
-    switch (effect.kind) {
-      case 'apply':
-        this.#apply(core, effect.op);
-        break;
-      case 'replicate':
-        for (const server of effect.to) this.#replicate(core, effect.op, server);
-        break;
-      case 'read':
-        this.#read(core, effect.request as ClientCall);
-        break;
-      case 'repair':
-        this.#repairRead(core, effect.request as ClientCall, effect.from);
-        break;
-      case 'answer':
-        answerClient(effect, this.#deps.store.truncateSeq(core.id, effect.request.ino));
-        break;
-      case 'sync':
-        for (const server of effect.servers) this.#syncAt(core, effect.barrier, server);
-        break;
-      case 'ask':
-        this.#ask(core, effect.ask);
-        break;
-      case 'answerCall':
-        this.#answerCall(effect);
-        break;
-      case 'serve':
-        this.#serve(core, effect.call as IncomingCall, effect.last, effect.repairFrom);
-        break;
-      default:
-        this.#keep(core, effect);
-    }
-  }
-
-  /** Effects on the store beside operations, and reports. */
-  #keep(core: PgCore, effect: Effect): void {
-    const { store, reports } = this.#deps;
-    switch (effect.kind) {
-      case 'install': {
-        const { key, content, done } = effect;
-        const bytes = content?.extents.reduce((sum, { data }) => sum + data.length, 0) ?? 0;
-        const installed = store.install(core.id, key, content).then(() => this.#fetches.copied(bytes));
-        this.#stored(core, installed, done);
-        break;
-      }
-      case 'setTruncateSeq':
-        this.#stored(core, store.setTruncateSeq(core.id, effect.ino, effect.truncateSeq), undefined);
-        break;
-      case 'setState': {
-        const state = store.setPgState(core.id, effect.state);
-        this.#stored(core, effect.sync ? Promise.all([state, this.sync()]) : state, effect.done);
-        break;
-      }
-      case 'drop':
-        this.#stored(core, store.dropPg(core.id), effect.done);
-        break;
-      case 'reportFailed':
-        reports.replicaFailed(core.id, effect.epoch, effect.server, effect.reason);
-        break;
-      case 'reportCaughtUp':
-        reports.replicaCaughtUp(core.id, effect.epoch, effect.server);
-        break;
-    }
-  }
-
-  #stored(
-    core: PgCore,
-    promise: Promise<unknown>,
-    done: ((error: HoldfastError | undefined, now: number) => void) | undefined,
-  ): void {
-    promise.then(
-      () => done && this.#dispatch(core, { kind: 'stored', done, error: undefined }),
-      (cause: unknown) => {
-        const error = toHoldfastError(cause);
-        if (!done || error.errorName !== 'ENOSPC') this.#fatal('store', cause);
-        else this.#dispatch(core, { kind: 'stored', done, error });
-      },
-    );
-  }
-
-  #apply(core: PgCore, op: Op): void {
-    const { store } = this.#deps;
-    const written = applyOp(store, core.id, op);
-    const done = op.sync ? Promise.all([written, this.sync()]).then(([result]) => result) : written;
-    done.then(
-      ({ allocatedDelta }) => this.#dispatch(core, { kind: 'applied', op, error: undefined, allocatedDelta }),
-      (cause: unknown) => {
-        const error = toHoldfastError(cause);
-        if (error.errorName !== 'ENOSPC') this.#fatal('store', cause);
-        else this.#dispatch(core, { kind: 'applied', op, error, allocatedDelta: 0 });
-      },
-    );
-  }
-
-  #replicate(core: PgCore, op: Op, server: number): void {
-    const out = this.links.out(server);
-    if (!out) {
-      const error = new HoldfastError('CONNECTION_LOST', 'not connected');
-      this.#dispatch(core, { kind: 'acked', op, server, error });
-      return;
-    }
-    const bytes = op.payload.length;
-    out.inFlightBytes += bytes;
-    const crc = bytes > 0 ? op.payloadCrc : undefined;
-    const payload = bytes > 0 ? op.payload : undefined;
-    out.link.request(replicateFields(core.id, op), payload, 0, crc, (error, reply) => {
-      out.inFlightBytes -= bytes;
-      if (reply) out.freeBytes = reply.header.aux;
-      this.#dispatch(core, { kind: 'acked', op, server, error });
-    });
-  }
-
-  #syncAt(core: PgCore, barrier: SyncBarrier, server: number): void {
-    const done = (cause: Error | undefined): void => {
-      const error = cause && toHoldfastError(cause);
-      this.#dispatch(core, { kind: 'synced', barrier, server, error });
-    };
-    if (server === this.#deps.self) this.#localSync.request(done);
-    else {
-      const out = this.links.out(server);
-      if (out) out.syncs.request(done);
-      else done(new HoldfastError('CONNECTION_LOST', 'not connected'));
-    }
-  }
-
-  #read(core: PgCore, call: ClientCall): void {
-    const now = readNowFor(this.#deps.store, core.id, call);
-    if (now) {
-      call.result = now;
-      this.#dispatch(core, { kind: 'readDone', request: call, error: undefined, version: now.version });
-      return;
-    }
-    readFor(this.#deps.store, core.id, call).then(
-      (result) => {
-        call.result = result;
-        const { version } = result;
-        this.#dispatch(core, { kind: 'readDone', request: call, error: undefined, version });
-      },
-      (cause: unknown) => {
-        const error = toHoldfastError(cause);
-        this.#dispatch(core, { kind: 'readDone', request: call, error, version: undefined });
-      },
-    );
-  }
-
-  #repairRead(core: PgCore, call: ClientCall, from: number[]): void {
-    const epoch = core.map?.epoch ?? 0;
-    const key = { ino: call.ino, chunk: call.chunk };
-    this.repair.chunk(core.id, epoch, key, from).then(
-      () => this.#dispatch(core, { kind: 'repaired', request: call, error: undefined }),
-      (cause: unknown) =>
-        this.#dispatch(core, { kind: 'repaired', request: call, error: toHoldfastError(cause) }),
-    );
-  }
-
-  #answerCall(effect: Extract<Effect, { kind: 'answerCall' }>): void {
-    const call = effect.call as IncomingCall;
-    const error = effect.error && new HoldfastError(effect.error, effect.detail);
-    call.answer(error, { fields: { ...effect.fields, aux: this.freeBytes() } });
-  }
-
-  #ask(core: PgCore, ask: Ask): void {
-    this.#askers.set(ask, core);
-    if (ask.pace) this.#fetches.add(ask, ask.pace);
-    else this.#sendAsk(ask, () => {});
-  }
-
-  /** Who asked; a question that is never sent is let go with its object. */
-  readonly #askers = new WeakMap<Ask, PgCore>();
-
-  #sendAsk(ask: Ask, done: () => void): void {
-    const core = this.#askers.get(ask) as PgCore;
-    const link = this.links.get(ask.to, ask.side);
-    if (!link) {
-      done();
-      const error = new HoldfastError('UNAVAILABLE', `server ${ask.to} is not connected`);
-      this.#dispatch(core, { kind: 'reply', ask, error, reply: undefined });
-      return;
-    }
-    link.request(ask.fields, undefined, 0, undefined, (error, reply) => {
-      done();
-      this.#dispatch(core, { kind: 'reply', ask, error, reply });
-    });
-  }
-
-  #serve(core: PgCore, call: IncomingCall, last: Version, repairFrom: number[]): void {
-    const { store } = this.#deps;
-    if (call.type === FrameType.LIST) {
-      call.answer(undefined, serveList(store, call, last));
-      return;
-    }
-    const epoch = core.map?.epoch ?? 0;
-    const repair =
-      repairFrom.length > 0
-        ? (key: { ino: number; chunk: number }) => this.repair.chunk(core.id, epoch, key, repairFrom)
-        : undefined;
-    serveFetch(store, call, () => core.last, repair).then(
-      (reply) => call.answer(undefined, reply),
-      (error: unknown) => call.answer(toHoldfastError(error), {}),
-    );
   }
 }
