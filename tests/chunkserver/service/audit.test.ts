@@ -9,11 +9,11 @@ import { blockCrcs } from '../../../proto/block-crc.js';
 import { errorFromCode } from '../../../proto/errors.js';
 import { FRAME_FLAG_SYNC } from '../../../proto/frame-header.js';
 import type { CheckedPage, PgTaskDone } from '../../../proto/gen/cluster.js';
+import { eventually } from '../../lab/eventually.js';
 import { TestCluster } from './test-cluster.js';
 
 const prng = createPrng(11);
 const CHUNK_BYTES = 4 * 1024 * 1024;
-const POLL_MS = 50;
 
 function bytes(length: number): Buffer {
   const data = Buffer.allocUnsafe(length);
@@ -33,14 +33,6 @@ async function flip(file: string, mark: Buffer): Promise<number> {
     return count;
   } finally {
     await handle.close();
-  }
-}
-
-async function until(what: string, done: () => Promise<boolean>): Promise<void> {
-  const end = systemClock.now() + 20_000;
-  while (!(await done())) {
-    assert.ok(systemClock.now() < end, what);
-    await new Promise<void>((resolve) => systemClock.after(POLL_MS, resolve));
   }
 }
 
@@ -126,7 +118,7 @@ describe('the comparison of replicas', function () {
       const server = primary ? cluster.meta.primary(0) : backup(0);
       await cluster.write(0, 7, 0, data, { flags: FRAME_FLAG_SYNC });
       const crcs = Buffer.from(blockCrcs(0, data).buffer);
-      await until('a checkpoint', async () => (await readFile(index(server))).includes(crcs));
+      await eventually('a checkpoint', async () => (await readFile(index(server))).includes(crcs));
       assert.ok((await flip(index(server), crcs)) > 0);
       // A write upon it neither fails nor hides the damage.
       const more = bytes(100);
@@ -144,7 +136,7 @@ describe('the comparison of replicas', function () {
     const server = cluster.meta.primary(0);
     await cluster.write(0, 7, 0, data, { flags: FRAME_FLAG_SYNC });
     const crcs = Buffer.from(blockCrcs(0, data).buffer);
-    await until('a checkpoint', async () => (await readFile(index(server))).includes(crcs));
+    await eventually('a checkpoint', async () => (await readFile(index(server))).includes(crcs));
     await flip(index(server), crcs);
     assert.deepEqual(await cluster.read(0, 7, 0, CHUNK_BYTES), data);
     assert.deepEqual(findings(await check(0)), []);

@@ -2,19 +2,17 @@ import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
-import { systemClock } from '../../../common/clock.js';
 import { type Disk, nodeDisk } from '../../../common/disk.js';
 import { createPrng } from '../../../common/prng.js';
 import { HoldfastError } from '../../../proto/errors.js';
 import { FRAME_FLAG_SYNC } from '../../../proto/frame-header.js';
 import { ReplicaState } from '../../../proto/gen/cluster.js';
+import { eventually } from '../../lab/eventually.js';
 import { TestCluster } from './test-cluster.js';
 
 const prng = createPrng(3);
 const MIB = 1024 * 1024;
 const CHUNK_BYTES = 4 * MIB;
-const POLL_MS = 50;
-const WAIT_MS = 20_000;
 
 function bytes(length: number): Buffer {
   const data = Buffer.allocUnsafe(length);
@@ -48,14 +46,6 @@ class FaultyDisk {
   }
 }
 
-async function until(what: string, done: () => Promise<boolean> | boolean): Promise<void> {
-  const end = systemClock.now() + WAIT_MS;
-  while (!(await done())) {
-    assert.ok(systemClock.now() < end, what);
-    await new Promise<void>((resolve) => systemClock.after(POLL_MS, resolve));
-  }
-}
-
 async function sameEverywhere(cluster: TestCluster, pg: number): Promise<void> {
   const value = { afterIno: 0, afterChunk: 0, contents: true, repair: false };
   const { error, errorText, page } = await cluster.meta.task(cluster.meta.primary(pg), pg, {
@@ -85,7 +75,7 @@ describe('chunkservers whose disk', function () {
       faulty.mode = 'fails';
       const data = bytes(200_000);
       await cluster.write(0, 7, 0, data, { flags: FRAME_FLAG_SYNC });
-      await until('it is dropped', () => cluster.meta.state(0, bad) !== ReplicaState.REPLICA_IN_SYNC);
+      await eventually('it is dropped', () => cluster.meta.state(0, bad) !== ReplicaState.REPLICA_IN_SYNC);
       assert.deepEqual(await cluster.read(0, 7, 0, CHUNK_BYTES), data);
       await cluster.stopServer(bad);
       faulty.mode = 'sound';
@@ -157,7 +147,7 @@ describe('chunkservers whose disk', function () {
       await cluster.meta.when(() => cluster.meta.purged.length === last - 10);
       for (const file of foreign) rmSync(file);
       let again = 0;
-      await until('there is room again', async () => {
+      await eventually('there is room again', async () => {
         again += await fill(1000 + again);
         return again > 10;
       });

@@ -8,6 +8,7 @@ import type { Peer } from '../../../metaserver/replica/peers.js';
 import { Replica, type ReplicaOptions } from '../../../metaserver/replica/replica.js';
 import { HoldfastError } from '../../../proto/errors.js';
 import { RpcServer } from '../../../proto/rpc.js';
+import { eventually } from '../../lab/eventually.js';
 import { takePorts } from '../../ports.js';
 import { Link } from './link.js';
 import { TestMachine } from './test-machine.js';
@@ -18,11 +19,7 @@ const WAIT_MAX_MS = 20_000;
 
 /** Resolves when `condition` holds; tests assert order and content, this only waits for what must come. */
 export async function until(condition: () => boolean | Promise<boolean>, what: string): Promise<void> {
-  const start = systemClock.now();
-  while (!(await condition())) {
-    if (systemClock.now() - start > WAIT_MAX_MS) throw new Error(`never happened: ${what}`);
-    await new Promise<void>((resolve) => systemClock.after(POLL_MS, resolve));
-  }
+  await eventually(what, condition, WAIT_MAX_MS, POLL_MS);
 }
 
 export interface ClusterSettings {
@@ -226,11 +223,11 @@ export class Cluster {
   }
 
   /** The one that serves as leader, once there is one (of those named, if any are). */
-  async leader(among: readonly number[] = this.ids): Promise<number> {
+  leader(among: readonly number[] = this.ids): Promise<number> {
     const find = () =>
       among.find((id) => this.member(id).replica?.status().serving && this.replica(id).canReadNow());
-    await until(() => find() !== undefined, 'a leader');
-    return find() as number;
+    // What was found: a moment later its lease may have lapsed.
+    return eventually('a leader', find, WAIT_MAX_MS, POLL_MS);
   }
 
   /** Proposes, again with the next leader while there is none; like a client, it does not know whether a lost try counted. */
