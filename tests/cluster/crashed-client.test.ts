@@ -1,11 +1,10 @@
 import assert from 'node:assert/strict';
-import { type ChildProcess, spawn } from 'node:child_process';
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { createInterface } from 'node:readline';
 import { createPrng } from '../../common/prng.js';
 import { holdfast, nodeScript, sh } from '../lab/command.js';
 import { eventually } from '../lab/eventually.js';
+import { LineChild } from '../lab/line-child.js';
 import { TestCluster } from '../lab/test-cluster.js';
 import { LockAgent } from './support/lock-agent.js';
 import { CHANGER, LISTER, nameChanges, prefixShown } from './support/name-changes.js';
@@ -22,7 +21,7 @@ describe('a mount whose process is killed amid changes that no server has heard 
   this.timeout(240_000);
   const cluster = new TestCluster('crashed-client');
   const agents: LockAgent[] = [];
-  let changer: ChildProcess | undefined;
+  let changer: LineChild | undefined;
   let crashing: string;
 
   before(async () => {
@@ -30,7 +29,7 @@ describe('a mount whose process is killed amid changes that no server has heard 
     crashing = await cluster.mount('crashing');
   });
   after(async () => {
-    changer?.kill('SIGKILL');
+    changer?.kill();
     await Promise.all(agents.map((agent) => agent.end()));
     await cluster.destroy();
   });
@@ -64,16 +63,13 @@ describe('a mount whose process is killed amid changes that no server has heard 
 
     let synced = 0;
     let made = 0;
-    changer = spawn(process.execPath, [
-      '-e',
-      `const fs = require('node:fs'); const path = require('node:path'); const args = process.argv.slice(1); ${CHANGER}`,
-      join(crashing, 'tree'),
-      script,
-    ]);
-    createInterface({ input: changer.stdout as NodeJS.ReadableStream }).on('line', (line) => {
+    const program = `const fs = require('node:fs'); const path = require('node:path'); const args = process.argv.slice(1); ${CHANGER}`;
+    const count = (line: string): void => {
       made = Number(line.replace('synced ', ''));
       if (line.startsWith('synced')) synced = made;
-    });
+    };
+    const args = ['-e', program, join(crashing, 'tree'), script];
+    changer = new LineChild(process.execPath, args, count, 'ignore');
     await eventually('some is synced and some is not', () => synced > 0 && made >= synced + UNSYNCED_MIN);
     await cluster.crashMount(crashing);
     const acknowledged = synced;

@@ -1,8 +1,7 @@
 import assert from 'node:assert/strict';
-import { type ChildProcess, spawn } from 'node:child_process';
-import { createInterface, type Interface } from 'node:readline';
 import { holdfast, sh } from '../lab/command.js';
 import { eventually } from '../lab/eventually.js';
+import { LineChild } from '../lab/line-child.js';
 import { TestCluster } from '../lab/test-cluster.js';
 import { LockAgent } from './support/lock-agent.js';
 
@@ -33,17 +32,13 @@ const HOLDER = `
   });`;
 
 class Holder {
-  readonly #child: ChildProcess;
-  readonly #lines: Interface;
+  readonly #child: LineChild;
   readonly #said: string[] = [];
 
   /** @param mount pid of the process that serves the directory */
   constructor(dir: string, mount: number) {
-    this.#child = spawn(process.execPath, ['-e', HOLDER, dir, String(mount)], {
-      stdio: ['pipe', 'pipe', 'inherit'],
-    });
-    this.#lines = createInterface({ input: this.#child.stdout as NodeJS.ReadableStream });
-    this.#lines.on('line', (line) => this.#said.push(line));
+    const args = ['-e', HOLDER, dir, String(mount)];
+    this.#child = new LineChild(process.execPath, args, (line) => this.#said.push(line));
   }
 
   async #next(what: string): Promise<unknown> {
@@ -56,12 +51,12 @@ class Holder {
   }
 
   ask(what: string): Promise<unknown> {
-    this.#child.stdin?.write(`${what}\n`);
+    this.#child.say(what);
     return this.#next(what);
   }
 
   end(): void {
-    this.#child.kill('SIGKILL');
+    this.#child.kill();
   }
 }
 

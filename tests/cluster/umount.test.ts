@@ -1,9 +1,8 @@
 import assert from 'node:assert/strict';
-import { type ChildProcess, spawn } from 'node:child_process';
-import { createInterface } from 'node:readline';
 import { holdfast } from '../lab/command.js';
 import { mountsBelow } from '../lab/directories.js';
 import { eventually } from '../lab/eventually.js';
+import { LineChild } from '../lab/line-child.js';
 import { TestCluster } from '../lab/test-cluster.js';
 
 const MORE_THAN_BUFFERS_BYTES = 200 * 1024 * 1024;
@@ -25,16 +24,12 @@ const WRITER = `
 
 /** A program with a file of its own on a mount. */
 class Writer {
-  readonly #child: ChildProcess;
+  readonly #child: LineChild;
   readonly #said: string[] = [];
 
   constructor(dir: string, bytes: number) {
-    this.#child = spawn(process.execPath, ['-e', WRITER, `${dir}/dirty-${bytes}`, String(bytes)], {
-      stdio: ['pipe', 'pipe', 'ignore'],
-    });
-    createInterface({ input: this.#child.stdout as NodeJS.ReadableStream }).on('line', (line) =>
-      this.#said.push(line),
-    );
+    const args = ['-e', WRITER, `${dir}/dirty-${bytes}`, String(bytes)];
+    this.#child = new LineChild(process.execPath, args, (line) => this.#said.push(line), 'ignore');
   }
 
   async says(what: string): Promise<void> {
@@ -42,11 +37,11 @@ class Writer {
   }
 
   write(): void {
-    this.#child.stdin?.write('go\n');
+    this.#child.say('go');
   }
 
   end(): void {
-    this.#child.kill('SIGKILL');
+    this.#child.kill();
   }
 }
 

@@ -1,7 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { closeSync, mkdirSync, openSync, readdirSync, rmSync } from 'node:fs';
 import { dirname, join } from 'node:path';
-import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import {
   type ClusterFile,
@@ -19,6 +18,7 @@ import { type CommandResult, ENVIRONMENT, holdfast, MAIN, run } from './command.
 import { abortMounts, detachMounts, mountsBelow, temporaryDirectory } from './directories.js';
 import { eventually } from './eventually.js';
 import { ImageDisk } from './image-disk.js';
+import { LineChild } from './line-child.js';
 import { monotonicMs } from './monotonic.js';
 import { TestNetwork } from './network.js';
 import { residentMemory } from './processes.js';
@@ -62,7 +62,7 @@ export class Lab {
   readonly #processes = new Map<string, Process>();
   readonly #paused = new Set<string>();
   readonly #disks = new Map<string, ImageDisk>();
-  #watch: ChildProcess | undefined;
+  #watch: LineChild | undefined;
   #status: { asked: number; status: ClusterStatus | undefined } | undefined;
 
   constructor(name: string, options: LabOptions = {}) {
@@ -274,7 +274,7 @@ export class Lab {
   /** Stops and removes everything, whatever state it is in. Never throws. */
   async close(): Promise<void> {
     for (const name of [...this.#paused]) this.resume(name);
-    this.#watch?.kill('SIGKILL');
+    this.#watch?.kill();
     // Who waits for a disk cannot be killed.
     for (const disk of this.#disks.values()) disk.thaw();
     for (const client of this.clients) abortMounts(this.mountPoint(client));
@@ -321,17 +321,10 @@ export class Lab {
 
   #startWatch(): void {
     const [command, ...prefix] = this.network.enter(ADMIN) as [string, ...string[]];
-    const watch = spawn(
-      command,
-      [...prefix, process.execPath, join(HERE, 'status-watch.js'), this.clusterFile],
-      {
-        stdio: ['pipe', 'pipe', 'inherit'],
-      },
-    );
-    createInterface({ input: watch.stdout }).on('line', (line) => {
+    const argv = [...prefix, process.execPath, join(HERE, 'status-watch.js'), this.clusterFile];
+    this.#watch = new LineChild(command, argv, (line) => {
       const { asked, status } = JSON.parse(line) as { asked: number; status: ClusterStatus | null };
       this.#status = { asked, status: status ?? undefined };
     });
-    this.#watch = watch;
   }
 }

@@ -1,6 +1,7 @@
 import { metaAddresses, readClusterFile } from '../../cli/cluster-file.js';
 import { StatusReader } from '../../cli/cluster-status.js';
 import { delay, systemClock } from '../../common/clock.js';
+import { onInputEnd, say } from './line-program.js';
 import { monotonicMs } from './monotonic.js';
 
 /** A child of the lab, on a host of its own: prints the cluster's status again and again, one JSON line each. */
@@ -12,13 +13,11 @@ async function main(clusterFile: string): Promise<void> {
   const cluster = await readClusterFile(clusterFile);
   if (!cluster) throw new Error(`no cluster file ${clusterFile}`);
   const reader = new StatusReader(metaAddresses(cluster), cluster.chunkservers.length);
-  // The lab that started us holds the other end.
-  process.stdin.on('end', () => process.exit(0)).resume();
-  process.stdout.on('error', () => process.exit(0));
+  onInputEnd(() => process.exit(0));
   for (;;) {
     const asked = monotonicMs();
     const status = await reader.read(TIMEOUT_MS);
-    process.stdout.write(`${JSON.stringify({ asked, status: status ?? null })}\n`);
+    say({ asked, status: status ?? null });
     await delay(systemClock, INTERVAL_MS);
   }
 }

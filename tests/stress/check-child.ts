@@ -1,6 +1,7 @@
 import { constants } from 'node:fs';
 import { open, readdir } from 'node:fs/promises';
 import { delay, systemClock } from '../../common/clock.js';
+import { onInputEnd, say } from '../lab/line-program.js';
 import { monotonicMs } from '../lab/monotonic.js';
 import { REGISTER_BYTES, REGISTERS } from './consistency.js';
 
@@ -11,10 +12,6 @@ import { REGISTER_BYTES, REGISTERS } from './consistency.js';
 
 const PAUSE_MS = 25;
 let stop = false;
-
-function say(line: object): void {
-  process.stdout.write(`${JSON.stringify(line)}\n`);
-}
 
 /** Writes rising numbers into the registers and syncs each. */
 async function write(dir: string): Promise<void> {
@@ -79,12 +76,9 @@ async function list(dir: string): Promise<void> {
 
 const PROGRAMS: Record<string, (dir: string) => Promise<void>> = { write, read, claim, list };
 
-process.stdin.on('end', () => {
+onInputEnd(() => {
   stop = true;
 });
-process.stdin.resume();
-// Whoever started us is gone.
-process.stdout.on('error', () => process.exit(0));
 const [program, dir] = process.argv.slice(2) as [string, string];
 PROGRAMS[program]?.(dir).then(
   () => process.exit(0),

@@ -1,5 +1,6 @@
 import { open } from 'node:fs/promises';
 import { systemClock } from '../../common/clock.js';
+import { onInputEnd, say } from '../lab/line-program.js';
 import { monotonicMs } from '../lab/monotonic.js';
 
 /**
@@ -14,12 +15,9 @@ const FILE_BYTES_MAX = 64 * 1024 * 1024;
 
 async function main(path: string): Promise<void> {
   let stop = false;
-  process.stdin.on('end', () => {
+  onInputEnd(() => {
     stop = true;
   });
-  process.stdin.resume();
-  // Whoever started us is gone.
-  process.stdout.on('error', () => process.exit(0));
   const file = await open(path, 'w');
   let began = monotonicMs();
   systemClock.every(
@@ -43,10 +41,6 @@ async function main(path: string): Promise<void> {
   }
   await file.close();
   process.exit(0);
-}
-
-function say(line: object): void {
-  process.stdout.write(`${JSON.stringify(line)}\n`);
 }
 
 void main(process.argv[2] as string);

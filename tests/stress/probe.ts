@@ -1,8 +1,7 @@
-import { type ChildProcess, spawn } from 'node:child_process';
 import { dirname, join } from 'node:path';
-import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import { eventually } from '../lab/eventually.js';
+import { LineChild } from '../lab/line-child.js';
 import { monotonicMs } from '../lab/monotonic.js';
 
 const HERE = dirname(fileURLToPath(import.meta.url));
@@ -17,7 +16,7 @@ export interface ProbeOperation {
 /** A program that appends 4 KiB to a file and fsyncs it in a loop, from a process of its own. */
 export class Probe {
   readonly #path: string;
-  #child: ChildProcess | undefined;
+  #child: LineChild | undefined;
   readonly operations: ProbeOperation[] = [];
   readonly errors: string[] = [];
   #pendingSince: number | undefined;
@@ -28,11 +27,8 @@ export class Probe {
 
   /** Starts it; returns when it has synced some records. */
   async start(): Promise<void> {
-    const child = spawn(process.execPath, [join(HERE, 'probe-child.js'), this.#path], {
-      stdio: ['pipe', 'pipe', 'inherit'],
-    });
-    this.#child = child;
-    createInterface({ input: child.stdout }).on('line', (line) => this.#record(line));
+    const program = join(HERE, 'probe-child.js');
+    this.#child = new LineChild(process.execPath, [program, this.#path], (line) => this.#record(line));
     await this.progress(20);
   }
 
@@ -42,7 +38,7 @@ export class Probe {
     await eventually(
       'the probe goes on',
       () => {
-        if (this.#child?.exitCode !== null) throw new Error('the probe ended');
+        if (!this.#child || this.#child.ended) throw new Error('the probe ended');
         return (this.operations.at(-count)?.began ?? Number.NEGATIVE_INFINITY) >= from;
       },
       timeoutMs,
@@ -61,13 +57,8 @@ export class Probe {
   /** Ends it after the operation that is on. @returns whether it ended by itself */
   async stop(timeoutMs = 60_000): Promise<boolean> {
     const child = this.#child;
-    if (!child) return true;
     this.#child = undefined;
-    child.stdin?.end();
-    return eventually('the probe ends', () => child.exitCode !== null, timeoutMs).catch(() => {
-      child.kill('SIGKILL');
-      return false;
-    });
+    return child ? child.stop(timeoutMs) : true;
   }
 
   #record(line: string): void {

@@ -1,9 +1,8 @@
-import { type ChildProcess, spawn } from 'node:child_process';
 import { dirname, join } from 'node:path';
-import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import { run } from '../lab/command.js';
 import { eventually } from '../lab/eventually.js';
+import { LineChild } from '../lab/line-child.js';
 import { judge, type Observation, type Verdict } from './consistency.js';
 
 const CHILD = join(dirname(fileURLToPath(import.meta.url)), 'check-child.js');
@@ -13,7 +12,7 @@ const LIST_TIMEOUT_MS = 120_000;
 /** Two clients that use the same files: one writes what the other reads, and both claim the same names. */
 export class Watchers {
   readonly #observations: Observation[] = [];
-  readonly #children: ChildProcess[] = [];
+  readonly #children: LineChild[] = [];
 
   /** @param dirs the same directory, through the writing and through the reading client */
   start(dirs: { writer: string; reader: string }): void {
@@ -34,8 +33,8 @@ export class Watchers {
     const before = kinds.map((kind) => this.count(kind));
     const behind = (): string[] => kinds.filter((kind, n) => this.count(kind) < (before[n] ?? 0) + more);
     const done = (): boolean => {
-      const ended = this.#children.some((child) => child.exitCode !== null || child.signalCode !== null);
-      if (ended) throw new Error(`a program ended: ${this.judge().offences.join('; ')}`);
+      if (this.#children.some((child) => child.ended))
+        throw new Error(`a program ended: ${this.judge().offences.join('; ')}`);
       return behind().length === 0;
     };
     await eventually('two clients go on', done, timeoutMs).catch((error: Error) => {
@@ -50,15 +49,9 @@ export class Watchers {
 
   /** Ends the programs and judges what they saw; the names that were won must be there, seen from `dir`. */
   async stop(dir: string): Promise<Verdict> {
-    for (const child of this.#children) child.stdin?.end();
-    const ended = await eventually(
-      'the watchers end',
-      () => this.#children.every((child) => child.exitCode !== null || child.signalCode !== null),
-      END_TIMEOUT_MS,
-    ).catch(() => false);
-    this.kill();
+    const ended = await Promise.all(this.#children.map((child) => child.stop(END_TIMEOUT_MS)));
     const verdict = this.judge();
-    if (!ended) verdict.offences.push('an operation never returned');
+    if (ended.includes(false)) verdict.offences.push('an operation never returned');
     const listing = await run(process.execPath, [CHILD, 'list', dir], { timeoutMs: LIST_TIMEOUT_MS });
     const { names } = JSON.parse(listing.stdout || '{"names":[]}') as { names: string[] };
     const present = new Set(names);
@@ -70,15 +63,14 @@ export class Watchers {
   }
 
   kill(): void {
-    for (const child of this.#children) child.kill('SIGKILL');
+    for (const child of this.#children) child.kill();
   }
 
   #spawn(program: string, dir: string, client = ''): void {
-    const child = spawn(process.execPath, [CHILD, program, dir], { stdio: ['pipe', 'pipe', 'inherit'] });
-    createInterface({ input: child.stdout }).on('line', (line) => {
+    const observe = (line: string): void => {
       const said = JSON.parse(line) as Observation;
       this.#observations.push(said.kind === 'claim' ? { ...said, client } : said);
-    });
-    this.#children.push(child);
+    };
+    this.#children.push(new LineChild(process.execPath, [CHILD, program, dir], observe));
   }
 }
