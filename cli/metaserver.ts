@@ -1,6 +1,5 @@
 import { resolve } from 'node:path';
 import { Command } from 'commander';
-import { LOG_LEVELS, type LogLevel } from '../common/logger.js';
 import {
   DEFAULT_CHUNK_SIZE_BYTES,
   DEFAULT_MIN_IN_SYNC,
@@ -8,17 +7,15 @@ import {
   DEFAULT_REPLICAS,
 } from '../proto/types.js';
 import { SERVERS_MAX } from './cluster-file.js';
-import { parseAddress, parseChoice, parseInteger } from './cluster-options.js';
+import { parseAddress, parseInteger } from './cluster-options.js';
 import { addCommand, removeCommand } from './metaserver-manage.js';
 import { recoverCommand } from './metaserver-recover.js';
 import { CliError } from './output.js';
-import { processDeps, serveUntilStopped, startError } from './serve.js';
-import { startTracing, traceOption } from './tracing.js';
+import { requireFlags, runServer, type ServerFlags } from './run-server.js';
+import { logLevelOption } from './serve.js';
+import { traceOption } from './tracing.js';
 
-interface MetaserverFlags {
-  id: number;
-  listen: string;
-  dataDir: string;
+interface MetaserverFlags extends ServerFlags {
   clusterId: string;
   peers: string;
   existing?: boolean;
@@ -28,22 +25,9 @@ interface MetaserverFlags {
   pgs: number;
   chunkservers: number;
   awaitRestore?: boolean;
-  trace?: string;
-  logLevel: LogLevel;
 }
 
 const REQUIRED = { id: 'id', listen: 'listen', dataDir: 'data-dir', clusterId: 'cluster-id', peers: 'peers' };
-
-/** Subcommands do without them, so that they are no required options for commander. @throws CliError */
-function requireFlags(flags: Partial<MetaserverFlags>): MetaserverFlags {
-  for (const [flag, option] of Object.entries(REQUIRED)) {
-    if (flags[flag as keyof MetaserverFlags] !== undefined) continue;
-    throw new CliError(
-      `required option '--${option}' is missing: it takes --id, --listen, --data-dir, --cluster-id and --peers to run a metaserver (see 'holdfast metaserver --help')`,
-    );
-  }
-  return flags as MetaserverFlags;
-}
 
 /** `holdfast metaserver`: one metaserver in the foreground; its subcommands manage those of a running cluster. */
 export function metaserverCommand(): Command {
@@ -100,45 +84,34 @@ export function metaserverCommand(): Command {
       )
       .option('--await-restore', 'wait for `holdfast snapshot restore` instead of making a new cluster')
       .addOption(traceOption())
-      .option(
-        '--log-level <level>',
-        LOG_LEVELS.join(', '),
-        parseChoice('--log-level', LOG_LEVELS),
-        'info' as LogLevel,
-      )
+      .addOption(logLevelOption())
       .action(async (given: Partial<MetaserverFlags>) => {
-        const flags = requireFlags(given);
-        const { host, port } = parseAddress(flags.listen, '--listen');
-        const { runMetaserver } = await import('../metaserver/main.js');
-        const deps = processDeps({ part: 'metaserver', id: flags.id }, flags.logLevel);
-        const tracing = await startTracing(flags.trace, `metaserver-${flags.id}`, deps);
-        const server = await runMetaserver(
-          {
-            id: flags.id,
-            host,
-            port,
-            dataDir: resolve(flags.dataDir),
-            clusterId: flags.clusterId,
-            peers: parsePeers(flags.peers),
-            existing: flags.existing ?? false,
-            awaitRestore: flags.awaitRestore ?? false,
-            init: {
+        const flags = requireFlags<MetaserverFlags>('metaserver', REQUIRED, given);
+        await runServer('metaserver', flags, async (address, deps) => {
+          const { runMetaserver } = await import('../metaserver/main.js');
+          return runMetaserver(
+            {
+              id: flags.id,
+              ...address,
+              dataDir: resolve(flags.dataDir),
               clusterId: flags.clusterId,
-              replicas: flags.replicas,
-              minInSync: flags.minInSync,
-              chunkSize: flags.chunkSize,
-              pgCount: flags.pgs,
-              chunkservers: flags.chunkservers,
-              rootUid: process.getuid?.() ?? 0,
-              rootGid: process.getgid?.() ?? 0,
+              peers: parsePeers(flags.peers),
+              existing: flags.existing ?? false,
+              awaitRestore: flags.awaitRestore ?? false,
+              init: {
+                clusterId: flags.clusterId,
+                replicas: flags.replicas,
+                minInSync: flags.minInSync,
+                chunkSize: flags.chunkSize,
+                pgCount: flags.pgs,
+                chunkservers: flags.chunkservers,
+                rootUid: process.getuid?.() ?? 0,
+                rootGid: process.getgid?.() ?? 0,
+              },
             },
-          },
-          { ...deps, tracer: tracing.tracer },
-        ).catch((error: unknown) => {
-          throw startError(`metaserver ${flags.id} on ${flags.listen}`, error);
+            deps,
+          );
         });
-        const close = () => server.close().finally(() => tracing.close());
-        process.exitCode = await serveUntilStopped({ close, ended: server.fatal }, deps);
       })
   );
 }

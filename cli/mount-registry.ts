@@ -3,6 +3,7 @@ import { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Unwritten } from '../client/vfs/vfs.js';
+import { isHoldfast } from './run-files.js';
 
 /** Which process serves which mount point of this machine: `umount` waits for that process to finish its work. */
 
@@ -56,7 +57,7 @@ export function mountProcess(mountPoint: string): number | undefined {
   try {
     const entry = JSON.parse(readFileSync(entryPath(mountPoint), 'utf8')) as Registered;
     process.kill(entry.pid, 0);
-    return readFileSync(`/proc/${entry.pid}/cmdline`, 'utf8').includes('cli/main.js') ? entry.pid : undefined;
+    return isHoldfast(entry.pid) ? entry.pid : undefined;
   } catch {
     return undefined;
   }

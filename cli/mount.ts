@@ -5,7 +5,7 @@ import { basename, join, resolve } from 'node:path';
 import { Command, Option } from 'commander';
 import type { BindingChoice } from '../client/fuse/choose.js';
 import { canonicalMountPoint } from '../client/fuse/mount-point.js';
-import { LOG_LEVELS, type LogLevel } from '../common/logger.js';
+import type { LogLevel } from '../common/logger.js';
 import {
   addClusterOptions,
   BINDINGS,
@@ -25,7 +25,7 @@ import { registerMount, unregisterMount } from './mount-registry.js';
 import { CliError, oneLine, printJson, printLine } from './output.js';
 import { processFlags } from './process-flags.js';
 import { logFile } from './run-files.js';
-import { processDeps, serveUntilStopped, startError } from './serve.js';
+import { logLevelOption, processDeps, serveUntilStopped, startError } from './serve.js';
 import { startTracing, type Tracing, traceOption } from './tracing.js';
 
 interface MountFlags extends ClusterSelection {
@@ -72,12 +72,7 @@ export function mountCommand(): Command {
         .default(NO_MOUNT_OPTIONS, 'defaults'),
     )
     .addOption(traceOption())
-    .option(
-      '--log-level <level>',
-      LOG_LEVELS.join(', '),
-      parseChoice('--log-level', LOG_LEVELS),
-      'info' as LogLevel,
-    )
+    .addOption(logLevelOption())
     .option('--json', 'print one JSON object');
   return addClusterOptions(command).action(async (dir: string, flags: MountFlags) => {
     const mountPoint = await canonicalMountPoint(dir);

@@ -32,12 +32,21 @@ export function removePid(path: string): void {
   rmSync(path, { force: true });
 }
 
-/** The pid of a process that runs and is one of ours; a pid file that outlived its process does not count. */
+/** Whether this is the pid of a process that runs and is one of ours: a note of a pid may outlive its process. */
+export function isHoldfast(pid: number): boolean {
+  if (!Number.isInteger(pid) || pid <= 1) return false;
+  try {
+    return readFileSync(`/proc/${pid}/cmdline`, 'utf8').includes('cli/main.js');
+  } catch {
+    return false;
+  }
+}
+
+/** The pid in a pid file; undefined: no process of ours has it. */
 export function readLivePid(path: string): number | undefined {
   try {
     const pid = Number(readFileSync(path, 'utf8').trim());
-    if (!Number.isInteger(pid) || pid <= 1) return undefined;
-    return readFileSync(`/proc/${pid}/cmdline`, 'utf8').includes('cli/main.js') ? pid : undefined;
+    return isHoldfast(pid) ? pid : undefined;
   } catch {
     return undefined;
   }

@@ -1,6 +1,8 @@
+import { Option } from 'commander';
 import { type Clock, systemClock } from '../common/clock.js';
-import { createLogger, type Logger, type LogLevel } from '../common/logger.js';
+import { createLogger, LOG_LEVELS, type Logger, type LogLevel } from '../common/logger.js';
 import { type Prng, systemPrng } from '../common/prng.js';
+import { parseChoice } from './cluster-options.js';
 import { CliError, EXIT_FAILED, oneLine, printLine } from './output.js';
 
 /** What every long-running process gets handed in. */
@@ -8,6 +10,13 @@ export interface ProcessDeps {
   clock: Clock;
   log: Logger;
   prng: Prng;
+}
+
+/** The option --log-level of a single process. */
+export function logLevelOption(): Option {
+  return new Option('--log-level <level>', LOG_LEVELS.join(', '))
+    .argParser(parseChoice('--log-level', LOG_LEVELS))
+    .default('info' satisfies LogLevel);
 }
 
 /** A running server or mount. */

@@ -13,15 +13,6 @@ export function isAlive(pid: number): boolean {
   return existsSync(`/proc/${pid}`);
 }
 
-/** Whether this pid is still that of a holdfast process. */
-export function isHoldfast(pid: number): boolean {
-  try {
-    return readFileSync(`/proc/${pid}/cmdline`, 'utf8').includes('cli/main.js');
-  } catch {
-    return false;
-  }
-}
-
 /** A number of /proc/PID/status, as proc(5) has it: memory in KiB. @throws Error when the process has ended */
 export function statusNumber(pid: number, name: string): number {
   const status = readFileSync(`/proc/${pid}/status`, 'utf8');

@@ -2,6 +2,7 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import type { ClusterStatus } from '../../cli/cluster-status.js';
+import { isHoldfast } from '../../cli/run-files.js';
 import { AdminServiceDefinition } from '../../proto/gen/admin.js';
 import { RpcClient } from '../../proto/rpc.js';
 import { takePorts } from '../ports.js';
@@ -9,7 +10,7 @@ import { logTails, untilHealthy } from './cluster-state.js';
 import { type CommandResult, ENVIRONMENT, MAIN, run } from './command.js';
 import { detachMounts, temporaryDirectory } from './directories.js';
 import { eventually } from './eventually.js';
-import { isAlive, isHoldfast, kill } from './processes.js';
+import { isAlive, kill } from './processes.js';
 
 const START_TIMEOUT_MS = 90_000;
 const STOP_TIMEOUT_MS = 60_000;
