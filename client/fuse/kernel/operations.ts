@@ -201,7 +201,7 @@ const NAMESPACE: ReadonlyArray<readonly [number, Operation]> = [
   [
     Opcode.ACCESS,
     operation(
-      ({ fs }, call, { buf }) => fs.access?.(call, call.ino, buf.readUInt32LE(ARGS_AT)) ?? LACKING,
+      ({ fs }, call, { buf }) => (fs.access ? fs.access(call, call.ino, buf.readUInt32LE(ARGS_AT)) : LACKING),
       nothing,
     ),
   ],
@@ -229,7 +229,7 @@ const FILES: ReadonlyArray<readonly [number, Operation]> = [
     Opcode.TMPFILE,
     operation(({ fs }, call, { buf }) => {
       const [flags, mode] = [buf.readUInt32LE(ARGS_AT), buf.readUInt32LE(ARGS_AT + 4)];
-      return fs.tmpfile?.(call, call.ino, mode, flags, buf.readUInt32LE(ARGS_AT + 8)) ?? LACKING;
+      return fs.tmpfile ? fs.tmpfile(call, call.ino, mode, flags, buf.readUInt32LE(ARGS_AT + 8)) : LACKING;
     }, writeCreate),
   ],
   [
@@ -269,7 +269,9 @@ const FILES: ReadonlyArray<readonly [number, Operation]> = [
     operation(({ fs }, call, { buf }) => {
       const [offset, length] = [readU64(buf, ARGS_AT + 8), readU64(buf, ARGS_AT + 16)];
       const mode = buf.readUInt32LE(ARGS_AT + 24);
-      return fs.fallocate?.(call, call.ino, readU64(buf, ARGS_AT), mode, offset, length) ?? LACKING;
+      return fs.fallocate
+        ? fs.fallocate(call, call.ino, readU64(buf, ARGS_AT), mode, offset, length)
+        : LACKING;
     }, nothing),
   ],
   [
@@ -277,7 +279,7 @@ const FILES: ReadonlyArray<readonly [number, Operation]> = [
     operation(({ fs }, call, { buf }) => {
       const offset = readU64(buf, ARGS_AT + 8);
       const whence = buf.readUInt32LE(ARGS_AT + 16);
-      return fs.lseek?.(call, call.ino, readU64(buf, ARGS_AT), offset, whence) ?? LACKING;
+      return fs.lseek ? fs.lseek(call, call.ino, readU64(buf, ARGS_AT), offset, whence) : LACKING;
     }, writeOffset),
   ],
   [
@@ -290,7 +292,7 @@ const FILES: ReadonlyArray<readonly [number, Operation]> = [
         offset: readU64(buf, ARGS_AT + 32),
       };
       const length = Math.min(readU64(buf, ARGS_AT + 40), COPY_MAX_BYTES);
-      return fs.copyFileRange?.(call, from, to, length) ?? LACKING;
+      return fs.copyFileRange ? fs.copyFileRange(call, from, to, length) : LACKING;
     }, writeCount),
   ],
   [
@@ -300,7 +302,7 @@ const FILES: ReadonlyArray<readonly [number, Operation]> = [
         const inputAt = ARGS_AT + 32;
         const input = copyOf(buf, inputAt, inputAt + buf.readUInt32LE(ARGS_AT + 24));
         const command = buf.readUInt32LE(ARGS_AT + 12);
-        return fs.ioctl?.(call, call.ino, readU64(buf, ARGS_AT), command, input) ?? LACKING;
+        return fs.ioctl ? fs.ioctl(call, call.ino, readU64(buf, ARGS_AT), command, input) : LACKING;
       },
       (_out, _at, output) => [Buffer.alloc(16), output],
     ),
@@ -358,7 +360,7 @@ const OTHERS: ReadonlyArray<readonly [number, Operation]> = [
   ],
   [Opcode.SETLK, setlk(false)],
   [Opcode.SETLKW, setlk(true)],
-  [Opcode.SYNCFS, operation(({ fs }, call) => fs.syncfs?.(call) ?? LACKING, nothing)],
+  [Opcode.SYNCFS, operation(({ fs }, call) => (fs.syncfs ? fs.syncfs(call) : LACKING), nothing)],
 ];
 
 const NUL = Buffer.from([0]);
