@@ -13,8 +13,8 @@ import type { PgTasks } from './pg-tasks.js';
 
 type Body = NonNullable<CheckReply['body']>;
 
-export interface CheckRunOptions {
-  request: CheckRequest;
+/** What a check looks at, and through whom it repairs. */
+export interface CheckSources {
   state: MetaState;
   proposer: Proposer;
   leadership: Leadership;
@@ -23,6 +23,10 @@ export interface CheckRunOptions {
   /** Somebody may write to the inode without having said yet how far. */
   inUse(ino: number): boolean;
   clock: Clock;
+}
+
+export interface CheckRunOptions extends CheckSources {
+  request: CheckRequest;
   emit(body: Body): void;
   /** Resolves when who asked has taken most of what was sent. */
   taken(): Promise<void>;

@@ -1,14 +1,10 @@
-import { type Clock, delay } from '../../common/clock.js';
+import { delay } from '../../common/clock.js';
 import type { Logger } from '../../common/logger.js';
 import { HoldfastError, toHoldfastError } from '../../proto/errors.js';
 import { AdminServiceDefinition, type CheckReply, type CheckRequest } from '../../proto/gen/admin.js';
-import type { ClusterMap } from '../../proto/gen/cluster.js';
 import type { RpcServices, RpcStream } from '../../proto/rpc.js';
-import type { Leadership } from '../service/leadership.js';
-import type { MetaReplica, MetaState } from '../service/ports.js';
-import type { Proposer } from '../service/proposer.js';
-import { CheckRun } from './check-run.js';
-import type { PgTasks } from './pg-tasks.js';
+import type { MetaReplica } from '../service/ports.js';
+import { CheckRun, type CheckSources } from './check-run.js';
 
 /** Checks at one time: each reads everything. */
 export const CHECKS_MAX = 1;
@@ -16,16 +12,8 @@ export const CHECKS_MAX = 1;
 const ANSWERS_WAITING_MAX = 1024;
 const TAKEN_POLL_MS = 20;
 
-export interface CheckServiceOptions {
+export interface CheckServiceOptions extends CheckSources {
   replica: MetaReplica;
-  state: MetaState;
-  proposer: Proposer;
-  leadership: Leadership;
-  tasks: PgTasks;
-  map(): ClusterMap | undefined;
-  /** Somebody may write to the inode without having said yet how far. */
-  inUse(ino: number): boolean;
-  clock: Clock;
   log: Logger;
 }
 
@@ -60,18 +48,12 @@ export class CheckService {
       if (!leadership.ready) throw leadership.notLeader();
       await replica.readBarrier();
       log.info({ ...request }, 'check begins');
-      const { state, proposer } = this.#options;
       const emit = (body: CheckReply['body']): void => send({ body });
       const cancelled = (): boolean => rpc.ended;
       const taken = async (): Promise<void> => {
         while (rpc.queued > ANSWERS_WAITING_MAX && !rpc.ended) await delay(clock, TAKEN_POLL_MS);
       };
-      const { tasks, map, inUse } = this.#options;
-      const run = new CheckRun({
-        ...{ request, state, proposer, leadership, tasks, clock },
-        ...{ map, inUse, emit, taken, cancelled },
-      });
-      await run.run();
+      await new CheckRun({ ...this.#options, request, emit, taken, cancelled }).run();
     } catch (error) {
       const { code, detail, leaderHint = '' } = toHoldfastError(error);
       send({ error: code, errorText: detail, leaderHint });
