@@ -1,22 +1,9 @@
 import assert from 'node:assert/strict';
 import type { FileAttr } from '../../../../client/fuse/binding.js';
 import { writeStatx } from '../../../../client/fuse/kernel/replies.js';
+import { ATTR } from './exchanges.js';
 
-const ATTR: FileAttr = {
-  ino: 0x1122334455667,
-  size: 0x1_0000_000a,
-  blocks: 77,
-  atime: { sec: -2, nsec: 999_999_999 },
-  mtime: { sec: 0x12_3456_789a, nsec: 5 },
-  ctime: { sec: 3, nsec: 6 },
-  btime: { sec: 2, nsec: 7 },
-  mode: 0o100644,
-  nlink: 2,
-  uid: 1000,
-  gid: 2000,
-  rdev: 0x12345,
-  blksize: 4096,
-};
+const BORN: FileAttr = { ...ATTR, btime: { sec: 2, nsec: 7 } };
 
 // struct fuse_statx_out: 32 bytes, then struct statx of statx(2): offsets of <linux/stat.h>.
 describe('the answer to statx', () => {
@@ -30,7 +17,7 @@ describe('the answer to statx', () => {
   const timeAt = (stat: Buffer, at: number) => [stat.readBigInt64LE(at), stat.readUInt32LE(at + 8)];
 
   it('says the time of birth beside all that stat(2) says', () => {
-    const out = written(ATTR);
+    const out = written(BORN);
     assert.deepEqual([out.readBigUInt64LE(0), out.readUInt32LE(8)], [3n, 1_000_000]);
     const stat = out.subarray(32);
     assert.equal(stat.readUInt32LE(0), 0xfff);
@@ -54,7 +41,7 @@ describe('the answer to statx', () => {
   });
 
   it('does not say it of what was made before it was kept', () => {
-    const stat = written({ ...ATTR, btime: undefined }).subarray(32);
+    const stat = written(ATTR).subarray(32);
     assert.equal(stat.readUInt32LE(0), 0x7ff);
     assert.deepEqual(timeAt(stat, 80), [0n, 0]);
   });
