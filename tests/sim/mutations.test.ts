@@ -24,15 +24,17 @@ describe('a planted bug that the simulation finds', function () {
   });
 
   for (const mutation of MUTATIONS) {
-    it(`within ${mutation.seeds} seeds: ${mutation.text}`, async () => {
-      for (let seed = 1; seed <= mutation.seeds; seed++) {
+    const { first = 1, seeds } = mutation;
+    const from = first === 1 ? '' : ` from ${first} on`;
+    it(`within ${seeds} seeds${from}: ${mutation.text}`, async () => {
+      for (let seed = first; seed < first + seeds; seed++) {
         try {
           await new Simulation({ seed, mutation }).run();
         } catch {
           return;
         }
       }
-      assert.fail(`${mutation.name} was not found within ${mutation.seeds} seeds`);
+      assert.fail(`${mutation.name} was not found within ${seeds} seeds from ${first} on`);
     });
   }
 });

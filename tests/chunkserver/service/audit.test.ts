@@ -73,6 +73,14 @@ describe('the comparison of replicas', function () {
       ),
     );
 
+  /** Flips bits in what the index holds of a chunk. Until its checkpoint is over, the server still has that in memory. */
+  async function damageIndex(server: number, data: Buffer): Promise<void> {
+    const crcs = Buffer.from(blockCrcs(0, data).buffer);
+    await eventually('a checkpoint', async () => (await readFile(index(server))).includes(crcs));
+    assert.ok((await flip(index(server), crcs)) > 0);
+    await eventually('the damage to show', async () => findings(await check(0)).length > 0);
+  }
+
   /** A server of the group that is not its primary. */
   const backup = (pg: number): number => (cluster.meta.primary(pg) % 3) + 1;
   const segment = (server: number): string => path.join(cluster.dataDir(server), 'log', '0000000001.seg');
@@ -117,9 +125,7 @@ describe('the comparison of replicas', function () {
       const data = bytes(8192);
       const server = primary ? cluster.meta.primary(0) : backup(0);
       await cluster.write(0, 7, 0, data, { flags: FRAME_FLAG_SYNC });
-      const crcs = Buffer.from(blockCrcs(0, data).buffer);
-      await eventually('a checkpoint', async () => (await readFile(index(server))).includes(crcs));
-      assert.ok((await flip(index(server), crcs)) > 0);
+      await damageIndex(server, data);
       // A write upon it neither fails nor hides the damage.
       const more = bytes(100);
       await cluster.write(0, 7, 0, more, { offset: 4000 });
@@ -135,9 +141,7 @@ describe('the comparison of replicas', function () {
     const data = bytes(8192);
     const server = cluster.meta.primary(0);
     await cluster.write(0, 7, 0, data, { flags: FRAME_FLAG_SYNC });
-    const crcs = Buffer.from(blockCrcs(0, data).buffer);
-    await eventually('a checkpoint', async () => (await readFile(index(server))).includes(crcs));
-    await flip(index(server), crcs);
+    await damageIndex(server, data);
     assert.deepEqual(await cluster.read(0, 7, 0, CHUNK_BYTES), data);
     assert.deepEqual(findings(await check(0)), []);
   });

@@ -101,7 +101,8 @@ export const CHUNKSERVER_MUTATIONS: readonly Mutation[] = [
   {
     name: 'hides-losses',
     text: 'a sync says that nothing is gone, whatever all replicas have lost',
-    seeds: 120,
+    first: 41,
+    seeds: 40,
     favourite: 'power cut of all chunkservers',
     tap: () =>
       frameTap((frame) => {
@@ -179,6 +180,7 @@ export const CHUNKSERVER_MUTATIONS: readonly Mutation[] = [
   {
     name: 'ignores-epochs',
     text: 'a chunkserver takes requests of other epochs for those of the present one',
+    first: 4,
     seeds: 20,
     aloneMs: 20_000,
     prepare: holdRequestsUp,
@@ -187,6 +189,7 @@ export const CHUNKSERVER_MUTATIONS: readonly Mutation[] = [
   {
     name: 'ignores-fences',
     text: 'a chunkserver goes on serving clients whose sessions are over',
+    first: 3,
     seeds: 20,
     aloneMs: 20_000,
     sessionTimes: SHORT_SESSIONS,

@@ -272,7 +272,8 @@ export const METASERVER_MUTATIONS: readonly Mutation[] = [
   {
     name: 'forgets-opens',
     text: 'a client does not tell a new leader which files it holds open',
-    seeds: 60,
+    first: 41,
+    seeds: 40,
     tap: () =>
       messageTap(CLIENT_PATH, true, ClientEnvelope, (envelope) => {
         const { body } = envelope;

@@ -8,8 +8,10 @@ export interface Mutation {
   name: string;
   /** What is wrong then. */
   text: string;
-  /** It must be found within so many seeds from 1 on. */
+  /** It must be found within so many seeds from `first` on. */
   seeds: number;
+  /** Default: 1. Another one where those before it cost much, and are known to find nothing. */
+  first?: number;
   /** Changes what a state machine applies. Made once for each run. */
   apply?(): (server: number, index: number, data: Buffer) => Buffer;
   hooks?(world: World): Partial<ClusterHooks>;
