@@ -9,7 +9,6 @@ import {
   decodeChunkState,
   type Extent,
   encodeChunkState,
-  isLost,
   LOST_CHUNK,
   LOST_SEGMENT,
   type OnLive,
@@ -19,6 +18,7 @@ import {
 import { chunkOfKey, INO_MAX, type IndexDb, indexKey, inoOfKey, pgOfKey, Table } from './index-db.js';
 import { compareKeys, Overlay, type OverlayKey } from './overlay.js';
 import { DAMAGED, SealedIndexDb } from './sealed-index-db.js';
+import { SegmentUsage } from './segment-usage.js';
 
 /** Raised with every change of the index. */
 const INDEX_FORMAT_VERSION = 2;
@@ -67,8 +67,7 @@ export class ChunkIndex {
   private readonly cache = new Map<string, ChunkState>();
   private cachedExtents = 0;
   private readonly pgStates = new Map<number, PgState>();
-  private readonly live = new Map<number, number>();
-  private liveTotal = 0;
+  private readonly usage = new SegmentUsage();
   private readonly db: SealedIndexDb;
   /** Entries that were found damaged since the start. */
   damaged = 0;
@@ -92,34 +91,34 @@ export class ChunkIndex {
       const last = { epoch: value.readDoubleLE(0), seq: value.readDoubleLE(8) };
       this.pgStates.set(pgOfKey(key), { last, clean: value[16] === 1 });
     }
-    this.readLive();
+    this.readUsage();
   }
 
-  private readLive(): void {
+  private readUsage(): void {
+    const segments: number[] = [];
     for (const { key, value } of this.db.range(indexKey(Table.SEGMENT, 0), indexKey(Table.META, 0))) {
-      if (value === DAMAGED) {
-        this.damaged++;
-        this.recount = true;
-      } else this.live.set(pgOfKey(key), value.readDoubleLE(0));
+      if (value === DAMAGED) this.damaged++;
+      else segments.push(pgOfKey(key));
+      if (value === DAMAGED || !this.usage.decode(pgOfKey(key), value)) this.recount = true;
     }
-    if (this.recount) {
-      this.recount = false;
-      for (const segment of this.live.keys()) this.current.segments.add(segment);
-      this.live.clear();
-      for (const { value } of this.db.range(indexKey(Table.CHUNK, 0), indexKey(Table.TRUNCATE_SEQ, 0))) {
-        if (value === DAMAGED) continue; // found, and reported, when it is read
-        for (const extent of decodeChunkState(value).extents) {
-          if (!isLost(extent)) this.onLive(extent.segment, extent.end - extent.start);
-        }
-      }
-      return;
+    if (!this.recount) return;
+    this.recount = false;
+    for (const segment of segments) this.current.segments.add(segment);
+    this.usage.clear();
+    for (const { value } of this.db.range(indexKey(Table.CHUNK, 0), indexKey(Table.TRUNCATE_SEQ, 0))) {
+      if (value === DAMAGED) continue; // found, and reported, when it is read
+      for (const extent of decodeChunkState(value).extents) this.countExtent(extent, 1);
     }
-    for (const bytes of this.live.values()) this.liveTotal += bytes;
   }
 
   /** Bytes that extents cover. */
   get liveBytes(): number {
-    return this.liveTotal;
+    return this.usage.bytes;
+  }
+
+  /** Bytes of log that they take when all is compacted, at most. */
+  get compactedBytes(): number {
+    return this.usage.compactedBytes;
   }
 
   /** Changed chunks, inodes and extents that wait for the next checkpoint: what replay and memory have to carry. */
@@ -176,12 +175,16 @@ export class ChunkIndex {
     return this.current.chunks.get(pg, ino, chunk)?.value?.extents.length ?? 0;
   }
 
-  private readonly onLive: OnLive = (segment, bytes) => {
+  private readonly onLive: OnLive = (segment, bytes, extents) => {
     if (segment === LOST_SEGMENT) return;
-    this.live.set(segment, (this.live.get(segment) ?? 0) + bytes);
-    this.liveTotal += bytes;
+    this.usage.add(segment, bytes, extents);
     this.current.segments.add(segment);
   };
+
+  /** Counts a whole extent as live (1), or as live no more (-1). */
+  private countExtent({ segment, start, end }: Extent, sign: 1 | -1): void {
+    this.onLive(segment, sign * (end - start), sign);
+  }
 
   /** Lets the extent take the place of what the chunk had there. Returns the bytes newly covered. */
   applyWrite(pg: number, key: ChunkKey, extent: Extent, version: Version | undefined): number {
@@ -202,9 +205,9 @@ export class ChunkIndex {
     change: (old: readonly Extent[]) => readonly Extent[],
   ): number {
     const old = this.get(pg, key.ino, key.chunk);
-    const before = this.liveTotal;
+    const before = this.usage.bytes;
     const extents = change(old?.extents ?? []);
-    const delta = this.liveTotal - before;
+    const delta = this.usage.bytes - before;
     const state = { version: version ?? old?.version ?? NEVER, extents, bytes: (old?.bytes ?? 0) + delta };
     this.set(pg, key.ino, key.chunk, state);
     return delta;
@@ -214,9 +217,9 @@ export class ChunkIndex {
   applyPunch(pg: number, key: ChunkKey, start: number, end: number, version: Version): number {
     const old = this.get(pg, key.ino, key.chunk);
     if (!old) return 0;
-    const before = this.liveTotal;
+    const before = this.usage.bytes;
     const extents = replaceRange(old.extents, start, end, undefined, this.onLive);
-    const delta = this.liveTotal - before;
+    const delta = this.usage.bytes - before;
     this.set(pg, key.ino, key.chunk, { version, extents, bytes: old.bytes + delta });
     return delta;
   }
@@ -237,23 +240,23 @@ export class ChunkIndex {
     key: ChunkKey,
     content: { version: Version; extents: Extent[] } | undefined,
   ): number {
-    const before = this.liveTotal;
+    const before = this.usage.bytes;
     const old = this.get(pg, key.ino, key.chunk);
-    for (const extent of old?.extents ?? []) this.onLive(extent.segment, extent.start - extent.end);
+    for (const extent of old?.extents ?? []) this.countExtent(extent, -1);
     if (!content) {
       if (old) this.set(pg, key.ino, key.chunk, undefined);
-      return this.liveTotal - before;
+      return this.usage.bytes - before;
     }
     this.touchPg(pg);
-    for (const extent of content.extents) this.onLive(extent.segment, extent.end - extent.start);
+    for (const extent of content.extents) this.countExtent(extent, 1);
     this.set(pg, key.ino, key.chunk, { ...content, bytes: coveredBytes(content.extents) });
-    return this.liveTotal - before;
+    return this.usage.bytes - before;
   }
 
   /** Cuts the inode to `from` bytes of the file. Returns the change of covered bytes, at most 0. */
   applyTruncate(pg: number, ino: number, from: number, chunkSize: number, version: Version): number {
     const boundary = Math.floor(from / chunkSize);
-    const before = this.liveTotal;
+    const before = this.usage.bytes;
     for (const { ino: _, sub: chunk } of this.keys(pg, { ino, sub: boundary }, { ino, sub: UINT32_MAX })) {
       const state = this.get(pg, ino, chunk);
       const keep = chunk === boundary ? from % chunkSize : 0;
@@ -261,7 +264,7 @@ export class ChunkIndex {
       const cut = extents.length > 0 ? { version, extents, bytes: coveredBytes(extents) } : undefined;
       this.set(pg, ino, chunk, cut);
     }
-    return this.liveTotal - before;
+    return this.usage.bytes - before;
   }
 
   truncateSeq(pg: number, ino: number): number {
@@ -391,14 +394,14 @@ export class ChunkIndex {
     return all.map(({ ino, sub, value }) => ({ ino, sub, exists: value.value !== undefined }));
   }
 
-  /** Live bytes per segment; a segment that is missing has none. */
-  liveIn(segment: number): number {
-    return this.live.get(segment) ?? 0;
+  /** Bytes of log that moving all live bytes of the segment takes, at most; 0: it has none. */
+  movedBytes(segment: number): number {
+    return this.usage.movedBytes(segment);
   }
 
   /** Forgets the count of a segment that was unlinked. */
   forgetSegment(segment: number): void {
-    this.live.delete(segment);
+    this.usage.forget(segment);
     this.current.segments.add(segment);
   }
 
@@ -414,7 +417,7 @@ export class ChunkIndex {
     const generation = this.current;
     this.flushing = generation;
     this.current = newGeneration();
-    const dead = segments.filter((segment) => segment < position.segment && this.liveIn(segment) === 0);
+    const dead = segments.filter((segment) => segment < position.segment && !this.usage.isLive(segment));
     const counters = [...generation.pgs].map((pg) => this.pgEntry(pg));
     counters.push(...[...generation.segments].map((segment) => this.segmentEntry(segment)));
     await beforeCommit();
@@ -436,8 +439,7 @@ export class ChunkIndex {
   }
 
   private segmentEntry(segment: number): Entry {
-    const live = this.live.get(segment);
-    return { key: indexKey(Table.SEGMENT, segment), value: live ? double(live) : undefined };
+    return { key: indexKey(Table.SEGMENT, segment), value: this.usage.encode(segment) };
   }
 
   private metaEntry(position: Position): { key: Buffer; value: Buffer } {

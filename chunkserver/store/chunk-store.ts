@@ -56,7 +56,7 @@ export interface Usage {
   liveBytes: number;
   /** What this disk can hold, its reserve left off. */
   capacityBytes: number;
-  /** Capacity less live bytes; writes are refused with ENOSPC when it ends. */
+  /** Capacity less live bytes and the headers of their records; writes are refused with ENOSPC when it ends. */
   freeBytes: number;
   /** Free on the file system, which other stores may share; absent: not known. */
   diskFreeBytes?: number;

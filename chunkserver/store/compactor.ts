@@ -11,7 +11,7 @@ import { INO_MAX } from './index-db.js';
 import { decodeMeta, META_BYTES, RecordType } from './records.js';
 import type { SpaceMeter } from './space.js';
 
-/** A segment is rewritten when less than this part of it is live; under pressure already below the second. */
+/** A segment is rewritten when moving what is live takes less than this part of it; under pressure already below the second. */
 const COMPACT_BELOW_LIVE = 0.5;
 const COMPACT_BELOW_LIVE_PRESSED = 0.9;
 /** Pieces of one move; neighbouring extents become one. */
@@ -103,16 +103,16 @@ export class Compactor {
     return moved;
   }
 
-  /** The sealed segment with the smallest part of live bytes, when that is small enough. */
+  /** The sealed segment with the least to move for its size, when that is little enough. */
   private candidate(checkpointed: number): number | undefined {
     const { log, index, space } = this.env;
     let best: number | undefined;
     let lowest = space.pressed ? COMPACT_BELOW_LIVE_PRESSED : COMPACT_BELOW_LIVE;
     for (const segment of log.segments) {
       if (segment >= checkpointed || segment >= log.end.segment || this.skipped.has(segment)) continue;
-      const live = index.liveIn(segment) / Math.max(1, log.sizeOf(segment));
-      if (live > 0 && live < lowest) {
-        lowest = live;
+      const moved = index.movedBytes(segment) / Math.max(1, log.sizeOf(segment));
+      if (moved > 0 && moved < lowest) {
+        lowest = moved;
         best = segment;
       }
     }

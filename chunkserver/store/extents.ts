@@ -109,8 +109,14 @@ export function findExtent(extents: readonly Extent[], offset: number): number {
   return low;
 }
 
-/** Told of every run of bytes that a change adds to (positive) or takes from (negative) a segment. */
-export type OnLive = (segment: number, bytes: number) => void;
+/** Told of the bytes and extents that a change adds to (positive) or takes from (negative) a segment. */
+export type OnLive = (segment: number, bytes: number, extents: number) => void;
+
+/** Tells of an extent that [start, end) is cut out of, which overlaps it. */
+function tellCut(old: Extent, start: number, end: number, onLive: OnLive): void {
+  const left = (old.start < start ? 1 : 0) + (old.end > end ? 1 : 0);
+  onLive(old.segment, Math.max(old.start, start) - Math.min(old.end, end), left - 1);
+}
 
 /** Replaces [start, end) by `extent` (or by a hole). Returns the new extents. */
 export function replaceRange(
@@ -127,12 +133,12 @@ export function replaceRange(
   for (; last < extents.length; last++) {
     const old = extents[last] as Extent;
     if (old.start >= end) break;
-    onLive(old.segment, Math.max(old.start, start) - Math.min(old.end, end));
+    tellCut(old, start, end, onLive);
     if (old.start < start) middle.push(sliceExtent(old, old.start, start));
     if (old.end > end) tail = sliceExtent(old, end, old.end);
   }
   if (extent) {
-    onLive(extent.segment, extent.end - extent.start);
+    onLive(extent.segment, extent.end - extent.start, 1);
     middle.push(extent);
   }
   if (tail) middle.push(tail);
@@ -154,13 +160,13 @@ export function replaceRanges(
     const { start, end } = extent;
     for (; old && old.end <= start; old = extents[++next]) result.push(old);
     for (; old && old.start < end; old = extents[++next]) {
-      onLive(old.segment, Math.max(old.start, start) - Math.min(old.end, end));
+      tellCut(old, start, end, onLive);
       if (old.start < start) result.push(sliceExtent(old, old.start, start));
       if (old.end <= end) continue;
       old = sliceExtent(old, end, old.end);
       break;
     }
-    onLive(extent.segment, end - start);
+    onLive(extent.segment, end - start, 1);
     result.push(extent);
   }
   for (; old; old = extents[++next]) result.push(old);

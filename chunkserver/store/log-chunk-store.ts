@@ -171,7 +171,7 @@ export class LogChunkStore implements ChunkStore {
     if (bytes > MAX_WRITE_BYTES)
       throw new HoldfastError('EINVAL', `more than ${MAX_WRITE_BYTES} bytes at once`);
     const needed = SegmentLog.recordBytes(META_BYTES + bytes);
-    const admission = this.parts.space.admit(needed, this.index.liveBytes);
+    const admission = this.parts.space.admit(needed, this.index.compactedBytes);
     if (admission === 'full') {
       this.parts.maintenance.reclaim();
       throw new HoldfastError('ENOSPC', `disk ${this.diskUuid}`);
@@ -356,7 +356,7 @@ export class LogChunkStore implements ChunkStore {
   }
 
   usage(): Usage {
-    return this.parts.space.usage(this.index.liveBytes);
+    return this.parts.space.usage(this.index.liveBytes, this.index.compactedBytes);
   }
 
   close(): Promise<void> {

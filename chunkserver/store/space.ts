@@ -82,11 +82,11 @@ export class SpaceMeter {
     return RESERVE_SEGMENTS * this.segmentBytes;
   }
 
-  /** @param liveBytes of all segments; dead ones can be reclaimed */
-  admit(bytes: number, liveBytes: number): Admission {
+  /** @param compactedBytes that the log takes at least; what it has beyond them can be reclaimed */
+  admit(bytes: number, compactedBytes: number): Admission {
     const left = this.physicalFree - bytes;
     if (left >= ADMIT_RESERVE_SEGMENTS * this.segmentBytes) return 'free';
-    const reclaimable = this.logBytes - liveBytes;
+    const reclaimable = this.logBytes - compactedBytes;
     const hard = HARD_RESERVE_SEGMENTS * this.segmentBytes;
     return left >= hard && reclaimable >= RESERVE_SEGMENTS * this.segmentBytes ? 'tight' : 'full';
   }
@@ -102,11 +102,11 @@ export class SpaceMeter {
   }
 
   /** Heartbeats and requests ask often: while space is short, the disk is asked again, for others may have freed some. */
-  usage(liveBytes: number): Usage {
+  usage(liveBytes: number, compactedBytes: number): Usage {
     const old = this.clock.now() - this.refreshedAt >= REFRESH_MS;
     if (this.pressed || old) this.refresh().catch(() => undefined);
-    const capacityBytes = Math.max(liveBytes, this.logBytes + this.physicalFree - this.reserve);
+    const capacityBytes = Math.max(compactedBytes, this.logBytes + this.physicalFree - this.reserve);
     const diskFreeBytes = Math.max(0, this.diskFree - this.sinceRefresh - this.reserve);
-    return { liveBytes, capacityBytes, freeBytes: capacityBytes - liveBytes, diskFreeBytes };
+    return { liveBytes, capacityBytes, freeBytes: capacityBytes - compactedBytes, diskFreeBytes };
   }
 }

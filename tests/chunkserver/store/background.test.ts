@@ -6,13 +6,14 @@ import { HOLD_CHUNK_EXTENTS } from '../../../chunkserver/store/maintenance.js';
 import { COMMIT_SLICE_BYTES, SealedIndexDb } from '../../../chunkserver/store/sealed-index-db.js';
 import type { Disk, DiskFile } from '../../../common/disk.js';
 import { MemoryDisk } from '../../../common/memory-disk.js';
-import { Machine, pattern, version } from './harness.js';
+import { Machine, pattern, SEGMENT_BYTES, version } from './harness.js';
 
 const KIB = 1024;
 const MIB = 1024 * KIB;
 
-/** A disk that knows how much a sync would have to wait for. */
+/** A disk that knows how much a sync would have to wait for, and that ends work which never comes to rest. */
 class CountingDisk extends MemoryDisk {
+  mayWrite = Number.POSITIVE_INFINITY;
   written = 0;
   unsynced = 0;
   unsyncedMax = 0;
@@ -26,6 +27,7 @@ class CountingDisk extends MemoryDisk {
           this.written += length;
           this.unsynced += length;
         }
+        assert.ok(this.written <= this.mayWrite, `only ${this.mayWrite} bytes may be written`);
         this.unsyncedMax = Math.max(this.unsyncedMax, this.unsynced);
         await file.write(parts, position);
       },
@@ -77,6 +79,27 @@ describe('chunk store whose background work meets operations', () => {
     assert.ok((calls.get('read') ?? 0) - reads <= 2, 'it lies together');
     assert.deepEqual(machine.failures, []);
   });
+
+  for (const when of ['at leisure', 'while space is short']) {
+    it(`comes to rest ${when} when what is live lies in records smaller than their headers`, async () => {
+      const disk = new CountingDisk();
+      const machine = new Machine({
+        disk,
+        ...(when === 'at leisure' ? {} : { capacityLimitBytes: 12 * SEGMENT_BYTES }),
+      });
+      const store = await machine.boot();
+      for (let ino = 1; ino <= 1500; ino++)
+        await store.write(1, { ino, chunk: 0 }, 0, pattern(ino, 16), version(ino));
+      for (let ino = 1; ino <= 1500; ino += 3) await store.deleteInode(1, ino, version(2000 + ino));
+      // Everything was written once; all of it may be moved once, before there is nothing to gain.
+      disk.mayWrite = 2 * disk.written;
+      await machine.clock.advance(600_000);
+      disk.mayWrite = disk.written;
+      await machine.clock.advance(600_000);
+      assert.equal((await store.read(1, { ino: 2, chunk: 0 }, 0, 16)).length, 16);
+      assert.deepEqual(machine.failures, []);
+    });
+  }
 
   it('makes the entries of a checkpoint in slices, with turns of the event loop between them', async () => {
     const db = new MemoryIndexDb();

@@ -24,33 +24,39 @@ const changes = fc.array(fc.record({ range, hole: fc.boolean() }), { maxLength: 
 function build(list: { range: { start: number; end: number }; hole: boolean }[]): {
   extents: readonly Extent[];
   live: Map<number, number>;
+  pieces: Map<number, number>;
   naive: Uint8Array;
 } {
   let extents: readonly Extent[] = [];
   const live = new Map<number, number>();
+  const pieces = new Map<number, number>();
   const naive = new Uint8Array(CHUNK);
   list.forEach(({ range: { start, end }, hole }, i) => {
     const crcs = blockCrcs(start, pattern(i, end - start));
     const extent = hole ? undefined : newExtent(start, end - start, i + 1, 100, crcs);
-    extents = replaceRange(extents, start, end, extent, (segment, bytes) =>
-      live.set(segment, (live.get(segment) ?? 0) + bytes),
-    );
+    extents = replaceRange(extents, start, end, extent, (segment, bytes, added) => {
+      live.set(segment, (live.get(segment) ?? 0) + bytes);
+      pieces.set(segment, (pieces.get(segment) ?? 0) + added);
+    });
     naive.fill(hole ? 0 : i + 1, start, end);
   });
-  return { extents, live, naive };
+  return { extents, live, pieces, naive };
 }
 
 describe('extents', () => {
-  it('say for every byte which write was the last there, and count the live bytes of every segment', () => {
+  it('say for every byte which write was the last there, and count the live bytes and extents of every segment', () => {
     fc.assert(
       fc.property(changes, (list) => {
-        const { extents, live, naive } = build(list);
+        const { extents, live, pieces, naive } = build(list);
         const seen = new Uint8Array(CHUNK);
         for (const { start, end, segment } of extents) seen.fill(segment, start, end);
         assert.deepEqual(seen, naive);
         const counts = new Array<number>(list.length + 1).fill(0);
         for (const segment of naive) counts[segment] = (counts[segment] as number) + 1;
-        for (let i = 1; i <= list.length; i++) assert.equal(live.get(i) ?? 0, counts[i]);
+        for (let i = 1; i <= list.length; i++) {
+          assert.equal(live.get(i) ?? 0, counts[i]);
+          assert.equal(pieces.get(i) ?? 0, extents.filter(({ segment }) => segment === i).length);
+        }
         assert.equal(coveredBytes(extents), CHUNK - (counts[0] as number));
       }),
     );
@@ -67,9 +73,11 @@ describe('extents', () => {
           end = start + length;
           return newExtent(start, length, 99, 100 + start, blockCrcs(start, pattern(1, length)));
         });
-        const [one, all] = [new Map<number, number>(), new Map<number, number>()];
-        const count = (live: Map<number, number>) => (segment: number, bytes: number) =>
-          live.set(segment, (live.get(segment) ?? 0) + bytes);
+        const [one, all] = [new Map<string, number>(), new Map<string, number>()];
+        const count = (live: Map<string, number>) => (segment: number, bytes: number, pieces: number) => {
+          live.set(`${segment} bytes`, (live.get(`${segment} bytes`) ?? 0) + bytes);
+          live.set(`${segment} extents`, (live.get(`${segment} extents`) ?? 0) + pieces);
+        };
         let expected = extents;
         for (const extent of fresh)
           expected = replaceRange(expected, extent.start, extent.end, extent, count(one));
