@@ -91,6 +91,15 @@ export class PgContext {
     return this.map?.replicas.find((replica) => replica.server === this.env.self)?.state;
   }
 
+  /** Others are not in-sync, yet hold all that was acknowledged, if they return with the disks that they had. */
+  get hasWholePeers(): boolean {
+    const { self } = this.env;
+    return (this.map?.replicas ?? []).some(
+      ({ server, state, wholeDisk }) =>
+        server !== self && state !== ReplicaState.REPLICA_IN_SYNC && wholeDisk !== undefined,
+    );
+  }
+
   /** In-sync replicas by the map, this one included. */
   get copies(): number {
     return this.inSyncPeers.length + 1;

@@ -77,8 +77,8 @@ export class HeldAnswers {
     if (error.errorName !== 'CORRUPT' || repairs >= REPAIRS_MAX || from.length === 0) {
       this.#drop(held);
       let name = error.errorName;
-      // Who does not follow may be back, or be dropped, by the next attempt. With no other copy retrying cannot help.
-      if (name === 'CORRUPT') name = from.length < inSyncPeers.length ? 'UNAVAILABLE' : 'EIO';
+      // Who does not follow may be back, or be dropped, by the next attempt.
+      if (name === 'CORRUPT') name = from.length < inSyncPeers.length ? 'UNAVAILABLE' : this.#nameOfDamage;
       this.#refuse(request, name, error.message);
       return;
     }
@@ -94,8 +94,13 @@ export class HeldAnswers {
       return;
     }
     this.#drop(held);
-    const name = error.errorName === 'UNAVAILABLE' ? 'UNAVAILABLE' : 'EIO';
+    const name = error.errorName === 'UNAVAILABLE' ? 'UNAVAILABLE' : this.#nameOfDamage;
     this.#refuse(request, name, `repair failed: ${error.message}`);
+  }
+
+  /** In-sync replicas have no sound copy. Others may, which are whole and will be in-sync; else coming again cannot help. */
+  get #nameOfDamage(): ErrorName {
+    return this.#ctx.hasWholePeers ? 'UNAVAILABLE' : 'EIO';
   }
 
   expire(now: number): void {

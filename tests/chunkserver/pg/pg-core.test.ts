@@ -8,6 +8,7 @@ import {
 } from '../../../chunkserver/pg/types.js';
 import { HoldfastError } from '../../../proto/errors.js';
 import { FRAME_FLAG_END, FrameType } from '../../../proto/frame-header.js';
+import type { Replica } from '../../../proto/gen/cluster.js';
 import {
   answers,
   asksOf,
@@ -140,6 +141,18 @@ describe('the primary of a group', () => {
     assert.deepEqual(answers(begin().effects), ['UNAVAILABLE']);
     f.map(pgMap(2, 1, [1, IN_SYNC], [2, OUT], [3, OUT]));
     assert.deepEqual(answers(begin().effects), ['EIO'], 'nobody else counts as whole any more');
+  });
+
+  it('lets the reader of a damaged chunk come again while replicas that are whole are on their way back', () => {
+    const f = new CoreFixture().lead();
+    const whole = pgMap(2, 2, [1, IN_SYNC], [2, RECOVERING], [3, OUT]);
+    (whole.replicas[1] as Replica).wholeDisk = 'the disk of server 2';
+    f.map(whole);
+    const read = request('read', { epoch: 2 });
+    f.step({ kind: 'request', request: read });
+    const error = new HoldfastError('CORRUPT');
+    const effects = f.step({ kind: 'readDone', request: read, error, version: undefined });
+    assert.deepEqual([only(effects, 'repair'), answers(effects)], [[], ['UNAVAILABLE']]);
   });
 
   it('lets writes wait for min_in_sync, in their order, and refuses at their deadline', () => {
