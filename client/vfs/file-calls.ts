@@ -274,6 +274,11 @@ export class FileCalls {
     return attr;
   }
 
+  /** The same where others may write to the file, and nothing where they may not. */
+  async learnAsWriter(file: FileData, signal: Interrupt): Promise<void> {
+    if (!this.#isAlone(file)) await this.announceWriter(file, signal);
+  }
+
   #resize(ino: number, size: number, rest: Partial<SetAttr>, signal: Interrupt): Promise<Attr> {
     const { files } = this.#context;
     const file = files.get(ino);
@@ -288,10 +293,27 @@ export class FileCalls {
     if (this.#context.readOnly) return Promise.reject(new HoldfastError('EROFS'));
     // A flush that waits for the truncate must not be waited for by it.
     this.#context.lane.releasePlace(file.ino);
-    // It goes on when the caller is interrupted: half a truncate would lose what is dirty.
-    const cut = (): Promise<Attr> =>
-      file.truncate(size, () => this.#context.setAttr(file.ino, { ...rest, size }));
+    const cut = (): Promise<Attr> => this.#cut(file, size, rest);
     const done = this.#context.owns(file.ino) ? cut() : this.#turns.during(file.ino, signal, cut);
+    return interruptible(this.#context.lane.urgently(done), signal);
+  }
+
+  /** It goes on when the caller is interrupted: half a truncate would lose what is dirty. */
+  #cut(file: FileData, size: number, rest: Partial<SetAttr>): Promise<Attr> {
+    return file.truncate(size, () => this.#context.setAttr(file.ino, { ...rest, size }));
+  }
+
+  /** Makes a file at least so long; what others have appended meanwhile stays. @returns whether it was shorter */
+  extend(file: FileData, size: number, signal: Interrupt): Promise<boolean> {
+    this.#context.lane.releasePlace(file.ino);
+    const grow = async (): Promise<boolean> => {
+      if (size <= file.size) return false;
+      await this.#cut(file, size, {});
+      return true;
+    };
+    const done = this.#isAlone(file)
+      ? grow()
+      : this.#turns.during(file.ino, signal, () => this.announceWriter(file, signal).then(grow));
     return interruptible(this.#context.lane.urgently(done), signal);
   }
 

@@ -33,7 +33,8 @@ export class OpenCalls {
     const writable = (flags & O_ACCMODE) !== O_RDONLY;
     if (readOnly && (writable || (flags & O_TRUNC) !== 0)) throw new HoldfastError('EROFS');
     const open = (): Answer<OpenReply> => this.#open(caller, ino, flags, killPriv);
-    return writable ? pageStores.without(ino, caller.signal, open) : open();
+    const changes = writable || (flags & O_TRUNC) !== 0;
+    return changes ? pageStores.without(ino, caller.signal, open) : open();
   }
 
   #open(caller: Caller, ino: number, flags: number, killPriv: boolean): Answer<OpenReply> {
@@ -63,7 +64,8 @@ export class OpenCalls {
     return andThen(this.#context.opened(attr), (caching) => {
       // The kernel answers reads from pages that it keeps: there will be no other sign of them.
       const counts = !writable && caching.keepCache && (flags & O_NOATIME) === 0;
-      const truncates = writable && (flags & O_TRUNC) !== 0;
+      // With O_RDONLY, too: the kernel has checked that the caller may write.
+      const truncates = (flags & O_TRUNC) !== 0;
       const ready = truncates
         ? this.#truncateOpened(caller, file, attr, killPriv)
         : counts
@@ -101,10 +103,10 @@ export class OpenCalls {
       askedMode: mode & 0o7777,
     };
     const { pageStores } = this.#context;
-    const writable = (flags & O_ACCMODE) !== O_RDONLY;
+    const changes = (flags & O_ACCMODE) !== O_RDONLY || (flags & O_TRUNC) !== 0;
     return andThen(this.#names.makeNode(caller, node), ({ created, attr }) => {
       const open = (): Answer<CreateReply> => this.#openMade(caller, parent, name, flags, attr, created);
-      return writable && !created ? pageStores.without(attr.ino, caller.signal, open) : open();
+      return changes && !created ? pageStores.without(attr.ino, caller.signal, open) : open();
     });
   }
 
@@ -137,7 +139,7 @@ export class OpenCalls {
         if (created) inodes.learnXattr(ino, CAPABILITY_NAME, undefined, inodes.stamp().asOf);
         const acquired = files.acquire(made, created);
         file = acquired;
-        if (created || !writable || (flags & O_TRUNC) === 0) return open(acquired, made);
+        if (created || (flags & O_TRUNC) === 0) return open(acquired, made);
         return andThen(caller.uid !== 0 ? killedBy(caller, made) : {}, (killed) =>
           this.#files.truncate(acquired, 0, killed, caller.signal).then((attr) => open(acquired, attr)),
         );

@@ -4,7 +4,7 @@ import type { Attr, SetAttr } from '../../proto/gen/meta.js';
 import { S_IFDIR, S_IFMT, S_ISGID, S_ISUID } from '../../proto/types.js';
 import { type Answer, andThen } from '../answer.js';
 import type { Caller, SetAttrRequest } from '../fuse/binding.js';
-import { O_ACCMODE, O_RDONLY } from './file-table.js';
+import { O_ACCMODE, O_RDONLY, O_TRUNC } from './file-table.js';
 
 const GROUP_EXECUTE = 0o010;
 
@@ -80,6 +80,6 @@ export function checkAccess(attr: Attr, caller: Caller, flags: number): void {
   const shift = caller.uid === attr.uid ? 6 : caller.gid === attr.gid ? 3 : 0;
   const allowed = (attr.mode >> shift) & 7;
   const access = flags & O_ACCMODE;
-  const wanted = access === O_RDONLY ? 4 : access === 1 ? 2 : 6;
+  const wanted = (access === O_RDONLY ? 4 : access === 1 ? 2 : 6) | ((flags & O_TRUNC) === 0 ? 0 : 2);
   if ((allowed & wanted) !== wanted) throw new HoldfastError('EACCES');
 }

@@ -49,22 +49,23 @@ export class SpaceCalls {
     if (kind === FALLOC_FL_PUNCH_HOLE && !keepSize) throw new HoldfastError('EOPNOTSUPP');
     const end = offset + length;
     if (this.#context.readOnly) throw new HoldfastError('EROFS');
+    await this.#calls.learnAsWriter(file, caller.signal);
     if (kind !== 0 && offset < file.size) {
-      if (!this.#context.owns(file.ino)) await this.#calls.announceWriter(file, caller.signal);
       const punched = this.#context.lane.urgently(file.punch(offset, Math.min(end, file.size)));
       await interruptible(punched, caller.signal);
       if (keepSize || end <= file.size) return;
     }
-    if (!keepSize && end > file.size) await this.#calls.truncate(file, end, {}, caller.signal);
-    else await this.#calls.setattr(caller, file.ino, { mtime: 'now', killPriv: false });
+    if (!keepSize && end > file.size && (await this.#calls.extend(file, end, caller.signal))) return;
+    await this.#calls.setattr(caller, file.ino, { mtime: 'now', killPriv: false });
   }
 
   /** Where data is, the servers know: what is dirty goes there first. */
   async lseek(caller: Caller, handle: number, offset: number, whence: number): Promise<number> {
     const { file } = this.#context.files.handle(handle);
     if (whence !== SEEK_DATA && whence !== SEEK_HOLE) throw new HoldfastError('EINVAL');
-    if (offset < 0 || offset >= file.size) throw new HoldfastError('ENXIO');
     if (!file.clean) await interruptible(this.#context.lane.urgently(file.flush()), caller.signal);
+    await this.#calls.learnEnd(file, caller.signal);
+    if (offset < 0 || offset >= file.size) throw new HoldfastError('ENXIO');
     const seek = whence === SEEK_DATA ? seekData : seekHole;
     return seek(this.#chunks, file, offset, caller.signal);
   }

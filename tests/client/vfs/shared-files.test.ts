@@ -94,4 +94,48 @@ describe('a file that several mounts have open for writing', () => {
     await one.fs.setattr(caller(), ino, { size: 20, killPriv: false });
     assert.deepEqual(one.meta.locked, [ino, ino]);
   });
+
+  describe('that another one has made longer since its size was last heard of here', () => {
+    const PUNCH = 3; // FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE
+    const [SEEK_DATA, SEEK_HOLE] = [3, 4];
+    const LONG = 20_000;
+
+    async function grown(): Promise<Shared> {
+      const file = await shared();
+      await file.two.write(file.handles[1], 100, pattern(LONG - 100, 3));
+      return file;
+    }
+
+    it('is not cut off by fallocate', async () => {
+      const { one, two, ino, handles } = await grown();
+      await one.fs.fallocate(caller(), ino, handles[0], 0, 0, 4096);
+      assert.deepEqual([await size(one, ino), await size(two, ino)], [LONG, LONG]);
+      await one.fs.fallocate(caller(), ino, handles[0], 0, 0, LONG + 1);
+      assert.deepEqual([await size(one, ino), await size(two, ino)], [LONG + 1, LONG + 1]);
+    });
+
+    it('is not cut off by fallocate while it is made longer, either', async () => {
+      const { one, two, ino, handles } = await shared();
+      let asked = 0;
+      const ask = one.meta.ask.bind(one.meta);
+      one.meta.ask = async (...question) => {
+        const answer = await ask(...question);
+        if (++asked === 1) await two.write(handles[1], 100, pattern(LONG - 100, 3));
+        return answer;
+      };
+      await one.fs.fallocate(caller(), ino, handles[0], 0, 0, 4096);
+      assert.deepEqual([await size(one, ino), await size(two, ino)], [LONG, LONG]);
+    });
+
+    it('gets a hole where one is punched, and tells of data and holes', async () => {
+      const { one, two, ino, handles } = await grown();
+      assert.equal(await one.fs.lseek(caller(), ino, handles[0], 10_000, SEEK_DATA), 10_000);
+      assert.equal(await one.fs.lseek(caller(), ino, handles[0], 10_000, SEEK_HOLE), LONG);
+      const again = await grown();
+      await again.one.fs.fallocate(caller(), again.ino, again.handles[0], PUNCH, 8192, 4096);
+      assert.deepEqual(await again.two.read(again.handles[1], 8192, 4096), Buffer.alloc(4096));
+      await two.fs.setattr(caller(), ino, { size: 10, killPriv: false });
+      await assert.rejects(one.fs.lseek(caller(), ino, handles[0], 50, SEEK_DATA), { errorName: 'ENXIO' });
+    });
+  });
 });

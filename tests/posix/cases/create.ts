@@ -172,6 +172,17 @@ function openCases(bench: Bench): void {
       }
     });
 
+    it('O_TRUNC empties the file with O_RDONLY, too', async () => {
+      for (const flags of ['O_RDONLY|O_TRUNC', 'O_RDONLY|O_TRUNC|O_CREAT']) {
+        await bench.root.file('f', 'content', 0o644);
+        const touched = await touchedTimes(bench.root, 'f', async () =>
+          bench.root.ok('close', await bench.root.open('f', flags)),
+        );
+        assert.equal(touched, 'mtime ctime', flags);
+        assert.equal(await bench.root.ok('readAll', 'f'), '', flags);
+      }
+    });
+
     it('O_TRUNC without permission leaves the file as it is', async () => {
       await bench.root.file('f', 'content', 0o444);
       await bench.alice.fails('EACCES', 'open', 'f', 'O_WRONLY|O_TRUNC');
