@@ -60,6 +60,7 @@ export class LogChunkStore implements ChunkStore {
   private readonly log: SegmentLog;
   private readonly index: ChunkIndex;
   private cluster: string;
+  private adopting: Promise<void> | undefined;
   private closing?: Promise<void>;
 
   constructor(private readonly parts: StoreParts) {
@@ -77,6 +78,8 @@ export class LogChunkStore implements ChunkStore {
   }
 
   async adoptCluster(clusterId: string): Promise<void> {
+    // A server may register with the next leader before the first one's answer is on the disk.
+    while (this.adopting) await this.adopting;
     if (this.cluster === clusterId) return;
     if (this.cluster !== '') {
       throw new HoldfastError(
@@ -84,7 +87,10 @@ export class LogChunkStore implements ChunkStore {
         `disk ${this.diskUuid} is of ${this.cluster}, not of ${clusterId}`,
       );
     }
-    await this.parts.saveClusterId(clusterId);
+    this.adopting = this.parts.saveClusterId(clusterId).finally(() => {
+      this.adopting = undefined;
+    });
+    await this.adopting;
     this.cluster = clusterId;
   }
 

@@ -194,6 +194,12 @@ function contract(name: string, make: () => Promise<Case>): void {
         return error instanceof HoldfastError && error.errorName === 'WRONG_CLUSTER';
       });
     });
+
+    it('joins its cluster once when it is told so again before that is on the disk', async () => {
+      await Promise.all([store.adoptCluster('blue'), store.adoptCluster('blue')]);
+      store = await each.reopen();
+      assert.equal(store.clusterId, 'blue');
+    });
   });
 }
 
