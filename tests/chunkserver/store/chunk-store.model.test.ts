@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import fc from 'fast-check';
 import type { ChunkStore } from '../../../chunkserver/store/chunk-store.js';
 import { packTable } from '../../../proto/extent-table.js';
-import { CHUNK_BYTES, dumpStore, Machine, Model, pattern, version } from './harness.js';
+import { CHUNK_BYTES, compactedBytes, dumpStore, Machine, Model, pattern, version } from './harness.js';
 
 const PGS = 2;
 const INODES = 3;
@@ -199,7 +199,15 @@ class Run {
 
   private async check(): Promise<void> {
     assert.deepEqual(await dumpStore(this.store), this.model.dump());
+    await this.checkUsage();
     assert.deepEqual(this.machine.failures, []);
+  }
+
+  /** What is counted along with the changes is what there is, extents too. */
+  private async checkUsage(): Promise<void> {
+    const expected = await compactedBytes(this.store);
+    const { capacityBytes, freeBytes } = this.store.usage();
+    assert.equal(capacityBytes - freeBytes, expected);
   }
 
   private async cutPower(seed: number, inFlight: boolean): Promise<void> {
@@ -209,6 +217,7 @@ class Run {
     const found = await dumpStore(this.store);
     const survived = this.history.find((model) => model.dump().join() === found.join());
     if (!survived) assert.deepEqual(found, this.model.dump(), 'the store is no state since the last sync');
+    await this.checkUsage();
     this.model = (survived as Model).clone();
     this.history = [this.model.clone()];
   }

@@ -1,11 +1,13 @@
 import type { ChunkContent, ChunkStore, Version } from '../../../chunkserver/store/chunk-store.js';
 import { MemoryIndexDb } from '../../../chunkserver/store/index-db.js';
 import { type ChunkStoreOptions, openChunkStore } from '../../../chunkserver/store/open.js';
+import { META_BYTES } from '../../../chunkserver/store/records.js';
 import type { Clock, Timer } from '../../../common/clock.js';
 import { crc32c } from '../../../common/crc32c.js';
 import { silentLogger } from '../../../common/logger.js';
 import { MemoryDisk, type Survival } from '../../../common/memory-disk.js';
 import { createPrng } from '../../../common/prng.js';
+import { SegmentLog } from '../../../common/segment-log.js';
 
 /** Time that passes when the test says so. */
 export class ManualClock implements Clock {
@@ -101,6 +103,18 @@ export class Machine {
 
 export function version(seq: number, epoch = 1): Version {
   return { epoch, seq };
+}
+
+/** What the store's data takes, each extent with a header of its own, counted by reading all of it. */
+export async function compactedBytes(store: ChunkStore): Promise<number> {
+  let bytes = 0;
+  for (const pg of store.pgs()) {
+    for (const info of store.list(pg, undefined, 1e6)) {
+      const { extents } = (await store.readChunk(pg, info)) as ChunkContent;
+      for (const { data } of extents) bytes += data.length + SegmentLog.recordBytes(META_BYTES);
+    }
+  }
+  return bytes;
 }
 
 /** Bytes that differ from call to call and from place to place. */
