@@ -6,6 +6,7 @@ import { lineageFields } from '../../proto/lineage.js';
 import { DEFAULT_CHUNK_SIZE_BYTES } from '../../proto/types.js';
 import type { Effect, LinkSide, Op, PeerCall, PgRequest } from '../pg/types.js';
 import type { ReadResult } from '../store/chunk-store.js';
+import { INO_MAX } from '../store/index-db.js';
 
 /** Chunks may be so large: FETCH carries one whole, in one frame. */
 export const CHUNK_BYTES_MAX = DEFAULT_CHUNK_SIZE_BYTES;
@@ -104,16 +105,25 @@ export function orderedCall(
 function check(kind: PgRequest['kind'], header: FrameHeader, payloadBytes: number): void {
   const sized = kind === 'write' || header.type === FrameType.READ;
   const bytes = sized ? payloadBytes || header.length : 1;
-  const inode = kind === 'sync' || header.ino > 0;
+  const inode = isInode(header.ino) || (kind === 'sync' && header.ino === 0);
   const range = kind === 'truncate' || kind === 'sync' || header.offset + bytes <= CHUNK_BYTES_MAX;
-  const truncate = kind !== 'truncate' || (header.length > 0 && header.truncateSeq > 0 && header.aux >= 0);
+  const truncate = kind !== 'truncate' || (header.length > 0 && header.truncateSeq > 0 && isSize(header.aux));
   if (inode && range && truncate && bytes > 0) return;
   throw new HoldfastError('EINVAL', `${kind} of inode ${header.ino}: ${bytes} bytes at ${header.offset}`);
 }
 
+/** The store has no key for any other. */
+function isInode(ino: number): boolean {
+  return ino > 0 && ino <= INO_MAX;
+}
+
+function isSize(bytes: number): boolean {
+  return Number.isSafeInteger(bytes) && bytes >= 0;
+}
+
 function checkRuns({ ino }: FrameHeader, runs: readonly DataRange[] | undefined): void {
   const end = runs?.at(-1)?.end ?? Number.POSITIVE_INFINITY;
-  if (ino > 0 && end <= CHUNK_BYTES_MAX) return;
+  if (isInode(ino) && end <= CHUNK_BYTES_MAX) return;
   throw new HoldfastError('EINVAL', `write of inode ${ino}: ${runs?.length ?? 0} runs up to ${end}`);
 }
 

@@ -8,7 +8,7 @@ import type { ChunkKey, ChunkStore, Version } from '../store/chunk-store.js';
 /** Answers LIST from the store as it is now; `last` is its version. */
 export function serveList(store: ChunkStore, { header }: PeerCall, last: Version): FrameReply {
   const { pg, ino, chunk } = header;
-  const limit = Math.max(1, Math.min(header.length));
+  const limit = Math.max(1, Math.min(header.length, RECOVERY_LIMITS.listEntries));
   const fields = { versionEpoch: last.epoch, versionSeq: last.seq };
   if (header.aux === LIST_TRUNCATE_SEQS) {
     const entries = store.listTruncateSeqs(pg, ino, limit);

@@ -80,6 +80,25 @@ describe('three chunkservers', function () {
     assert.equal((await errorOf(cluster.ask(primary, list))).errorName, 'UNAVAILABLE');
   });
 
+  it('refuse inodes and ends that cannot be, and go on', async () => {
+    await cluster.write(0, 1, 0, bytes(10));
+    const primary = cluster.meta.primary(0);
+    const ino = 2 ** 48;
+    const truncate = { type: FrameType.TRUNCATE, truncateSeq: 1, length: 4 * MIB };
+    for (const fields of [
+      { type: FrameType.READ, ino, length: 10 },
+      { type: FrameType.EXTENTS, ino },
+      { type: FrameType.SYNC, ino },
+      { ...truncate, ino },
+      { ...truncate, ino: 1, aux: 2.5 },
+      { ...truncate, ino: 1, aux: Number.POSITIVE_INFINITY },
+    ]) {
+      const error = await errorOf(cluster.ask(primary, { pg: 0, epoch: 1, ...fields }));
+      assert.equal(error.errorName, 'EINVAL', JSON.stringify(fields));
+    }
+    assert.equal((await cluster.read(0, 1, 0, 10)).length, 10);
+  });
+
   it('copy from chunk to chunk, of whichever server, on behalf of a client', async () => {
     const data = bytes(100_000);
     const sources = Array.from({ length: 4 }, (_, chunk) => chunk);
