@@ -65,6 +65,8 @@ export class EndingMount {
 
   #note(givenUp: boolean): void {
     const unwritten = this.#mount.unwritten();
-    registerMount(this.#mountPoint, process.pid, { beat: ++this.#beat, unwritten, givenUp });
+    const { clusterId } = this.#mount;
+    const mount = { mountPoint: this.#mountPoint, pid: process.pid, clusterId };
+    registerMount(mount, { beat: ++this.#beat, unwritten, givenUp });
   }
 }

@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Unwritten } from '../client/vfs/vfs.js';
@@ -15,9 +15,14 @@ function entryPath(mountPoint: string): string {
   return join(registryDir(), `${createHash('sha256').update(mountPoint).digest('hex').slice(0, 24)}.json`);
 }
 
-interface Registered {
+/** A mount of this machine. */
+export interface LocalMount {
   mountPoint: string;
   pid: number;
+  clusterId: string;
+}
+
+interface Registered extends LocalMount {
   ending?: EndingNote;
 }
 
@@ -30,22 +35,40 @@ export interface EndingNote {
   givenUp: boolean;
 }
 
-export function registerMount(mountPoint: string, pid: number, ending?: EndingNote): void {
+export function registerMount(mount: LocalMount, ending?: EndingNote): void {
   mkdirSync(registryDir(), { recursive: true, mode: 0o755 });
-  const path = entryPath(mountPoint);
-  const entry: Registered = { mountPoint, pid, ...(ending && { ending }) };
-  writeFileSync(`${path}.${pid}`, JSON.stringify(entry));
-  renameSync(`${path}.${pid}`, path); // nobody reads half of it
+  const path = entryPath(mount.mountPoint);
+  const entry: Registered = { ...mount, ...(ending && { ending }) };
+  writeFileSync(`${path}.${mount.pid}`, JSON.stringify(entry));
+  renameSync(`${path}.${mount.pid}`, path); // nobody reads half of it
+}
+
+/** The mounts of a cluster that processes of this user serve on this machine. */
+export function mountsOfCluster(clusterId: string): LocalMount[] {
+  let names: string[];
+  try {
+    names = readdirSync(registryDir());
+  } catch {
+    return []; // nothing was ever mounted
+  }
+  return names
+    .filter((name) => name.endsWith('.json'))
+    .flatMap((name) => readEntry(join(registryDir(), name)) ?? [])
+    .filter((one) => one.clusterId === clusterId && isHoldfast(one.pid));
+}
+
+function readEntry(path: string): Registered | undefined {
+  try {
+    return JSON.parse(readFileSync(path, 'utf8')) as Registered;
+  } catch {
+    return undefined;
+  }
 }
 
 /** What the process with this pid said last of the end of its mount; undefined: nothing. */
 export function endingNote(mountPoint: string, pid: number): EndingNote | undefined {
-  try {
-    const entry = JSON.parse(readFileSync(entryPath(mountPoint), 'utf8')) as Registered;
-    return entry.pid === pid ? entry.ending : undefined;
-  } catch {
-    return undefined;
-  }
+  const entry = readEntry(entryPath(mountPoint));
+  return entry?.pid === pid ? entry.ending : undefined;
 }
 
 export function unregisterMount(mountPoint: string): void {
@@ -54,11 +77,6 @@ export function unregisterMount(mountPoint: string): void {
 
 /** The pid of the process that serves this mount point, when it is still there. */
 export function mountProcess(mountPoint: string): number | undefined {
-  try {
-    const entry = JSON.parse(readFileSync(entryPath(mountPoint), 'utf8')) as Registered;
-    process.kill(entry.pid, 0);
-    return isHoldfast(entry.pid) ? entry.pid : undefined;
-  } catch {
-    return undefined;
-  }
+  const pid = readEntry(entryPath(mountPoint))?.pid;
+  return pid !== undefined && isHoldfast(pid) ? pid : undefined;
 }

@@ -106,7 +106,7 @@ async function mountHere(mountPoint: string, flags: MountFlags): Promise<void> {
     const mounted = new EndingMount(mountPoint, mount, deps);
     ending = mounted;
     process.on(ENDING_SIGNAL, () => mounted.watch());
-    registerMount(mountPoint, process.pid);
+    registerMount({ mountPoint, pid: process.pid, clusterId: mount.clusterId });
     if (reporting) await report({ ready: true, binding: mount.info.kind, limits: mount.limits });
     else {
       for (const limit of mount.limits) deps.log.info({ limit }, 'binding limit');

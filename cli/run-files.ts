@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
@@ -49,5 +49,19 @@ export function readLivePid(path: string): number | undefined {
     return isHoldfast(pid) ? pid : undefined;
   } catch {
     return undefined;
+  }
+}
+
+/** A process that has ended and that nobody has asked about yet is no longer alive. */
+export function isAlive(pid: number): boolean {
+  return existsSync(`/proc/${pid}/exe`) && signal(pid, 0);
+}
+
+/** @returns false when there is no such process any more, or it is another user's */
+export function signal(pid: number, what: NodeJS.Signals | 0): boolean {
+  try {
+    return process.kill(pid, what);
+  } catch {
+    return false;
   }
 }

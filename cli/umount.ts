@@ -1,4 +1,3 @@
-import { existsSync } from 'node:fs';
 import { Command } from 'commander';
 import { canonicalMountPoint, findMount } from '../client/fuse/mount-point.js';
 import { runTool, type ToolResult } from '../client/fuse/tool.js';
@@ -6,6 +5,7 @@ import { delay, systemClock } from '../common/clock.js';
 import { ENDING_SIGNAL } from './ending-mount.js';
 import { type EndingNote, endingNote, mountProcess, unregisterMount } from './mount-registry.js';
 import { CliError, EXIT_FAILED, formatBytes, printJson, printLine } from './output.js';
+import { isAlive, signal } from './run-files.js';
 
 const POLL_MS = 50;
 /** An ordinary unmount is over by then; later the mount's process is asked how far it is. */
@@ -125,23 +125,11 @@ function stillUsed(mountPoint: string, pid: number): string {
   return `${mountPoint} is detached, but still in use: its process ${pid} ends with the last program (--force ends it now)`;
 }
 
-function givenUp(mountPoint: string, note: EndingNote | undefined): string {
+/** @param note absent: it said nothing before it was killed */
+export function givenUp(mountPoint: string, note: EndingNote | undefined): string {
   if (!note)
     return `${mountPoint} is unmounted, but its process did not answer and was killed: what was unwritten is given up`;
   const { bytes, changes } = note.unwritten;
   const what = `${formatBytes(bytes)} of data and ${changes} changes of names`;
   return `${mountPoint} is unmounted, but ${what} that no server took are given up`;
-}
-
-/** A process that has ended and that nobody has asked about yet is no longer alive. */
-function isAlive(pid: number): boolean {
-  return existsSync(`/proc/${pid}/exe`) && signal(pid, 0);
-}
-
-function signal(pid: number, what: NodeJS.Signals | 0): boolean {
-  try {
-    return process.kill(pid, what);
-  } catch {
-    return false;
-  }
 }

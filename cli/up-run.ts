@@ -1,11 +1,13 @@
 import { existsSync, mkdirSync } from 'node:fs';
 import type { Server } from 'node:net';
+import { hostname } from 'node:os';
 import type { BindingChoice } from '../client/fuse/choose.js';
 import { checkMountPoint, clearStaleMount, findMount } from '../client/fuse/mount-point.js';
 import { delay, systemClock } from '../common/clock.js';
 import { type ClusterFile, clusterFilePath, metaAddresses, writeClusterFile } from './cluster-file.js';
 import { type ClusterStatus, StatusReader } from './cluster-status.js';
 import { type ControlRequest, listenForControl } from './control.js';
+import { endFurtherMounts } from './further-mounts.js';
 import { CliError, EXIT_FAILED, EXIT_USAGE } from './output.js';
 import { pidFile, readLivePid, removePid, writePid } from './run-files.js';
 import { explainRestore } from './snapshot.js';
@@ -78,6 +80,7 @@ class Up {
   #control: Server | undefined;
   readonly #addresses: string[];
   #stopping = false;
+  #killing = false;
 
   constructor(options: UpOptions, cluster: ClusterFile) {
     this.#options = options;
@@ -136,6 +139,7 @@ class Up {
       const onSignal = (signal: string): void => {
         if (seen) {
           this.#screen.event('up', `${signal} again: killing everything`);
+          this.#killing = true;
           this.#supervisor.killAll();
           return;
         }
@@ -260,10 +264,11 @@ class Up {
     this.#status.expect(metaAddresses(this.#cluster), this.#cluster.chunkservers.length);
   }
 
-  /** The mount first, so that what it holds still reaches the servers; then those who store, then those who decide. */
+  /** The mounts first, so that what they hold still reaches the servers; then those who store, then those who decide. */
   async #shutDown(): Promise<void> {
     this.#control?.close();
     const names = this.#supervisor.names();
+    await this.#endFurtherMounts();
     await this.#supervisor.stop(MOUNT);
     await clearStaleMount(this.#options.mountPoint);
     const group = (prefix: string): string[] => names.filter((name) => name.startsWith(prefix));
@@ -272,6 +277,21 @@ class Up {
     this.#status.close();
     this.#screen.event('up', 'everything has stopped');
     this.#screen.close();
+  }
+
+  /** Those that cannot be unmounted from here, of other machines and users, are named: they wait for the servers. */
+  async #endFurtherMounts(): Promise<void> {
+    const { mountPoint } = this.#options;
+    const hurry = (): boolean => this.#killing;
+    const ended = await endFurtherMounts(this.#cluster.clusterId, mountPoint, { clock: systemClock, hurry });
+    for (const line of ended) this.#screen.event('up', line);
+    const status = this.#killing ? undefined : await this.#status.read(STATUS_TIMEOUT_MS);
+    for (const one of status?.mounts ?? [])
+      if (one.connected && !(one.hostname === hostname() && one.mountPoint === mountPoint))
+        this.#screen.event(
+          'up',
+          `${one.hostname}:${one.mountPoint} stays mounted, and waits for the servers`,
+        );
   }
 }
 

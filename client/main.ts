@@ -74,6 +74,7 @@ export interface MountStatistics {
 }
 
 export interface RunningMount {
+  readonly clusterId: string;
   readonly info: BindingInfo;
   /** What this binding cannot do, one line each. */
   readonly limits: string[];
@@ -159,6 +160,7 @@ export async function runMount(options: RunMountOptions, deps: RunMountDeps): Pr
   };
   const ended = mount.ended.then(cleanUp, cleanUp);
   return {
+    clusterId: session.clusterId,
     info: mount.info,
     limits: mount.info.kind === 'fuse-native' ? [...FUSE_NATIVE_LIMITS] : [],
     statistics: () => ({

@@ -167,4 +167,13 @@ describe('the holdfast command', function () {
     );
     assert.equal((await holdfast(['umount', '--lazy', dir])).code, 0);
   });
+
+  it('`up` that is stopped unmounts the other mounts of its cluster first, and says so', async () => {
+    const dir = await cluster.mount('further');
+    await sh(`echo last > ${dir}/words`);
+    assert.equal(await cluster.down(), 0);
+    assert.deepEqual(mountsBelow(cluster.root), []);
+    const order = cluster.output.match(/^(mount|up): unmounted .*|^(mount|chunkserver-1): stopped/gm);
+    assert.deepEqual(order, [`up: unmounted ${dir}`, 'mount: stopped', 'chunkserver-1: stopped']);
+  });
 });
