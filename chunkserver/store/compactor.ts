@@ -5,7 +5,7 @@ import { type RecordSummary, SegmentLog } from '../../common/segment-log.js';
 import { HoldfastError } from '../../proto/errors.js';
 import type { ChunkIndex } from './chunk-index.js';
 import type { ChunkKey } from './chunk-store.js';
-import type { ExtentReader } from './extent-reader.js';
+import type { ExtentData, ExtentReader } from './extent-reader.js';
 import { type Extent, findExtent, sameExtent } from './extents.js';
 import { INO_MAX } from './index-db.js';
 import { decodeMeta, META_BYTES, RecordType } from './records.js';
@@ -21,6 +21,11 @@ export const MOVED_UNSYNCED_BYTES_MAX = 1024 * 1024;
 /** A chunk in more pieces than this is put together in the background, pieces of at least SMALL_BYTES left alone. */
 export const DEFRAGMENT_EXTENTS = 1024;
 const SMALL_BYTES = 64 * 1024;
+/**
+ * Holes below it are filled with zeros, which no read can tell, where somebody waits for a chunk in too many pieces: scattered
+ * writes leave pieces that have no neighbours. A chunk of 4 MiB has at most 4096 pieces afterwards.
+ */
+const FILLED_HOLE_BYTES = 1024;
 /** Records whose payload holds bytes of a chunk. */
 const WITH_DATA: ReadonlySet<number> = new Set([
   RecordType.WRITE,
@@ -163,7 +168,7 @@ export class Compactor {
   private async defragment(pg: number, key: ChunkKey, urgent: boolean): Promise<void> {
     const extents = this.env.index.get(pg, key.ino, key.chunk)?.extents ?? [];
     const small = extents.filter((extent) => extent.end - extent.start < SMALL_BYTES);
-    for (const group of groupNeighbours(small)) {
+    for (const group of groupNeighbours(small, urgent ? FILLED_HOLE_BYTES : 0)) {
       if (this.stopped || !this.env.space.canCompact) return;
       if (group.length > 1) await this.moveSound(pg, key, group, urgent);
     }
@@ -182,20 +187,21 @@ export class Compactor {
     }
   }
 
-  /** Rewrites neighbouring extents as one, unless the chunk has changed there meanwhile. */
+  /** Rewrites extents as one, with zeros between them, unless the chunk has changed there meanwhile. */
   private async moveGroup(pg: number, key: ChunkKey, group: Extent[], urgent: boolean): Promise<number> {
     const { index, reader, space } = this.env;
     const start = (group[0] as Extent).start;
     const end = (group.at(-1) as Extent).end;
     const pieces = await reader.read(pg, key, group, start, end);
     const now = index.get(pg, key.ino, key.chunk)?.extents ?? [];
-    const unchanged = group.every((extent) => {
-      const same = now[findExtent(now, extent.start)];
+    const first = findExtent(now, start);
+    // One after the other: nothing was written between them either.
+    const unchanged = group.every((extent, i) => {
+      const same = now[first + i];
       return same !== undefined && sameExtent(same, extent);
     });
     if (!unchanged || !space.canCompact) return 0;
-    const data =
-      pieces.length === 1 ? (pieces[0]?.data as Buffer) : Buffer.concat(pieces.map((piece) => piece.data));
+    const data = pieces.length === 1 ? (pieces[0]?.data as Buffer) : joined(pieces, start, end);
     this.env.move(pg, key, start, data);
     await this.moved(data.length, urgent);
     return data.length;
@@ -217,14 +223,23 @@ function nameOf(pg: number, { ino, chunk }: ChunkKey): string {
   return `${pg}/${ino}/${chunk}`;
 }
 
-/** Splits ascending extents into runs without holes, of at most MAX_MOVE_BYTES unless one alone is larger. */
-function groupNeighbours(extents: readonly Extent[]): Extent[][] {
+/** The bytes of [start, end), holes as zeros. */
+function joined(pieces: readonly ExtentData[], start: number, end: number): Buffer {
+  const data = Buffer.alloc(end - start);
+  for (const piece of pieces) piece.data.copy(data, piece.start - start);
+  return data;
+}
+
+/** Splits ascending extents into runs, of at most MAX_MOVE_BYTES unless one alone is larger. @param hole bytes between two, at most */
+function groupNeighbours(extents: readonly Extent[], hole = 0): Extent[][] {
   const groups: Extent[][] = [];
   for (const extent of extents) {
     const group = groups.at(-1);
     const joins =
-      group?.at(-1)?.end === extent.start && extent.end - (group[0] as Extent).start <= MAX_MOVE_BYTES;
-    if (group && joins) group.push(extent);
+      group &&
+      extent.start - (group.at(-1) as Extent).end <= hole &&
+      extent.end - (group[0] as Extent).start <= MAX_MOVE_BYTES;
+    if (joins) group.push(extent);
     else groups.push([extent]);
   }
   return groups;

@@ -6,6 +6,7 @@ import { HOLD_CHUNK_EXTENTS } from '../../../chunkserver/store/maintenance.js';
 import { COMMIT_SLICE_BYTES, SealedIndexDb } from '../../../chunkserver/store/sealed-index-db.js';
 import type { Disk, DiskFile } from '../../../common/disk.js';
 import { MemoryDisk } from '../../../common/memory-disk.js';
+import { packTable } from '../../../proto/extent-table.js';
 import { Machine, pattern, SEGMENT_BYTES, version } from './harness.js';
 
 const KIB = 1024;
@@ -60,10 +61,10 @@ describe('chunk store whose background work meets operations', () => {
     assert.equal((await machine.store.read(1, { ino: 3, chunk: 0 }, 0, MIB)).length, 512 * KIB);
   });
 
-  /** Bytes with gaps between none of them: each write is a piece of its own. */
-  function scatter(store: ChunkStore, chunk: number, pieces: number): Promise<unknown>[] {
+  /** Each write is a piece of its own; side by side unless they are to lie further apart. */
+  function scatter(store: ChunkStore, chunk: number, pieces: number, apart = 10): Promise<unknown>[] {
     return Array.from({ length: pieces }, (_, i) =>
-      store.write(1, { ino: 7, chunk }, i * 10, pattern(i, 10), version(chunk * 10_000 + i + 1)),
+      store.write(1, { ino: 7, chunk }, i * apart, pattern(i, 10), version(chunk * 10_000 + i + 1)),
     );
   }
 
@@ -78,6 +79,45 @@ describe('chunk store whose background work meets operations', () => {
     assert.equal((await store.read(1, { ino: 7, chunk: 1 }, 0, MIB)).length, 10 * HOLD_CHUNK_EXTENTS);
     assert.ok((calls.get('read') ?? 0) - reads <= 2, 'it lies together');
     assert.deepEqual(machine.failures, []);
+  });
+
+  it('fills the holes of a chunk in too many pieces that lie apart, so that their number stays bounded', async () => {
+    const machine = new Machine({ segmentBytes: MIB });
+    const store = await machine.boot();
+    const key = { ino: 7, chunk: 0 };
+    const [apart, length, atOnce] = [200, 10, 1000];
+    const expected = Buffer.alloc(2.5 * HOLD_CHUNK_EXTENTS * apart);
+    let pieces = 0;
+    for (let seq = 1; pieces < 2 * HOLD_CHUNK_EXTENTS; seq++) {
+      const starts = Array.from({ length: atOnce }, () => pieces++ * apart);
+      const runs = starts.map((start) => ({ start, end: start + length }));
+      const data = starts.map((start) => pattern(start, length));
+      for (const [i, start] of starts.entries()) data[i]?.copy(expected, start);
+      await store.writeRuns(1, key, Buffer.concat([packTable(runs), ...data]), runs, version(seq));
+      const { extents = [] } = (await store.readChunk(1, key)) ?? {};
+      assert.ok(extents.length < HOLD_CHUNK_EXTENTS + atOnce, `${extents.length} pieces`);
+    }
+    const end = (pieces - 1) * apart + length;
+    assert.deepEqual(Buffer.concat((await store.read(1, key, 0, end)).data), expected.subarray(0, end));
+    const { liveBytes } = store.usage();
+    const again = await machine.crash('everything', 0);
+    assert.deepEqual(Buffer.concat((await again.read(1, key, 0, end)).data), expected.subarray(0, end));
+    assert.equal(again.usage().liveBytes, liveBytes);
+    assert.deepEqual(machine.failures, []);
+  });
+
+  it('fills no hole that is written to while a chunk is put together', async () => {
+    const machine = new Machine({ segmentBytes: MIB });
+    const store = await machine.boot();
+    const key = { ino: 7, chunk: 0 };
+    await Promise.all(scatter(store, 0, HOLD_CHUNK_EXTENTS - 1, 20));
+    // It waits until the chunk is put together, which has begun to read it.
+    const last = store.write(1, key, 20 * HOLD_CHUNK_EXTENTS, pattern(1, 10), version(20_000));
+    const other = store.write(1, key, 15, pattern(2, 2), version(20_001));
+    await Promise.all([last, other]);
+    const read = await store.read(1, key, 0, 30);
+    const expected = [pattern(0, 10), Buffer.alloc(5), pattern(2, 2), Buffer.alloc(3), pattern(1, 10)];
+    assert.deepEqual(Buffer.concat(read.data), Buffer.concat(expected));
   });
 
   for (const when of ['at leisure', 'while space is short']) {
