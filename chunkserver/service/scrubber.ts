@@ -10,6 +10,9 @@ import type { Repair } from './repair.js';
 /** The first pass begins within this time of the start, so that a server which is often restarted is scrubbed too. */
 export const FIRST_PASS_WITHIN_MS = 3_600_000;
 
+/** What a chunk costs at least, of the rate: small files are read one by one, each from a place of its own. */
+const CHUNK_COST_BYTES = 64 * 1024;
+
 export interface ScrubberOptions {
   /** From the end of one pass to the begin of the next; 0: never. */
   intervalMs: number;
@@ -69,10 +72,10 @@ export class Scrubber {
   }
 
   async #pass(): Promise<void> {
-    const { clock, log, led, repair } = this.#deps;
+    const { clock, log, repair } = this.#deps;
     const before = repair.found;
     let bytes = 0;
-    for (const pg of led()) {
+    for (const pg of this.#groups()) {
       if (this.#closed) return;
       try {
         bytes += await this.#group(pg, bytes);
@@ -87,6 +90,13 @@ export class Scrubber {
     log.info({ bytes, found: repair.found - before }, 'scrub pass ended');
   }
 
+  /** From any one on: of a server that is often restarted the last ones would never be reached. */
+  #groups(): number[] {
+    const groups = this.#deps.led();
+    const first = this.#deps.prng.int(Math.max(1, groups.length));
+    return [...groups.slice(first), ...groups.slice(0, first)];
+  }
+
   async #group(pg: number, doneBefore: number): Promise<number> {
     const { clock, page } = this.#deps;
     let bytes = 0;
@@ -94,11 +104,12 @@ export class Scrubber {
     for (;;) {
       const checked = await page(pg, { after, contents: true, repair: true });
       const own = checked.replicas > 0 ? checked.bytes / checked.replicas : 0;
+      const cost = Math.max(own, checked.chunks * CHUNK_COST_BYTES);
       bytes += checked.bytes;
       this.#doneBytes = doneBefore + bytes;
       if (this.#closed || checked.end) return bytes;
       after = { ino: checked.lastIno, chunk: checked.lastChunk };
-      await delay(clock, (own / this.#options.bytesPerSecond) * 1000);
+      await delay(clock, (cost / this.#options.bytesPerSecond) * 1000);
     }
   }
 }

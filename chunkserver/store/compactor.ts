@@ -33,6 +33,8 @@ const WITH_DATA: ReadonlySet<number> = new Set([
   RecordType.INSTALL,
   RecordType.MOVE,
 ]);
+/** Rests are not shorter: a timer takes a millisecond, in which many a small record could be moved. */
+const REST_MIN_MS = 5;
 const MAX_DEFRAGMENT_QUEUE = 1024;
 
 export interface CompactorEnv {
@@ -56,6 +58,8 @@ export class Compactor {
   /** Chunks for which somebody waits, by name. */
   private readonly urgent = new Map<string, Promise<void>>();
   private unsyncedBytes = 0;
+  /** Milliseconds by which what was moved is ahead of the rate. */
+  private aheadMs = 0;
   private stopped = false;
 
   constructor(private readonly env: CompactorEnv) {}
@@ -215,7 +219,12 @@ export class Compactor {
       this.unsyncedBytes = 0;
       await log.sync();
     } else await log.written();
-    if (!space.pressed && !urgent) await delay(clock, (bytes / bytesPerSecond) * 1000);
+    if (space.pressed || urgent) return;
+    this.aheadMs += (SegmentLog.recordBytes(META_BYTES + bytes) / bytesPerSecond) * 1000;
+    if (this.aheadMs < REST_MIN_MS) return;
+    const rest = this.aheadMs;
+    this.aheadMs = 0;
+    await delay(clock, rest);
   }
 }
 

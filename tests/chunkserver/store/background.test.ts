@@ -61,6 +61,27 @@ describe('chunk store whose background work meets operations', () => {
     assert.equal((await machine.store.read(1, { ino: 3, chunk: 0 }, 0, MIB)).length, 512 * KIB);
   });
 
+  it('rests for what it has moved, not for each record however small', async () => {
+    const machine = new Machine({ compactionBytesPerSecond: MIB });
+    const store = await machine.boot();
+    let rests = 0;
+    const after = machine.clock.after.bind(machine.clock);
+    machine.clock.after = (ms, fn) => {
+      rests++;
+      return after(ms, fn);
+    };
+    const files = 1500;
+    for (let ino = 1; ino <= files; ino++)
+      await store.write(1, { ino, chunk: 0 }, 0, pattern(ino, 16), version(ino));
+    for (let ino = 1; ino <= files; ino++)
+      if (ino % 3 !== 0) await store.deleteInode(1, ino, version(2000 + ino));
+    const segments = (await machine.segmentFiles()).length;
+    await machine.clock.advance(600_000);
+    assert.ok((await machine.segmentFiles()).length < segments - 2, 'it was compacted');
+    assert.ok(rests < files / 3 / 5, `${rests} rests for ${files / 3} records`);
+    assert.ok(rests > 5, 'it keeps to its rate');
+  });
+
   /** Each write is a piece of its own; side by side unless they are to lie further apart. */
   function scatter(store: ChunkStore, chunk: number, pieces: number, apart = 10): Promise<unknown>[] {
     return Array.from({ length: pieces }, (_, i) =>
