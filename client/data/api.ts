@@ -63,8 +63,11 @@ export interface ChunkApi {
     length: number,
     from: { file: FileLayout; chunk: number; offset: number },
   ): Promise<Written>;
-  /** Makes a hole within one chunk: allocates less than nothing. @throws HoldfastError EIO */
-  punch(file: FileLayout, chunk: number, offset: number, length: number): Promise<Written>;
+  /**
+   * Makes a hole within one chunk: allocates less than nothing.
+   * @param sync as write() @throws HoldfastError EIO
+   */
+  punch(file: FileLayout, chunk: number, offset: number, length: number, sync?: boolean): Promise<Written>;
   /** Where the servers have data of a chunk; ascending. @throws HoldfastError as read() */
   ranges(file: FileLayout, chunk: number, signal?: Interrupt): Promise<DataRange[]>;
   /** The first chunk in [first, last] that has data on the servers; undefined: none. @throws HoldfastError as read() */

@@ -123,8 +123,15 @@ export class ChunkIo implements ChunkApi {
     return writtenOf(await this.#run(this.#chunkTarget(file, chunk), fields, [source], undefined));
   }
 
-  async punch(file: FileLayout, chunk: number, offset: number, length: number): Promise<Written> {
-    const fields = { type: FrameType.WRITE, ino: file.ino, chunk, offset, length };
+  async punch(
+    file: FileLayout,
+    chunk: number,
+    offset: number,
+    length: number,
+    sync = false,
+  ): Promise<Written> {
+    const flags = sync ? FRAME_FLAG_SYNC : 0;
+    const fields = { type: FrameType.WRITE, flags, ino: file.ino, chunk, offset, length };
     return writtenOf(await this.#run(this.#chunkTarget(file, chunk), fields, undefined, undefined));
   }
 

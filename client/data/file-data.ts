@@ -11,6 +11,7 @@ import type { Interrupt } from '../wait.js';
 import type { FileLayout, Written } from './api.js';
 import type { DataDeps } from './data-deps.js';
 import type { Extent, Piece } from './extent.js';
+import { FileTail, type Tenure } from './file-tail.js';
 import type { FlushSource } from './flusher.js';
 import { GroupSync } from './group-sync.js';
 import { SLOT_BYTES_MAX, unitWithin } from './limits.js';
@@ -56,7 +57,11 @@ export class FileData implements FileLayout, FlushSource {
   readonly #unsynced: UnsyncedWrites;
   readonly #synced: GroupSync;
   #committing: Promise<void> | undefined;
+  /** A truncate, or the end being made ready for a gap: no write is taken and no commit begins meanwhile. */
   #truncating: Promise<void> | undefined;
+  /** What lies behind the end is being discarded: to be waited for before anybody else may write there. */
+  #discarding = 0;
+  readonly tail: FileTail;
   /** Truncates so far. */
   #cuts = 0;
   /** The file as it was before it was opened here: what of it is on disk is unknown. */
@@ -71,6 +76,7 @@ export class FileData implements FileLayout, FlushSource {
     this.chunkSize = attr.chunkSize;
     this.#attr = attr;
     this.#deps = deps;
+    this.tail = new FileTail(this, deps);
     this.#unsynced = deps.unsynced.of(attr.ino);
     this.#sends = new Sends(this, deps, this.#unsynced, (error) => this.#fail(error));
     this.#synced = new GroupSync(this.#unsynced, deps.chunks, {
@@ -104,6 +110,10 @@ export class FileData implements FileLayout, FlushSource {
 
   /** Nothing to write back or to commit. */
   get clean(): boolean {
+    return this.#discarding === 0 && this.#told;
+  }
+
+  get #told(): boolean {
     return this.buffer.empty && this.#committed === this.#written && !this.#committing;
   }
 
@@ -144,7 +154,7 @@ export class FileData implements FileLayout, FlushSource {
   /** The session under which it was written is over: what is dirty must never reach the servers. */
   discard(error: HoldfastError): void {
     this.#unsynced.letGo();
-    if (this.clean) return;
+    if (this.#told) return;
     this.buffer.truncate(0);
     this.#holds.clear();
     this.#fail(error);
@@ -264,8 +274,24 @@ export class FileData implements FileLayout, FlushSource {
    * Goes on to its end even when its caller does not wait for it.
    */
   truncate(size: number, setAttr: () => Promise<Attr>): Promise<Attr> {
+    return this.#alone(() => this.#truncate(size, setAttr));
+  }
+
+  /**
+   * Before the file grows over a gap up to `end`: discards what a mount that has died may have left there. What is written
+   * here it does not touch. The size that is known must be that of the server.
+   * @throws HoldfastError EIO, ETIMEDOUT
+   */
+  clearGap(end: number, tenure: Tenure): Promise<void> {
+    this.#discarding++;
+    return this.#alone(() => this.tail.discard(end, tenure)).finally(() => {
+      this.#discarding--;
+    });
+  }
+
+  #alone<T>(work: () => Promise<T>): Promise<T> {
     const former = this.#truncating;
-    const running = former ? former.then(() => this.#truncate(size, setAttr)) : this.#truncate(size, setAttr);
+    const running = former ? former.then(work) : work();
     const settle = (): void => {
       if (this.#truncating === held) this.#truncating = undefined;
     };
@@ -452,6 +478,7 @@ export class FileData implements FileLayout, FlushSource {
   }
 
   #fail(error: HoldfastError): void {
+    this.tail.forget();
     this.#unsynced.errors.add(error);
     this.#deps.log.error({ ino: this.ino, error: error.message }, 'write-back failed');
   }

@@ -10,6 +10,7 @@ import {
 } from '../../proto/gen/meta.js';
 import { NAME_MAX_BYTES, S_IFDIR, S_IFMT } from '../../proto/types.js';
 import type { Answer } from '../answer.js';
+import type { Tenure } from '../data/file-tail.js';
 import type { AttrReply, Entry, Notifier, OpenReply } from '../fuse/binding.js';
 import type { ChangeLane } from '../leases/change-lane.js';
 import type { NameCache } from '../leases/name-cache.js';
@@ -89,6 +90,15 @@ export class VfsContext {
   /** Nobody else sees or changes the inode now. */
   owns(ino: number): boolean {
     return this.mode(ino) === LeaseMode.LEASE_EXCLUSIVE;
+  }
+
+  /**
+   * From now on for as long as this mount holds its lease on the inode, with the right to change it alone. Nobody else has
+   * such a file open: whoever had it is shut out by the servers, or has written everything back.
+   */
+  tenure(ino: number): Tenure {
+    const asOf = this.meta.leases.stamp();
+    return { holds: () => this.owns(ino) && this.covers(ino, asOf) };
   }
 
   /** Whether an answer is good to keep for an inode. */

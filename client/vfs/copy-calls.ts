@@ -75,6 +75,7 @@ export class CopyCalls {
     const { atimes } = files;
     if ((source.flags & O_NOATIME) === 0) atimes?.read(atimes.view(source.file.view()));
     if (!this.#context.owns(target.file.ino)) await this.#calls.announceWriter(target.file, signal);
+    await this.#calls.closeGap(target.file, to.offset, signal);
     const range = { at: from.offset, to: to.offset, length: count };
     const done = await lane.urgently(copyByServers(this.#chunks, source.file, target.file, range, signal));
     if (done > 0) await this.#calls.showOthers(target, signal);

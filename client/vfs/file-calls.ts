@@ -9,6 +9,7 @@ import type { Caller, SetAttrRequest, WriteRequest } from '../fuse/binding.js';
 import { changedAttr } from '../leases/local-attr.js';
 import { type Interrupt, interruptible } from '../wait.js';
 import { AppendTurns } from './append-turn.js';
+import { isRegular } from './attr.js';
 import type { VfsContext } from './context.js';
 import { O_APPEND, O_DSYNC, O_NOATIME, O_SYNC_ONLY, type OpenFile, throwWriteError } from './file-table.js';
 import type { LocalChanges } from './local-changes.js';
@@ -158,6 +159,7 @@ export class FileCalls {
     knowsEnd: () => boolean = () => true,
   ): Promise<Written | undefined> {
     const { data, fromCache } = request;
+    if (offset !== 'end' && offset > file.size) await this.closeGap(file, offset, signal);
     const mayPut = (): boolean => {
       this.#refuseLost(file.ino, request);
       return knowsEnd();
@@ -256,11 +258,23 @@ export class FileCalls {
     });
   }
 
+  /**
+   * Before a write at `end`, or a size of it: what lies between the end of the file and there reads as zeros. While others
+   * have the file open this cannot be seen to, for they may have written there and are about to say so.
+   */
+  closeGap(file: FileData, end: number, signal: Interrupt): Answer<void> {
+    if (!this.#context.owns(file.ino)) return;
+    return andThen(this.learnEnd(file, signal), () => {
+      if (file.tail.isClear(end) || !this.#isAlone(file)) return;
+      return interruptible(file.clearGap(end, this.#context.tenure(file.ino)), signal);
+    });
+  }
+
   /** Somebody else may write to it when it is leased to nobody: the end of the file is where the server says. */
-  async learnEnd(file: FileData, signal: Interrupt): Promise<void> {
+  learnEnd(file: FileData, signal: Interrupt): Answer<void> {
     if (!this.shared.mustAsk(file)) return;
     const op = { $case: 'getAttr' as const, value: { ino: file.ino } };
-    file.applyAttr(await this.#context.readAttr(op, signal), false);
+    return this.#context.readAttr(op, signal).then((attr) => file.applyAttr(attr, false));
   }
 
   /**
@@ -282,7 +296,24 @@ export class FileCalls {
   #resize(ino: number, size: number, rest: Partial<SetAttr>, signal: Interrupt): Promise<Attr> {
     const { files } = this.#context;
     const file = files.get(ino);
-    if (file) return this.truncate(file, size, rest, signal);
+    return file ? this.truncate(file, size, rest, signal) : this.#resizeClosed(ino, size, rest, signal);
+  }
+
+  async #resizeClosed(ino: number, size: number, rest: Partial<SetAttr>, signal: Interrupt): Promise<Attr> {
+    const { files, meta, readOnly } = this.#context;
+    const attr = size > 0 && !readOnly ? await this.#context.attr(ino, signal) : undefined;
+    if (attr && isRegular(attr) && attr.nlink > 0 && size > attr.size) {
+      // Opened for it: nobody else has it open then, or what lies behind its end is the business of those who have.
+      meta.retainOpen(ino);
+      const file = files.acquire(attr, false);
+      return lastly(
+        async () => {
+          if (!this.#isAlone(file)) await this.announceWriter(file, signal);
+          return this.truncate(file, size, rest, signal);
+        },
+        () => andThen(files.release(file), () => meta.releaseOpen(ino)),
+      );
+    }
     files.shared(ino); // what is kept of it may lie behind the cut
     files.dropBlocks(ino);
     return this.#context.setAttr(ino, { ...rest, size }, signal);
@@ -294,7 +325,10 @@ export class FileCalls {
     // A flush that waits for the truncate must not be waited for by it.
     this.#context.lane.releasePlace(file.ino);
     const cut = (): Promise<Attr> => this.#cut(file, size, rest);
-    const done = this.#context.owns(file.ino) ? cut() : this.#turns.during(file.ino, signal, cut);
+    const resize = (): Promise<Attr> =>
+      this.#context.owns(file.ino) ? cut() : this.#turns.during(file.ino, signal, cut);
+    const gap = size > 0 ? this.closeGap(file, size, signal) : undefined;
+    const done = gap ? gap.then(resize) : resize();
     return interruptible(this.#context.lane.urgently(done), signal);
   }
 
@@ -311,10 +345,13 @@ export class FileCalls {
       await this.#cut(file, size, {});
       return true;
     };
-    const done = this.#isAlone(file)
-      ? grow()
-      : this.#turns.during(file.ino, signal, () => this.announceWriter(file, signal).then(grow));
-    return interruptible(this.#context.lane.urgently(done), signal);
+    // Whether others may append is asked behind the gap: the lease may have gone meanwhile.
+    const done = andThen(this.closeGap(file, size, signal), () =>
+      this.#isAlone(file)
+        ? grow()
+        : this.#turns.during(file.ino, signal, () => this.announceWriter(file, signal).then(grow)),
+    );
+    return interruptible(this.#context.lane.urgently(Promise.resolve(done)), signal);
   }
 
   async #killPriv(file: FileData, caller: Caller): Promise<void> {

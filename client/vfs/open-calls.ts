@@ -139,6 +139,7 @@ export class OpenCalls {
         if (created) inodes.learnXattr(ino, CAPABILITY_NAME, undefined, inodes.stamp().asOf);
         const acquired = files.acquire(made, created);
         file = acquired;
+        if (created) acquired.tail.setClear(this.#context.tenure(ino));
         if (created || (flags & O_TRUNC) === 0) return open(acquired, made);
         return andThen(caller.uid !== 0 ? killedBy(caller, made) : {}, (killed) =>
           this.#files.truncate(acquired, 0, killed, caller.signal).then((attr) => open(acquired, attr)),
@@ -193,6 +194,7 @@ export class OpenCalls {
     meta.retainOpen(attr.ino);
     inodes.learn(attr, inodes.stamp(), true);
     const file = files.acquire(attr, true);
+    file.tail.setClear(this.#context.tenure(attr.ino));
     const caching = await this.#context.opened(attr);
     const entry = this.#context.entry(attr, parent, NO_NAME);
     return { entry, handle: files.open(file, flags), ...caching };

@@ -17,11 +17,17 @@ const UNSYNCED_MIN = 300;
 /** Data that was written before the metaservers heard of it: the only thing that a crash may leave to be cleared away. */
 const LEFT_BEHIND = new Set(['unreachable', 'beyond-end']);
 
+/** Has sent data behind the end that the metaservers know, and goes on holding the file open. */
+const GROWER = `const fs = require('node:fs'); const fd = fs.openSync(process.argv[1], 'w'); const mib = Buffer.alloc(1 << 20, 1);
+  fs.writeSync(fd, mib); fs.fsyncSync(fd); for (let n = 1; n < 12; n++) fs.writeSync(fd, mib);
+  console.log('grown'); setInterval(() => {}, 1 << 30);`;
+
 describe('a mount whose process is killed amid changes that no server has heard of', function () {
   this.timeout(240_000);
   const cluster = new TestCluster('crashed-client');
   const agents: LockAgent[] = [];
   let changer: LineChild | undefined;
+  let grower: LineChild | undefined;
   let crashing: string;
 
   before(async () => {
@@ -30,6 +36,7 @@ describe('a mount whose process is killed amid changes that no server has heard 
   });
   after(async () => {
     changer?.kill();
+    grower?.kill();
     await Promise.all(agents.map((agent) => agent.end()));
     await cluster.destroy();
   });
@@ -61,6 +68,10 @@ describe('a mount whose process is killed amid changes that no server has heard 
     await taker.do(`open f ${cluster.dir}/locked`);
     assert.equal(await taker.do('flock f w'), 'EAGAIN');
 
+    let grown = false;
+    const growing = ['-e', GROWER, join(crashing, 'growing')];
+    grower = new LineChild(process.execPath, growing, () => (grown = true), 'ignore');
+    await eventually('a file has grown', () => grown);
     let synced = 0;
     let made = 0;
     const program = `const fs = require('node:fs'); const path = require('node:path'); const args = process.argv.slice(1); ${CHANGER}`;
@@ -89,6 +100,10 @@ describe('a mount whose process is killed amid changes that no server has heard 
     await sh('echo on > tree/d1/on; mv tree/d1/on tree/on; rm tree/on; rmdir empty 2>/dev/null || true', {
       cwd: cluster.dir,
     });
+    await sh(
+      'size=$(stat -c %s growing); truncate -s 14M growing; test $(tail -c +$((size + 1)) growing | tr -d "\\0" | wc -c) = 0',
+      { cwd: cluster.dir },
+    );
     await eventually('the removed file is gone', async () => (await cluster.status()).capacity.orphans === 0);
     const { kinds } = await fsck('--repair');
     assert.deepEqual(

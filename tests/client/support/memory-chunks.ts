@@ -26,6 +26,7 @@ interface Stored {
 export class MemoryChunks implements ChunkApi {
   readonly pgCount: number;
   readonly writes: WriteCall[] = [];
+  readonly punches: WriteCall[] = [];
   /** Ranges that were copied without passing through the client. */
   readonly copies: WriteCall[] = [];
   /** How many runs each message with several of them brought. */
@@ -160,20 +161,34 @@ export class MemoryChunks implements ChunkApi {
   }
 
   /** Zeros count as data here: only where nothing was ever written is a hole. */
-  async punch(file: FileLayout, chunk: number, offset: number, length: number): Promise<Written> {
-    await Promise.resolve();
-    this.#stored.get(`${file.ino}/${chunk}`)?.data.fill(0, offset, offset + length);
+  async punch(
+    file: FileLayout,
+    chunk: number,
+    offset: number,
+    length: number,
+    sync = false,
+  ): Promise<Written> {
+    this.punches.push({ ino: file.ino, chunk, offset, length, sync });
+    await (this.#gate?.promise ?? Promise.resolve());
+    this.#applyTruncates(file, chunk);
+    const { data } = this.#stored.get(`${file.ino}/${chunk}`) ?? {};
+    data?.fill(0, offset, Math.min(data.length, offset + length));
+    if (sync) this.#makeDurable(this.pgOf(file.ino, chunk));
     return { allocated: 0, version: { epoch: this.#epoch, seq: ++this.#seq } };
   }
 
   async ranges(file: FileLayout, chunk: number): Promise<DataRange[]> {
     await Promise.resolve();
+    this.#applyTruncates(file, chunk);
     const end = this.chunk(file.ino, chunk).length;
     return end > 0 ? [{ start: 0, end }] : [];
   }
 
   async nextChunk(file: FileLayout, first: number, last: number): Promise<number | undefined> {
-    for (let chunk = first; chunk <= last; chunk++) if (this.chunk(file.ino, chunk).length > 0) return chunk;
+    for (let chunk = first; chunk <= last; chunk++) {
+      this.#applyTruncates(file, chunk);
+      if (this.chunk(file.ino, chunk).length > 0) return chunk;
+    }
     return undefined;
   }
 
