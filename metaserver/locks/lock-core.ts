@@ -43,7 +43,7 @@ interface Holder {
  * not see each other. Pure and synchronous. Each owner is a number that its session's kernel gave.
  *
  * Invariants: no two owners hold overlapping locks of one kind of which one is for writing; the locks of one owner do not
- * overlap; `count` of a session is the number of its locks held and waited for.
+ * overlap; `count` of a session is the number of its locks held and waited for, `places` are where those are.
  */
 export class LockCore {
   readonly #places = new Map<string, Locked>();
@@ -142,6 +142,11 @@ export class LockCore {
     return locks;
   }
 
+  /** Files, one for each kind, in which a session has something, as far as it is remembered. */
+  placesOf(session: number): number {
+    return this.#holders.get(session)?.places.size ?? 0;
+  }
+
   /** Files about which anything is remembered, one for each kind. */
   get places(): number {
     return this.#places.size;
@@ -168,7 +173,8 @@ export class LockCore {
     locked.held = [...others, ...merged(own).map((each) => ({ owner, lock: each }))];
     const holder = this.#holder(session);
     holder.count += locked.held.length - before;
-    holder.places.add(placeOf(lock));
+    if (own.length > 0) holder.places.add(placeOf(lock));
+    else forgetIfNothing(holder, locked, placeOf(lock));
   }
 
   #enqueue(locked: Locked, waiter: Waiter): void {
@@ -183,11 +189,13 @@ export class LockCore {
   }
 
   #dequeue(waiter: Waiter): void {
-    const locked = this.#locked(placeOf(waiter.lock));
+    const place = placeOf(waiter.lock);
+    const locked = this.#locked(place);
     locked.waiting = locked.waiting.filter((other) => other !== waiter);
     const holder = this.#holder(waiter.session);
     holder.waits.delete(waiter.id);
     holder.count--;
+    forgetIfNothing(holder, locked, place);
     const waits = this.#waits.get(waiter.owner);
     waits?.delete(waiter);
     if (waits?.size === 0) this.#waits.delete(waiter.owner);
@@ -228,8 +236,8 @@ export class LockCore {
   #drop(session: number): string[] {
     const holder = this.#holders.get(session);
     if (!holder) return [];
-    for (const waiter of [...holder.waits.values()]) this.#dequeue(waiter);
     const places = [...holder.places];
+    for (const waiter of [...holder.waits.values()]) this.#dequeue(waiter);
     for (const place of places) {
       const locked = this.#places.get(place);
       if (!locked) continue;
@@ -279,6 +287,12 @@ function ownerOf(session: number, { ownerLow, ownerHigh }: Lock): string {
 
 function sessionOf(owner: string): number {
   return Number.parseInt(owner, 10);
+}
+
+/** A session locks any number of files in its time. */
+function forgetIfNothing({ session, places }: Holder, { held, waiting }: Locked, place: string): void {
+  if (waiting.some((waiter) => waiter.session === session)) return;
+  if (!held.some(({ owner }) => sessionOf(owner) === session)) places.delete(place);
 }
 
 function conflict({ held }: Locked, owner: string, lock: Lock): Held | undefined {

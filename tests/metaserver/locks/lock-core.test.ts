@@ -148,6 +148,28 @@ describe('lock core', () => {
     assert.equal(core.places, 0);
   });
 
+  it('remembers of a session no file in which it has nothing any more', () => {
+    const { core, set, wait } = fixture();
+    for (let ino = 10; ino < 20; ino++) {
+      set(1, lock(5, WRITE, 0, 9, ino));
+      set(1, lock(5, UNLOCK, 0, END, ino));
+      set(1, lock(6, UNLOCK, 0, END, ino)); // every close(2) of a process asks for it
+    }
+    set(2, lock(5, WRITE));
+    core.cancel(1, wait(1, lock(5, WRITE)));
+    assert.equal(core.placesOf(1), 0);
+    set(1, lock(5, READ, 0, 9, 10));
+    set(1, lock(6, READ, 0, 9, 10));
+    const waiting = wait(1, lock(7, WRITE));
+    set(1, lock(5, UNLOCK, 0, 9, 10));
+    assert.equal(core.placesOf(1), 2);
+    core.cancel(1, waiting);
+    assert.equal(core.placesOf(1), 1);
+    core.remove(1);
+    core.remove(2);
+    assert.deepEqual([core.placesOf(1), core.places], [0, 0]);
+  });
+
   it('takes what a session announces for the whole truth', () => {
     const { core, set, wait, log } = fixture();
     set(1, lock(5, WRITE, 0, 9));
