@@ -5,6 +5,13 @@ import { LockCore } from '../locks/lock-core.js';
 /** Called once: with an error, or with what keeps the caller from the lock that it tested. */
 export type LockAnswer = (error: ErrorName | undefined, conflict: Lock | undefined) => void;
 
+/** A request that came before every session had said what it holds. */
+interface Held {
+  session: number;
+  request: LockRequest;
+  answer: LockAnswer;
+}
+
 /**
  * The sessions' locks at the leader. They are volatile and announced again like opens; until every session has said
  * what it holds, or is over, requests wait.
@@ -12,7 +19,7 @@ export type LockAnswer = (error: ErrorName | undefined, conflict: Lock | undefin
 export class LockService {
   readonly #core = new LockCore();
   #open = false;
-  #waiting: (() => void)[] = [];
+  #waiting: Held[] = [];
 
   end(): void {
     this.#open = false;
@@ -28,7 +35,8 @@ export class LockService {
   /** Every session has announced what it holds. */
   open(): void {
     this.#open = true;
-    for (const again of this.#waiting.splice(0)) again();
+    for (const { session, request, answer } of this.#waiting.splice(0))
+      this.request(session, request, answer);
   }
 
   announced(session: number, locks: readonly Lock[]): void {
@@ -39,6 +47,8 @@ export class LockService {
   }
 
   over(session: number): void {
+    // A lock that it got later nobody would give up.
+    this.#waiting = this.#waiting.filter((held) => held.session !== session);
     this.#core.remove(session);
   }
 
@@ -47,7 +57,7 @@ export class LockService {
     const { lock, operation, wait } = request;
     if (!lock || !isSound(lock)) throw new HoldfastError('EINVAL', 'not a lock');
     if (!this.#open) {
-      this.#waiting.push(() => this.request(session, request, answer));
+      this.#waiting.push({ session, request, answer });
       return;
     }
     if (operation === LockOperation.LOCK_TEST) {
@@ -59,6 +69,13 @@ export class LockService {
   }
 
   cancel(session: number, wait: number): void {
+    const isMeant = (held: Held): boolean =>
+      held.session === session &&
+      held.request.operation === LockOperation.LOCK_SET_WAIT &&
+      held.request.wait === wait;
+    const meant = this.#waiting.filter(isMeant);
+    this.#waiting = this.#waiting.filter((held) => !isMeant(held));
+    for (const { answer } of meant) answer('EINTR', undefined);
     this.#core.cancel(session, wait);
   }
 }
