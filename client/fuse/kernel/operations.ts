@@ -30,6 +30,8 @@ export interface OperationContext {
   fs: FileSystem;
   /** The long form of SETXATTR was agreed at INIT. */
   setxattrExt: boolean;
+  /** Whether another request may wait for a lock: see MAX_LOCK_WAITS. */
+  mayWaitForLock(): boolean;
 }
 
 /** One kind of request: how to ask the file system, and how to encode its answer. */
@@ -92,9 +94,10 @@ function encodeSized(out: Buffer, at: number, { size, value }: { size: number; v
 }
 
 function setlk(wait: boolean): Operation {
-  return operation(({ fs }, call, request) => {
+  return operation(({ fs, mayWaitForLock }, call, request) => {
     if (!fs.setlk) return LACKING;
     const { handle, owner, lock, flock } = readLock(request);
+    if (wait && lock.type !== 'unlock' && !mayWaitForLock()) throw new HoldfastError('ENOLCK');
     return fs.setlk(call, call.ino, handle, owner, lock, { wait, flock });
   }, nothing);
 }

@@ -13,6 +13,11 @@ import { ARGS_AT, readInHeader, readU64, writeOutHeader } from './wire.js';
 
 /** Requests that the file system works on at a time; beyond it nothing more is read from the kernel. */
 export const MAX_IN_FLIGHT_REQUESTS = 4096;
+/**
+ * Requests that wait for locks do not count among those: only another request, to unlock, ends them, and it has to be read. A
+ * further one is refused with ENOLCK.
+ */
+export const MAX_LOCK_WAITS = 4096;
 /** File data that unanswered writes hold. */
 export const MAX_IN_FLIGHT_WRITE_BYTES = 256 * 1024 * 1024;
 /** A read must have room for the largest write and its headers. */
@@ -53,6 +58,7 @@ export class Session {
   readonly ended: Deferred<void> = deferred();
   private readonly inFlight = new Map<number, Call>();
   private inFlightWriteBytes = 0;
+  private lockWaits = 0;
   private readonly scratch = Buffer.alloc(SCRATCH_BYTES);
   private readonly context: OperationContext;
   private readonly pausedReaders: (() => void)[] = [];
@@ -63,7 +69,8 @@ export class Session {
   private readFailures = 0;
 
   constructor(private readonly options: SessionOptions) {
-    this.context = { fs: options.fs, setxattrExt: false };
+    const mayWaitForLock = (): boolean => this.lockWaits < MAX_LOCK_WAITS;
+    this.context = { fs: options.fs, setxattrExt: false, mayWaitForLock };
     this.ready.promise.catch(() => undefined);
   }
 
@@ -130,7 +137,8 @@ export class Session {
 
   private isFull(): boolean {
     return (
-      this.inFlight.size >= MAX_IN_FLIGHT_REQUESTS || this.inFlightWriteBytes >= MAX_IN_FLIGHT_WRITE_BYTES
+      this.inFlight.size - Math.min(this.lockWaits, MAX_LOCK_WAITS) >= MAX_IN_FLIGHT_REQUESTS ||
+      this.inFlightWriteBytes >= MAX_IN_FLIGHT_WRITE_BYTES
     );
   }
 
@@ -178,6 +186,7 @@ export class Session {
   private await(call: Call, operation: Operation, answer: Promise<unknown>): void {
     this.inFlight.set(call.unique, call);
     this.inFlightWriteBytes += call.dataBytes;
+    if (call.opcode === Opcode.SETLKW) this.lockWaits++;
     answer.then(
       (result) => {
         this.settle(call);
@@ -194,6 +203,7 @@ export class Session {
     this.inFlight.delete(call.unique);
     this.options.interrupts.settled(call);
     this.inFlightWriteBytes -= call.dataBytes;
+    if (call.opcode === Opcode.SETLKW) this.lockWaits--;
     while (this.pausedReaders.length > 0 && !this.isFull()) this.pausedReaders.pop()!();
   }
 

@@ -3,7 +3,7 @@ import type { BindingInfo, Caller, Entry, FileSystem } from '../../../../client/
 import { GIVE_AWAY_MIN_BYTES } from '../../../../client/fuse/kernel/call.js';
 import { defaultProtocolOptions, MAX_WRITE_BYTES } from '../../../../client/fuse/kernel/init.js';
 import { Interrupts, type Signals } from '../../../../client/fuse/kernel/interrupts.js';
-import { MAX_IN_FLIGHT_REQUESTS, Session } from '../../../../client/fuse/kernel/session.js';
+import { MAX_IN_FLIGHT_REQUESTS, MAX_LOCK_WAITS, Session } from '../../../../client/fuse/kernel/session.js';
 import type { Interrupt } from '../../../../client/wait.js';
 import { deferred } from '../../../../common/deferred.js';
 import { type Logger, silentLogger } from '../../../../common/logger.js';
@@ -326,6 +326,24 @@ describe('a FUSE session', () => {
     answers[0]!();
     await turn();
     assert.equal(device.waitingReaders, 2);
+  });
+
+  it('reads on while requests wait for locks, for one to unlock must come through, and refuses too many of them', async () => {
+    const { device, session } = await connect({
+      setlk: () => new Promise<void>(() => {}),
+      lookup: () => ENTRY,
+    });
+    for (let i = 1; i <= MAX_LOCK_WAITS; i++) device.push(withUnique(GOLDEN_REQUESTS.setlkw, i * 2));
+    await turn();
+    assert.deepEqual([device.waitingReaders, session.pending], [2, MAX_LOCK_WAITS]);
+    device.push(withUnique(GOLDEN_REQUESTS.setlkw, MAX_LOCK_WAITS * 2 + 2));
+    device.push(withUnique(GOLDEN_REQUESTS.lookup, MAX_LOCK_WAITS * 2 + 4));
+    await turn();
+    const ENOLCK = 37;
+    assert.deepEqual(
+      device.replies.map(({ error }) => error),
+      [-ENOLCK, 0],
+    );
   });
 
   it('lets a vanished request go, and tells EIO when the kernel refuses a reply', async () => {
