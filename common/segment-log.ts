@@ -33,7 +33,7 @@ export type { OnRecord, Position };
 export const DEFAULT_SEGMENT_BYTES = 64 * 1024 * 1024;
 /** The largest payload of one record. */
 export const MAX_RECORD_BYTES = 16 * 1024 * 1024;
-/** Appended and not yet handed to the OS; append() refuses beyond it. */
+/** Appended and not yet handed to the OS; append() refuses beyond it, unless the options say otherwise. */
 export const MAX_PENDING_BYTES = 256 * 1024 * 1024;
 /** One writev takes at most so much, and so many buffers (IOV_MAX). */
 const MAX_BATCH_BYTES = 8 * 1024 * 1024;
@@ -59,6 +59,8 @@ export interface SegmentLogOptions {
   /** Replay starts here (a position that append() returned, or `log.end`); default: the oldest record. */
   from?: Position;
   onRecord: OnRecord;
+  /** Default: MAX_PENDING_BYTES. */
+  maxPendingBytes?: number;
   /** Told once when a write or an fdatasync has failed: what lies behind `durable` may not be believed any more. */
   onFailure?: (durable: Position) => void;
 }
@@ -204,7 +206,7 @@ export class SegmentLog {
    * written() resolves.
    * @param type 0..MAX_RECORD_TYPE, for the caller to tell records apart
    * @param payloadCrc CRC-32C over all parts, when the caller knows it already
-   * @throws LogFailedError after a failed write; LogOverloadedError when more than MAX_PENDING_BYTES would wait
+   * @throws LogFailedError after a failed write; LogOverloadedError when more than `maxPendingBytes` would wait
    */
   append(type: number, parts: readonly Buffer[], payloadCrc?: number): Position {
     assert(type >= 0 && type <= MAX_RECORD_TYPE, 'record type out of range');
@@ -218,8 +220,9 @@ export class SegmentLog {
     for (const part of parts) length += part.length;
     assert(length <= MAX_RECORD_BYTES, 'record is too large');
     const total = RECORD_HEADER_BYTES + length;
-    if (this.pending > 0 && this.pending + total > MAX_PENDING_BYTES) {
-      throw new LogOverloadedError(`more than ${MAX_PENDING_BYTES} bytes wait to be written`);
+    const { maxPendingBytes = MAX_PENDING_BYTES } = this.options;
+    if (this.pending > 0 && this.pending + total > maxPendingBytes) {
+      throw new LogOverloadedError(`more than ${maxPendingBytes} bytes wait to be written`);
     }
     const batch = this.batchFor(total, parts.length + 1);
     const position = this.tail;

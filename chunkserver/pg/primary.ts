@@ -262,6 +262,10 @@ export class Primary implements OpOwner {
       this.#answer(request, 'OVERLOADED', 'too many operations of this group');
       return;
     }
+    if (ctx.env.congested(ctx.env.self)) {
+      this.#answer(request, 'OVERLOADED', 'the disk is behind');
+      return;
+    }
     for (const server of ctx.inSyncPeers) {
       if (!ctx.env.congested(server)) continue;
       this.#answer(request, 'OVERLOADED', `the link to server ${server} is behind`);

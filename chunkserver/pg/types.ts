@@ -193,7 +193,7 @@ export interface PgEnv {
   registered(): boolean;
   minInSync(): number;
   linked(server: number, side: LinkSide): boolean;
-  /** More waits on the link to that server than a further write should add to. */
+  /** More waits on the link to that server, or for the disk of this one, than a further write should add to. */
   congested(server: number): boolean;
   /** Bytes that a server, this one or another, may still write; what is on its way there is taken off. */
   freeBytes(server: number): number;

@@ -10,6 +10,7 @@ import {
   RECOVERY_LIMITS,
   type RecoveryLimits,
 } from '../pg/types.js';
+import type { ChunkStore } from '../store/chunk-store.js';
 import { Audit } from './audit.js';
 import type { ClientCall, IncomingCall } from './calls.js';
 import { LinkTable, type PeerLink } from './links.js';
@@ -23,6 +24,13 @@ export interface PgHostDeps extends PgEffectsDeps {
   limits?: RecoveryLimits;
   /** The own store failed, or an invariant: nothing may be answered any more. */
   onFatal(error: Error): void;
+}
+
+/** More bytes than this wait for the own disk: clients are asked to come again later. Peers are not, their writes have an order. */
+const DISK_BACKLOG_BYTES_MAX = 128 * 1024 * 1024;
+
+function diskIsBehind(store: ChunkStore): boolean {
+  return (store.backlogBytes?.() ?? 0) > DISK_BACKLOG_BYTES_MAX;
 }
 
 /** All placement groups of this server: hands each core what happens to it, one event at a time. */
@@ -67,7 +75,7 @@ export class PgHost {
       registered: () => this.#registered,
       minInSync: () => this.#map?.minInSync ?? Number.POSITIVE_INFINITY,
       linked: (server, side) => this.links.get(server, side) !== undefined,
-      congested: (server) => this.links.congested(server),
+      congested: (server) => (server === deps.self ? diskIsBehind(store) : this.links.congested(server)),
       freeBytes: (server) => (server === deps.self ? store.usage().freeBytes : this.links.freeBytes(server)),
       truncateSeq: (pg, ino) => store.truncateSeq(pg, ino),
       chunkInfo: (pg, key) => store.chunkInfo(pg, key),

@@ -154,6 +154,8 @@ export interface ChunkStore {
   /** Resolves when everything called before is on disk. Callers share fdatasyncs. */
   sync(): Promise<void>;
   usage(): Usage;
+  /** Bytes that wait for the disk to take them; absent: none ever do. */
+  backlogBytes?(): number;
   close(): Promise<void>;
 }
 

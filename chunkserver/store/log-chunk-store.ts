@@ -365,6 +365,10 @@ export class LogChunkStore implements ChunkStore {
     return this.parts.space.usage(this.index.liveBytes, this.index.compactedBytes);
   }
 
+  backlogBytes(): number {
+    return this.log.pendingBytes;
+  }
+
   close(): Promise<void> {
     this.closing ??= this.shutDown();
     return this.closing;

@@ -30,6 +30,12 @@ import { SpaceMeter } from './space.js';
 /** Background rewriting of mostly dead segments; without limit while space is short. */
 const DEFAULT_COMPACTION_BYTES_PER_SECOND = 64 * 1024 * 1024;
 
+/**
+ * What waits for the disk is what requests under way brought, so that each connection bounds it: it takes many peers to reach
+ * this, each of which thinks that this server has room. Beyond it the server cannot go on.
+ */
+const MAX_BACKLOG_BYTES = 1024 * 1024 * 1024;
+
 export interface ChunkStoreOptions {
   /** Holds format.json, lock, log/ and index/; made when it is missing. */
   dir: string;
@@ -116,6 +122,7 @@ async function openLog(
     segmentBytes,
     uuid,
     from: index.replayFrom,
+    maxPendingBytes: MAX_BACKLOG_BYTES,
     onFailure,
     onRecord: (position, type, payload) => replayRecord(index, position, type, payload),
   });
@@ -143,7 +150,7 @@ async function assemble(
   if (log.tornBytes > 0) logger.warn({ bytes: log.tornBytes }, 'torn tail of the chunk log was cut off');
   const reader = new ExtentReader(log);
   const limit = options.capacityLimitBytes ?? Number.POSITIVE_INFINITY;
-  const space = new SpaceMeter(disk, dir, segmentBytes, limit, clock);
+  const space = new SpaceMeter(disk, dir, segmentBytes, limit, clock, () => log.pendingBytes);
   await space.start(log.segments.reduce((sum, segment) => sum + log.sizeOf(segment), 0));
   const move = (pg: number, key: ChunkKey, offset: number, data: Buffer): void => {
     const meta = encodeMeta({ pg, ino: key.ino, chunk: key.chunk, offset });

@@ -23,19 +23,25 @@ export type Admission = 'free' | 'tight' | 'full';
 export class SpaceMeter {
   private logBytes = 0;
   private diskFree = 0;
-  private sinceRefresh = 0;
+  /** Appended when the file system was last asked, and of that what its answer surely takes into account. */
+  private askedBytes = 0;
+  private coveredBytes = 0;
   private refreshedAt = 0;
   /** Appended since the start, a running total. */
   appendedBytes = 0;
   private refreshing?: Promise<void>;
 
-  /** @param limitBytes what the log may take at most, whatever the disk has */
+  /**
+   * @param limitBytes what the log may take at most, whatever the disk has
+   * @param pendingBytes of what was appended, those that the disk has not been given yet
+   */
   constructor(
     private readonly disk: Disk,
     private readonly dir: string,
     private readonly segmentBytes: number,
     private readonly limitBytes: number,
     private readonly clock: Clock,
+    private readonly pendingBytes: () => number,
   ) {}
 
   /** To be called once before use. */
@@ -45,26 +51,32 @@ export class SpaceMeter {
   }
 
   private refresh(): Promise<void> {
-    this.refreshing ??= this.disk
-      .space(this.dir)
-      .then((space) => {
-        this.diskFree = space.freeBytes;
-        this.sinceRefresh = 0;
-        this.refreshedAt = this.clock.now();
-      })
-      .finally(() => {
-        this.refreshing = undefined;
-      });
+    this.refreshing ??= this.ask().finally(() => {
+      this.refreshing = undefined;
+    });
     return this.refreshing;
+  }
+
+  private async ask(): Promise<void> {
+    this.askedBytes = this.appendedBytes;
+    const covered = this.appendedBytes - this.pendingBytes();
+    const { freeBytes } = await this.disk.space(this.dir);
+    this.diskFree = freeBytes;
+    this.coveredBytes = covered;
+    this.refreshedAt = this.clock.now();
+  }
+
+  /** Appended, and not in what the file system says is free. */
+  private get uncounted(): number {
+    return this.appendedBytes - this.coveredBytes;
   }
 
   /** Accounts for appended bytes. */
   appended(bytes: number): void {
     this.logBytes += bytes;
     this.appendedBytes += bytes;
-    this.sinceRefresh += bytes;
     // A failing statfs leaves the old figure, less what was appended since: on the safe side (in usage() too).
-    if (this.sinceRefresh >= REFRESH_BYTES) this.refresh().catch(() => undefined);
+    if (this.appendedBytes - this.askedBytes >= REFRESH_BYTES) this.refresh().catch(() => undefined);
   }
 
   /** Accounts for unlinked bytes. */
@@ -75,7 +87,7 @@ export class SpaceMeter {
 
   /** What the log could grow by if there were no reserve. */
   get physicalFree(): number {
-    return Math.min(this.diskFree - this.sinceRefresh, this.limitBytes - this.logBytes);
+    return Math.min(this.diskFree - this.uncounted, this.limitBytes - this.logBytes);
   }
 
   private get reserve(): number {
@@ -106,7 +118,7 @@ export class SpaceMeter {
     const old = this.clock.now() - this.refreshedAt >= REFRESH_MS;
     if (this.pressed || old) this.refresh().catch(() => undefined);
     const capacityBytes = Math.max(compactedBytes, this.logBytes + this.physicalFree - this.reserve);
-    const diskFreeBytes = Math.max(0, this.diskFree - this.sinceRefresh - this.reserve);
+    const diskFreeBytes = Math.max(0, this.diskFree - this.uncounted - this.reserve);
     return { liveBytes, capacityBytes, freeBytes: capacityBytes - compactedBytes, diskFreeBytes };
   }
 }

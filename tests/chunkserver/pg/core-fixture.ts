@@ -49,6 +49,8 @@ export class CoreFixture {
   registered = true;
   minInSync = 2;
   free = 2 ** 40;
+  /** Servers whose disks or links are behind. */
+  readonly behind = new Set<number>();
   now = 100;
 
   constructor(state: PgState = { last: { epoch: 0, seq: 0 }, clean: true }) {
@@ -59,7 +61,7 @@ export class CoreFixture {
       registered: () => this.registered,
       minInSync: () => this.minInSync,
       linked: (server, side) => this.links.has(`${side}${server}`),
-      congested: () => false,
+      congested: (server) => this.behind.has(server),
       freeBytes: () => this.free,
       truncateSeq: (pg, ino) => this.store.truncateSeq(pg, ino),
       chunkInfo: (pg, key) => this.store.chunkInfo(pg, key),

@@ -186,6 +186,20 @@ describe('the primary of a group', () => {
     assert.equal(versionOf(truncate).seq, seq + 1);
   });
 
+  for (const [server, what] of [
+    [1, 'its own disk'],
+    [3, 'the way to a replica'],
+  ] as const) {
+    it(`lets a writer come again while ${what} is behind, before the write has a version`, () => {
+      const f = new CoreFixture().lead();
+      const { seq } = versionOf(f.request('write'));
+      f.behind.add(server);
+      assert.deepEqual(answers(f.request('write')), ['OVERLOADED']);
+      f.behind.clear();
+      assert.equal(versionOf(f.request('write')).seq, seq + 1);
+    });
+  }
+
   it('acknowledges a sync when all in-sync disks have confirmed it', () => {
     const f = new CoreFixture().lead();
     const [sync] = only(f.request('sync'), 'sync');
