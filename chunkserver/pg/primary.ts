@@ -246,9 +246,7 @@ export class Primary implements OpOwner {
   }
 
   #holds(ino: number): boolean {
-    const { env, id } = this.#ctx;
-    const before = { ino: ino - 1, chunk: 0xffff_ffff };
-    if (env.truncateSeq(id, ino) > 0 || env.list(id, before, 1)[0]?.ino === ino) return true;
+    if (this.#ctx.env.holds(this.#ctx.id, ino)) return true;
     for (const op of this.#pending.values()) if (op.ino === ino) return true;
     return false;
   }

@@ -199,6 +199,8 @@ export interface PgEnv {
   freeBytes(server: number): number;
   truncateSeq(pg: number, ino: number): number;
   chunkInfo(pg: number, key: ChunkKey): ChunkInfo | undefined;
+  /** Whether the store has a chunk or a truncate number of the inode. */
+  holds(pg: number, ino: number): boolean;
   list(pg: number, after: ChunkKey | undefined, limit: number): ChunkInfo[];
   listTruncateSeqs(pg: number, afterIno: number, limit: number): { ino: number; truncateSeq: number }[];
 }

@@ -79,6 +79,7 @@ export class PgHost {
       freeBytes: (server) => (server === deps.self ? store.usage().freeBytes : this.links.freeBytes(server)),
       truncateSeq: (pg, ino) => store.truncateSeq(pg, ino),
       chunkInfo: (pg, key) => store.chunkInfo(pg, key),
+      holds: (pg, ino) => store.holds(pg, ino),
       list: (pg, after, limit) => store.list(pg, after?.ino === 0 ? undefined : after, limit),
       listTruncateSeqs: (pg, afterIno, limit) => store.listTruncateSeqs(pg, afterIno, limit),
     };

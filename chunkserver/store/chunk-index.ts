@@ -349,6 +349,14 @@ export class ChunkIndex {
     return found;
   }
 
+  /** Looks at the inode alone: a removed file is asked for in every group. */
+  holds(pg: number, ino: number): boolean {
+    if (this.truncateSeq(pg, ino) > 0) return true;
+    const to = { ino, sub: UINT32_MAX };
+    for (const _ of this.merged(Table.CHUNK, 'chunks', pg, { ino, sub: 0 }, to)) return true;
+    return false;
+  }
+
   private keys(pg: number, from: OverlayKey, to: OverlayKey): OverlayKey[] {
     return [...this.merged(Table.CHUNK, 'chunks', pg, from, to)].map(({ ino, sub }) => ({ ino, sub }));
   }
@@ -443,8 +451,7 @@ export class ChunkIndex {
   }
 
   private metaEntry(position: Position): { key: Buffer; value: Buffer } {
-    const { uuid, recount } = this;
-    const meta = { format: INDEX_FORMAT_VERSION, uuid, recount, ...position };
+    const meta = { format: INDEX_FORMAT_VERSION, uuid: this.uuid, recount: this.recount, ...position };
     return { key: indexKey(Table.META, 0), value: Buffer.from(JSON.stringify(meta)) };
   }
 

@@ -139,6 +139,8 @@ export interface ChunkStore {
   /** The chunk as it is at the moment of the call; undefined when there is none. @throws HoldfastError CORRUPT */
   readChunk(pg: number, key: ChunkKey): Promise<ChunkContent | undefined>;
   chunkInfo(pg: number, key: ChunkKey): ChunkInfo | undefined;
+  /** Whether anything of the inode is here: a chunk, be it empty, or a truncate number. */
+  holds(pg: number, ino: number): boolean;
   /** Chunks behind `after` in the order of (ino, chunk), at most `limit`. */
   list(pg: number, after: ChunkKey | undefined, limit: number): ChunkInfo[];
   /** Groups that have a state or a chunk here, ascending. */

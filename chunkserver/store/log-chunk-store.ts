@@ -317,6 +317,10 @@ export class LogChunkStore implements ChunkStore {
     return this.index.info(pg, key);
   }
 
+  holds(pg: number, ino: number): boolean {
+    return this.index.holds(pg, ino);
+  }
+
   list(pg: number, after: ChunkKey | undefined, limit: number): ChunkInfo[] {
     return this.index.list(pg, after, limit);
   }

@@ -65,6 +65,7 @@ export class CoreFixture {
       freeBytes: () => this.free,
       truncateSeq: (pg, ino) => this.store.truncateSeq(pg, ino),
       chunkInfo: (pg, key) => this.store.chunkInfo(pg, key),
+      holds: (pg, ino) => this.store.holds(pg, ino),
       list: (pg, after, limit) => this.store.list(pg, after, limit),
       listTruncateSeqs: (pg, after, limit) => this.store.listTruncateSeqs(pg, after, limit),
     };

@@ -88,6 +88,21 @@ function contract(name: string, make: () => Promise<Case>): void {
       assert.deepEqual([store.list(1, undefined, 10), store.truncateSeq(1, 7)], [[], 0]);
     });
 
+    it('knows of which inodes it has anything, be it an empty chunk or a truncate number alone', async () => {
+      const held = () => [6, 7, 8, 9].filter((ino) => store.holds(1, ino));
+      assert.deepEqual(held(), []);
+      await store.write(1, KEY, 0, pattern(1, 100), version(1));
+      await store.write(2, { ino: 6, chunk: 0 }, 0, pattern(1, 100), version(1));
+      assert.deepEqual(held(), [7]);
+      await store.punch(1, KEY, 0, 100, version(2));
+      assert.deepEqual(held(), [7]);
+      await store.truncate(1, 8, 0, 8192, 1, version(3));
+      assert.deepEqual(held(), [7, 8]);
+      await store.truncate(1, 7, 0, 8192, 0, version(4));
+      await store.deleteInode(1, 8, version(5));
+      assert.deepEqual(held(), []);
+    });
+
     it('lists chunks in order of inode and chunk, in pages, each group by itself', async () => {
       const keys = [300, 2, 70_000_000_000].flatMap((ino) => [2, 0, 1].map((chunk) => ({ ino, chunk })));
       for (const key of keys) await store.write(1, key, 0, pattern(1, 10), version(1));

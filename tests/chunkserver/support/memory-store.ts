@@ -260,6 +260,11 @@ export class MemoryStore implements ChunkStore {
     return chunk && infoOf(chunk);
   }
 
+  holds(pg: number, ino: number): boolean {
+    const chunks = this.#groups.get(pg)?.chunks.values() ?? [];
+    return this.truncateSeq(pg, ino) > 0 || [...chunks].some((chunk) => chunk.ino === ino);
+  }
+
   list(pg: number, after: ChunkKey | undefined, limit: number): ChunkInfo[] {
     return [...(this.#groups.get(pg)?.chunks.values() ?? [])]
       .filter(({ ino, chunk }) => !after || ino > after.ino || (ino === after.ino && chunk > after.chunk))
