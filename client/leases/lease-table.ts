@@ -98,7 +98,7 @@ export class LeaseTable {
       // A repeated grant may say less than what is held; only a recall takes something away.
       held.mode = Math.max(held.mode, mode);
       held.used = true;
-    } else this.#held.set(ino, { mode, seq, since: ++this.#stamp, used: true });
+    } else this.#held.set(ino, { mode, seq, since: ++this.#stamp, used: false });
     return true;
   }
 
@@ -106,7 +106,7 @@ export class LeaseTable {
   assume(ino: number): void {
     const held = this.#held.get(ino);
     if (held) held.mode = LeaseMode.LEASE_EXCLUSIVE;
-    else this.#held.set(ino, { mode: LeaseMode.LEASE_EXCLUSIVE, seq: 0, since: ++this.#stamp, used: true });
+    else this.#held.set(ino, { mode: LeaseMode.LEASE_EXCLUSIVE, seq: 0, since: ++this.#stamp, used: false });
   }
 
   /** What may be believed of an inode now. */

@@ -1,4 +1,5 @@
 import { LruMap } from '../../common/lru-map.js';
+import { NameFilter } from './name-filter.js';
 
 /**
  * What is known of the names in leased directories: entries, names that do not exist, and whole listings. Pure. Which of
@@ -7,8 +8,10 @@ import { LruMap } from '../../common/lru-map.js';
 
 /** Names of all directories together, those that do not exist included; the directory unused longest goes first. */
 export const NAMES_MAX = 262_144;
-/** A directory with more entries is never known as a whole. */
+/** Entries of one directory that are remembered. One with more is never known as a whole, only which names it has not. */
 export const COMPLETE_ENTRIES_MAX = 65_536;
+/** Names, of all directories together, that are known by their checksums alone: 8 to 16 bytes each. */
+export const FILTERED_NAMES_MAX = 2_097_152;
 /** Names of one directory that are remembered as absent. */
 export const ABSENT_NAMES_MAX = 4096;
 
@@ -26,6 +29,8 @@ interface Directory {
   absent: Set<string>;
   /** `entries` is all there is, and `parent` known. */
   complete: boolean;
+  /** Of a directory that is too large to be complete: a name that this has not, and `entries` neither, is absent. */
+  filter: NameFilter | undefined;
   parent: number;
   /** Entries with a place, in its order; undefined: to be made anew. */
   listing: Name[] | undefined;
@@ -34,8 +39,20 @@ interface Directory {
 }
 
 export class NameCache {
+  readonly #entriesMax: number;
   readonly #directories = new LruMap<number, Directory>();
   #names = 0;
+  #filtered = 0;
+
+  /** @param entriesMax of one directory, at most COMPLETE_ENTRIES_MAX */
+  constructor(entriesMax = COMPLETE_ENTRIES_MAX) {
+    this.#entriesMax = entriesMax;
+  }
+
+  /** A directory with more entries is not kept as a whole. */
+  get entriesMax(): number {
+    return this.#entriesMax;
+  }
 
   get size(): number {
     return this.#names;
@@ -46,11 +63,20 @@ export class NameCache {
     const known = this.#use(directory);
     if (!known) return undefined;
     const key = keyOf(name);
-    return known.entries.get(key) ?? (known.complete || known.absent.has(key) ? 'absent' : undefined);
+    const entry = known.entries.get(key);
+    if (entry) return entry;
+    if (known.complete || known.absent.has(key)) return 'absent';
+    return known.filter && !known.filter.mayHave(name) ? 'absent' : undefined;
   }
 
   isComplete(directory: number): boolean {
     return this.#use(directory)?.complete ?? false;
+  }
+
+  /** Whether nearly every name that the directory has not is known to be absent: it is complete, or all but too large. */
+  tellsAbsence(directory: number): boolean {
+    const known = this.#use(directory);
+    return known !== undefined && (known.complete || known.filter !== undefined);
   }
 
   /** Entries of a directory that is known as a whole; undefined: it is not. */
@@ -61,6 +87,7 @@ export class NameCache {
 
   put(directory: number, entry: Name): void {
     const known = this.#make(directory);
+    this.#addToFilter(known, entry.name);
     const key = keyOf(entry.name);
     const before = known.entries.get(key);
     if (before && before.ino === entry.ino && entry.cookie === 0 && before.cookie !== 0) return;
@@ -69,8 +96,41 @@ export class NameCache {
     if (entry.cookie === 0) known.unplaced++;
     known.listing = undefined;
     this.#names++;
-    if (known.complete && known.entries.size > COMPLETE_ENTRIES_MAX) known.complete = false;
+    if (known.entries.size > this.#entriesMax) this.#outgrown(known);
     this.#trim(directory);
+  }
+
+  /** It has more entries than are remembered: of what was complete it stays known which names there are. */
+  #outgrown(known: Directory): void {
+    if (known.complete) {
+      const filter = new NameFilter();
+      for (const { name } of known.entries.values()) filter.add(name);
+      this.#setFilter(known, filter);
+    }
+    const [oldest] = known.entries.keys();
+    this.#remove(known, oldest as string);
+  }
+
+  #addToFilter(known: Directory, name: Buffer): void {
+    const { filter } = known;
+    if (!filter) return;
+    const before = filter.size;
+    filter.add(name);
+    this.#filtered += filter.size - before;
+    if (this.#filtered > FILTERED_NAMES_MAX) this.#dropFilter(known);
+  }
+
+  #setFilter(known: Directory, filter: NameFilter): void {
+    this.#dropFilter(known);
+    known.complete = false;
+    known.filter = filter;
+    this.#filtered += filter.size;
+    if (this.#filtered > FILTERED_NAMES_MAX) this.#dropFilter(known);
+  }
+
+  #dropFilter(known: Directory): void {
+    this.#filtered -= known.filter?.size ?? 0;
+    known.filter = undefined;
   }
 
   /** The place of an entry that was put without one; of another entry of that name it is not. */
@@ -102,13 +162,19 @@ export class NameCache {
     const known = this.#directories.peek(directory);
     if (!known) return;
     this.#remove(known, keyOf(name));
+    this.#addToFilter(known, name);
     known.complete = false;
+  }
+
+  /** All names of a directory with too many entries to keep; entries that are known stay so. */
+  filtered(directory: number, filter: NameFilter): void {
+    this.#setFilter(this.#make(directory), filter);
   }
 
   /** All entries of a directory. @returns false when there are too many to keep */
   complete(directory: number, parent: number, entries: readonly Name[]): boolean {
     this.drop(directory);
-    if (entries.length > COMPLETE_ENTRIES_MAX) return false;
+    if (entries.length > this.#entriesMax) return false;
     const known = this.#make(directory);
     for (const entry of entries) {
       known.entries.set(keyOf(entry.name), entry);
@@ -150,11 +216,13 @@ export class NameCache {
     if (!known) return;
     this.#directories.delete(directory);
     this.#names -= known.entries.size + known.absent.size;
+    this.#dropFilter(known);
   }
 
   clear(): void {
     this.#directories.clear();
     this.#names = 0;
+    this.#filtered = 0;
   }
 
   #use(directory: number): Directory | undefined {
@@ -168,6 +236,7 @@ export class NameCache {
       entries: new Map(),
       absent: new Set(),
       complete: false,
+      filter: undefined,
       parent: 0,
       listing: undefined,
       unplaced: 0,

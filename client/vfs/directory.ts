@@ -2,7 +2,7 @@ import { HoldfastError } from '../../proto/errors.js';
 import type { DirPage, DirEntry as WireEntry } from '../../proto/gen/meta.js';
 import { S_IFDIR } from '../../proto/types.js';
 import type { DirEntry } from '../fuse/binding.js';
-import { COMPLETE_ENTRIES_MAX, type Name } from '../leases/name-cache.js';
+import type { Name } from '../leases/name-cache.js';
 import { resultOf } from '../meta/api.js';
 import { type Interrupt, interruptible } from '../wait.js';
 import type { VfsContext } from './context.js';
@@ -151,11 +151,11 @@ export class DirectoryStream {
     if (!gathering) return;
     const last = gathering.entries.at(-1)?.cookie ?? 0;
     const good = last === page.from && this.#good(gathering);
-    if (!good || gathering.entries.length + page.entries.length > COMPLETE_ENTRIES_MAX) {
+    const { names } = this.#context;
+    if (!good || gathering.entries.length + page.entries.length > names.entriesMax) {
       this.#gathering = undefined;
       return;
     }
-    const { names } = this.#context;
     for (const { name, ino, type, cookie } of page.entries) {
       gathering.entries.push({ name, ino, type, cookie });
       // The kernel may keep an entry that it is given only if it is known here.

@@ -1,7 +1,8 @@
 import { LruMap } from '../../common/lru-map.js';
 import { type DirPage, LeaseMode } from '../../proto/gen/meta.js';
 import type { Caller } from '../fuse/binding.js';
-import { COMPLETE_ENTRIES_MAX, type Name } from '../leases/name-cache.js';
+import { FILTERED_NAMES_MAX, type Name } from '../leases/name-cache.js';
+import { NameFilter } from '../leases/name-filter.js';
 import { resultOf } from '../meta/api.js';
 import { type Interrupt, interruptible } from '../wait.js';
 import type { VfsContext } from './context.js';
@@ -17,28 +18,35 @@ const MISSES_MAX = 1024;
 const WATCHED_DIRECTORIES_MAX = 256;
 
 /**
- * What came of a listing: all of it is known; more can be read; somebody changed it, or its lease is not to be had; it is
- * longer than what is kept of a directory.
+ * What came of a listing: all of it is known, or of a directory that is longer than what is kept of one, which names there
+ * are; more can be read; somebody changed it, or its lease is not to be had; it is too long.
  */
 export type ListingState = 'complete' | 'partial' | 'void' | 'large';
 
 /**
- * A directory read from its beginning, page by page, under one lease: names and attributes, with a lease on each inode.
- * What this mount changes meanwhile by itself makes it void.
+ * A directory read from its beginning, page by page, under one lease: names and attributes, with a lease on each inode;
+ * where it is longer than what is kept of one, on request its names alone. What this mount changes meanwhile by itself makes it void.
  */
 export class Listing {
   readonly #context: VfsContext;
   readonly #directory: number;
   readonly #want: LeaseMode;
+  readonly #namesBeyond: boolean;
   readonly #watch: { changed: boolean; end(): void };
-  readonly #entries: Name[] = [];
+  /** All so far; only the last page when there is a filter. */
+  #entries: Name[] = [];
+  #filter: NameFilter | undefined;
   #asOf: number | undefined;
 
-  /** @param want what is asked for on the directory and, where nobody else has a lease, on what is in it */
-  constructor(context: VfsContext, directory: number, want: LeaseMode) {
+  /**
+   * @param want what is asked for on the directory and, where nobody else has a lease, on what is in it
+   * @param namesBeyond where it is too long to be kept, it is read on for its names
+   */
+  constructor(context: VfsContext, directory: number, want: LeaseMode, namesBeyond = false) {
     this.#context = context;
     this.#directory = directory;
     this.#want = want;
+    this.#namesBeyond = namesBeyond;
     this.#watch = context.watchNames(directory);
   }
 
@@ -47,20 +55,39 @@ export class Listing {
     for (let pages = 0; pages < pagesMax; pages++) {
       const { page, asOf } = await this.#ask(signal);
       this.#asOf ??= asOf;
-      const { names, owns } = { names: this.#context.names, owns: this.#context.owns(this.#directory) };
+      const owns = this.#context.owns(this.#directory);
       if (this.#watch.changed || !this.#context.covers(this.#directory, this.#asOf)) return 'void';
       if (this.#want === LeaseMode.LEASE_EXCLUSIVE && !owns) return 'void';
-      for (const { name, ino, type, cookie } of page.entries) this.#entries.push({ name, ino, type, cookie });
-      if (this.#entries.length > COMPLETE_ENTRIES_MAX) return 'large';
-      if (page.end || page.entries.length === 0)
-        return names.complete(this.#directory, page.parent, this.#entries) ? 'complete' : 'void';
-      for (const entry of this.#entries.slice(-page.entries.length)) names.put(this.#directory, entry);
+      if (!this.#take(page)) return 'large';
+      if (page.end || page.entries.length === 0) return this.#finish(page.parent) ? 'complete' : 'void';
     }
     return 'partial';
   }
 
   close(): void {
     this.#watch.end();
+  }
+
+  /** @returns whether more is to be read */
+  #take(page: DirPage): boolean {
+    const entries = page.entries.map(({ name, ino, type, cookie }) => ({ name, ino, type, cookie }));
+    if (!this.#filter && this.#entries.length + entries.length <= this.#context.names.entriesMax) {
+      this.#entries.push(...entries);
+      if (!page.end) for (const entry of entries) this.#context.names.put(this.#directory, entry);
+      return true;
+    }
+    if (!this.#namesBeyond) return false;
+    this.#filter ??= new NameFilter();
+    for (const { name } of [...this.#entries, ...entries]) this.#filter.add(name);
+    this.#entries = entries;
+    return this.#filter.size <= FILTERED_NAMES_MAX;
+  }
+
+  #finish(parent: number): boolean {
+    const { names } = this.#context;
+    if (!this.#filter) return names.complete(this.#directory, parent, this.#entries);
+    names.filtered(this.#directory, this.#filter);
+    return names.tellsAbsence(this.#directory);
   }
 
   async #ask(signal?: Interrupt): Promise<{ page: DirPage; asOf: number }> {
@@ -71,14 +98,14 @@ export class Listing {
       ino: this.#directory,
       cookie,
       maxEntries: LISTING_PAGE_ENTRIES,
-      plus: true,
+      plus: !this.#filter,
       want: this.#want,
     };
     const { result, asOf } = await this.#context.askFor(this.#directory, { $case: 'readDir', value }, signal);
     const page = resultOf(result, 'dir');
     if (page.attr) inodes.learn(page.attr, { asOf, epoch }, false);
     for (const { attr } of page.entries) if (attr) inodes.learn(attr, { asOf, epoch }, false);
-    this.#context.smallFiles.listed(page.entries, this.#entries.at(-1));
+    if (!this.#filter) this.#context.smallFiles.listed(page.entries, this.#entries.at(-1));
     return { page, asOf };
   }
 }

@@ -34,8 +34,12 @@ export const ACQUIRE_RETRY_MS = 2_000;
 export const ACQUIRE_RETRY_MAX_MS = 60_000;
 /** Pages of a directory's listing that each change made by request is worth. */
 const PAGES_PER_CHANGE = 1;
-/** Changes by request in a directory that is too large to be known as a whole before it is tried again. */
+/** Changes by request in a directory that is too large even for its names to be known, before it is tried again. */
 export const LARGE_DIRECTORY_CHANGES = COMPLETE_ENTRIES_MAX / 2;
+/** Of a directory too large to be known as a whole, whose names are known: pages read at a time for what is in it .. */
+const LARGE_DIRECTORY_PAGES_MAX = 32;
+/** .. and changes by request that have to be made before the next time: who removes names in their order profits. */
+const LARGE_DIRECTORY_FOREIGN_CHANGES = 512;
 /** Attempts at a listing while changes of this mount that were under way come to their end. */
 const ACQUIRE_ATTEMPTS_MAX = 3;
 /** Directories whose recent changes are counted. */
@@ -65,8 +69,8 @@ interface Watched {
 }
 
 /**
- * Changes made here, without asking: within directories that are leased exclusively and known as a whole, to inodes that
- * are leased exclusively. They go to the leader in order through the lane. Each method returns undefined when the change
+ * Changes made here, without asking: within directories that are leased exclusively and known as a whole, or so far that a
+ * new name is known to be new, and to inodes that are leased exclusively. They go to the leader in order through the lane. Each method returns undefined when the change
  * has to be made by request. From the checks to the entry in the lane nothing is waited for.
  */
 export class LocalChanges {
@@ -97,7 +101,7 @@ export class LocalChanges {
   /** Whether names of a directory can be changed here now. */
   owns(directory: number): boolean {
     const { names, inodes } = this.#context;
-    if (!this.#context.owns(directory) || !names.isComplete(directory)) return false;
+    if (!this.#context.owns(directory) || !names.tellsAbsence(directory)) return false;
     const attr = inodes.fresh(directory)?.attr;
     // What a default ACL makes of a new inode is the server's to say.
     return attr !== undefined && ((attr.xattrKinds ?? 0) & HAS_DEFAULT_ACL) === 0;
@@ -278,7 +282,7 @@ export class LocalChanges {
 
   /** Somebody else wants an inode that was leased exclusively: a directory is left to all for a while, the longer the more often. */
   taken(ino: number): void {
-    if (!this.#watched.has(ino) && !this.#context.names.isComplete(ino)) return;
+    if (!this.#watched.has(ino) && !this.#context.names.tellsAbsence(ino)) return;
     const watched = this.#watch(ino);
     const now = this.#context.clock.now();
     const again = now - watched.takenAt < 2 * watched.retryMs;
@@ -308,7 +312,15 @@ export class LocalChanges {
     watched.changes++;
     const likely = this.#context.owns(directory) || now - this.#acquiredAt < ACQUIRE_RETRY_MS;
     const due = likely && watched.due === ACQUIRE_AT_CHANGES ? 1 : watched.due;
+    // Of a large one some of what is in it will always be foreign: only changes of that count.
+    if (this.#isLarge(directory)) watched.foreign = false;
     return watched.changes >= due && now >= watched.notBefore;
+  }
+
+  /** It is not known as a whole, but so far that a new name is known to be new. */
+  #isLarge(directory: number): boolean {
+    const { names } = this.#context;
+    return names.tellsAbsence(directory) && !names.isComplete(directory);
   }
 
   #beginAcquiring(directory: number): void {
@@ -323,10 +335,11 @@ export class LocalChanges {
     const { clock, log } = this.#context;
     watched.notBefore = clock.now() + watched.retryMs;
     try {
-      const pages = PAGES_PER_CHANGE * watched.changes;
+      const pagesMax = this.#isLarge(directory) ? LARGE_DIRECTORY_PAGES_MAX : Number.POSITIVE_INFINITY;
+      const pages = Math.min(pagesMax, PAGES_PER_CHANGE * watched.changes);
       let state: ListingState = 'void';
       for (let attempt = 0; state === 'void' && attempt < ACQUIRE_ATTEMPTS_MAX; attempt++) {
-        const listing = new Listing(this.#context, directory, LeaseMode.LEASE_EXCLUSIVE);
+        const listing = new Listing(this.#context, directory, LeaseMode.LEASE_EXCLUSIVE, true);
         state = await listing.read(pages).finally(() => listing.close());
         if (!this.#context.owns(directory)) return;
       }
@@ -334,10 +347,10 @@ export class LocalChanges {
         watched.due = 2 * watched.changes;
         watched.notBefore = Number.NEGATIVE_INFINITY;
       }
-      if (state === 'large') {
-        // To read so much again has to be worth it: much of it may have been removed by then.
+      // To read so much again has to be worth it: much of it may have been removed by then.
+      if (state === 'large' || pages === pagesMax) {
         watched.changes = 0;
-        watched.due = LARGE_DIRECTORY_CHANGES;
+        watched.due = state === 'large' ? LARGE_DIRECTORY_CHANGES : LARGE_DIRECTORY_FOREIGN_CHANGES;
       }
       if (state !== 'complete') return;
       watched.foreign = false;
@@ -380,7 +393,7 @@ export class LocalChanges {
     if (!this.owns(parent)) return undefined;
     const child = this.#context.names.lookup(parent, name);
     if (child === 'absent') throw new HoldfastError('ENOENT');
-    if (!child || this.#ownsInode(child.ino)) return child;
+    if (child && this.#ownsInode(child.ino)) return child;
     this.#watch(parent).foreign = true;
     return undefined;
   }

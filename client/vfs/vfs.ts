@@ -63,6 +63,8 @@ export interface VfsParts {
   log: Logger;
   limits: DataLimits;
   readOnly: boolean;
+  /** Entries of a directory that is kept as a whole, at most; absent: what fits a mount. */
+  directoryEntriesMax?: number;
   /** Reads set no access time. */
   noAtime?: boolean;
   /** When the mount goes away and nothing of what is dirty could be written back for so long, it is lost and logged. */
@@ -132,7 +134,7 @@ export class HoldfastFs implements FileSystem {
     };
     const files = new FileTable(data, atimes);
     const smallFiles = new SmallFiles({ inodes, files, blocks, chunks });
-    const [names, kernel] = [new NameCache(), new KernelEntries()];
+    const [names, kernel] = [new NameCache(parts.directoryEntriesMax), new KernelEntries()];
     this.#context = new VfsContext({
       meta,
       inodes,

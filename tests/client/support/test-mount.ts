@@ -21,7 +21,13 @@ export class TestMount {
   readonly fs: Promised<HoldfastFs>;
 
   constructor(
-    options: { meta?: MemoryMeta; chunks?: MemoryChunks; clock?: ManualClock; readOnly?: boolean } = {},
+    options: {
+      meta?: MemoryMeta;
+      chunks?: MemoryChunks;
+      clock?: ManualClock;
+      readOnly?: boolean;
+      directoryEntriesMax?: number;
+    } = {},
   ) {
     this.meta = options.meta ?? new MemoryMeta();
     this.chunks = options.chunks ?? new MemoryChunks();
@@ -34,6 +40,7 @@ export class TestMount {
       log: silentLogger,
       limits: dataLimits(),
       readOnly: options.readOnly ?? false,
+      directoryEntriesMax: options.directoryEntriesMax,
       noAtime: true,
       destroyStallMs: 5_000,
     });

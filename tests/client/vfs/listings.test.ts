@@ -1,6 +1,5 @@
 import assert from 'node:assert/strict';
 import type { DirEntry } from '../../../client/fuse/binding.js';
-import { COMPLETE_ENTRIES_MAX } from '../../../client/leases/name-cache.js';
 import { LISTING_PAGE_ENTRIES } from '../../../client/vfs/listings.js';
 import { ACQUIRE_RETRY_MS } from '../../../client/vfs/local-changes.js';
 import type { HoldfastError } from '../../../proto/errors.js';
@@ -8,12 +7,14 @@ import { S_IFREG } from '../../../proto/types.js';
 import { caller, TestMount } from '../support/test-mount.js';
 
 const FILES = 1_500;
+const KEPT_ENTRIES_MAX = 4_096;
+const LARGE_ENTRIES = 7_000;
 const name = (text: string): Buffer => Buffer.from(text);
 const absent = (error: HoldfastError): boolean => error.errorName === 'ENOENT';
 
 /** A directory with files that nobody has a lease on, and a mount that knows nothing of it. */
-function filled(files: number): { mount: TestMount; dir: number } {
-  const mount = new TestMount();
+function filled(files: number, directoryEntriesMax?: number): { mount: TestMount; dir: number } {
+  const mount = new TestMount({ directoryEntriesMax });
   const { namespace } = mount.meta;
   const make = (parent: number, text: string, mode: number): number => {
     const node = { parent, name: name(text), mode, uid: 0, gid: 0, rdev: 0, target: Buffer.alloc(0) };
@@ -116,24 +117,53 @@ describe('a directory that was there before', () => {
     await other.fs.lookup(caller(), dir, name('f1'));
   });
 
-  it('is not read again and again when it is too large to be known as a whole', async function () {
-    this.timeout(120_000);
-    const { mount, dir } = filled(COMPLETE_ENTRIES_MAX + 100);
+  describe('and is too large to be known as a whole', () => {
+    let mount: TestMount;
+    let dir: number;
     let pages = 0;
-    for (let i = 0; i < 200; i++) {
-      await mount.fs.mknod(caller(), dir, name(`new${i}`), S_IFREG | 0o644, 0, 0);
-      await mount.clock.advance(ACQUIRE_RETRY_MS);
-      pages += mount.meta.take().filter((call) => call === 'readDir').length;
-    }
-    // Once through it, in attempts that double, and no further.
-    assert.ok(pages < 5 * (COMPLETE_ENTRIES_MAX / LISTING_PAGE_ENTRIES), `${pages} pages`);
-    const asked = mount.meta.take();
-    for (let i = 200; i < 220; i++) {
-      await mount.fs.mknod(caller(), dir, name(`new${i}`), S_IFREG | 0o644, 0, 0);
-      await mount.clock.advance(ACQUIRE_RETRY_MS);
-      asked.push(...mount.meta.take());
-    }
-    assert.ok(!asked.includes('readDir'), asked.join(' '));
+    const make = (text: string) => mount.fs.mknod(caller(), dir, name(text), S_IFREG | 0o644, 0, 0);
+
+    before(async () => {
+      ({ mount, dir } = filled(LARGE_ENTRIES, KEPT_ENTRIES_MAX));
+      for (let i = 0; i < 200; i++) {
+        await make(`new${i}`);
+        await mount.clock.advance(ACQUIRE_RETRY_MS);
+        pages += mount.meta.take().filter((call) => call === 'readDir').length;
+      }
+    });
+
+    it('is read once through, in attempts that double, and no further', () => {
+      assert.ok(pages < 5 * (LARGE_ENTRIES / LISTING_PAGE_ENTRIES), `${pages} pages`);
+    });
+
+    it('is known so far that new names cost no request', async () => {
+      for (let i = 200; i < 700; i++) await make(`new${i}`);
+      await mount.fs.fsyncdir(caller(), dir, 0, false);
+      const asked = mount.meta.take();
+      assert.ok(asked.length <= 5, `${asked.length} requests: ${asked.join(' ')}`);
+      await assert.rejects(make('f7'), (error: HoldfastError) => error.errorName === 'EEXIST');
+      await assert.rejects(mount.fs.lookup(caller(), dir, name('f')), absent);
+      await mount.fs.lookup(caller(), dir, name('f9'));
+    });
+
+    it('is taken over a part at a time for removing what is in it', async () => {
+      mount.meta.take();
+      for (let i = 0; i < 5000; i++) {
+        // The kernel looks a name up before it lets it be removed.
+        await mount.fs.lookup(caller(), dir, name(`f${i}`));
+        await mount.fs.unlink(caller(), dir, name(`f${i}`));
+        if (i % 100 === 0) await mount.clock.advance(ACQUIRE_RETRY_MS);
+      }
+      await mount.fs.fsyncdir(caller(), dir, 0, false);
+      const asked = mount.meta.take();
+      assert.ok(asked.length <= 200, `${asked.length} requests: ${asked.slice(0, 100).join(' ')}`);
+      const other = mount.second();
+      await assert.rejects(other.fs.lookup(caller(), dir, name('f4999')), absent);
+      await other.fs.lookup(caller(), dir, name('f5000'));
+      await other.fs.lookup(caller(), dir, name('new699'));
+      await other.fs.unlink(caller(), dir, name('new699'));
+      await assert.rejects(mount.fs.lookup(caller(), dir, name('new699')), absent);
+    });
   });
 
   it('is taken over with what is in it when it is leased alone, as a part of another one, and was listed before', async () => {
