@@ -87,6 +87,14 @@ export class VfsContext {
     return this.meta.leases.mode(ino, this.clock.now());
   }
 
+  /**
+   * Whether what is known of an inode may be believed again, although not now perhaps: as soon as an answer says that its
+   * lease still holds. What is changed here meanwhile has to be known then.
+   */
+  holds(ino: number): boolean {
+    return this.meta.leases.has(ino);
+  }
+
   /** Nobody else sees or changes the inode now. */
   owns(ino: number): boolean {
     return this.mode(ino) === LeaseMode.LEASE_EXCLUSIVE;

@@ -330,7 +330,7 @@ export class NameCalls {
       names.forget(parent, name);
       throw error;
     }
-    if (this.#context.mode(parent) !== 0) names.putAbsent(parent, name);
+    if (this.#context.holds(parent)) names.putAbsent(parent, name);
     if (kind === 'rmdir') for (const child of children) names.drop(child);
   }
 
@@ -362,7 +362,7 @@ export class NameCalls {
 
   /** A name was made by request. */
   #added(parent: number, name: Buffer, attr: Attr, cookie = 0): void {
-    if (this.#context.mode(parent) === 0) return;
+    if (!this.#context.holds(parent)) return;
     this.#context.names.put(parent, { name, ino: attr.ino, type: attr.mode >>> TYPE_SHIFT, cookie });
   }
 

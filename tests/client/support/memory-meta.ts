@@ -54,11 +54,14 @@ export class MemoryMeta implements MetaApi {
   #gate: Deferred<void> | undefined;
   readonly #group: Group;
 
-  /** @param namespace shared with another mount */
-  constructor(namespace: Namespace = new Namespace()) {
+  /**
+   * @param namespace shared with another mount
+   * @param leaseMs how long leases are believed after the start, and after each leases.answered() of the test
+   */
+  constructor(namespace: Namespace = new Namespace(), leaseMs = FOREVER_MS) {
     this.namespace = namespace;
-    this.leases.setLeaseMs(LEASE_MS);
-    this.leases.answered(LEASE_MS); // for ever, as far as a test's clock goes
+    this.leases.setLeaseMs(leaseMs);
+    this.leases.answered(0);
     const group = GROUPS.get(namespace) ?? { mounts: [], seq: 0, writers: new Set() };
     GROUPS.set(namespace, group);
     group.mounts.push(this);
@@ -262,7 +265,8 @@ export class MemoryMeta implements MetaApi {
 }
 
 const { LEASE_NONE: NONE, LEASE_SHARED: SHARED, LEASE_EXCLUSIVE: EXCLUSIVE } = LeaseMode;
-const LEASE_MS = 1e12;
+/** As far as a test's clock goes. */
+const FOREVER_MS = 1e12;
 
 interface Group {
   mounts: MemoryMeta[];

@@ -3,6 +3,7 @@ import fc from 'fast-check';
 import type { FileAttr } from '../../../client/fuse/binding.js';
 import { WRITE_BEHIND_DELAY_MS } from '../../../client/vfs/write-behind.js';
 import { HoldfastError } from '../../../proto/errors.js';
+import { MemoryMeta } from '../support/memory-meta.js';
 import { caller, TestMount } from '../support/test-mount.js';
 
 const name = (text: string): Buffer => Buffer.from(text);
@@ -207,6 +208,20 @@ describe('changes in a directory that nobody else uses', () => {
     await refused(mount.fs.rename(caller(), dir, name('f'), dir, name('g'), 1), 'EEXIST');
     await refused(mount.fs.rmdir(caller(), dir, name('f')), 'ENOTDIR');
     assert.deepEqual(mount.meta.take(), []);
+  });
+
+  it('made by request, while no answer says that its lease still holds, are known when one does', async () => {
+    const leaseMs = 5_000;
+    const mount = new TestMount({ meta: new MemoryMeta(undefined, leaseMs) });
+    const { attr } = await mount.fs.mkdir(caller(), 1, name('d'), 0o755, 0);
+    await mount.fs.mkdir(caller(), attr.ino, name('old'), 0o755, 0);
+    await mount.clock.advance(leaseMs + 100);
+    await mount.fs.mkdir(caller(), attr.ino, name('new'), 0o755, 0);
+    await mount.fs.rmdir(caller(), attr.ino, name('old'));
+    mount.meta.leases.answered(mount.clock.now());
+    assert.equal(mount.meta.leases.has(attr.ino), true);
+    await mount.fs.lookup(caller(), attr.ino, name('new'));
+    await assert.rejects(mount.fs.lookup(caller(), attr.ino, name('old')), { errorName: 'ENOENT' });
   });
 
   it('that the server refuses in the end are reported at fsync of the directory, once', async () => {
