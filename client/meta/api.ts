@@ -63,6 +63,8 @@ export interface MetaApi {
    * @throws HoldfastError as read(); EIO when the session expired and the outcome is unknown
    */
   mutate(op: MutationOp, signal?: Interrupt, spent?: QuotaAmount[]): Promise<MutationReply>;
+  /** Resolves when every change that is repeated in the background has been answered; undefined: there is none. */
+  readonly orphansSettled: Promise<void> | undefined;
   /**
    * Changes in their order, as one entry of the log; repeated until they are answered. One batch at a time keeps the
    * order over several.

@@ -68,6 +68,9 @@ export class RequestLedger {
   readonly #readsInFlight = new Set<PendingRead>();
   /** Numbered and unanswered, in the order of their numbers. */
   readonly #unanswered = new Map<number, PendingChange>();
+  /** Of those, the ones whose callers have gone. */
+  readonly #orphans = new Set<PendingChange>();
+  #orphansSettled: Deferred<void> | undefined;
   readonly #softTimeoutMs: number;
   #nextSeq = 1;
   #mutationsInFlight = 0;
@@ -119,6 +122,17 @@ export class RequestLedger {
     return this.#nextSeq;
   }
 
+  /** Resolves when every change whose caller has gone without an answer is answered; undefined: there is none. */
+  get orphansSettled(): Promise<void> | undefined {
+    return this.#orphansSettled?.promise;
+  }
+
+  #settleOrphan(request: PendingChange): void {
+    if (!this.#orphans.delete(request) || this.#orphans.size > 0) return;
+    this.#orphansSettled?.resolve();
+    this.#orphansSettled = undefined;
+  }
+
   /** Requests on the present connection. */
   get inFlight(): number {
     return this.#mutationsInFlight + this.#readsInFlight.size;
@@ -161,6 +175,7 @@ export class RequestLedger {
   answeredMutation(request: PendingMutation, reply: MutationReply): boolean {
     if (!this.#landed(request)) return true;
     this.#unanswered.delete(request.seq);
+    this.#settleOrphan(request);
     if (request.settled) return false;
     request.settled = true;
     request.result.resolve(reply);
@@ -184,7 +199,10 @@ export class RequestLedger {
       this.#delayed.add(request);
       return;
     }
-    if (request.kind !== 'read') this.#unanswered.delete(request.seq);
+    if (request.kind !== 'read') {
+      this.#unanswered.delete(request.seq);
+      this.#settleOrphan(request);
+    }
     this.#reject(request, error);
   }
 
@@ -218,6 +236,7 @@ export class RequestLedger {
     this.#nextSeq = 1;
     for (const mutation of unknown) {
       this.#reject(mutation, new HoldfastError('EIO', 'the session expired, the outcome is unknown'));
+      this.#settleOrphan(mutation);
     }
     return unknown;
   }
@@ -228,6 +247,10 @@ export class RequestLedger {
     this.#reject(request, error);
     if (request.kind !== 'read') {
       if (request.seq === 0) this.#mutationQueue = this.#mutationQueue.filter((one) => one !== request);
+      else {
+        this.#orphans.add(request);
+        this.#orphansSettled ??= deferred();
+      }
     } else if (!request.inFlight) {
       this.#delayed.delete(request);
       this.#readQueue = this.#readQueue.filter((one) => one !== request);
@@ -264,6 +287,7 @@ export class RequestLedger {
     for (const request of [...this.#mutationQueue, ...this.#readQueue]) this.#reject(request, error);
     this.#mutationQueue = [];
     this.#readQueue = [];
+    for (const mutation of this.#unanswered.values()) this.#settleOrphan(mutation);
     this.#unanswered.clear();
   }
 

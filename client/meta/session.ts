@@ -155,6 +155,10 @@ export class MetaSession implements MetaApi {
     return this.#await(request, request.result.promise, signal);
   }
 
+  get orphansSettled(): Promise<void> | undefined {
+    return this.#ledger.orphansSettled;
+  }
+
   mutateBatch(changes: readonly Change[]): Promise<CommandResult[]> {
     this.#refuseClosed();
     const request = this.#ledger.addBatch(changes, this.#deps.clock.now());

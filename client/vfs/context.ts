@@ -84,7 +84,7 @@ export class VfsContext {
 
   /** What this mount may believe of an inode now. */
   mode(ino: number): LeaseMode {
-    return this.meta.leases.mode(ino, this.clock.now());
+    return this.#isDoubtful(ino) ? LeaseMode.LEASE_NONE : this.meta.leases.mode(ino, this.clock.now());
   }
 
   /**
@@ -111,8 +111,11 @@ export class VfsContext {
 
   /** Whether an answer is good to keep for an inode. */
   covers(ino: number, asOf: number): boolean {
-    return this.meta.leases.covers(ino, asOf, this.clock.now());
+    return !this.#isDoubtful(ino) && this.meta.leases.covers(ino, asOf, this.clock.now());
   }
+
+  /** Inodes that changes may yet change whose callers have gone, and how many. */
+  readonly #doubtful = new Map<number, number>();
 
   /** A change of this inode that was answered already could not be made: reported once. */
   readonly lostChanges = new Map<number, HoldfastError>();
@@ -212,7 +215,36 @@ export class VfsContext {
   ): Promise<MutationReply> {
     if (this.readOnly) throw new HoldfastError('EROFS');
     if (this.lane.touches(inos)) await interruptible(this.lane.settledFor(inos), signal);
-    return this.meta.mutate(op, signal, spent);
+    try {
+      return await this.meta.mutate(op, signal, spent);
+    } catch (error) {
+      this.#doubt(inos);
+      throw error;
+    }
+  }
+
+  #isDoubtful(ino: number): boolean {
+    return this.#doubtful.size > 0 && this.#doubtful.has(ino);
+  }
+
+  /** A change whose caller has gone takes effect some time: until it is answered nothing is believed of what it changes. */
+  #doubt(inos: readonly number[]): void {
+    const settled = this.meta.orphansSettled;
+    if (!settled) return;
+    for (const ino of inos) {
+      this.#doubtful.set(ino, (this.#doubtful.get(ino) ?? 0) + 1);
+      this.names.drop(ino);
+    }
+    void settled.then(() => {
+      for (const ino of inos) {
+        const left = (this.#doubtful.get(ino) ?? 0) - 1;
+        if (left > 0) this.#doubtful.set(ino, left);
+        else this.#doubtful.delete(ino);
+        this.names.drop(ino);
+        this.inodes.xattrsChanged(ino);
+      }
+      this.inodes.namespaceChanged();
+    });
   }
 
   /**

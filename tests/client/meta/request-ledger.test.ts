@@ -47,6 +47,27 @@ describe('RequestLedger', () => {
     assert.equal(ledger.inFlight, 1);
   });
 
+  it('tells when changes whose callers have gone are answered, also by an error or with the session', async () => {
+    const ledger = new RequestLedger(Infinity);
+    const gone = new HoldfastError('EINTR');
+    add(ledger, 3);
+    const [first, second, third] = sendAll(ledger) as [PendingMutation, PendingMutation, PendingMutation];
+    assert.ok(!ledger.orphansSettled);
+    for (const one of [first, second, third]) ledger.abandon(one, gone);
+    let settled = false;
+    const all = ledger.orphansSettled as Promise<void> | undefined;
+    const over = all?.then(() => {
+      settled = true;
+    });
+    ledger.answeredMutation(first, REPLY);
+    ledger.failed(second, new HoldfastError('EEXIST'), 0);
+    await Promise.resolve();
+    assert.equal(settled, false);
+    ledger.expired();
+    await over;
+    assert.equal(ledger.orphansSettled, undefined);
+  });
+
   it('backs off from 20 ms, doubling to 500 ms', () => {
     const ledger = new RequestLedger(Infinity);
     add(ledger, 1);

@@ -10,6 +10,7 @@ import type {
 } from '../../../client/meta/api.js';
 import type { ClientBody } from '../../../client/meta/dialer.js';
 import { LockClient } from '../../../client/meta/locks.js';
+import { interruptible, throwIfInterrupted } from '../../../client/wait.js';
 import { type Deferred, deferred } from '../../../common/deferred.js';
 import { errorFromCode, HoldfastError } from '../../../proto/errors.js';
 import {
@@ -52,6 +53,8 @@ export class MemoryMeta implements MetaApi {
   readonly #recalling = new Map<number, Deferred<void>>();
   failMutation: ((op: MutationOp) => HoldfastError | undefined) | undefined;
   #gate: Deferred<void> | undefined;
+  #orphans = 0;
+  #orphansSettled: Deferred<void> | undefined;
   readonly #group: Group;
 
   /**
@@ -146,10 +149,36 @@ export class MemoryMeta implements MetaApi {
 
   async mutate(op: MutationOp, signal?: AbortSignal, spent?: QuotaAmount[]): Promise<MutationReply> {
     this.calls.push(op.$case);
-    await this.#pass(signal);
+    throwIfInterrupted(signal);
+    // It takes effect also when its caller has gone.
+    const done = this.#mutated(op, spent);
+    const orphaned = (): void => {
+      this.#orphans++;
+      this.#orphansSettled ??= deferred<void>();
+      const settled = (): void => {
+        if (--this.#orphans > 0) return;
+        this.#orphansSettled?.resolve();
+        this.#orphansSettled = undefined;
+      };
+      done.then(settled, settled);
+    };
+    signal?.addEventListener('abort', orphaned, { once: true });
+    try {
+      return await interruptible(done, signal);
+    } finally {
+      signal?.removeEventListener('abort', orphaned);
+    }
+  }
+
+  get orphansSettled(): Promise<void> | undefined {
+    return this.#orphansSettled?.promise;
+  }
+
+  async #mutated(op: MutationOp, spent?: QuotaAmount[]): Promise<MutationReply> {
+    await this.#pass();
     const failure = this.failMutation?.(op);
     if (failure) throw failure;
-    await this.#takeLeases(this.#changed(op), NONE, signal);
+    await this.#takeLeases(this.#changed(op), NONE);
     const result = this.namespace.mutate(op, spent);
     if (result.error !== 0) throw errorFromCode(result.error, result.errorText);
     const reply = result.mutation as MutationReply;

@@ -3,6 +3,7 @@ import fc from 'fast-check';
 import type { FileAttr } from '../../../client/fuse/binding.js';
 import { WRITE_BEHIND_DELAY_MS } from '../../../client/vfs/write-behind.js';
 import { HoldfastError } from '../../../proto/errors.js';
+import { S_IFIFO } from '../../../proto/types.js';
 import { MemoryMeta } from '../support/memory-meta.js';
 import { caller, TestMount } from '../support/test-mount.js';
 
@@ -222,6 +223,24 @@ describe('changes in a directory that nobody else uses', () => {
     assert.equal(mount.meta.leases.has(attr.ino), true);
     await mount.fs.lookup(caller(), attr.ino, name('new'));
     await assert.rejects(mount.fs.lookup(caller(), attr.ino, name('old')), { errorName: 'ENOENT' });
+  });
+
+  it('by request that are interrupted on their way are known once they are made', async () => {
+    const { mount, dir } = await delegated();
+    const release = mount.meta.hold();
+    const interrupt = new AbortController();
+    const who = caller({ signal: interrupt.signal });
+    const made = mount.fs.mknod(who, dir, name('pipe'), S_IFIFO | 0o644, 0, 0);
+    await mount.clock.advance(10);
+    interrupt.abort();
+    await assert.rejects(made, { errorName: 'EINTR' });
+    const early = mount.fs.lookup(caller(), dir, name('pipe'));
+    release();
+    await early.catch(() => undefined);
+    await mount.clock.advance(10);
+    await mount.fs.lookup(caller(), dir, name('pipe'));
+    assert.equal((await create(mount, dir, 'file')) > 0, true);
+    await mount.fs.lookup(caller(), dir, name('file'));
   });
 
   it('that the server refuses in the end are reported at fsync of the directory, once', async () => {
