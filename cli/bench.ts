@@ -64,11 +64,15 @@ export function benchCommand(): Command {
         },
         out,
       );
-      if (flags.json) printJson({ directory, figures: out.figures, skipped: out.skipped });
-      else for (const { workload, reason } of out.skipped) printLine(`not measured: ${workload}: ${reason}`);
-      if (out.figures.length === 0)
-        throw new CliError(`nothing could be measured in ${directory}`, EXIT_FAILED);
-      if (out.skipped.length > 0) process.exitCode = EXIT_FAILED;
+      const { figures, skipped } = out;
+      if (!flags.json)
+        for (const { workload, reason } of skipped) printLine(`not measured: ${workload}: ${reason}`);
+      if (figures.length === 0) {
+        const fields = { directory, figures, skipped };
+        throw new CliError(`nothing could be measured in ${directory}`, EXIT_FAILED, fields);
+      }
+      if (flags.json) printJson({ directory, figures, skipped });
+      if (skipped.length > 0) process.exitCode = EXIT_FAILED;
     });
 }
 

@@ -7,6 +7,7 @@ import { CliError } from './output.js';
 
 /** DATA/cluster.json: what a cluster on this machine consists of, and where its servers listen. */
 
+export const CLUSTER_FILE = 'cluster.json';
 export const CLUSTER_FILE_FORMAT = 1;
 /** Servers of one kind that `up` starts at most. */
 export const SERVERS_MAX = 64;
@@ -34,7 +35,7 @@ export type ClusterFile = z.infer<typeof clusterSchema>;
 export type ServerAddress = z.infer<typeof serverSchema>;
 
 export function clusterFilePath(dataDir: string): string {
-  return join(dataDir, 'cluster.json');
+  return join(dataDir, CLUSTER_FILE);
 }
 
 /** host:port of every metaserver. */

@@ -5,7 +5,7 @@ import { chunkserverCommand } from './chunkserver.js';
 import { fsckCommand } from './fsck.js';
 import { metaserverCommand } from './metaserver.js';
 import { mountCommand } from './mount.js';
-import { CliError, EXIT_FAILED, EXIT_USAGE, oneLine } from './output.js';
+import { CliError, EXIT_FAILED, EXIT_USAGE, oneLine, printLine } from './output.js';
 import { pgCommand } from './pg.js';
 import { quotaCommand } from './quota.js';
 import { scrubCommand } from './scrub.js';
@@ -65,25 +65,43 @@ function commandNamed(args: readonly string[]): string[] {
 }
 
 function reportAndExitCode(error: unknown, args: string[]): number {
-  if (error instanceof CommanderError) {
-    if (error.exitCode === 0) return 0; // --help, --version
-    if (error.code === 'commander.help') {
-      process.stderr.write(buildProgram().helpInformation());
-      return EXIT_USAGE;
-    }
-    const help = `${commandNamed(args).join(' ')} --help`;
-    process.stderr.write(`holdfast: ${oneLine(error).replace(/^error: /, '')} (see '${help}')\n`);
+  if (error instanceof CommanderError && error.exitCode === 0) return 0; // --help, --version
+  if (error instanceof CommanderError && error.code === 'commander.help') {
+    process.stderr.write(buildProgram().helpInformation());
     return EXIT_USAGE;
   }
-  process.stderr.write(`holdfast: ${oneLine(error)}\n`);
-  if (error instanceof CliError) return error.exitCode;
-  if (error instanceof MountError) return EXIT_USAGE;
-  if (process.env.HOLDFAST_DEBUG && error instanceof Error) process.stderr.write(`${error.stack}\n`);
-  return EXIT_FAILED;
+  const { text, exitCode } = explain(error, args);
+  process.stderr.write(`holdfast: ${text}\n`);
+  if (asksForJson(args)) {
+    const fields = error instanceof CliError ? error.fields : {};
+    printLine(JSON.stringify({ error: text, exitCode, ...fields }));
+  }
+  const known = error instanceof CliError || error instanceof CommanderError || error instanceof MountError;
+  if (!known && process.env.HOLDFAST_DEBUG && error instanceof Error)
+    process.stderr.write(`${error.stack}\n`);
+  return exitCode;
+}
+
+function explain(error: unknown, args: string[]): { text: string; exitCode: number } {
+  const text = oneLine(error);
+  if (error instanceof CommanderError) {
+    const help = `${commandNamed(args).join(' ')} --help`;
+    return { text: `${text.replace(/^error: /, '')} (see '${help}')`, exitCode: EXIT_USAGE };
+  }
+  if (error instanceof CliError) return { text, exitCode: error.exitCode };
+  return { text, exitCode: error instanceof MountError ? EXIT_USAGE : EXIT_FAILED };
+}
+
+/** Who reads JSON is told in JSON why there is nothing else. */
+function asksForJson(args: readonly string[]): boolean {
+  const end = args.indexOf('--');
+  return args.slice(0, end < 0 ? undefined : end).includes('--json');
 }
 
 async function main(): Promise<void> {
   const args = process.argv.slice(2);
+  // A reader that has gone (`| head`, a terminal that was closed) ends no command: what is done is done in order.
+  for (const stream of [process.stdout, process.stderr]) stream.on('error', () => {});
   try {
     await buildProgram().parseAsync(args, { from: 'user' });
   } catch (error) {

@@ -5,6 +5,7 @@ import { basename, join, resolve } from 'node:path';
 import { Command, Option } from 'commander';
 import type { BindingChoice } from '../client/fuse/choose.js';
 import { canonicalMountPoint } from '../client/fuse/mount-point.js';
+import type { RunningMount } from '../client/main.js';
 import type { LogLevel } from '../common/logger.js';
 import {
   addClusterOptions,
@@ -22,7 +23,7 @@ import {
   parseMountOptions,
 } from './mount-options.js';
 import { registerMount, unregisterMount } from './mount-registry.js';
-import { CliError, oneLine, printJson, printLine } from './output.js';
+import { CliError, EXIT_FAILED, oneLine, printJson, printLine } from './output.js';
 import { processFlags } from './process-flags.js';
 import { logFile } from './run-files.js';
 import { logLevelOption, processDeps, serveUntilStopped, startError } from './serve.js';
@@ -107,7 +108,7 @@ async function mountHere(mountPoint: string, flags: MountFlags): Promise<void> {
     ending = mounted;
     process.on(ENDING_SIGNAL, () => mounted.watch());
     registerMount({ mountPoint, pid: process.pid, clusterId: mount.clusterId });
-    if (reporting) await report({ ready: true, binding: mount.info.kind, limits: mount.limits });
+    if (reporting) await reportReady(mount);
     else {
       for (const limit of mount.limits) deps.log.info({ limit }, 'binding limit');
       deps.log.info({ mountPoint, binding: mount.info.kind }, 'mounted');
@@ -117,7 +118,8 @@ async function mountHere(mountPoint: string, flags: MountFlags): Promise<void> {
     process.exitCode = await serveUntilStopped({ close: () => mount.unmount(), ended }, deps);
   } catch (error) {
     const failure = startError('mount', error);
-    if (reporting) await report({ ready: false, error: failure.message, exitCode: failure.exitCode });
+    const { message, exitCode } = failure;
+    if (reporting) await report({ ready: false, error: message, exitCode }).catch(() => undefined);
     throw failure;
   } finally {
     if (!ending?.ended()) unregisterMount(mountPoint);
@@ -137,6 +139,16 @@ async function report(value: ReadyReport): Promise<void> {
   closeSync(READY_FD);
 }
 
+/** @throws CliError when who asked for the mount has gone: there is none then */
+async function reportReady(mount: RunningMount): Promise<void> {
+  try {
+    await report({ ready: true, binding: mount.info.kind, limits: mount.limits });
+  } catch {
+    await mount.unmount();
+    throw new CliError('the command that asked for this mount has ended: unmounted', EXIT_FAILED);
+  }
+}
+
 async function mountInBackground(mountPoint: string, flags: MountFlags): Promise<void> {
   await selectCluster(flags);
   const logPath = backgroundLog(mountPoint, flags);
@@ -148,6 +160,12 @@ async function mountInBackground(mountPoint: string, flags: MountFlags): Promise
     env: { ...process.env, HOLDFAST_READY_FD: String(READY_FD) },
   });
   closeSync(log);
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const)
+    process.once(signal, () => {
+      // It unmounts when it finds nobody to report to.
+      process.stderr.write(`holdfast: interrupted; ${mountPoint} is not mounted\n`);
+      process.exit(EXIT_FAILED);
+    });
   const channel = child.stdio[READY_FD] as NodeJS.ReadableStream;
   let text = '';
   for await (const chunk of channel) text += String(chunk);

@@ -6,9 +6,12 @@ export const EXIT_USAGE = 2;
 export class CliError extends Error {
   override name = 'CliError';
   readonly exitCode: number;
-  constructor(message: string, exitCode = EXIT_USAGE) {
+  /** With --json, beside the message. */
+  readonly fields: object;
+  constructor(message: string, exitCode = EXIT_USAGE, fields: object = {}) {
     super(message);
     this.exitCode = exitCode;
+    this.fields = fields;
   }
 }
 

@@ -19,7 +19,7 @@ import type { PgChoice } from '../proto/gen/meta.js';
 import { addClusterOptions, type ClusterSelection, selectCluster } from './cluster-options.js';
 import { StatusReader } from './cluster-status.js';
 import { callLeader } from './leader-stream.js';
-import { CliError, EXIT_FAILED, formatTable, oneLine, printJson, printLine } from './output.js';
+import { CliError, EXIT_FAILED, EXIT_USAGE, formatTable, oneLine, printJson, printLine } from './output.js';
 
 interface ListFlags extends ClusterSelection {
   problems?: boolean;
@@ -73,8 +73,7 @@ function acceptLossCommand(): Command {
     const map = await readMap(flags);
     const losses = pgs.map((id) => lossOf(map, id, server));
     if (!flags.json) for (const loss of losses) printLine(loss.text);
-    else if (!flags.yes) printJson({ losses });
-    if (!flags.yes) throw new CliError('nothing was done: add --yes to accept this');
+    if (!flags.yes) throw new CliError('nothing was done: add --yes to accept this', EXIT_USAGE, { losses });
     const choices = await accept(flags, pgs, server);
     if (flags.json) printJson({ accepted: choices.map(({ pg, server: takes }) => ({ pg, server: takes })) });
     else for (const { pg, server: takes } of choices) printLine(`PG ${pg}: chunkserver-${takes} takes over`);

@@ -30,10 +30,10 @@ export function statusCommand(): Command {
     try {
       const status = await reader.read(flags.timeout);
       if (!status) {
-        if (flags.json) printJson({ healthy: false, problems: ['no metaserver answers'], leader: null });
         throw new CliError(
           `no metaserver answers (${addresses.join(', ')}): is the cluster running?`,
           EXIT_FAILED,
+          { healthy: false, problems: ['no metaserver answers'], leader: null },
         );
       }
       if (flags.json) printJson(status);
@@ -57,16 +57,14 @@ export function renderRecovery(recovery: RecoveryStatus): string {
   ].join(', ');
 }
 
-function renderStatus(status: ClusterStatus): string {
-  const { leader, pgs, capacity } = status;
+/** For people. What only a leader knows is left out while there is none. */
+export function renderStatus(status: ClusterStatus): string {
+  const { leader } = status;
   const lines = [
     `cluster   ${status.clusterId}`,
     `health    ${status.healthy ? 'healthy' : status.problems.join('; ')}`,
     `leader    ${leader ? `metaserver-${leader.id} (${leader.address}), term ${status.term}` : 'unknown'}`,
-    `PGs       ${pgs.inSync} of ${pgs.total} fully in-sync, ${pgs.recovering} recovering, ${pgs.moving} moving, ${pgs.unavailable} unavailable`,
-    ...(status.recovery.pgs > 0 ? [`recovery  ${renderRecovery(status.recovery)}`] : []),
-    `capacity  ${formatBytes(capacity.usedBytes)} used of ${formatBytes(capacity.totalBytes)}, ${capacity.inodesUsed} inodes`,
-    ...damageLine(status),
+    ...(leader ? ownLines(status) : []),
     '',
     formatTable([
       ['SERVER', 'ADDRESS', 'STATE', 'DETAIL'],
@@ -97,6 +95,16 @@ function renderStatus(status: ClusterStatus): string {
     lines.push('', formatTable([['MOUNT', 'SESSION', 'STATE', ''], ...rows]));
   }
   return lines.join('\n');
+}
+
+function ownLines(status: ClusterStatus): string[] {
+  const { pgs, capacity, recovery } = status;
+  return [
+    `PGs       ${pgs.inSync} of ${pgs.total} fully in-sync, ${pgs.recovering} recovering, ${pgs.moving} moving, ${pgs.unavailable} unavailable`,
+    ...(recovery.pgs > 0 ? [`recovery  ${renderRecovery(recovery)}`] : []),
+    `capacity  ${formatBytes(capacity.usedBytes)} used of ${formatBytes(capacity.totalBytes)}, ${capacity.inodesUsed} inodes`,
+    ...damageLine(status),
+  ];
 }
 
 /** Shown once there was any. */

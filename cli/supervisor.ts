@@ -77,7 +77,9 @@ export class Supervisor {
     managed.state = 'starting';
     managed.stopping = false;
     await managed.spec.prepare?.();
-    this.#spawn(managed);
+    // It may have been stopped meanwhile, and nobody would stop it again.
+    if (managed.stopping) managed.state = 'stopped';
+    else this.#spawn(managed);
   }
 
   /** Stops a process and waits until it has ended. `kill`: at once, as a crash would. */

@@ -2,6 +2,7 @@ import { existsSync, mkdirSync, readdirSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import {
+  CLUSTER_FILE,
   type ClusterFile,
   clusterFilePath,
   newCluster,
@@ -37,6 +38,8 @@ const FIRST_PORT = 7400;
 const PORT_STEP = 100;
 const PORT_TRIES = 100;
 const PORT_MAX = 65_535;
+/** What a start that was cut short leaves in a data directory before there is a cluster. */
+const OF_A_START = ['run', 'log', `${CLUSTER_FILE}.new`];
 
 /**
  * Reads the data directory's cluster, or makes a new one there, and checks it against the request.
@@ -55,9 +58,13 @@ export async function planCluster(request: UpRequest): Promise<ClusterFile> {
   if (busy) {
     throw new CliError(`port ${busy.port} is in use: stop what uses it, or choose other ports with --port N`);
   }
-  mkdirSync(join(request.dataDir, 'run'), { recursive: true });
-  mkdirSync(join(request.dataDir, 'log'), { recursive: true });
-  await writeClusterFile(path, cluster);
+  try {
+    mkdirSync(join(request.dataDir, 'run'), { recursive: true });
+    mkdirSync(join(request.dataDir, 'log'), { recursive: true });
+    await writeClusterFile(path, cluster);
+  } catch (error) {
+    throw new CliError(`cannot write the data directory ${request.dataDir}: ${(error as Error).message}`);
+  }
   return cluster;
 }
 
@@ -147,7 +154,7 @@ function refuseForeignFiles(dataDir: string): void {
   } catch (error) {
     throw new CliError(`cannot use the data directory ${dataDir}: ${(error as Error).message}`);
   }
-  const others = names.filter((name) => name !== 'run' && name !== 'log');
+  const others = names.filter((name) => !OF_A_START.includes(name));
   if (others.length > 0) {
     throw new CliError(
       `${dataDir} holds other files (${others[0]}) and no cluster.json: name an empty directory with --data`,

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { mergeStatus } from '../../cli/cluster-status.js';
-import { renderRecovery } from '../../cli/status.js';
+import { renderRecovery, renderStatus } from '../../cli/status.js';
 import { ChunkServerStatus, StatusReply } from '../../proto/gen/admin.js';
 import { ClusterMap, type Replica, ReplicaState } from '../../proto/gen/cluster.js';
 
@@ -70,5 +70,13 @@ describe('the status of a cluster', () => {
     assert.ok(
       problems.some((problem) => /^1 PGs are unavailable: only disk d1 of chunkserver-1/.test(problem)),
     );
+  });
+
+  it('shows nothing that only a leader knows while there is none', () => {
+    const follower = StatusReply.fromPartial({ serverId: 1, role: 'follower', term: 3 });
+    const text = renderStatus(status(follower));
+    assert.match(text, /^health +no leader is known$/m);
+    assert.match(text, /^metaserver-1 +a:1 +alive +follower, term 3/m);
+    assert.doesNotMatch(text, /PGs|capacity/);
   });
 });

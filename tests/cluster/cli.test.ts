@@ -158,6 +158,19 @@ describe('the holdfast command', function () {
     }
   });
 
+  it('leaves no mount behind when whoever asked for it has gone meanwhile', async () => {
+    const dir = path('unasked');
+    mkdirSync(dir);
+    const command = [process.execPath, 'dist/cli/main.js', 'mount', dir, '--data', cluster.data, '-f'].join(
+      ' ',
+    );
+    // The report goes into a pipe whose reader has ended.
+    await sh(
+      `mkfifo ${dir}.p; exec 4<>${dir}.p 3>${dir}.p 4<&-; HOLDFAST_READY_FD=3 ${command} && exit 1 || true`,
+    );
+    assert.deepEqual(mountsBelow(dir), []);
+  });
+
   it('umount says when the mount is in use, and --lazy detaches it', async () => {
     const dir = path('busy');
     mkdirSync(dir);
