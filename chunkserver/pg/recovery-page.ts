@@ -86,6 +86,8 @@ export class Page {
   readonly asks: Ask[] = [];
   /** The source's last operation when it read the chunk, for those that were fetched. */
   readonly #snapshots = new Map<string, number>();
+  /** The last operation that cut off a chunk which is fetched. */
+  readonly #cuts = new Map<string, number>();
 
   /** Bytes of its chunks that are as at the source. */
   doneBytes: number;
@@ -97,8 +99,22 @@ export class Page {
     this.doneBytes = doneBytes;
   }
 
-  fetched(key: ChunkKey, snapshotSeq: number): void {
-    this.#snapshots.set(`${key.ino}/${key.chunk}`, snapshotSeq);
+  /**
+   * The source has read the chunk behind operation `snapshotSeq`.
+   * @returns false: it was cut off since, and nothing of what was read is left
+   */
+  fetched({ ino, chunk }: ChunkKey, snapshotSeq: number): boolean {
+    const cutSeq = this.#cuts.get(`${ino}/${chunk}`) ?? 0;
+    this.#snapshots.set(`${ino}/${chunk}`, Math.max(snapshotSeq, cutSeq));
+    return cutSeq <= snapshotSeq;
+  }
+
+  /** Operation `seq` has removed the inode's chunks from `from` on, here too. */
+  cut(ino: number, from: number, seq: number): void {
+    for (const { fields } of this.asks) {
+      const { chunk = 0 } = fields;
+      if (fields.ino === ino && chunk >= from) this.#cuts.set(`${ino}/${chunk}`, seq);
+    }
   }
 
   /** Whether a forwarded write is not in what was copied. */

@@ -29,7 +29,8 @@ import {
  *  - a write up to the cursor is applied; behind the page that is being copied it is left out, for the page that will
  *    hold it is listed later; within the page it waits, and is applied behind the page when what was copied lacks it;
  *  - truncate and delete are applied at once. The boundary chunk of a truncate is removed before when it lies behind
- *    the cursor: stale content must not get the version of the truncate. A page that they touch is begun anew.
+ *    the cursor: stale content must not get the version of the truncate. What they cut off whole is left out of the page
+ *    that is being copied; one in which the boundary chunk lies is begun anew.
  * Invariant: a local chunk with the source's version has the source's content at that version.
  * Replies and forwarded operations travel over one ordered connection; each reply names the source's last operation at
  * the moment of the answer, so that nothing depends on when exactly it left.
@@ -174,14 +175,33 @@ export class Pull implements OpOwner {
     this.#apply(op);
     this.#rangeSeq = op.version.seq;
     this.#rangeInos.set(op.ino, op.version.seq);
-    const page = this.#page;
-    if (page && op.ino >= this.#cursor.ino && op.ino <= page.end.ino) this.#listAnew();
+    if (this.#page) this.#cutPage(this.#page, op);
+  }
+
+  /** Not begun anew wherever that can be avoided: files that are cut and removed all the time would never let it end. */
+  #cutPage(page: Page, { kind, ino, offset, chunkSize, version }: Op): void {
+    const keptBytes = kind === 'truncate' ? offset : 0;
+    const from = kind === 'truncate' ? Math.ceil(offset / chunkSize) : 0;
+    const boundary = { ino, chunk: from - 1 };
+    const trimmed = keptBytes % chunkSize !== 0 && compareKeys(boundary, this.#cursor) > 0;
+    if (trimmed && compareKeys(boundary, page.end) <= 0) {
+      this.#listAnew();
+      return;
+    }
+    page.cut(ino, from, version.seq);
+    this.#keepQueued((op) => op.ino !== ino || op.chunk < from);
+  }
+
+  /** Leaves the others out. */
+  #keepQueued(keep: (op: Op) => boolean): void {
+    this.#queue = this.#queue.filter(keep);
+    this.#queueBytes = this.#queue.reduce((sum, op) => sum + queuedBytes(op), 0);
   }
 
   /** Keeps a write until it is known whether what is copied holds it. */
   #enqueue(op: Op): void {
     this.#queue.push(op);
-    this.#queueBytes += op.payload.length + 256;
+    this.#queueBytes += queuedBytes(op);
     if (this.#queueBytes <= this.#ctx.env.limits.queueBytes) return;
     if (this.#ask) this.#ask.cancelled = true;
     this.#listAnew();
@@ -330,8 +350,7 @@ export class Pull implements OpOwner {
     const page = new Page(end, header.versionSeq, fetch.length, bytes - fetchBytes);
     this.#page = page;
     this.#state = 'page';
-    this.#queue = this.#queue.filter((op) => page.lacks(op) && compareKeys(op, end) <= 0);
-    this.#queueBytes = this.#queue.reduce((sum, op) => sum + op.payload.length + 256, 0);
+    this.#keepQueued((op) => page.lacks(op) && compareKeys(op, end) <= 0);
     for (const key of remove) this.#ctx.emit({ kind: 'install', key, content: undefined });
     for (const info of fetch) page.asks.push(this.#fetch(page, info));
     if (page.left === 0) this.#finishPage(page);
@@ -342,8 +361,8 @@ export class Pull implements OpOwner {
     const pace =
       this.#mode === 'recover' ? { bytes: info.bytes, copies: this.#ctx.inSyncPeers.length } : undefined;
     return this.#send({ type: FrameType.FETCH, ...key }, pace, (reply) => {
-      const content = reply.header.aux === 1 ? unpackContent(reply.payload) : undefined;
-      page.fetched(key, reply.header.versionSeq);
+      const exists = page.fetched(key, reply.header.versionSeq) && reply.header.aux === 1;
+      const content = exists ? unpackContent(reply.payload) : undefined;
       this.#ctx.emit({
         kind: 'install',
         key,
@@ -405,4 +424,9 @@ export class Pull implements OpOwner {
       this.#done();
     });
   }
+}
+
+/** What an operation that waits is counted as. */
+function queuedBytes({ payload }: Op): number {
+  return payload.length + 256;
 }

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
-import { packList } from '../../../chunkserver/pg/pack.js';
-import { FULL_RETRY_MS, LIST_CHUNKS } from '../../../chunkserver/pg/types.js';
+import { packContent, packList } from '../../../chunkserver/pg/pack.js';
+import { type Ask, FULL_RETRY_MS, LIST_CHUNKS, type PeerCall } from '../../../chunkserver/pg/types.js';
 import { HoldfastError } from '../../../proto/errors.js';
 import { FRAME_FLAG_END, FrameType } from '../../../proto/frame-header.js';
 import { answers, asksOf, CoreFixture, call, IN_SYNC, OUT, only, pgMap, RECOVERING } from './core-fixture.js';
@@ -89,6 +89,97 @@ describe('a replica of a group', () => {
     f.reply(first!);
     const [again] = asksOf(f.map(pgMap(5, 2, [2, IN_SYNC], [1, RECOVERING])));
     assert.deepEqual([again?.fields.type, again?.fields.epoch], [FrameType.CAUGHT_UP, 5]);
+  });
+
+  describe('that copies a page', () => {
+    const seen = { versionEpoch: 2, flags: FRAME_FLAG_END };
+    const chunkOf = (ino: number, seq: number) => ({ ino, chunk: 0, version: { epoch: 2, seq }, bytes: 4 });
+    const forward = (f: CoreFixture, type: PeerCall['type'], versionSeq: number, ino: number, aux = 0) =>
+      f.step({
+        kind: 'call',
+        call: call(2, type, { epoch: 2, versionEpoch: 2, versionSeq, ino, aux, length: 100, truncateSeq: 1 }),
+      });
+    /** The source has inodes 1 and 5, and both are asked for. */
+    const copying = (): { f: CoreFixture; fetches: Ask[] } => {
+      const f = new CoreFixture();
+      f.link('in2');
+      const [seqs] = asksOf(f.map(pgMap(2, 2, [2, IN_SYNC], [1, RECOVERING])), FrameType.LIST);
+      const [chunks] = asksOf(f.reply(seqs!, { ...seen, versionSeq: 5 }), FrameType.LIST);
+      const listed = f.reply(
+        chunks!,
+        { ...seen, versionSeq: 5 },
+        packList([1, 5].map((ino) => chunkOf(ino, 5))),
+      );
+      return { f, fetches: asksOf(listed, FrameType.FETCH) };
+    };
+    const content = (seq: number) =>
+      Buffer.concat(
+        packContent({
+          version: { epoch: 2, seq },
+          extents: [{ offset: 0, data: Buffer.from('data') }],
+          truncateSeq: 0,
+        }),
+      );
+    /** The content that was installed, and what happened when it was. */
+    const fetched = (f: CoreFixture, ask: Ask, versionSeq: number) => {
+      const fields = { versionEpoch: 2, versionSeq, aux: 1 };
+      const [install] = only(f.reply(ask, fields, content(versionSeq)), 'install');
+      const effects = f.step({ kind: 'stored', done: install!.done!, error: undefined });
+      return { content: install!.content, effects };
+    };
+
+    it('goes on while files are cut to nothing and removed, in it and beside it', () => {
+      const { f, fetches } = copying();
+      const effects = [
+        ...forward(f, FrameType.REPLICATE_WRITE, 6, 5),
+        ...forward(f, FrameType.REPLICATE_DELETE, 7, 9),
+        ...forward(f, FrameType.REPLICATE_TRUNCATE, 8, 5),
+        ...forward(f, FrameType.REPLICATE_TRUNCATE, 9, 5, 300),
+      ];
+      assert.deepEqual(
+        fetches.map(({ fields, cancelled }) => [fields.ino, cancelled]),
+        [
+          [1, false],
+          [5, false],
+        ],
+      );
+      assert.deepEqual(asksOf(effects), []);
+      assert.deepEqual(
+        only(effects, 'apply').map(({ op }) => op.version.seq),
+        [7, 8, 9],
+      );
+    });
+
+    it('copies what is left of a file that was cut meanwhile', () => {
+      const { f, fetches } = copying();
+      forward(f, FrameType.REPLICATE_WRITE, 6, 5);
+      forward(f, FrameType.REPLICATE_TRUNCATE, 7, 5);
+      forward(f, FrameType.REPLICATE_WRITE, 8, 5);
+      assert.ok(!fetches.some(({ cancelled }) => cancelled));
+      assert.equal(fetched(f, fetches[1]!, 5).content, undefined, 'read before it was cut');
+      const { content: other, effects } = fetched(f, fetches[0]!, 8);
+      assert.equal(other?.version.seq, 8);
+      assert.deepEqual(
+        only(effects, 'apply').map(({ op }) => [op.ino, op.version.seq]),
+        [[5, 8]],
+      );
+      assert.equal(only(effects, 'setState').length, 1, 'the copy is complete');
+    });
+
+    it('takes a copy that was read behind the cut as it is', () => {
+      const { f, fetches } = copying();
+      forward(f, FrameType.REPLICATE_DELETE, 6, 5);
+      forward(f, FrameType.REPLICATE_WRITE, 7, 5);
+      assert.equal(fetched(f, fetches[1]!, 7).content?.version.seq, 7);
+      assert.deepEqual(only(fetched(f, fetches[0]!, 7).effects, 'apply'), []);
+    });
+
+    it('is begun anew when a chunk in it loses its end', () => {
+      const { f, fetches } = copying();
+      const effects = forward(f, FrameType.REPLICATE_TRUNCATE, 6, 5, 50);
+      assert.ok(fetches.every(({ cancelled }) => cancelled));
+      assert.equal(asksOf(effects, FrameType.LIST).length, 1);
+    });
   });
 
   describe('whose disk is full', () => {
