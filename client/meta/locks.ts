@@ -14,7 +14,7 @@ export interface LockClientDeps {
   push(body: ClientBody): void;
 }
 
-/** By inode and kind. */
+/** By inode, kind and owner. */
 type LockRanges = Map<string, Lock[]>;
 
 interface Answer {
@@ -56,12 +56,12 @@ export class LockClient {
     return has(this.#held, ino, kind, owner);
   }
 
-  /** Whether an owner has lost a lock there that it has not given up since: another one may have had it meanwhile. */
   /** Whether any lock is held, or lost. */
   get any(): boolean {
     return this.#held.size > 0 || this.#lost.size > 0;
   }
 
+  /** Whether an owner has lost a lock there that it has not given up since: another one may have had it meanwhile. */
   hasLost(ino: number, kind: LockKind, owner: bigint): boolean {
     return this.#lost.size > 0 && has(this.#lost, ino, kind, owner);
   }
@@ -124,19 +124,22 @@ export class LockClient {
   }
 }
 
+type Place = Pick<Lock, 'ino' | 'kind' | 'ownerLow' | 'ownerHigh'>;
+
+function keyOf({ ino, kind, ownerLow, ownerHigh }: Place): string {
+  return `${ino}/${kind}/${ownerHigh}/${ownerLow}`;
+}
+
 function has(locks: LockRanges, ino: number, kind: LockKind, owner: bigint): boolean {
-  const { ownerLow, ownerHigh } = ownerFields(owner);
-  const ranges = locks.get(`${ino}/${kind}`) ?? [];
-  return ranges.some((lock) => lock.ownerLow === ownerLow && lock.ownerHigh === ownerHigh);
+  return locks.has(keyOf({ ino, kind, ...ownerFields(owner) }));
 }
 
 /** As fcntl(2): the lock takes the place of what its owner has in the range. */
 function put(locks: LockRanges, lock: Lock): void {
-  const key = `${lock.ino}/${lock.kind}`;
+  const key = keyOf(lock);
   const kept: Lock[] = [];
   for (const other of locks.get(key) ?? []) {
-    const same = other.ownerLow === lock.ownerLow && other.ownerHigh === lock.ownerHigh;
-    if (!same || other.end < lock.start || other.start > lock.end) kept.push(other);
+    if (other.end < lock.start || other.start > lock.end) kept.push(other);
     else {
       if (other.start < lock.start) kept.push({ ...other, end: lock.start - 1 });
       if (other.end > lock.end) kept.push({ ...other, start: lock.end + 1 });

@@ -9,9 +9,10 @@ export const DEADLOCK_SEARCH_MAX = 10_000;
 /** Undefined: it is set. */
 export type LockOutcome = (error: ErrorName | undefined) => void;
 
+/** What one owner holds in a place: never nothing. */
 interface Held {
-  readonly owner: string;
-  readonly lock: Lock;
+  readonly session: number;
+  readonly locks: readonly Lock[];
 }
 
 interface Waiter {
@@ -25,9 +26,12 @@ interface Waiter {
 
 /** Locks of one kind on one inode. */
 interface Locked {
-  held: Held[];
+  /** By owner. */
+  readonly held: Map<string, Held>;
+  /** Locks held for writing: without any, nothing is in the way of reading. */
+  writes: number;
   /** In the order of their arrival. */
-  waiting: Waiter[];
+  readonly waiting: Set<Waiter>;
 }
 
 interface Holder {
@@ -65,7 +69,7 @@ export class LockCore {
   /** A lock that keeps the session's owner from having this one; undefined: none does. */
   test(session: number, lock: Lock): Lock | undefined {
     const locked = this.#places.get(placeOf(lock));
-    return locked && conflict(locked, ownerOf(session, lock), lock)?.lock;
+    return locked && conflict(locked, ownerOf(session, lock), lock);
   }
 
   /**
@@ -120,7 +124,7 @@ export class LockCore {
       const locked = this.#places.get(place);
       // Given to another one since: cannot be unless a leader broke its word.
       if (locked && conflict(locked, owner, lock)) continue;
-      if (this.#countOf(session) < this.#perSession) this.#replace(session, place, owner, lock);
+      if (this.#countOf(session) < this.#perSession) this.#put(session, this.#locked(place), owner, lock);
     }
     for (const place of before) this.#wake(place);
   }
@@ -136,8 +140,8 @@ export class LockCore {
   held(session: number): Lock[] {
     const locks: Lock[] = [];
     for (const place of this.#holders.get(session)?.places ?? []) {
-      for (const { owner, lock } of this.#places.get(place)?.held ?? [])
-        if (sessionOf(owner) === session) locks.push(lock);
+      for (const held of this.#places.get(place)?.held.values() ?? [])
+        if (held.session === session) locks.push(...held.locks);
     }
     return locks;
   }
@@ -153,32 +157,35 @@ export class LockCore {
   }
 
   #giveUpOther(session: number, place: string, owner: string, lock: Lock): void {
-    const own = this.#places.get(place)?.held.find((held) => held.owner === owner);
-    if (!own || own.lock.type === lock.type) return;
+    const own = this.#places.get(place)?.held.get(owner)?.locks[0];
+    if (!own || own.type === lock.type) return;
     this.#replace(session, place, owner, { ...lock, type: LockType.LOCK_UNLOCK });
   }
 
   /** Gives the owner this lock in place of what it holds in the range, and wakes who can go on. */
   #replace(session: number, place: string, owner: string, lock: Lock): void {
-    this.#put(session, this.#locked(place), owner, lock);
-    this.#wake(place);
+    if (this.#put(session, this.#locked(place), owner, lock)) this.#wake(place);
+    else this.#sweep(place);
   }
 
-  #put(session: number, locked: Locked, owner: string, lock: Lock): void {
-    const before = locked.held.length;
-    const others = locked.held.filter((held) => held.owner !== owner);
-    const own: Lock[] = [];
-    for (const held of locked.held) if (held.owner === owner) own.push(...outside(held.lock, lock));
+  /** @returns whether the owner held something there before: it may be in nobody's way any more */
+  #put(session: number, locked: Locked, owner: string, lock: Lock): boolean {
+    const before = locked.held.get(owner)?.locks ?? [];
+    const own = before.flatMap((held) => outside(held, lock));
     if (lock.type !== LockType.LOCK_UNLOCK) own.push(lock);
-    locked.held = [...others, ...merged(own).map((each) => ({ owner, lock: each }))];
+    const after = merged(own);
+    if (after.length > 0) locked.held.set(owner, { session, locks: after });
+    else locked.held.delete(owner);
+    locked.writes += writesAmong(after) - writesAmong(before);
     const holder = this.#holder(session);
-    holder.count += locked.held.length - before;
-    if (own.length > 0) holder.places.add(placeOf(lock));
+    holder.count += after.length - before.length;
+    if (after.length > 0) holder.places.add(placeOf(lock));
     else forgetIfNothing(holder, locked, placeOf(lock));
+    return before.length > 0;
   }
 
   #enqueue(locked: Locked, waiter: Waiter): void {
-    locked.waiting.push(waiter);
+    locked.waiting.add(waiter);
     const holder = this.#holder(waiter.session);
     holder.waits.set(waiter.id, waiter);
     holder.places.add(placeOf(waiter.lock));
@@ -191,7 +198,7 @@ export class LockCore {
   #dequeue(waiter: Waiter): void {
     const place = placeOf(waiter.lock);
     const locked = this.#locked(place);
-    locked.waiting = locked.waiting.filter((other) => other !== waiter);
+    locked.waiting.delete(waiter);
     const holder = this.#holder(waiter.session);
     holder.waits.delete(waiter.id);
     holder.count--;
@@ -207,10 +214,15 @@ export class LockCore {
     if (!locked) return;
     const granted: Waiter[] = [];
     // What is set may take the place of a stronger lock of its owner: whoever waits is looked at again then.
-    for (let next = firstFree(locked); next; next = firstFree(locked)) {
-      this.#dequeue(next);
-      this.#put(next.session, locked, next.owner, next.lock);
-      granted.push(next);
+    for (let again = true; again; ) {
+      again = false;
+      for (const waiter of locked.waiting) {
+        if (conflict(locked, waiter.owner, waiter.lock)) continue;
+        this.#dequeue(waiter);
+        granted.push(waiter);
+        again = this.#put(waiter.session, locked, waiter.owner, waiter.lock);
+        if (again) break;
+      }
     }
     this.#sweep(place);
     for (const waiter of granted) waiter.done(undefined);
@@ -241,7 +253,11 @@ export class LockCore {
     for (const place of places) {
       const locked = this.#places.get(place);
       if (!locked) continue;
-      locked.held = locked.held.filter(({ owner }) => sessionOf(owner) !== session);
+      for (const [owner, held] of locked.held) {
+        if (held.session !== session) continue;
+        locked.held.delete(owner);
+        locked.writes -= writesAmong(held.locks);
+      }
       this.#sweep(place);
     }
     holder.places.clear();
@@ -265,7 +281,7 @@ export class LockCore {
   #locked(place: string): Locked {
     let locked = this.#places.get(place);
     if (!locked) {
-      locked = { held: [], waiting: [] };
+      locked = { held: new Map(), writes: 0, waiting: new Set() };
       this.#places.set(place, locked);
     }
     return locked;
@@ -273,7 +289,7 @@ export class LockCore {
 
   #sweep(place: string): void {
     const locked = this.#places.get(place);
-    if (locked?.held.length === 0 && locked.waiting.length === 0) this.#places.delete(place);
+    if (locked?.held.size === 0 && locked.waiting.size === 0) this.#places.delete(place);
   }
 }
 
@@ -285,32 +301,41 @@ function ownerOf(session: number, { ownerLow, ownerHigh }: Lock): string {
   return `${session}/${ownerHigh}/${ownerLow}`;
 }
 
-function sessionOf(owner: string): number {
-  return Number.parseInt(owner, 10);
+function writesAmong(locks: readonly Lock[]): number {
+  let writes = 0;
+  for (const { type } of locks) if (type === LockType.LOCK_WRITE) writes++;
+  return writes;
 }
 
 /** A session locks any number of files in its time. */
 function forgetIfNothing({ session, places }: Holder, { held, waiting }: Locked, place: string): void {
-  if (waiting.some((waiter) => waiter.session === session)) return;
-  if (!held.some(({ owner }) => sessionOf(owner) === session)) places.delete(place);
+  for (const waiter of waiting) if (waiter.session === session) return;
+  for (const other of held.values()) if (other.session === session) return;
+  places.delete(place);
 }
 
-function conflict({ held }: Locked, owner: string, lock: Lock): Held | undefined {
-  return held.find((other) => collide(other, owner, lock));
-}
-
-function firstFree(locked: Locked): Waiter | undefined {
-  return locked.waiting.find((waiter) => !conflict(locked, waiter.owner, waiter.lock));
+function conflict(locked: Locked, owner: string, lock: Lock): Lock | undefined {
+  for (const [, held] of inTheWayOf(locked, owner, lock)) return held;
+  return undefined;
 }
 
 /** Owners of what is in the way. */
-function conflicts({ held }: Locked, owner: string, lock: Lock): string[] {
-  return held.filter((other) => collide(other, owner, lock)).map((other) => other.owner);
+function conflicts(locked: Locked, owner: string, lock: Lock): string[] {
+  return Array.from(inTheWayOf(locked, owner, lock), ([other]) => other);
 }
 
-function collide(held: Held, owner: string, lock: Lock): boolean {
-  if (held.owner === owner || held.lock.start > lock.end || lock.start > held.lock.end) return false;
-  return held.lock.type === LockType.LOCK_WRITE || lock.type === LockType.LOCK_WRITE;
+/** The locks of others, with their owners, that this one collides with. */
+function* inTheWayOf({ held, writes }: Locked, owner: string, lock: Lock): Generator<[string, Lock]> {
+  if (lock.type !== LockType.LOCK_WRITE && writes === 0) return;
+  for (const [other, { locks }] of held) {
+    if (other === owner) continue;
+    for (const each of locks) if (collide(each, lock)) yield [other, each];
+  }
+}
+
+function collide(held: Lock, lock: Lock): boolean {
+  if (held.start > lock.end || lock.start > held.end) return false;
+  return held.type === LockType.LOCK_WRITE || lock.type === LockType.LOCK_WRITE;
 }
 
 /** What is left of `lock` outside the range of `cut`. */

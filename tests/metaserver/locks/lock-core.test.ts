@@ -194,6 +194,28 @@ describe('lock core', () => {
     assert.equal(set(2, lock(5, WRITE, 10, 10)), 'ok');
   });
 
+  it('lets many readers go on, and takes them over, at a cost for each that does not grow with their number', () => {
+    const READERS = 500;
+    const LOOKS_PER_READER_MAX = 20;
+    const { core, log, set, wait } = fixture();
+    let looks = 0;
+    const counted = (owner: number, type: LockType): Lock =>
+      Object.defineProperty(flock(owner, type), 'start', { get: () => looks++ * 0, enumerable: true });
+    set(1, counted(0, WRITE));
+    for (let owner = 1; owner <= READERS; owner++) wait(1, counted(owner, READ), `${owner}`);
+    set(1, counted(0, UNLOCK));
+    assert.deepEqual(
+      log,
+      Array.from({ length: READERS }, (_, at) => `${at + 1} ok`),
+    );
+    const next = new LockCore();
+    next.announce(1, core.held(1));
+    assert.equal(next.held(1).length, READERS);
+    for (let owner = 1; owner <= READERS; owner++) set(1, counted(owner, UNLOCK));
+    assert.deepEqual([core.places, core.held(1)], [0, []]);
+    assert.ok(looks < LOOKS_PER_READER_MAX * READERS, `${looks} looks`);
+  });
+
   it('agrees byte by byte with a table of owners', () => {
     const BYTES = 12;
     const step = fc.record({
