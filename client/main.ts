@@ -155,7 +155,7 @@ export async function runMount(options: RunMountOptions, deps: RunMountDeps): Pr
   }
   const cleanUp = async (): Promise<void> => {
     await fs.destroy();
-    await session.close(SESSION_CLOSE_TIMEOUT_MS);
+    await session.close(SESSION_CLOSE_TIMEOUT_MS, fs.gaveUp);
     connections.close('unmounted');
   };
   const ended = mount.ended.then(cleanUp, cleanUp);

@@ -192,14 +192,17 @@ export class MetaSession implements MetaApi {
       this.#closedTimer ??= this.#deps.clock.after(CLOSED_DELAY_MS, () => this.#tellClosed(), { weak: true });
   }
 
-  /** Ends the session at the server, for at most `timeoutMs`, and all connections. Idempotent. */
-  async close(timeoutMs: number): Promise<void> {
+  /**
+   * Ends the session at the server, for at most `timeoutMs`, and all connections. Idempotent.
+   * @param unfinished writes that were given up may still be on their way: others get what was leased behind them
+   */
+  async close(timeoutMs: number, unfinished = false): Promise<void> {
     if (this.#closed) return;
     if (this.#connection && this.#session !== 0) {
       const controller = new AbortController();
       const timer = this.#deps.clock.after(timeoutMs, () => controller.abort());
       try {
-        await this.mutate({ $case: 'closeSession', value: {} }, controller.signal);
+        await this.mutate({ $case: 'closeSession', value: { unfinished } }, controller.signal);
       } catch (error) {
         // The server expires the session by itself.
         this.#deps.log.warn({ error: toHoldfastError(error).message }, 'the session was not closed');

@@ -177,6 +177,11 @@ export class HoldfastFs implements FileSystem {
     return this.#givenUp ?? { bytes: this.#flusher.dirtyBytes, changes: this.#context.lane.pending };
   }
 
+  /** What was sent may have no answer yet: destroy() did not wait for it. */
+  get gaveUp(): boolean {
+    return this.#givenUp !== undefined;
+  }
+
   async init(info: BindingInfo): Promise<void> {
     this.#context.notifier = info.notify;
     this.#context.kernel.start(info.notify);

@@ -5,7 +5,7 @@ import { errorFromCode, HoldfastError, toHoldfastError } from '../../proto/error
 import type { ClusterMap } from '../../proto/gen/cluster.js';
 import {
   type Attr,
-  type CommandResult,
+  CommandResult,
   type Hello,
   type HelloReply,
   type Lease,
@@ -25,6 +25,7 @@ import {
 import type { RpcServices } from '../../proto/rpc.js';
 import { LEASES_PER_ANNOUNCEMENT_MAX, PROTOCOL_VERSION, type SessionTimes } from '../../proto/types.js';
 import { withinQuota } from '../namespace/quota-room.js';
+import { okReply } from '../namespace/replies.js';
 import { ClientStream, type ClientStreamHost, DIR_PAGE_ENTRIES_MAX, type Session } from './client-stream.js';
 import type { LeaderDuty, Leadership } from './leadership.js';
 import { LeaseGate } from './lease-gate.js';
@@ -275,6 +276,10 @@ export class ClientService implements LeaderDuty, ClientStreamHost {
       fail(new HoldfastError('PROTOCOL', 'mutation without an operation'));
       return;
     }
+    if (op.$case === 'closeSession' && op.value.unfinished) {
+      this.#leave(session, done, fail);
+      return;
+    }
     this.#leases.change(session.record.id, [op], (ended) => {
       const body: CommandBody = { $case: 'mutation', value: mutation };
       this.#propose(body, ended, fail, (result) => {
@@ -300,6 +305,18 @@ export class ClientService implements LeaderDuty, ClientStreamHost {
         }
         done(result);
       }),
+    );
+  }
+
+  /** As an expiry that the client asks for: see CloseSession. */
+  #leave(
+    { record }: Session,
+    done: (result: CommandResult) => void,
+    fail: (error: HoldfastError) => void,
+  ): void {
+    this.#expiry.left(record.id).then(
+      () => done(CommandResult.create({ mutation: okReply() })),
+      (error: unknown) => fail(toHoldfastError(error)),
     );
   }
 

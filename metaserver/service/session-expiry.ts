@@ -119,6 +119,25 @@ export class SessionExpiry {
   }
 
   /**
+   * A client has left, and what it had begun to write may still arrive. Resolves when the end of its session is in the log;
+   * others get what it held when it is shut out.
+   * @throws HoldfastError as Proposer.propose(): the session goes on, and is silent
+   */
+  async left(id: number): Promise<void> {
+    const { proposer } = this.#options;
+    if (this.#expiring.has(id)) return;
+    this.#expiring.add(id);
+    let fencing: Promise<void> | undefined;
+    try {
+      await proposer.propose({ $case: 'expireSession', value: { session: id } });
+      fencing = this.#fence(id, 0); // it believes nothing any more
+    } finally {
+      if (fencing) void fencing.finally(() => this.#expiring.delete(id));
+      else this.#expiring.delete(id);
+    }
+  }
+
+  /**
    * A failed proposal is made again at the next check.
    * @param believesUntil as #fence()
    */

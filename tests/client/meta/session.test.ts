@@ -326,10 +326,10 @@ describe('MetaSession', () => {
   it('ends the session and every wait when it is closed', async () => {
     const servers = new FakeMetaservers(2);
     const { session, clock } = await connected(servers);
-    const closing = session.close(1_000);
+    const closing = session.close(1_000, true);
     await clock.advance(10);
     await closing;
-    assert.equal(servers.applied.at(-1)?.op?.$case, 'closeSession');
+    assert.deepEqual(servers.applied.at(-1)?.op, { $case: 'closeSession', value: { unfinished: true } });
     assert.equal(servers.streams, 0);
     assert.equal(clock.timers, 0);
     await assert.rejects(session.read(LOOKUP), named('EIO'));

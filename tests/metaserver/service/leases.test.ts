@@ -375,6 +375,23 @@ describe('leases of the client service', () => {
       assert.equal(inoOf(await read), f);
     }));
 
+  it('of a session that ends with writes on their way are given away only when it is shut out', () =>
+    withHarness(async (harness) => {
+      const servers = await harness.cluster();
+      const [one, two] = await pair(harness);
+      const f = inoOf(await one.create('f'));
+      await one.mutate({ $case: 'closeSession', value: { unfinished: true } });
+      const fences = await Promise.all(servers.map((server) => server.fence()));
+      for (const { live } of fences) assert.deepEqual(live, [two.session]);
+      const read = two.read(getAttr(f));
+      assert.equal(await isSettled(harness, read), false);
+      assert.deepEqual([...harness.state.toFence], [one.session]);
+      for (const [at, server] of servers.entries()) server.fenced(fences[at]?.version ?? 0);
+      assert.equal(inoOf(await read), f);
+      await harness.settle();
+      assert.deepEqual([...harness.state.toFence], []);
+    }));
+
   it('of a session that expired are given away only when every chunkserver shuts it out', () =>
     withHarness(async (harness) => {
       const servers = await harness.cluster();
