@@ -4,7 +4,7 @@ import path from 'node:path';
 import type { Disk } from '../common/disk.js';
 import { LogCorruptError } from '../common/segment-log.js';
 import { HoldfastError } from '../proto/errors.js';
-import { ReplicaDamagedError } from './replica/format.js';
+import { ReplicaDamagedError, readFormat } from './replica/format.js';
 
 /** Damaged data is kept here, as evidence: the last one only. */
 export const DAMAGED_DIR = 'damaged';
@@ -37,6 +37,15 @@ export function notedDamage(dir: string): DamageNote | undefined {
 /** The damage whose data is kept. */
 export function keptDamage(dir: string): DamageNote | undefined {
   return readNote(path.join(dir, DAMAGED_DIR, NOTE_FILE));
+}
+
+/**
+ * Whether the data that was set aside was to found a cluster and had nothing in its log: it promised nothing to anybody. A first
+ * start that was cut short, by a full disk for instance, leaves half a store.
+ */
+export async function keptIsUnused(disk: Disk, dir: string): Promise<boolean> {
+  const format = await readFormat(disk, path.join(dir, DAMAGED_DIR)).catch(() => undefined);
+  return format?.mayFound === true && !format.begun && format.conf === null;
 }
 
 function readNote(file: string): DamageNote | undefined {

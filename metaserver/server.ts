@@ -8,7 +8,7 @@ import type { Tracer } from '../common/trace.js';
 import { toHoldfastError } from '../proto/errors.js';
 import type { CommandResult, InitCluster } from '../proto/gen/meta.js';
 import { RpcServer } from '../proto/rpc.js';
-import { DAMAGED_DIR, keptDamage } from './damage.js';
+import { DAMAGED_DIR, keptDamage, keptIsUnused } from './damage.js';
 import { newDiskUuid, readFormat, writeFormat } from './replica/format.js';
 import { Replica } from './replica/replica.js';
 import { replicaPort } from './service/replica-port.js';
@@ -176,8 +176,8 @@ async function format(disk: Disk, { id, dataDir, clusterId, existing }: Metaserv
     serverId: id,
     diskUuid: newDiskUuid(randomUUID),
     conf: null,
-    // Who has lost damaged data belongs to a cluster.
-    mayFound: !existing && !names.includes(DAMAGED_DIR),
+    // Who has lost damaged data belongs to a cluster, unless that data was never used.
+    mayFound: !existing && (!names.includes(DAMAGED_DIR) || (await keptIsUnused(disk, dataDir))),
     begun: false,
   });
 }

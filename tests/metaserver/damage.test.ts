@@ -5,8 +5,15 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { nodeDisk } from '../../common/disk.js';
 import { LogCorruptError, LogFormatError } from '../../common/segment-log.js';
-import { isDamage, keptDamage, noteDamage, notedDamage, setAside } from '../../metaserver/damage.js';
-import { ReplicaDamagedError, ReplicaFormatError } from '../../metaserver/replica/format.js';
+import {
+  isDamage,
+  keptDamage,
+  keptIsUnused,
+  noteDamage,
+  notedDamage,
+  setAside,
+} from '../../metaserver/damage.js';
+import { ReplicaDamagedError, ReplicaFormatError, writeFormat } from '../../metaserver/replica/format.js';
 import { HoldfastError } from '../../proto/errors.js';
 
 describe('damaged data', () => {
@@ -87,5 +94,24 @@ describe('damaged data', () => {
       assert.deepEqual([kept(), keptDamage(dir)?.reason], [`round ${steps}`, `round ${steps}`]);
       assert.deepEqual(readdirSync(dir).sort(), ['damaged', 'lock']);
     }
+  });
+
+  it('was used or not: only a disk that was to found a cluster, and whose log had not begun, was not', async () => {
+    const fresh = {
+      ...{ clusterId: 'c', serverId: 1, diskUuid: 'fa6c6058-66b4-4182-9bc2-6cfcf98c2617' },
+      ...{ conf: null, mayFound: true, begun: false },
+    };
+    const seen: boolean[] = [];
+    for (const change of [{}, { begun: true }, { mayFound: false }]) {
+      await rm(path.join(dir, 'format.json'), { force: true });
+      await writeFormat(nodeDisk, dir, { ...fresh, ...change });
+      note('half a store');
+      await setAside(nodeDisk, dir);
+      seen.push(await keptIsUnused(nodeDisk, dir));
+    }
+    put('no format');
+    note('another');
+    await setAside(nodeDisk, dir);
+    assert.deepEqual([...seen, await keptIsUnused(nodeDisk, dir)], [true, false, false, false]);
   });
 });
