@@ -54,6 +54,13 @@ export async function runCheck(
   return { findings, summary };
 }
 
+/** What a check comes to. Not clean: damage is left, or there may be some where it could not look. */
+export function verdictOf({ found, repaired, pgsSkipped }: CheckSummary): { clean: boolean; text: string } {
+  const clean = found === repaired && pgsSkipped === 0;
+  if (found > 0) return { clean, text: `${found} found, ${repaired} repaired` };
+  return { clean, text: clean ? 'sound' : 'sound as far as it was checked' };
+}
+
 /** One line for people. */
 export function describeFinding({ kind, text, pg, repaired, repairable }: CheckFinding): string {
   const where = pg === undefined ? '' : `PG ${pg}: `;

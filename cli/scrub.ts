@@ -1,5 +1,5 @@
 import { Command } from 'commander';
-import { describeFinding, runCheck } from './check-output.js';
+import { describeFinding, runCheck, verdictOf } from './check-output.js';
 import { addClusterOptions, type ClusterSelection, selectCluster } from './cluster-options.js';
 import { EXIT_FAILED, formatBytes, printJson, printLine } from './output.js';
 
@@ -21,11 +21,10 @@ export function scrubCommand(): Command {
       if (!flags.json) printLine(describeFinding(finding));
     });
     const { chunks, bytes, pgs, pgsSkipped, found, repaired } = summary;
-    const clean = found === repaired && pgsSkipped === 0;
+    const { clean, text } = verdictOf(summary);
     if (flags.json) printJson({ clean, chunks, bytes, pgs, pgsSkipped, found, repaired, findings });
     else {
-      const verdict = found === 0 ? 'sound' : `${found} found, ${repaired} repaired`;
-      printLine(`${verdict}: ${chunks} chunks, ${formatBytes(bytes)} read in all replicas of ${pgs} PGs`);
+      printLine(`${text}: ${chunks} chunks, ${formatBytes(bytes)} read in all replicas of ${pgs} PGs`);
       if (pgsSkipped > 0) printLine(`${pgsSkipped} of ${pgs} PGs were not read on all in-sync replicas`);
     }
     if (!clean) process.exitCode = EXIT_FAILED;
