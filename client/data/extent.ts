@@ -45,6 +45,8 @@ export class Extent implements Piece {
   wanted = false;
   /** To be sent with the SYNC flag. */
   sync = false;
+  /** On its way under a session that is over: whether it lands is the servers' to say, and nobody reads it here. */
+  unseen = false;
   #arena: Buffer | undefined;
   #arenaUsed = 0;
 

@@ -155,10 +155,10 @@ export class FileData implements FileLayout, FlushSource {
   discard(error: HoldfastError): void {
     this.#unsynced.letGo();
     if (this.#told) return;
-    this.buffer.truncate(0);
+    this.buffer.abandon();
     this.#holds.clear();
     this.#fail(error);
-    this.#sends.allocatedDelta = 0;
+    this.#sends.abandon();
     this.#book(this.#written);
     this.#deps.flusher.recount(this);
   }

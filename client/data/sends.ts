@@ -25,6 +25,8 @@ export class Sends {
   dataLost = false;
   /** Bytes newly allocated that no commit has told yet. */
   allocatedDelta = 0;
+  /** Sessions that ended so far. */
+  #lives = 0;
 
   /** @param failed told of each failure: the bytes are given up */
   constructor(
@@ -71,6 +73,13 @@ export class Sends {
     this.sentEnd = this.ackedEnd = 0;
   }
 
+  /** The session is over: what becomes of what is on its way is nothing that is known here, or kept. */
+  abandon(): void {
+    this.#lives++;
+    this.allocatedDelta = 0;
+    this.settle();
+  }
+
   async #send(extents: readonly Extent[]): Promise<void> {
     const { chunks, blocks, owns } = this.#deps;
     const file = this.#file;
@@ -78,19 +87,24 @@ export class Sends {
     const sync = extents.some((extent) => extent.sync);
     const { end } = extents.at(-1) as Extent;
     this.sentEnd = Math.max(this.sentEnd, end);
+    const life = this.#lives;
     try {
       const { allocated, version } = await this.#write(chunk, extents, sync);
       const pg = sync ? 0 : await chunks.pgOf(file.ino, chunk);
-      const keeps = !sync && owns(file.ino);
-      for (const { start, end, parts } of extents) {
-        if (sync) this.#unsynced.cut(start, end);
-        else this.#unsynced.add(pg, version, start, end, keeps ? [...parts] : undefined);
+      if (life === this.#lives) {
+        const keeps = !sync && owns(file.ino);
+        for (const { start, end, parts } of extents) {
+          if (sync) this.#unsynced.cut(start, end);
+          else this.#unsynced.add(pg, version, start, end, keeps ? [...parts] : undefined);
+        }
+        this.allocatedDelta += allocated;
+        this.ackedEnd = Math.max(this.ackedEnd, end);
       }
-      this.allocatedDelta += allocated;
-      this.ackedEnd = Math.max(this.ackedEnd, end);
     } catch (error) {
-      this.dataLost = true;
-      this.#failed(toHoldfastError(error));
+      if (life === this.#lives) {
+        this.dataLost = true;
+        this.#failed(toHoldfastError(error));
+      }
     }
     // What a reader fetched before this moment may be older than what has landed now.
     for (const { start, end } of extents) blocks.dropRange(file.ino, start, end, this.#blockBytes);

@@ -177,12 +177,18 @@ export class WriteBuffer {
     }
   }
 
-  /** Furthest end of all bytes in memory; 0: none. */
+  /** Forgets all dirty bytes, and shows what is being sent to nobody from now on. */
+  abandon(): void {
+    this.truncate(0);
+    for (const slot of this.#slots.values()) for (const extent of slot.sending) extent.unseen = true;
+  }
+
+  /** Furthest end of all bytes in memory that can be read; 0: none. */
   maxEnd(): number {
     let max = 0;
     for (const slot of this.#slots.values()) {
       for (const extent of slot.dirty) max = Math.max(max, extent.end);
-      for (const extent of slot.sending) max = Math.max(max, extent.end);
+      for (const extent of slot.sending) if (!extent.unseen) max = Math.max(max, extent.end);
     }
     return max;
   }
@@ -353,6 +359,7 @@ function collect(slot: Slot, start: number, end: number, found: Piece[]): void {
   const pieces: Piece[] = [];
   for (const extent of slot.dirty) cut(extent, start, end, pieces);
   for (const extent of slot.sending) {
+    if (extent.unseen) continue;
     let at = Math.max(start, extent.start);
     const until = Math.min(end, extent.end);
     for (const over of slot.dirty) {

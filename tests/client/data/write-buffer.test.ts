@@ -43,6 +43,25 @@ describe('WriteBuffer', () => {
     assert.equal(buffer.bytes, 1_300);
   });
 
+  it('shows nothing of what was given up, also while it is on its way', () => {
+    const { buffer, write } = setUp();
+    write(0, pattern(100, 1));
+    write(1_500, pattern(100, 2));
+    const [sent] = [...buffer.dirtyExtents()] as [Extent];
+    assert.ok(buffer.beginSend(sent));
+    buffer.abandon();
+    assert.deepEqual([buffer.snapshot(0, 2_000), buffer.maxEnd()], [[], 0]);
+    write(50, pattern(10, 3));
+    assert.deepEqual(bytes(buffer, 0, 100), pattern(10, 3));
+    assert.equal(
+      buffer.beginSend([...buffer.dirtyExtents()][0] as Extent),
+      false,
+      'behind what is on its way',
+    );
+    buffer.endSend(sent);
+    assert.ok(buffer.beginSend([...buffer.dirtyExtents()][0] as Extent));
+  });
+
   it('cuts a hole into an extent that a write lies within', () => {
     const { buffer, write } = setUp();
     write(0, pattern(500, 1));
