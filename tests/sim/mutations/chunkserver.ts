@@ -155,7 +155,8 @@ export const CHUNKSERVER_MUTATIONS: readonly Mutation[] = [
   {
     name: 'skips-peering',
     text: 'a new primary takes over without making the replicas identical',
-    seeds: 60,
+    first: 121,
+    seeds: 40,
     favourite: 'kill of all chunkservers',
     tap: () =>
       frameTap((frame) => {
