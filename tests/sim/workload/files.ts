@@ -144,8 +144,11 @@ export class FilesWorker extends Worker {
         const offset = index * CELL_STRIDE_BYTES;
         const request = { handle: this.#handle, offset, data, fromCache: false, killPriv: false, flags: 0 };
         this.note(() => `${this.#cell(index)} = ${number}`);
+        // A power cut while it was written may have taken it.
+        const { cuts } = this.#files.cells;
+        const { shutOuts } = client;
         await client.fs.write(simCaller(), this.#ino, request);
-        this.#written.set(index, { number, cuts: this.#files.cells.cuts, shutOuts: client.shutOuts });
+        this.#written.set(index, { number, cuts, shutOuts });
       }
     });
   }
