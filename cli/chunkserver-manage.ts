@@ -24,8 +24,10 @@ interface ManageFlags extends ClusterSelection {
 
 const POLL_MS = 500;
 const STATUS_TIMEOUT_MS = 2_000;
-/** A server that was added has its share when nothing has moved for so long. */
+/** A server that was added has its share when it holds as much as any other, and nothing has moved for so long .. */
 const SETTLED_MS = 2_000;
+/** .. or when nothing has moved for so long: failure domains may forbid an even spread. */
+const UNEVEN_SETTLED_MS = 15_000;
 /** A server that was added must register within this time. */
 const REGISTER_TIMEOUT_MS = 60_000;
 
@@ -43,7 +45,7 @@ export function addCommand(): Command {
     if (id !== undefined) await waitForRegistration(cluster, server);
     // One that was to be drained stays.
     if (id !== undefined) await order(cluster, server, ChunkServerAction.CHUNK_SERVER_KEEP);
-    if (flags.wait) await waitUntil(cluster, server, flags, spread());
+    if (flags.wait) await waitUntil(cluster, server, flags, spread(server));
     tell(flags, { event: 'added', server }, `added: chunkserver-${server}`);
   });
 }
@@ -179,15 +181,17 @@ async function waitUntil(
   }
 }
 
-/** Alive, and nothing moves any more. */
-function spread(): (status: ClusterStatus, now: number) => boolean {
+/** Alive, with its share, and nothing moves any more. */
+function spread(server: number): (status: ClusterStatus, now: number) => boolean {
   let calmSince: number | undefined;
   return (status, now) => {
     const calm =
       status.pgs.moving === 0 && status.pgs.recovering === 0 && status.chunkservers.every((one) => one.alive);
     if (!calm) calmSince = undefined;
     else calmSince ??= now;
-    return calmSince !== undefined && now - calmSince >= SETTLED_MS;
+    const held = status.chunkservers.filter((one) => !one.draining).map(({ pgs }) => pgs);
+    const even = Math.max(...held) - (find(status, server)?.pgs ?? 0) < 2;
+    return calmSince !== undefined && now - calmSince >= (even ? SETTLED_MS : UNEVEN_SETTLED_MS);
   };
 }
 
