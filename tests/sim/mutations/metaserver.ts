@@ -95,6 +95,7 @@ export const METASERVER_MUTATIONS: readonly Mutation[] = [
     name: 'votes-twice',
     favourite: 'kill of all metaservers',
     text: 'a metaserver votes for whoever asks, also a second time in a term',
+    first: 61,
     seeds: 40,
     tap: () =>
       raftTap((message) => {
@@ -272,7 +273,7 @@ export const METASERVER_MUTATIONS: readonly Mutation[] = [
   {
     name: 'forgets-opens',
     text: 'a client does not tell a new leader which files it holds open',
-    first: 41,
+    first: 101,
     seeds: 40,
     tap: () =>
       messageTap(CLIENT_PATH, true, ClientEnvelope, (envelope) => {
