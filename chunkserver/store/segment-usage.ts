@@ -30,10 +30,6 @@ export class SegmentUsage {
     return loggedBytes(this.total);
   }
 
-  get segments(): IterableIterator<number> {
-    return this.used.keys();
-  }
-
   /** Counts what a change adds to a segment, or takes from it (negative). */
   add(segment: number, bytes: number, extents: number): void {
     this.total.bytes += bytes;

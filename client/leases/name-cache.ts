@@ -85,6 +85,11 @@ export class NameCache {
     return known?.complete ? known.entries.size : undefined;
   }
 
+  /** Whether it has too many entries to be known as a whole, but it is known which names it has not. */
+  isLarge(directory: number): boolean {
+    return this.#directories.peek(directory)?.filter !== undefined;
+  }
+
   put(directory: number, entry: Name): void {
     const known = this.#make(directory);
     this.#addToFilter(known, entry.name);

@@ -313,14 +313,8 @@ export class LocalChanges {
     const likely = this.#context.owns(directory) || now - this.#acquiredAt < ACQUIRE_RETRY_MS;
     const due = likely && watched.due === ACQUIRE_AT_CHANGES ? 1 : watched.due;
     // Of a large one some of what is in it will always be foreign: only changes of that count.
-    if (this.#isLarge(directory)) watched.foreign = false;
+    if (this.#context.names.isLarge(directory)) watched.foreign = false;
     return watched.changes >= due && now >= watched.notBefore;
-  }
-
-  /** It is not known as a whole, but so far that a new name is known to be new. */
-  #isLarge(directory: number): boolean {
-    const { names } = this.#context;
-    return names.tellsAbsence(directory) && !names.isComplete(directory);
   }
 
   #beginAcquiring(directory: number): void {
@@ -332,10 +326,10 @@ export class LocalChanges {
 
   /** Failure means that changes are made by request: it is no error. */
   async #acquire(directory: number, watched: Watched): Promise<void> {
-    const { clock, log } = this.#context;
+    const { clock, log, names } = this.#context;
     watched.notBefore = clock.now() + watched.retryMs;
     try {
-      const pagesMax = this.#isLarge(directory) ? LARGE_DIRECTORY_PAGES_MAX : Number.POSITIVE_INFINITY;
+      const pagesMax = names.isLarge(directory) ? LARGE_DIRECTORY_PAGES_MAX : Number.POSITIVE_INFINITY;
       const pages = Math.min(pagesMax, PAGES_PER_CHANGE * watched.changes);
       let state: ListingState = 'void';
       for (let attempt = 0; state === 'void' && attempt < ACQUIRE_ATTEMPTS_MAX; attempt++) {

@@ -320,8 +320,8 @@ export class NameCalls {
     const { names, meta } = this.#context;
     // The kernel may know more names of a large directory than are kept here: what the change is of is asked for first, or
     // else nothing that is known of any inode could be believed behind it.
-    const isLarge = names.tellsAbsence(parent) && !names.isComplete(parent);
-    if (isLarge && this.#known(parent, name) === undefined) await this.#ask(caller, parent, name);
+    if (names.isLarge(parent) && this.#known(parent, name) === undefined)
+      await this.#ask(caller, parent, name);
     const known = this.#known(parent, name);
     const children = typeof known === 'number' ? [known] : [];
     const value = { parent, name, uid: caller.uid };
