@@ -20,6 +20,7 @@ import { bodyOf, helloOf, nameOf, randomUuid } from './envelopes.js';
 import { type FoundLeader, LeaderFinder } from './leader-finder.js';
 import { LockClient } from './locks.js';
 import { CLOSED_BATCH_MAX, OpenFileCounts } from './open-files.js';
+import { unpack } from './packed-page.js';
 import { type PendingRequest, RequestLedger } from './request-ledger.js';
 import type { SessionDeps, SessionOptions } from './session-options.js';
 
@@ -299,8 +300,9 @@ export class MetaSession implements MetaApi {
 
   #take(request: PendingRequest, body: ServerEnvelope['body']): void {
     if (request.kind === 'read' && body?.$case === 'read' && body.value.result) {
-      this.#grant(body.value.leases);
       const { result } = body.value;
+      this.#grant(body.value.leases);
+      if (result.$case === 'dir') this.#grant(unpack(result.value));
       this.#ledger.answeredRead(request, { result, error: undefined, asOf: this.leases.stamp() });
     } else if (request.kind === 'mutation' && body?.$case === 'mutation') {
       this.#grant(body.value.leases);

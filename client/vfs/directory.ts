@@ -1,3 +1,4 @@
+import { CAN_PACK } from '../../proto/dir-rows.js';
 import { HoldfastError } from '../../proto/errors.js';
 import type { DirPage, DirEntry as WireEntry } from '../../proto/gen/meta.js';
 import { S_IFDIR } from '../../proto/types.js';
@@ -134,7 +135,10 @@ export class DirectoryStream {
     plus: boolean,
     signal?: Interrupt,
   ): Promise<{ page: DirPage; asOf: number }> {
-    const op = { $case: 'readDir' as const, value: { ino: this.#ino, cookie, maxEntries, plus } };
+    const op = {
+      $case: 'readDir' as const,
+      value: { ino: this.#ino, cookie, maxEntries, plus, packed: CAN_PACK },
+    };
     const { result, asOf } = await this.#context.askFor(this.#ino, op, signal);
     return { page: resultOf(result, 'dir'), asOf };
   }

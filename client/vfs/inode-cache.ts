@@ -194,7 +194,7 @@ export class InodeCache {
 
   /** @param known what is remembered of the inode already: it is changed in place, for this happens several times for a new file */
   #put(attr: Attr, stamp: Stamp, known: Inode | undefined): Inode {
-    const inode = known ?? { ...UNKNOWN, attr, stamp };
+    const inode = known ?? unknownInode(attr);
     inode.attr = attr;
     inode.stamp = stamp;
     this.#inodes.set(attr.ino, inode);
@@ -219,13 +219,17 @@ export class InodeCache {
   }
 }
 
-const UNKNOWN: Omit<Inode, 'attr'> = {
-  stamp: undefined,
-  pagesAsOf: undefined,
-  pagesStamp: undefined,
-  told: undefined,
-  xattrs: undefined,
-  xattrNames: undefined,
-  xattrsAsOf: 0,
-  target: undefined,
-};
+/** Written out: a listing makes a thousand at once, and V8 copies by `...` with a call into its runtime. */
+function unknownInode(attr: Attr): Inode {
+  return {
+    attr,
+    stamp: undefined,
+    pagesAsOf: undefined,
+    pagesStamp: undefined,
+    told: undefined,
+    xattrs: undefined,
+    xattrNames: undefined,
+    xattrsAsOf: 0,
+    target: undefined,
+  };
+}

@@ -1,4 +1,5 @@
 import { LruMap } from '../../common/lru-map.js';
+import { CAN_PACK } from '../../proto/dir-rows.js';
 import { type DirPage, LeaseMode } from '../../proto/gen/meta.js';
 import type { Caller } from '../fuse/binding.js';
 import { FILTERED_NAMES_MAX, type Name } from '../leases/name-cache.js';
@@ -99,6 +100,7 @@ export class Listing {
       cookie,
       maxEntries: LISTING_PAGE_ENTRIES,
       plus: !this.#filter,
+      packed: CAN_PACK,
       want: this.#want,
     };
     const { result, asOf } = await this.#context.askFor(this.#directory, { $case: 'readDir', value }, signal);

@@ -1,12 +1,13 @@
+import { CAN_PACK, DirRowsWriter } from '../../proto/dir-rows.js';
 import { HoldfastError } from '../../proto/errors.js';
-import type { DirEntry, DirPage, Lookup, ReadDir } from '../../proto/gen/meta.js';
+import type { Attr, DirEntry, DirPage, Lookup, ReadDir } from '../../proto/gen/meta.js';
 import { NAME_MAX_BYTES, S_IFLNK, S_IFMT } from '../../proto/types.js';
 import type { KvReader } from '../store/kv.js';
 import { loadDentry, loadInode } from './batch.js';
 import { attrOf, type Inode, isDirectory } from './inode-codec.js';
 import { cookieRange, readU64, symlinkKey } from './keys.js';
 import { dots } from './names.js';
-import { decodeCookieEntry } from './records.js';
+import { COOKIE_ENTRY_NAME_OFFSET, decodeCookieEntry } from './records.js';
 
 /** Entries of one page; with names of 255 bytes and attributes it stays below 2 MiB. */
 export const MAX_READDIR_ENTRIES = 4096;
@@ -44,6 +45,7 @@ export function readDir(kv: KvReader, op: ReadDir): DirPage {
   const directory = readDirectory(kv, op.ino);
   const most = Math.min(op.maxEntries || MAX_READDIR_ENTRIES, MAX_READDIR_ENTRIES);
   const { start, end } = cookieRange(directory.ino, op.cookie);
+  if (op.plus && op.packed && CAN_PACK) return readPacked(kv, op, directory, most);
   const entries: DirEntry[] = [];
   let more = false;
   for (const { key, value } of kv.range(start, end, { limit: most + 1 })) {
@@ -54,6 +56,33 @@ export function readDir(kv: KvReader, op: ReadDir): DirPage {
   if (op.plus) for (const entry of entries) entry.attr = attrOf(readInode(kv, entry.ino));
   const attr = op.want === undefined ? undefined : attrOf(directory);
   return { entries, end: !more, parent: directory.parent, attr };
+}
+
+/** The same as rows. */
+function readPacked(kv: KvReader, op: ReadDir, directory: Inode, most: number): DirPage {
+  const { start, end } = cookieRange(directory.ino, op.cookie);
+  const writer = new DirRowsWriter(Math.min(most, directory.entries));
+  let more = false;
+  for (const { key, value } of kv.range(start, end, { limit: most + 1 })) {
+    more = writer.count === most;
+    if (more) break;
+    writer.add(
+      readU64(value, 0),
+      value[8] as number,
+      readU64(key, COOKIE_OFFSET),
+      value,
+      COOKIE_ENTRY_NAME_OFFSET,
+    );
+  }
+  const others: Attr[] = [];
+  for (let row = 0; row < writer.count; row++) {
+    const inode = readInode(kv, writer.ino(row));
+    writer.setAttr(row, inode, inode.xattrBytes > 0);
+    if (inode.truncates.length > 0 || inode.project !== 0) others.push(attrOf(inode));
+  }
+  const attr = op.want === undefined ? undefined : attrOf(directory);
+  const packed = { rows: writer.finish(), others };
+  return { entries: [], end: !more, parent: directory.parent, attr, packed };
 }
 
 /** @throws HoldfastError EINVAL when it is no symlink */

@@ -26,20 +26,21 @@ export function decodeDentry(bytes: Buffer): Dentry {
   return { ino: readU64(bytes, 0), type: bytes[8] as number, cookie: readU64(bytes, 9) };
 }
 
-const COOKIE_FIXED_BYTES = 9;
+/** Of the name in the record of a directory entry by its cookie. */
+export const COOKIE_ENTRY_NAME_OFFSET = 9;
 
 /** u64 ino, u8 type, name. */
 export function encodeCookieEntry(ino: number, type: number, name: Buffer): Buffer {
-  const bytes = Buffer.allocUnsafe(COOKIE_FIXED_BYTES + name.length);
+  const bytes = Buffer.allocUnsafe(COOKIE_ENTRY_NAME_OFFSET + name.length);
   writeU64(bytes, 0, ino);
   bytes[8] = type;
-  name.copy(bytes, COOKIE_FIXED_BYTES);
+  name.copy(bytes, COOKIE_ENTRY_NAME_OFFSET);
   return bytes;
 }
 
 /** The name is a copy. */
 export function decodeCookieEntry(bytes: Buffer): { ino: number; type: number; name: Buffer } {
-  const name = Buffer.from(bytes.subarray(COOKIE_FIXED_BYTES));
+  const name = Buffer.from(bytes.subarray(COOKIE_ENTRY_NAME_OFFSET));
   return { ino: readU64(bytes, 0), type: bytes[8] as number, name };
 }
 

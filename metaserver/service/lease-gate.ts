@@ -1,4 +1,5 @@
 import type { Clock } from '../../common/clock.js';
+import { DirRows } from '../../proto/dir-rows.js';
 import { HoldfastError } from '../../proto/errors.js';
 import {
   type Lease,
@@ -141,6 +142,8 @@ export class LeaseGate {
       return undefined;
     }
     const reply = read();
+    const packed = reply.result?.$case === 'dir' ? reply.result.value.packed : undefined;
+    if (packed) return this.#withPacked(session, op, reply, new DirRows(packed.rows), again);
     if (op.$case === 'readDir' && op.value.want !== undefined) this.#withoutHidden(session, reply);
     const told = toldBy(reply, subject);
     const hidden = told.filter((ino) => !this.#core.readable(session, ino));
@@ -152,6 +155,36 @@ export class LeaseGate {
     if (op.$case !== 'readDir' || this.#core.roomy(session)) {
       const ofEntries = op.$case === 'readDir' ? wanted : LeaseMode.LEASE_SHARED;
       for (const ino of told) this.#grant(reply.leases, session, ino, ofEntries);
+    }
+    return reply;
+  }
+
+  /** The same for a page of rows: what a row tells is leased by the row. */
+  #withPacked(
+    session: number,
+    op: ReadOp,
+    reply: ReadReply,
+    rows: DirRows,
+    again: () => void,
+  ): ReadReply | undefined {
+    const ahead = op.$case === 'readDir' && op.value.want !== undefined;
+    const subject = subjectOf(op);
+    const wanted = wantedMode(op);
+    const hidden: number[] = [];
+    for (let row = 0; row < rows.count; row++) {
+      if (!rows.hasAttr(row) || this.#core.readable(session, rows.ino(row))) continue;
+      if (ahead) rows.hideAttr(row);
+      else hidden.push(rows.ino(row));
+    }
+    if (hidden.length > 0) {
+      this.#core.whenReadable(session, hidden, this.#options.clock.now(), again);
+      return undefined;
+    }
+    this.#grant(reply.leases, session, subject, wanted);
+    if (!this.#core.roomy(session)) return reply;
+    for (let row = 0; row < rows.count; row++) {
+      const lease = rows.hasAttr(row) ? this.#leaseOn(session, rows.ino(row), wanted) : undefined;
+      if (lease) rows.setLease(row, lease);
     }
     return reply;
   }
@@ -224,12 +257,16 @@ export class LeaseGate {
   }
 
   #grant(leases: Lease[], session: number, ino: number, mode: LeaseMode): void {
+    const lease = this.#leaseOn(session, ino, mode);
+    if (lease) leases.push(lease);
+  }
+
+  #leaseOn(session: number, ino: number, mode: LeaseMode): Lease | undefined {
     const { clock, isOpenElsewhere, isContested } = this.#options;
-    if (isContested(ino)) return;
+    if (isContested(ino)) return undefined;
     const possible =
       mode === LeaseMode.LEASE_EXCLUSIVE && isOpenElsewhere(session, ino) ? LeaseMode.LEASE_SHARED : mode;
-    const lease = this.#core.grant(session, ino, possible, clock.now());
-    if (lease) leases.push(lease);
+    return this.#core.grant(session, ino, possible, clock.now());
   }
 
   /** What is held already stays as it is, and is not said again. */

@@ -10,6 +10,7 @@ import type {
 } from '../../../client/meta/api.js';
 import type { ClientBody } from '../../../client/meta/dialer.js';
 import { LockClient } from '../../../client/meta/locks.js';
+import { unpack } from '../../../client/meta/packed-page.js';
 import { interruptible, throwIfInterrupted } from '../../../client/wait.js';
 import { type Deferred, deferred } from '../../../common/deferred.js';
 import { errorFromCode, HoldfastError } from '../../../proto/errors.js';
@@ -113,6 +114,7 @@ export class MemoryMeta implements MetaApi {
       await this.#takeLeases([result.value.ino], SHARED, signal);
     if (result?.$case === 'attr' && op.$case === 'lookup')
       result = this.namespace.machine.read({ op }).result as ReadResult;
+    if (result?.$case === 'dir') unpack(result.value);
     this.#grantRead(op, result);
     return { result, error, asOf: this.leases.stamp() };
   }

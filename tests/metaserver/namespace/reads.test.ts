@@ -1,8 +1,10 @@
 import assert from 'node:assert/strict';
+import { unpack } from '../../../client/meta/packed-page.js';
 import { MetaStateMachine } from '../../../metaserver/namespace/state-machine.js';
 import { MemoryKv } from '../../../metaserver/store/memory-kv.js';
+import { CommitWrite, type DirPage, LeaseMode, SetAttr } from '../../../proto/gen/meta.js';
 import { MAX_INO } from '../../../proto/types.js';
-import { Namespace, throwsWith } from './harness.js';
+import { b, Namespace, throwsWith } from './harness.js';
 
 describe('namespace: reads', () => {
   let fs: Namespace;
@@ -52,6 +54,30 @@ describe('namespace: reads', () => {
       parent: d,
       attr: undefined,
     });
+  });
+
+  it('gives the same page as rows to who asks for that', () => {
+    const f = fs.create(d, 'f');
+    fs.symlink(d, '\xff', 'target');
+    fs.mkdir(d, 'sub');
+    fs.ok({ $case: 'setXattr', value: { ino: f, name: b('user.a'), value: b('1'), flags: 0 } });
+    const cut = fs.create(d, 'cut');
+    fs.ok({
+      $case: 'commitWrite',
+      value: CommitWrite.create({ ino: cut, newSize: 100, allocatedDelta: 100 }),
+    });
+    fs.ok({ $case: 'setAttr', value: SetAttr.create({ ino: cut, size: 10 }) });
+    assert.equal(fs.get(cut).truncates.length, 1);
+    const value = { ino: d, cookie: 0, maxEntries: 3, plus: true, want: LeaseMode.LEASE_SHARED };
+    for (let end = false; !end; ) {
+      const plain = fs.read({ $case: 'readDir', value }) as DirPage;
+      const packed = fs.read({ $case: 'readDir', value: { ...value, packed: true } }) as DirPage;
+      assert.equal(packed.entries.length, 0);
+      assert.deepEqual(unpack(packed), [], 'without leases');
+      assert.deepEqual({ ...packed, packed: undefined }, { ...plain, packed: undefined });
+      value.cookie = plain.entries.at(-1)?.cookie ?? 0;
+      ({ end } = plain);
+    }
   });
 
   it('gives attributes with plus', () => {

@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict';
+import { unpack } from '../../../client/meta/packed-page.js';
 import { LeaseGate } from '../../../metaserver/service/lease-gate.js';
 import type { MetaState, SessionRecord } from '../../../metaserver/service/ports.js';
+import { DirRowsWriter } from '../../../proto/dir-rows.js';
 import { type Attr, type Lease, LeaseMode, type ReadReply } from '../../../proto/gen/meta.js';
 import { SESSION_TIMES } from '../../../proto/types.js';
 import { ManualClock } from '../../client/support/manual-clock.js';
@@ -25,64 +27,89 @@ function listing(): ReadReply {
   };
 }
 
-describe('a listing that asks for exclusive leases', () => {
-  const recalls: Lease[] = [];
-  let gate: LeaseGate;
+/** The same as rows. */
+function packedListing(): ReadReply {
+  const reply = listing();
+  assert.ok(reply.result?.$case === 'dir');
+  const page = reply.result.value;
+  const writer = new DirRowsWriter(1);
+  for (const [row, { name, ino, type, cookie, attr }] of page.entries.entries()) {
+    writer.add(ino, type, cookie, name, 0);
+    writer.setAttr(row, attr as Attr, false);
+  }
+  page.packed = { rows: writer.finish(), others: [] };
+  page.entries = [];
+  return reply;
+}
 
-  beforeEach(() => {
-    recalls.splice(0);
-    gate = new LeaseGate({
-      state: {} as MetaState,
-      clock: new ManualClock(),
-      times: SESSION_TIMES,
-      isOpenElsewhere: (session, ino) => session === TWO && ino === OPEN,
-      isContested: () => false,
-      recall: (_session, leases) => recalls.push(...leases),
+/** As the client reads it. */
+function unpacked(reply: ReadReply | undefined): ReadReply | undefined {
+  if (reply?.result?.$case === 'dir') reply.leases.push(...unpack(reply.result.value));
+  return reply;
+}
+
+for (const [form, answer] of [
+  ['messages', listing],
+  ['rows', packedListing],
+] as const)
+  describe(`a listing of ${form} that asks for exclusive leases`, () => {
+    const recalls: Lease[] = [];
+    let gate: LeaseGate;
+
+    beforeEach(() => {
+      recalls.splice(0);
+      gate = new LeaseGate({
+        state: {} as MetaState,
+        clock: new ManualClock(),
+        times: SESSION_TIMES,
+        isOpenElsewhere: (session, ino) => session === TWO && ino === OPEN,
+        isContested: () => false,
+        recall: (_session, leases) => recalls.push(...leases),
+      });
+      const held = [
+        { ino: OWNED, mode: EXCLUSIVE, seq: 1 },
+        { ino: SHARED_FILE, mode: SHARED, seq: 2 },
+      ];
+      announce(ONE, held);
+      announce(TWO, []);
     });
-    const held = [
-      { ino: OWNED, mode: EXCLUSIVE, seq: 1 },
-      { ino: SHARED_FILE, mode: SHARED, seq: 2 },
-    ];
-    announce(ONE, held);
-    announce(TWO, []);
+
+    function announce(id: number, leases: Lease[]): void {
+      gate.beginAnnouncement({ id, wantsLeases: true } as SessionRecord);
+      gate.announce(id, leases, true);
+      gate.endAnnouncement(id);
+    }
+
+    function read(want: LeaseMode | undefined): ReadReply | undefined {
+      const value = { ino: DIR, cookie: 0, maxEntries: 10, plus: true, want };
+      return unpacked(gate.read(TWO, { $case: 'readDir', value }, answer, () => undefined));
+    }
+
+    it('gets them where nobody else has a lease or the file open, and what others own without attributes', () => {
+      const reply = read(EXCLUSIVE);
+      assert.deepEqual(
+        reply?.leases.map(({ ino, mode }) => [ino, mode]),
+        [
+          [DIR, EXCLUSIVE],
+          [SHARED_FILE, SHARED],
+          [FREE, EXCLUSIVE],
+          [OPEN, SHARED],
+        ],
+      );
+      assert.ok(reply?.result?.$case === 'dir');
+      const bare = reply.result.value.entries.filter(({ attr }) => !attr).map(({ ino }) => ino);
+      assert.deepEqual(bare, [OWNED]);
+      assert.deepEqual(recalls, [], 'nobody is made to flush');
+    });
+
+    it('takes the directory from those who believe its listing', () => {
+      announce(3, [{ ino: DIR, mode: SHARED, seq: 3 }]);
+      assert.equal(read(EXCLUSIVE), undefined, 'it waits');
+      assert.deepEqual(recalls, [{ ino: DIR, mode: LeaseMode.LEASE_NONE, seq: 3 }]);
+    });
+
+    it('differs from a plain one, which waits for the attributes of every entry', () => {
+      assert.equal(read(undefined), undefined);
+      assert.deepEqual(recalls, [{ ino: OWNED, mode: SHARED, seq: 1 }]);
+    });
   });
-
-  function announce(id: number, leases: Lease[]): void {
-    gate.beginAnnouncement({ id, wantsLeases: true } as SessionRecord);
-    gate.announce(id, leases, true);
-    gate.endAnnouncement(id);
-  }
-
-  function read(want: LeaseMode | undefined): ReadReply | undefined {
-    const value = { ino: DIR, cookie: 0, maxEntries: 10, plus: true, want };
-    return gate.read(TWO, { $case: 'readDir', value }, listing, () => undefined);
-  }
-
-  it('gets them where nobody else has a lease or the file open, and what others own without attributes', () => {
-    const reply = read(EXCLUSIVE);
-    assert.deepEqual(
-      reply?.leases.map(({ ino, mode }) => [ino, mode]),
-      [
-        [DIR, EXCLUSIVE],
-        [SHARED_FILE, SHARED],
-        [FREE, EXCLUSIVE],
-        [OPEN, SHARED],
-      ],
-    );
-    assert.ok(reply?.result?.$case === 'dir');
-    const bare = reply.result.value.entries.filter(({ attr }) => !attr).map(({ ino }) => ino);
-    assert.deepEqual(bare, [OWNED]);
-    assert.deepEqual(recalls, [], 'nobody is made to flush');
-  });
-
-  it('takes the directory from those who believe its listing', () => {
-    announce(3, [{ ino: DIR, mode: SHARED, seq: 3 }]);
-    assert.equal(read(EXCLUSIVE), undefined, 'it waits');
-    assert.deepEqual(recalls, [{ ino: DIR, mode: LeaseMode.LEASE_NONE, seq: 3 }]);
-  });
-
-  it('differs from a plain one, which waits for the attributes of every entry', () => {
-    assert.equal(read(undefined), undefined);
-    assert.deepEqual(recalls, [{ ino: OWNED, mode: SHARED, seq: 1 }]);
-  });
-});
