@@ -73,6 +73,8 @@ export class ClientService implements LeaderDuty, ClientStreamHost {
   readonly #locks = new LockService();
   readonly #streams = new Set<ClientStream>();
   readonly #expiry: SessionExpiry;
+  /** Tells those whose changes wait for leases that the leadership is over: the gate forgets them. */
+  readonly #waitingForInodes = new Set<(error: HoldfastError) => void>();
 
   constructor(options: ClientServiceOptions) {
     this.#options = options;
@@ -125,6 +127,8 @@ export class ClientService implements LeaderDuty, ClientStreamHost {
     this.#locks.end();
     const error = this.#options.leadership.notLeader();
     for (const stream of [...this.#streams]) stream.refuse(0, error);
+    for (const reject of this.#waitingForInodes) reject(error);
+    this.#waitingForInodes.clear();
     this.#options.sessions.reset([], 0);
   }
 
@@ -146,11 +150,13 @@ export class ClientService implements LeaderDuty, ClientStreamHost {
 
   /**
    * Makes a change of inodes that no client has asked for, when nobody believes anything about them.
-   * Never settles when the leadership ends before.
+   * @throws HoldfastError NOT_LEADER when the leadership ends before
    */
   changing<T>(inos: readonly number[], make: () => Promise<T>): Promise<T> {
     return new Promise((resolve, reject) => {
+      this.#waitingForInodes.add(reject);
       this.#leases.changeInodes(inos, (ended) => {
+        this.#waitingForInodes.delete(reject);
         make().then(resolve, reject).finally(ended);
       });
     });

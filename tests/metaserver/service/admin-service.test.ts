@@ -1,8 +1,10 @@
 import assert from 'node:assert/strict';
-import type { HoldfastError } from '../../../proto/errors.js';
-import { AdminServiceDefinition, StatusRequest } from '../../../proto/gen/admin.js';
+import { errorCode, type HoldfastError } from '../../../proto/errors.js';
+import { AdminServiceDefinition, type QuotaReply, StatusRequest } from '../../../proto/gen/admin.js';
+import { QuotaKind } from '../../../proto/gen/meta.js';
 import { RpcClient } from '../../../proto/rpc.js';
-import { type Harness, withHarness } from './harness.js';
+import { ROOT_INO } from '../../../proto/types.js';
+import { type Harness, Inbox, withHarness } from './harness.js';
 
 const { fullName, methods } = AdminServiceDefinition;
 const DEADLINE_MS = 2000;
@@ -73,4 +75,25 @@ describe('admin service', () => {
         (error) => (error as HoldfastError).errorName === 'NOT_LEADER',
       );
     }));
+
+  it('tells who waits with a change of a quota for leases when the leadership ends', () =>
+    withHarness((harness) =>
+      admin(harness, async (client) => {
+        const holder = await harness.connect({ wantsLeases: true });
+        await holder.create('f');
+        await holder.read({ $case: 'lookup', value: { parent: ROOT_INO, name: Buffer.from('f') } });
+        const replies = new Inbox<QuotaReply>();
+        const stream = client.openStream(fullName, methods.quota);
+        stream.onMessage((reply) => replies.push(reply));
+        stream.onEnd((reason) => replies.end(reason));
+        const kind = QuotaKind.QUOTA_TREE;
+        const value = { kind, id: ROOT_INO, bytes: undefined, inodes: 5, remove: false };
+        stream.send({ body: { $case: 'change', value }, path: Buffer.alloc(0) });
+        await holder.recalled(); // never answered
+        harness.replica.lead(false);
+        const { error } = await replies.take(() => true);
+        assert.equal(error, errorCode('NOT_LEADER'));
+        await replies.ended;
+      }),
+    ));
 });
