@@ -77,6 +77,13 @@ export interface ClusterStatus {
   }[];
 }
 
+/** What is told of a cluster that does not answer. */
+export const UNANSWERED: Pick<ClusterStatus, 'healthy' | 'problems' | 'leader'> = {
+  healthy: false,
+  problems: ['no metaserver answers'],
+  leader: null,
+};
+
 const { fullName: ADMIN, methods: ADMIN_METHODS } = AdminServiceDefinition;
 
 /** Asks every metaserver at once; who does not answer within the time counts as not alive. */

@@ -25,7 +25,7 @@ export function statusCommand(): Command {
     );
   return addClusterOptions(command).action(async (flags: StatusFlags) => {
     const { addresses, file } = await selectCluster(flags);
-    const { StatusReader } = await import('./cluster-status.js');
+    const { StatusReader, UNANSWERED } = await import('./cluster-status.js');
     const reader = new StatusReader(addresses, file?.chunkservers.length ?? 0);
     try {
       const status = await reader.read(flags.timeout);
@@ -33,7 +33,7 @@ export function statusCommand(): Command {
         throw new CliError(
           `no metaserver answers (${addresses.join(', ')}): is the cluster running?`,
           EXIT_FAILED,
-          { healthy: false, problems: ['no metaserver answers'], leader: null },
+          { ...UNANSWERED },
         );
       }
       if (flags.json) printJson(status);

@@ -1,7 +1,8 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
-import type { ClusterStatus } from '../../cli/cluster-status.js';
+import { clusterFilePath, metaAddresses, readClusterFile } from '../../cli/cluster-file.js';
+import { type ClusterStatus, StatusReader, UNANSWERED } from '../../cli/cluster-status.js';
 import { isHoldfast } from '../../cli/run-files.js';
 import { AdminServiceDefinition } from '../../proto/gen/admin.js';
 import { RpcClient } from '../../proto/rpc.js';
@@ -15,6 +16,8 @@ import { isAlive, kill } from './processes.js';
 const START_TIMEOUT_MS = 90_000;
 const STOP_TIMEOUT_MS = 60_000;
 const CALL_TIMEOUT_MS = 10_000;
+/** As `holdfast status` waits for each metaserver. */
+const STATUS_TIMEOUT_MS = 2_000;
 const PORTS_OF_A_CLUSTER = 50;
 
 /** A cluster started by `holdfast up`. */
@@ -127,9 +130,19 @@ export class TestCluster {
     return pid;
   }
 
+  /**
+   * What `holdfast status --json` prints, asked from this process: a process for each question would keep a core busy
+   * all the time that a test waits for a cluster. Of one that does not answer only `UNANSWERED` is known.
+   */
   async status(): Promise<ClusterStatus> {
-    const result = await this.#holdfast(['status', '--data', this.data, '--json']);
-    return JSON.parse(result.stdout) as ClusterStatus;
+    const cluster = await readClusterFile(clusterFilePath(this.data));
+    if (!cluster) throw new Error(`no cluster in ${this.data}`);
+    const reader = new StatusReader(metaAddresses(cluster), cluster.chunkservers.length);
+    try {
+      return (await reader.read(STATUS_TIMEOUT_MS)) ?? (UNANSWERED as ClusterStatus);
+    } finally {
+      reader.close();
+    }
   }
 
   /** @throws Error with the problems that are left, and the logs */
