@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { mkdir, open, readFile, rename } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import { z } from 'zod';
+import { z } from 'zod/v3';
 import { DEFAULT_CHUNK_SIZE_BYTES, DEFAULT_MIN_IN_SYNC, DEFAULT_PG_COUNT } from '../proto/types.js';
 import { CliError } from './output.js';
 
@@ -13,18 +13,18 @@ export const CLUSTER_FILE_FORMAT = 1;
 export const SERVERS_MAX = 64;
 
 const serverSchema = z.object({
-  id: z.int().min(1).max(SERVERS_MAX),
+  id: z.number().int().min(1).max(SERVERS_MAX),
   host: z.string().min(1),
-  port: z.int().min(1).max(65535),
+  port: z.number().int().min(1).max(65535),
 });
 
 const clusterSchema = z.object({
   format: z.literal(CLUSTER_FILE_FORMAT),
-  clusterId: z.uuid(),
-  replicas: z.int().min(1).max(SERVERS_MAX),
-  minInSync: z.int().min(1).max(SERVERS_MAX),
-  chunkSize: z.int().min(65_536),
-  pgCount: z.int().min(1).max(4096),
+  clusterId: z.string().uuid(),
+  replicas: z.number().int().min(1).max(SERVERS_MAX),
+  minInSync: z.number().int().min(1).max(SERVERS_MAX),
+  chunkSize: z.number().int().min(65_536),
+  pgCount: z.number().int().min(1).max(4096),
   metaservers: z.array(serverSchema).min(1),
   chunkservers: z.array(serverSchema).min(1),
   /** It was up once: metaservers without data must not found a new cluster in its place. */

@@ -1,5 +1,5 @@
 import path from 'node:path';
-import { z } from 'zod';
+import { z } from 'zod/v3';
 import { assert } from '../../common/assert.js';
 import { type Disk, diskErrorCode, readWholeFile, replaceFile } from '../../common/disk.js';
 import type { RaftConfState } from '../raft/types.js';
@@ -65,14 +65,14 @@ const rosterSchema = z.array(
   z.object({
     id: z.number().int().positive(),
     server: z.number().int().positive(),
-    diskUuid: z.uuid(),
+    diskUuid: z.string().uuid(),
     address: z.string(),
   }),
 );
 const formatSchema = z.object({
   clusterId: z.string().min(1),
   serverId: z.number().int().positive(),
-  diskUuid: z.uuid(),
+  diskUuid: z.string().uuid(),
   conf: z
     .object({ voters: memberIds, votersOutgoing: memberIds, learners: memberIds, roster: rosterSchema })
     .nullable(),
