@@ -13,10 +13,19 @@ const lint = spawnSync(bin('biome'), ['ci', '--colors=off', '--error-on-warnings
   stdio: 'inherit',
 });
 
-/** Two files at a time: tests of real mounts mostly wait, tests in simulation mostly compute. */
-const JOBS = 2;
+/**
+ * Two files at a time beside the seeds of the simulation, whose processes have a low priority and take what the others
+ * leave of two cores.
+ */
+const JOBS = 3;
 /** What takes longest begins first, so that no job is left alone with it at the end. */
-const LONGEST_FIRST = ['dist/tests/sim/', 'dist/tests/cluster/', 'dist/tests/model/', 'dist/tests/posix/'];
+const LONGEST_FIRST = [
+  'dist/tests/sim/simulation.test.js',
+  ...['tools', 'fuse-native', 'failover', 'wiped-disk', 'coherence'].map(
+    (name) => `dist/tests/cluster/${name}.test.js`,
+  ),
+  ...['dist/tests/cluster/', 'dist/tests/sim/', 'dist/tests/model/', 'dist/tests/posix/'],
+];
 
 function testFiles() {
   const files = readdirSync(join(ROOT, 'dist', 'tests'), { recursive: true, withFileTypes: true })

@@ -1,5 +1,6 @@
 import { type ChildProcess, fork } from 'node:child_process';
 import { writeFileSync } from 'node:fs';
+import { setPriority } from 'node:os';
 import type { Arguments } from './arguments.js';
 import { Simulation, type SimulationResult } from './simulation.js';
 
@@ -13,7 +14,10 @@ export type FailureKind = 'failure' | 'livelock';
 
 /** Which seeds are run, and how. */
 export type SeedRange = Pick<Arguments, 'first' | 'seeds' | 'jobs' | 'keepGoing'> &
-  Partial<Pick<Arguments, 'mutation' | 'trace'>>;
+  Partial<Pick<Arguments, 'mutation' | 'trace'>> & {
+    /** Of the processes that share the seeds, as nice(1) has it; default 0. */
+    niceness?: number;
+  };
 
 const WORKER = new URL('./seed-worker.js', import.meta.url);
 /** Most functions run too seldom to be optimised, and the processes that share the seeds leave no processor to collect garbage on. */
@@ -68,6 +72,7 @@ export async function runSeeds(args: SeedRange, told: (outcome: Outcome) => void
   const workers = Array.from({ length: Math.min(args.jobs, args.seeds) }, () =>
     fork(WORKER, [args.mutation?.name ?? ''], { execArgv: WORKER_FLAGS }),
   );
+  for (const { pid } of workers) if (args.niceness && pid) setPriority(pid, args.niceness);
   try {
     await Promise.all(workers.map((worker) => feed(worker, () => queue.next(), tell)));
   } finally {

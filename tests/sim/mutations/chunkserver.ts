@@ -101,7 +101,7 @@ export const CHUNKSERVER_MUTATIONS: readonly Mutation[] = [
   {
     name: 'hides-losses',
     text: 'a sync says that nothing is gone, whatever all replicas have lost',
-    first: 41,
+    first: 49,
     seeds: 40,
     favourite: 'power cut of all chunkservers',
     tap: () =>
@@ -181,7 +181,7 @@ export const CHUNKSERVER_MUTATIONS: readonly Mutation[] = [
   {
     name: 'ignores-epochs',
     text: 'a chunkserver takes requests of other epochs for those of the present one',
-    first: 4,
+    first: 6,
     seeds: 20,
     aloneMs: 20_000,
     prepare: holdRequestsUp,
@@ -231,6 +231,7 @@ export const CHUNKSERVER_MUTATIONS: readonly Mutation[] = [
   {
     name: 'skips-checksums',
     text: 'a chunkserver does not see that data has changed on its disk',
+    first: 6,
     seeds: 100,
     favourite: 'flipped bits in a segment',
     hooks: () => ({
@@ -248,6 +249,7 @@ export const CHUNKSERVER_MUTATIONS: readonly Mutation[] = [
   {
     name: 'ignores-truncates',
     text: 'a chunkserver notes the number of a truncate, but keeps the data',
+    first: 6,
     seeds: 60,
     hooks: () => ({
       wrapStore: (store) =>

@@ -95,7 +95,7 @@ export const METASERVER_MUTATIONS: readonly Mutation[] = [
     name: 'votes-twice',
     favourite: 'kill of all metaservers',
     text: 'a metaserver votes for whoever asks, also a second time in a term',
-    first: 61,
+    first: 91,
     seeds: 40,
     tap: () =>
       raftTap((message) => {
@@ -152,6 +152,7 @@ export const METASERVER_MUTATIONS: readonly Mutation[] = [
   {
     name: 'leads-in-anothers-term',
     text: 'a leader that was deposed goes on under the new term',
+    first: 6,
     seeds: 40,
     favourite: 'pause of the leader',
     tap: () => {
@@ -166,6 +167,7 @@ export const METASERVER_MUTATIONS: readonly Mutation[] = [
   {
     name: 'forgets-sessions',
     text: 'a repeated change is made a second time',
+    first: 41,
     seeds: 60,
     apply: () => {
       const first = new Map<string, number>();
@@ -243,6 +245,7 @@ export const METASERVER_MUTATIONS: readonly Mutation[] = [
   {
     name: 'keeps-suffix',
     text: 'a follower keeps entries that contradict its leader instead of replacing them',
+    first: 4,
     seeds: 20,
     aloneMs: 8_000,
     // A client alone with a lost leader makes it take entries that nobody else has.
@@ -273,7 +276,7 @@ export const METASERVER_MUTATIONS: readonly Mutation[] = [
   {
     name: 'forgets-opens',
     text: 'a client does not tell a new leader which files it holds open',
-    first: 101,
+    first: 109,
     seeds: 40,
     tap: () =>
       messageTap(CLIENT_PATH, true, ClientEnvelope, (envelope) => {
