@@ -20,6 +20,7 @@ import type { UnsyncedWrites } from './unsynced.js';
 import { WriteBuffer } from './write-buffer.js';
 import type { ErrorMark } from './write-errors.js';
 import type { WriteMark } from './write-mark.js';
+import { WriteTimes } from './write-times.js';
 
 /** An extent that reaches its slot's end is sent at once when it has this size: a sequential writer will not come back. */
 const EARLY_SEND_BYTES_MIN = 64 * 1024;
@@ -52,6 +53,7 @@ export class FileData implements FileLayout, FlushSource {
   /** Time of the newest write not yet committed. */
   #mtime: Timespec | undefined;
   #ctime: Timespec | undefined;
+  readonly #times: WriteTimes;
   /** Allocated, of the commit that is on its way. */
   #allocatedSent = 0;
   readonly #unsynced: UnsyncedWrites;
@@ -76,6 +78,7 @@ export class FileData implements FileLayout, FlushSource {
     this.chunkSize = attr.chunkSize;
     this.#attr = attr;
     this.#deps = deps;
+    this.#times = new WriteTimes(deps.clock, () => deps.tenure(attr.ino));
     this.tail = new FileTail(this, deps);
     this.#unsynced = deps.unsynced.of(attr.ino);
     this.#sends = new Sends(this, deps, this.#unsynced, (error) => this.#fail(error));
@@ -142,8 +145,14 @@ export class FileData implements FileLayout, FlushSource {
 
   /** utimes(2) here: the commit of earlier writes must not set another time. */
   timesSet(attr: Attr, mtimeSet: boolean): void {
+    this.#times.forget();
     if (mtimeSet && this.#mtime) this.#mtime = attr.mtime;
     if (this.#ctime) this.#ctime = attr.ctime;
+  }
+
+  /** Somebody was told of the times as view() has them. */
+  timesShown(): void {
+    this.#times.shown();
   }
 
   /** The write error that this description has not reported yet; it counts as reported now. */
@@ -201,7 +210,7 @@ export class FileData implements FileLayout, FlushSource {
     if (data.length === 0) return start;
     this.#written++;
     this.#pendingEnd = Math.max(this.#pendingEnd, end);
-    this.#mtime = this.#ctime = clock.wall();
+    this.#mtime = this.#ctime = this.#times.next();
     this.dirtySince ??= clock.now();
     const before = this.buffer.bytes;
     this.buffer.write(start, data, (extent) => {
@@ -222,8 +231,8 @@ export class FileData implements FileLayout, FlushSource {
   }
 
   /**
-   * Everything written so far is on disk: data first, then the size. A change of times alone may go beside the data,
-   * and is committed again later, so that others notice what landed after it.
+   * Everything written so far is on disk: data first, then the size. A change of times alone may go beside the data, or
+   * has been committed already; it is committed again later, so that others notice what landed after it.
    * @param dataOnly fdatasync(2): times may follow later
    */
   async fsync(dataOnly: boolean): Promise<void> {
@@ -231,7 +240,8 @@ export class FileData implements FileLayout, FlushSource {
     await this.#recallHistory();
     const mark = this.#mark();
     const grows = mark.end > this.#attr.size;
-    const timesDue = !dataOnly && this.#committed < mark.written;
+    const timesDue =
+      !dataOnly && this.#committed < mark.written && !this.#times.areDurable(this.#mtime, this.#ctime);
     const { losses } = this.#synced;
     const waits = [this.#synced.all()];
     if (!this.buffer.empty) {
@@ -244,29 +254,6 @@ export class FileData implements FileLayout, FlushSource {
     await Promise.all(waits);
     await this.#synced.settle(losses, () => this.#drain());
     if (grows) await this.#commit(mark);
-  }
-
-  /** Makes [start, end) read as zeros, and gives the space back; the size stays. Committed when it resolves. */
-  async punch(start: number, end: number): Promise<void> {
-    const { chunks, clock } = this.#deps;
-    await this.flush();
-    for (let at = start; at < end; ) {
-      const chunk = await chunks.nextChunk(
-        this,
-        Math.floor(at / this.chunkSize),
-        Math.floor((end - 1) / this.chunkSize),
-      );
-      if (chunk === undefined) break;
-      const base = chunk * this.chunkSize;
-      const from = Math.max(at, base);
-      const to = Math.min(end, base + this.chunkSize);
-      const punched = await chunks.punch(this, chunk, from - base, to - from);
-      this.landed(await chunks.pgOf(this.ino, chunk), punched, from, to);
-      at = to;
-    }
-    this.#mtime = this.#ctime = clock.wall();
-    this.#changed();
-    await this.flush();
   }
 
   /**
@@ -331,6 +318,11 @@ export class FileData implements FileLayout, FlushSource {
     this.#unsynced.add(pg, written.version, start, end, undefined);
     this.#sends.landed(written, start, end);
     this.#pendingEnd = Math.max(this.#pendingEnd, end);
+    this.touched();
+  }
+
+  /** What it holds has changed: so do its times. */
+  touched(): void {
     this.#mtime = this.#ctime = this.#deps.clock.wall();
     this.#changed();
   }
@@ -440,6 +432,7 @@ export class FileData implements FileLayout, FlushSource {
     for (let attempt = 1; ; attempt++) {
       const { ino, truncateSeq } = this;
       const [mtime, ctime] = [this.#mtime, this.#ctime];
+      const committed = this.#times.committing(mtime, ctime);
       try {
         const attr = await meta.commitWrite(
           { ino, newSize, mtime, ctime, allocatedDelta, truncateSeq },
@@ -447,6 +440,7 @@ export class FileData implements FileLayout, FlushSource {
         );
         this.#allocatedSent = 0;
         this.applyAttr(attr, true);
+        committed();
         return;
       } catch (error) {
         const failure = ofOpenFile(toHoldfastError(error));

@@ -1,4 +1,3 @@
-import type { Clock } from '../../common/clock.js';
 import type { Logger } from '../../common/logger.js';
 import { HoldfastError } from '../../proto/errors.js';
 import {
@@ -11,6 +10,7 @@ import {
 import { NAME_MAX_BYTES, S_IFDIR, S_IFMT } from '../../proto/types.js';
 import type { Answer } from '../answer.js';
 import type { Tenure } from '../data/file-tail.js';
+import type { FileClock } from '../file-clock.js';
 import type { AttrReply, Entry, Notifier, OpenReply } from '../fuse/binding.js';
 import type { ChangeLane } from '../leases/change-lane.js';
 import type { NameCache } from '../leases/name-cache.js';
@@ -42,7 +42,7 @@ export class VfsContext {
   readonly lane: ChangeLane;
   readonly quotas: QuotaKeeper;
   readonly kernel: KernelEntries;
-  readonly clock: Clock;
+  readonly clock: FileClock;
   readonly log: Logger;
   readonly readOnly: boolean;
   readonly attrRequests: AttrRequests;
@@ -58,7 +58,7 @@ export class VfsContext {
     lane: ChangeLane;
     quotas: QuotaKeeper;
     kernel: KernelEntries;
-    clock: Clock;
+    clock: FileClock;
     log: Logger;
     readOnly: boolean;
   }) {
@@ -215,6 +215,7 @@ export class VfsContext {
   ): Promise<MutationReply> {
     if (this.readOnly) throw new HoldfastError('EROFS');
     if (this.lane.touches(inos)) await interruptible(this.lane.settledFor(inos), signal);
+    this.clock.takenElsewhere();
     try {
       return await this.meta.mutate(op, signal, spent);
     } catch (error) {

@@ -59,6 +59,7 @@ export class FileTable {
     const file = this.get(attr.ino);
     file?.applyAttr(attr, false);
     const seen = file ? file.view() : attr;
+    file?.timesShown();
     return this.atimes?.view(seen) ?? seen;
   }
 

@@ -1,6 +1,7 @@
 import { HoldfastError } from '../../proto/errors.js';
 import { FILE_SIZE_MAX_BYTES } from '../../proto/types.js';
 import type { ChunkApi } from '../data/api.js';
+import { punchRange } from '../data/punch.js';
 import type { Caller } from '../fuse/binding.js';
 import { interruptible } from '../wait.js';
 import type { VfsContext } from './context.js';
@@ -51,7 +52,9 @@ export class SpaceCalls {
     if (this.#context.readOnly) throw new HoldfastError('EROFS');
     await this.#calls.learnAsWriter(file, caller.signal);
     if (kind !== 0 && offset < file.size) {
-      const punched = this.#context.lane.urgently(file.punch(offset, Math.min(end, file.size)));
+      const punched = this.#context.lane.urgently(
+        punchRange(file, this.#chunks, offset, Math.min(end, file.size)),
+      );
       await interruptible(punched, caller.signal);
       if (keepSize || end <= file.size) return;
     }

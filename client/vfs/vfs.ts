@@ -11,6 +11,7 @@ import { Flusher } from '../data/flusher.js';
 import type { DataLimits } from '../data/limits.js';
 import { FileReader } from '../data/reader.js';
 import { UnsyncedTable } from '../data/unsynced.js';
+import { FileClock } from '../file-clock.js';
 import type {
   AttrReply,
   BindingInfo,
@@ -100,7 +101,8 @@ export class HoldfastFs implements FileSystem {
   #nextDirectory = 1;
 
   constructor(parts: VfsParts) {
-    const { meta, chunks, clock, log, limits, readOnly } = parts;
+    const { meta, chunks, log, limits, readOnly } = parts;
+    const clock = new FileClock(parts.clock);
     const inodes = new InodeCache(clock, meta.leases);
     const blocks = new BlockCache(limits.blockCacheBytesMax, {
       stamp: () => meta.leases.stamp(),
@@ -119,9 +121,8 @@ export class HoldfastFs implements FileSystem {
     const atimes =
       readOnly || parts.noAtime
         ? undefined
-        : new Atimes(clock, (list) => meta.mutate({ $case: 'setAtimes', value: { atimes: list } }));
+        : new Atimes(parts.clock, (list) => meta.mutate({ $case: 'setAtimes', value: { atimes: list } }));
     const unsynced = new UnsyncedTable(limits.unsyncedKeptBytesMax);
-    const owns = (ino: number): boolean => this.#context.owns(ino);
     const quotas: QuotaKeeper = new QuotaKeeper({
       clock,
       log,
@@ -130,7 +131,9 @@ export class HoldfastFs implements FileSystem {
     });
     const data = {
       ...{ clock, log, chunks, meta: commits, flusher: this.#flusher, blocks },
-      ...{ unsynced, owns, quotas: quotas.book },
+      ...{ unsynced, quotas: quotas.book },
+      owns: (ino: number) => this.#context.owns(ino),
+      tenure: (ino: number) => this.#context.tenure(ino),
     };
     const files = new FileTable(data, atimes);
     const smallFiles = new SmallFiles({ inodes, files, blocks, chunks });

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import fc from 'fast-check';
+import { WRITE_TIME_KEPT_MS } from '../../../client/data/write-times.js';
 import { HoldfastError } from '../../../proto/errors.js';
 import { CHUNK, DataHarness, MemoryInode, pattern } from '../support/data-harness.js';
 import { settle } from '../support/manual-clock.js';
@@ -252,6 +253,7 @@ describe('fsync', () => {
     await mount.file.write(0, pattern(100, 1));
     await mount.file.fsync(false);
     const release = mount.chunks.hold();
+    await mount.clock.advance(WRITE_TIME_KEPT_MS);
     await mount.file.write(0, pattern(50, 2));
     const synced = mount.file.fsync(false);
     await settle();

@@ -2,10 +2,12 @@ import type { CommitApi } from '../../../client/data/api.js';
 import { BlockCache } from '../../../client/data/block-cache.js';
 import type { DataDeps } from '../../../client/data/data-deps.js';
 import { FileData } from '../../../client/data/file-data.js';
+import type { Tenure } from '../../../client/data/file-tail.js';
 import { Flusher } from '../../../client/data/flusher.js';
 import { type DataLimits, dataLimits } from '../../../client/data/limits.js';
 import { FileReader, newReadStream } from '../../../client/data/reader.js';
 import { UnsyncedTable } from '../../../client/data/unsynced.js';
+import { FileClock } from '../../../client/file-clock.js';
 import { silentLogger } from '../../../common/logger.js';
 import { Attr } from '../../../proto/gen/meta.js';
 import { ManualClock } from './manual-clock.js';
@@ -55,6 +57,8 @@ export class MemoryInode implements CommitApi {
 /** One mount's data path over servers in memory. */
 export class DataHarness {
   readonly clock = new ManualClock();
+  /** As the mount's. */
+  readonly wall = new FileClock(this.clock);
   readonly chunks: MemoryChunks;
   readonly inode: MemoryInode;
   readonly limits: DataLimits;
@@ -85,12 +89,16 @@ export class DataHarness {
       covers: (_ino, stamp) => stamp >= this.leasedSince,
     });
     this.reader = new FileReader(this.chunks, this.blocks, this.limits, () => true);
-    const { clock, chunks, flusher, blocks } = this;
+    const { chunks, flusher, blocks } = this;
     this.unsynced = new UnsyncedTable(this.limits.unsyncedKeptBytesMax);
     const { unsynced } = this;
     const owns = (): boolean => this.owns;
+    const tenure = (): Tenure => {
+      const since = this.leasedSince;
+      return { holds: () => this.owns && this.leasedSince === since };
+    };
     const deps: DataDeps = {
-      clock,
+      clock: this.wall,
       log: silentLogger,
       chunks,
       meta: this.inode,
@@ -98,6 +106,7 @@ export class DataHarness {
       blocks,
       unsynced,
       owns,
+      tenure,
     };
     this.#deps = deps;
     this.file = new FileData(this.inode.attr, options.isNew ?? true, deps);
