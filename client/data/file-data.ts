@@ -111,6 +111,11 @@ export class FileData implements FileLayout, FlushSource {
     return Math.max(this.#attr.size, this.#sends.sentEnd);
   }
 
+  /** What was written here reaches beyond the size that is committed. */
+  get grows(): boolean {
+    return this.#pendingEnd > this.#attr.size;
+  }
+
   /** Nothing to write back or to commit. */
   get clean(): boolean {
     return this.#discarding === 0 && this.#told;
@@ -234,8 +239,9 @@ export class FileData implements FileLayout, FlushSource {
    * Everything written so far is on disk: data first, then the size. A change of times alone may go beside the data, or
    * has been committed already; it is committed again later, so that others notice what landed after it.
    * @param dataOnly fdatasync(2): times may follow later
+   * @param landed called when the data is on disk and the new size is about to be committed; not when it stays
    */
-  async fsync(dataOnly: boolean): Promise<void> {
+  async fsync(dataOnly: boolean, landed?: () => void): Promise<void> {
     while (this.#truncating) await this.#truncating;
     await this.#recallHistory();
     const mark = this.#mark();
@@ -253,7 +259,9 @@ export class FileData implements FileLayout, FlushSource {
     }
     await Promise.all(waits);
     await this.#synced.settle(losses, () => this.#drain());
-    if (grows) await this.#commit(mark);
+    if (!grows) return;
+    landed?.();
+    await this.#commit(mark);
   }
 
   /**

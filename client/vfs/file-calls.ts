@@ -1,3 +1,4 @@
+import { deferred } from '../../common/deferred.js';
 import { HoldfastError } from '../../proto/errors.js';
 import { type Attr, LeaseMode, type SetAttr } from '../../proto/gen/meta.js';
 import { CAPABILITY_NAME, FILE_SIZE_MAX_BYTES, HAS_CAPABILITY } from '../../proto/types.js';
@@ -199,12 +200,27 @@ export class FileCalls {
   }
 
   async fsync(caller: Caller, handle: number, dataOnly: boolean): Promise<void> {
-    const { lane, files } = this.#context;
-    const open = files.handle(handle);
-    const synced = lane.urgently(open.file.fsync(dataOnly)).then(() => lane.settled());
-    await interruptible(synced, caller.signal);
+    const open = this.#context.files.handle(handle);
+    await interruptible(this.#synced(open.file, dataOnly), caller.signal);
     throwWriteError(open);
     this.#context.throwLostChange(open.file.ino);
+  }
+
+  /**
+   * What is in the lane is hurried once the data has landed where the file's making, or another change of it, waits there
+   * and a commit comes behind it: so they leave as one entry of the log.
+   */
+  async #synced(file: FileData, dataOnly: boolean): Promise<void> {
+    const { lane } = this.#context;
+    const landed = deferred<void>();
+    const together = file.grows && lane.expects(file.ino);
+    const synced = file.fsync(dataOnly, landed.resolve);
+    if (together) {
+      this.#behind.start();
+      await Promise.race([landed.promise, synced]);
+    }
+    await lane.urgently(synced);
+    await lane.settled();
   }
 
   /** Not waited for by anybody: what is left is written in the background. */
