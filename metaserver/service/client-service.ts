@@ -250,11 +250,15 @@ export class ClientService implements LeaderDuty, ClientStreamHost {
       }
     };
     // Only who certainly leads may give a lock.
-    this.#gate.pass(run, fail);
+    this.#gate.passInOrder(run, fail);
   }
 
   cancelLock(session: Session, wait: number): void {
-    this.#locks.cancel(session.record.id, wait);
+    // Behind the request that it means; when that fails, there is nothing to cancel.
+    this.#gate.passInOrder(
+      () => this.#locks.cancel(session.record.id, wait),
+      () => {},
+    );
   }
 
   /** What a session held goes to others; only who certainly leads may give its locks. */

@@ -12,11 +12,11 @@ interface WaitingRead {
  * The queue is bounded by the requests in flight that each stream may have.
  */
 export class ReadGate {
-  readonly #replica: MetaReplica;
+  readonly #replica: Pick<MetaReplica, 'canReadNow' | 'readBarrier'>;
   #queue: WaitingRead[] = [];
   #running = false;
 
-  constructor(replica: MetaReplica) {
+  constructor(replica: Pick<MetaReplica, 'canReadNow' | 'readBarrier'>) {
     this.#replica = replica;
   }
 
@@ -29,6 +29,15 @@ export class ReadGate {
     this.#queue.push({ run, fail });
     if (!this.#running) void this.#barrier();
     return false;
+  }
+
+  /** As `pass`, for what must not overtake what passed or waits already. */
+  passInOrder(run: () => void, fail: (error: HoldfastError) => void): void {
+    if (!this.#running) {
+      this.pass(run, fail);
+      return;
+    }
+    this.#queue.push({ run, fail });
   }
 
   async #barrier(): Promise<void> {

@@ -3,6 +3,7 @@ import { REQUESTS_IN_FLIGHT_MAX } from '../../../metaserver/service/client-strea
 import { GREETING_TIMEOUT_MS } from '../../../metaserver/service/ports.js';
 import { FORMER_MOUNT_GRACE_MS } from '../../../metaserver/service/session-expiry.js';
 import { errorCode, HoldfastError } from '../../../proto/errors.js';
+import { Lock, LockKind, LockOperation, LockRequest, LockType } from '../../../proto/gen/meta.js';
 import { CLIENT_LEASE_MS, SESSION_TIMEOUT_MS } from '../../../proto/types.js';
 import { makeNode, withHarness } from './harness.js';
 
@@ -279,5 +280,22 @@ describe('client service', () => {
         },
         leases: [],
       });
+    }));
+
+  it('cancels the wait for a lock also while the request itself waits for a barrier', () =>
+    withHarness(async (harness) => {
+      const [holder, waiter] = [await harness.connect(), await harness.connect({ clientUuid: 'u2' })];
+      const lock = (wait: number, owner: number) => {
+        const kind = LockKind.LOCK_POSIX;
+        const type = LockType.LOCK_WRITE;
+        const one = Lock.create({ ino: 5, kind, type, ownerLow: owner, start: 0, end: 9, pid: owner });
+        const operation = LockOperation.LOCK_SET_WAIT;
+        return { $case: 'lock' as const, value: LockRequest.create({ lock: one, operation, wait }) };
+      };
+      await holder.call(lock(1, 1));
+      harness.replica.lease = false;
+      const waiting = waiter.call(lock(1, 2));
+      waiter.push({ $case: 'cancelLock', value: { wait: 1 } });
+      await assert.rejects(waiting, fails('EINTR'));
     }));
 });
