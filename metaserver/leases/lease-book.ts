@@ -68,6 +68,11 @@ export class LeaseBook {
     return this.#inodes.get(ino)?.grants ?? [];
   }
 
+  /** Whether nobody has a lease on the inode, nor is about to change it. */
+  isUntouched(ino: number): boolean {
+    return !this.#inodes.has(ino);
+  }
+
   /** Whether another session than `session` holds an exclusive lease on the inode. */
   heldExclusively(ino: number, session: number): boolean {
     const inode = this.#inodes.get(ino);

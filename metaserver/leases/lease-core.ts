@@ -143,21 +143,26 @@ export class LeaseCore {
    */
   grant(session: number, ino: number, mode: LeaseMode, now: number): Lease | undefined {
     const holder = this.#book.holders.get(session);
-    if (!holder?.wants || this.#book.changedByOthers(ino, session)) return undefined;
+    if (!holder?.wants) return undefined;
+    // Most of a listing.
+    if (this.#book.isUntouched(ino)) return this.#grantNew(holder, ino, mode, now);
+    if (this.#book.changedByOthers(ino, session)) return undefined;
     const alone = !this.#book.heldByOthers(ino, session);
     if (!alone && this.#book.heldExclusively(ino, session)) return undefined;
     const possible = alone ? mode : LeaseMode.LEASE_SHARED;
-    let grant = holder.grants.peek(ino);
-    if (!grant) {
-      if (!this.#hasRoom(holder, now)) return undefined;
-      grant = this.#book.put(holder, ino, possible, ++this.#seq);
-      return { ino, mode: grant.mode, seq: grant.seq };
-    }
+    const grant = holder.grants.peek(ino);
+    if (!grant) return this.#grantNew(holder, ino, possible, now);
     if (grant.asked !== undefined) return undefined;
     grant.mode = Math.max(grant.mode, possible);
     grant.seq = ++this.#seq;
     this.#book.refresh(grant);
     return { ino, mode: grant.mode, seq: grant.seq };
+  }
+
+  #grantNew(holder: Holder, ino: number, mode: LeaseMode, now: number): Lease | undefined {
+    if (!this.#hasRoom(holder, now)) return undefined;
+    const { seq } = this.#book.put(holder, ino, mode, ++this.#seq);
+    return { ino, mode, seq };
   }
 
   /** Whether the session may read the inode now: nobody else holds it exclusively. */

@@ -4,8 +4,8 @@ import type { Attr, DirEntry, DirPage, Lookup, ReadDir } from '../../proto/gen/m
 import { NAME_MAX_BYTES, S_IFLNK, S_IFMT } from '../../proto/types.js';
 import type { KvReader } from '../store/kv.js';
 import { loadDentry, loadInode } from './batch.js';
-import { attrOf, type Inode, isDirectory } from './inode-codec.js';
-import { cookieRange, readU64, symlinkKey } from './keys.js';
+import { attrOf, decodeInode, type Inode, isDirectory } from './inode-codec.js';
+import { cookieRange, inodeKey, readU64, symlinkKey } from './keys.js';
 import { dots } from './names.js';
 import { COOKIE_ENTRY_NAME_OFFSET, decodeCookieEntry } from './records.js';
 
@@ -76,7 +76,10 @@ function readPacked(kv: KvReader, op: ReadDir, directory: Inode, most: number): 
   }
   const others: Attr[] = [];
   for (let row = 0; row < writer.count; row++) {
-    const inode = readInode(kv, writer.ino(row));
+    const ino = writer.ino(row);
+    const record = kv.peek(inodeKey(ino));
+    if (!record) throw new HoldfastError('ENOENT');
+    const inode = decodeInode(ino, record);
     writer.setAttr(row, inode, inode.xattrBytes > 0);
     if (inode.truncates.length > 0 || inode.project !== 0) others.push(attrOf(inode));
   }

@@ -5,6 +5,8 @@
 export interface KvReader {
   /** The value, or undefined. The buffer may be reused after the transaction: copy what is kept, and never write to it. */
   get(key: Buffer): Buffer | undefined;
+  /** As get(), but the buffer is good until the next call alone: for many values that are decoded one after the other. */
+  peek(key: Buffer): Buffer | undefined;
   /**
    * Entries with start <= key < end in order (descending with `reverse`), at most `limit`. To be read, or given up, in the
    * same turn of the event loop and before the next write.

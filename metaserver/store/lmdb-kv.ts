@@ -115,18 +115,33 @@ export class LmdbKv implements Kv {
     return entry ? entry.value : this.opened(key, this.data.getBinary(key));
   }
 
+  peek(key: Buffer): Buffer | undefined {
+    assert(!this.closed, 'the store is closed');
+    const name = overlayKey(key);
+    const entry = this.active.get(name) ?? this.flushing?.get(name);
+    if (entry) return entry.value;
+    // lmdb's one buffer for all values; its `length` is that of this value.
+    return this.opened(key, this.data.getBinaryFast(key));
+  }
+
   range(start: Buffer, end: Buffer, options: { limit?: number; reverse?: boolean } = {}): Iterable<KvEntry> {
     assert(!this.closed, 'the store is closed');
     const { limit = Number.POSITIVE_INFINITY, reverse = false } = options;
     if (Buffer.compare(start, end) >= 0) return [];
     const sources: Iterable<OverlayEntry>[] = [];
+    const [from, to] = [start.toString('latin1'), end.toString('latin1')];
     for (const overlay of [this.active, this.flushing]) {
-      if (overlay?.size)
-        sources.push(overlay.range(start.toString('latin1'), end.toString('latin1'), reverse));
+      if (overlay?.size && overlay.hasIn(from, to)) sources.push(overlay.range(from, to, reverse));
     }
     const bounds = reverse
       ? { start: end, end: start, reverse, exclusiveStart: true, inclusiveEnd: true }
       : { start, end };
+    if (sources.length === 0) {
+      if (limit <= 0) return [];
+      return this.openedRange(
+        this.data.getRange(limit < Number.POSITIVE_INFINITY ? { ...bounds, limit } : bounds),
+      );
+    }
     sources.push(this.openedRange(this.data.getRange(bounds)));
     return mergeRanges(sources, limit, reverse);
   }
@@ -236,6 +251,10 @@ export class LmdbKv implements Kv {
     };
     return {
       get: (key) => {
+        alive();
+        return this.opened(key, this.data.get(key, { transaction }));
+      },
+      peek: (key) => {
         alive();
         return this.opened(key, this.data.get(key, { transaction }));
       },

@@ -32,6 +32,10 @@ export class MemoryKv implements Kv {
     return this.entries.get(overlayKey(key))?.value;
   }
 
+  peek(key: Buffer): Buffer | undefined {
+    return this.get(key);
+  }
+
   range(start: Buffer, end: Buffer, options: { limit?: number; reverse?: boolean } = {}): Iterable<KvEntry> {
     assert(this.open, 'the store is closed');
     const { limit = Number.POSITIVE_INFINITY, reverse = false } = options;
@@ -67,6 +71,10 @@ export class MemoryKv implements Kv {
     };
     return {
       get: (key) => {
+        alive();
+        return copy.get(key);
+      },
+      peek: (key) => {
         alive();
         return copy.get(key);
       },

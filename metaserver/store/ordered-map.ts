@@ -43,6 +43,11 @@ export class OrderedMap<V extends object> {
     return this.values.entries();
   }
 
+  /** Whether there is a key with start <= key < end. */
+  hasIn(start: string, end: string): boolean {
+    return !this.range(start, end).next().done;
+  }
+
   /** Values of start <= key < end in order, or from the last to the first with `reverse`. */
   *range(start: string, end: string, reverse = false): Generator<V> {
     this.settle();

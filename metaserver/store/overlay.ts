@@ -1,5 +1,5 @@
 import { assert } from '../../common/assert.js';
-import { KV_KEY_MAX_BYTES, type KvEntry, type KvTransaction } from './kv.js';
+import { KV_KEY_MAX_BYTES, type KvEntry, type KvReader, type KvTransaction } from './kv.js';
 import { OrderedMap } from './ordered-map.js';
 
 /** One key's newest value; `value` undefined: deleted. */
@@ -16,7 +16,7 @@ export function createOverlay(): Overlay {
 
 /** The binary string under which an overlay keeps a key. @throws AssertionError on an empty or overlong key */
 export function overlayKey(key: Buffer): string {
-  assert(key.length > 0 && key.length <= KV_KEY_MAX_BYTES, `key of ${key.length} bytes`);
+  if (key.length === 0 || key.length > KV_KEY_MAX_BYTES) assert(false, `key of ${key.length} bytes`);
   return key.toString('latin1');
 }
 
@@ -80,12 +80,13 @@ class OverlayTransaction {
 export function runTransaction<T>(
   overlay: Overlay,
   tombstones: boolean,
-  reader: Pick<KvTransaction, 'get' | 'range'>,
+  reader: KvReader,
   fn: (txn: KvTransaction) => T,
 ): { result: T; bytes: number; undo: UndoRecord[] } {
   const writes = new OverlayTransaction(overlay, tombstones);
   const txn: KvTransaction = {
     get: (key) => reader.get(key),
+    peek: (key) => reader.peek(key),
     range: (start, end, options) => reader.range(start, end, options),
     put: (key, value) => writes.put(key, value),
     delete: (key) => writes.delete(key),

@@ -3,7 +3,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import fc from 'fast-check';
-import type { Kv } from '../../metaserver/store/kv.js';
+import type { Kv, KvReader } from '../../metaserver/store/kv.js';
 
 export interface KvHarness {
   /** A store in the file `path`, made when missing; opened again it holds what was flushed. */
@@ -55,6 +55,22 @@ export function kvContract(name: string, harness: KvHarness): void {
       assert.equal(kv.get(b('a'))?.toString('latin1'), '1');
       assert.equal(kv.get(b('b'))?.length, 0);
       assert.equal(kv.get(b('c')), undefined);
+    });
+
+    it('lets a value be looked at as get() returns it, in a transaction and a view too', async () => {
+      const large = `l${'x'.repeat(100_000)}`;
+      fill('along', 'b', 'cxx', large);
+      const look = (reader: KvReader): (string | undefined)[] =>
+        ['a', 'b', 'l', 'c', 'n'].map((key) => reader.peek(b(key))?.toString('latin1'));
+      const expected = ['long', '', large.slice(1), 'xx', undefined];
+      assert.deepEqual(look(kv), expected);
+      await kv.flushed();
+      assert.deepEqual(look(kv), expected);
+      assert.deepEqual(kv.transaction(look), expected);
+      const view = await kv.view();
+      assert.deepEqual(look(view), expected);
+      view.close();
+      assert.throws(() => view.peek(b('a')), /the view is closed/);
     });
 
     it('orders keys as memcmp does, over all byte values and lengths', async () => {
