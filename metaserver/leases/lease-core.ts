@@ -15,6 +15,11 @@ export interface LeaseLimits {
 export const LEASE_LIMITS: LeaseLimits = { perSession: 131_072, total: 524_288, trim: 256 };
 /** Recalls begin when so much of a limit is used. */
 const TRIM_AT = 7 / 8;
+/**
+ * Up to so much of a limit, leases come with listings. A mount that has seen many inodes holds `LEASES_MAX` of its own, half
+ * of a session's limit, all the time: it is given further ones, and gives back those that it has not used for longest.
+ */
+const ROOMY_UP_TO = 3 / 4;
 
 /** Asks a session to give leases back down to the modes named. */
 export type RecallSink = (session: number, leases: Lease[]) => void;
@@ -216,7 +221,8 @@ export class LeaseCore {
   roomy(session: number): boolean {
     const { perSession, total } = this.#limits;
     const holder = this.#book.holders.get(session);
-    return holder !== undefined && holder.grants.size < perSession / 2 && this.#book.size < total / 2;
+    if (!holder) return false;
+    return holder.grants.size < ROOMY_UP_TO * perSession && this.#book.size < ROOMY_UP_TO * total;
   }
 
   /** Whether another session holds a lease on the inode. */

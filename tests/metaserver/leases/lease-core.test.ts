@@ -1,9 +1,13 @@
 import assert from 'node:assert/strict';
+import { LEASES_MAX } from '../../../client/leases/lease-table.js';
+import { LISTING_PAGE_ENTRIES } from '../../../client/vfs/listings.js';
 import { LEASE_LIMITS, LeaseCore } from '../../../metaserver/leases/lease-core.js';
 import { type Lease, LeaseMode } from '../../../proto/gen/meta.js';
 
 const { LEASE_NONE: NONE, LEASE_SHARED: SHARED, LEASE_EXCLUSIVE: EXCLUSIVE } = LeaseMode;
 const NOW = 0;
+/** Entries that a mount asks for with leases before it gives any back. */
+const LARGEST_TAKEOVER = 32 * LISTING_PAGE_ENTRIES;
 
 function fixture(limits = LEASE_LIMITS) {
   const recalls: [session: number, ...lease: number[]][] = [];
@@ -295,6 +299,23 @@ describe('lease core', () => {
     giveBack(1, 2, NONE, 2);
     assert.equal(grant(1, 9, SHARED)?.ino, 9);
     assert.equal(core.size, 8);
+  });
+
+  it('has room for what listings bring, also for mounts that hold as many as they keep, until recalls are near', () => {
+    const { grant, core } = fixture();
+    let ino = 1;
+    const holds = (session: number, count: number): void => {
+      while (count-- > 0) grant(session, ino++, SHARED);
+    };
+    for (const session of [1, 2, 3]) holds(session, LEASES_MAX);
+    assert.deepEqual(
+      [1, 2, 3].map((session) => core.roomy(session)),
+      [true, true, true],
+    );
+    holds(1, LARGEST_TAKEOVER - 1);
+    assert.equal(core.roomy(1), true);
+    holds(1, 1);
+    assert.deepEqual([core.roomy(1), core.roomy(2), core.roomy(99)], [false, true, false]);
   });
 
   it('takes from who has most when there are too many in all', () => {
