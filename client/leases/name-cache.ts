@@ -96,7 +96,7 @@ export class NameCache {
     const key = keyOf(entry.name);
     const before = known.entries.get(key);
     if (before && before.ino === entry.ino && entry.cookie === 0 && before.cookie !== 0) return;
-    this.#remove(known, key);
+    if (before || known.absent.size > 0) this.#remove(known, key);
     known.entries.set(key, entry);
     if (entry.cookie === 0) known.unplaced++;
     known.listing = undefined;
@@ -262,6 +262,7 @@ export class NameCache {
 
   /** @param keep the directory being changed */
   #trim(keep: number): void {
+    if (this.#names <= NAMES_MAX) return;
     for (const [directory] of this.#directories) {
       if (this.#names <= NAMES_MAX || directory === keep) return;
       this.drop(directory);

@@ -161,9 +161,10 @@ export class DirectoryStream {
       return;
     }
     for (const { name, ino, type, cookie } of page.entries) {
-      gathering.entries.push({ name, ino, type, cookie });
+      const entry = { name, ino, type, cookie };
+      gathering.entries.push(entry);
       // The kernel may keep an entry that it is given only if it is known here.
-      if (page.plus) names.put(this.#ino, { name, ino, type, cookie });
+      if (page.plus && !page.end) names.put(this.#ino, entry);
     }
     if (!page.end) return;
     names.complete(this.#ino, page.parent, gathering.entries);

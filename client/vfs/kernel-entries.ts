@@ -17,6 +17,12 @@ interface ToldName {
   name: Buffer;
 }
 
+function withLink(links: ToldName[] | 'many', directory: number, name: Buffer): ToldName[] | 'many' {
+  if (links === 'many' || links.some((one) => one.directory === directory && one.name.equals(name)))
+    return links;
+  return links.length < TOLD_LINKS_MAX ? [...links, { directory, name }] : 'many';
+}
+
 /**
  * Which names of which directories the kernel believes, and how to make it ask again.
  *
@@ -65,11 +71,9 @@ export class KernelEntries {
   }
 
   #linkTold(directory: number, name: Buffer, ino: number): void {
-    const links = this.#links.peek(ino) ?? [];
-    const known =
-      links !== 'many' && links.some((one) => one.directory === directory && one.name.equals(name));
-    if (links === 'many' || (!known && links.length >= TOLD_LINKS_MAX)) this.#links.set(ino, 'many');
-    else this.#links.set(ino, known ? links : [...links, { directory, name }]);
+    const links = this.#links.peek(ino);
+    if (links === undefined) this.#links.set(ino, [{ directory, name }]);
+    else this.#links.set(ino, withLink(links, directory, name));
     if (this.#links.size <= TOLD_INODES_MAX) return;
     this.#links.shift();
     this.#linksForgotten = true;
