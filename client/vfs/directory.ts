@@ -8,8 +8,11 @@ import { resultOf } from '../meta/api.js';
 import { type Interrupt, interruptible } from '../wait.js';
 import type { VfsContext } from './context.js';
 
-/** Entries asked of the server at a time, at most; less at the beginning of a listing. */
+/** Entries asked of the server at a time, at most. */
 export const DIR_PAGE_ENTRIES_MAX = 1024;
+/** At the beginning of a listing, which may not be read on; each further page is larger by the factor. */
+const DIR_PAGE_ENTRIES_FIRST = 128;
+const DIR_PAGE_GROWTH = 8;
 /** The kernel's cookies: 1 is behind ".", 2 behind "..", then the server's own, moved up. */
 const COOKIE_DOT = 1;
 const COOKIE_DOT_DOT = 2;
@@ -107,8 +110,8 @@ export class DirectoryStream {
     if (known && !rewind && known.plus === plus && this.#good(known)) {
       const index = holds(known, from) ? indexBehind(known.entries, from) : -1;
       if (index >= 0 && (index < known.entries.length || known.end)) return known;
-      this.#pageEntries = Math.min(DIR_PAGE_ENTRIES_MAX, this.#pageEntries * 2);
-    } else this.#pageEntries = Math.min(DIR_PAGE_ENTRIES_MAX, Math.max(1, max));
+      this.#pageEntries = Math.min(DIR_PAGE_ENTRIES_MAX, this.#pageEntries * DIR_PAGE_GROWTH);
+    } else this.#pageEntries = Math.min(DIR_PAGE_ENTRIES_MAX, Math.max(DIR_PAGE_ENTRIES_FIRST, max));
     const { epoch } = this.#context.inodes;
     const watch = this.#context.watchNames(this.#ino);
     try {

@@ -30,11 +30,11 @@ function filled(files: number, directoryEntriesMax?: number): { mount: TestMount
   return { mount, dir };
 }
 
-async function list(mount: TestMount, dir: number): Promise<DirEntry[]> {
+async function list(mount: TestMount, dir: number, most = 200): Promise<DirEntry[]> {
   const { handle } = await mount.fs.opendir(caller(), dir, 0);
   const found: DirEntry[] = [];
   for (let cookie = 0; ; ) {
-    const page = await mount.fs.readdir(caller(), dir, handle, cookie, 200, true);
+    const page = await mount.fs.readdir(caller(), dir, handle, cookie, most, true);
     if (page.length === 0) break;
     found.push(...page);
     cookie = page.at(-1)?.cookie ?? 0;
@@ -98,6 +98,13 @@ describe('a listing with attributes', () => {
     for (const { name: entry } of entries.slice(2)) await mount.fs.lookup(caller(), dir, entry);
     const asked = mount.meta.take();
     assert.ok(asked.length <= 6, `${asked.length} requests: ${asked.join(' ')}`);
+  });
+
+  it('read in the small pieces of the kernel is asked for in pieces that grow at once', async () => {
+    const { mount, dir } = filled(FILES);
+    assert.equal((await list(mount, dir, 24)).length, FILES + 2);
+    const pages = mount.meta.take().filter((kind) => kind === 'readDir').length;
+    assert.equal(pages, 1 + Math.ceil((FILES - 128) / LISTING_PAGE_ENTRIES));
   });
 });
 
