@@ -1,4 +1,4 @@
-import type { Attr } from '../proto/gen/meta.js';
+import type { Attr, MakeNode } from '../proto/gen/meta.js';
 
 /**
  * A copy that is to be altered. Written out, in the order of the message: V8 copies so many fields by `...` with a call into
@@ -28,3 +28,25 @@ export function copyOfAttr(attr: Attr): Attr {
     birth: attr.birth,
   } satisfies Record<keyof Attr, unknown>;
 }
+
+/** The same of an inode's making, with what is not said of it. */
+export function copyOfMaking(node: Pick<MakeNode, 'parent' | 'name' | 'mode'> & Partial<MakeNode>): MakeNode {
+  return {
+    parent: node.parent,
+    name: node.name,
+    mode: node.mode,
+    uid: node.uid ?? 0,
+    gid: node.gid ?? 0,
+    rdev: node.rdev ?? 0,
+    target: node.target ?? EMPTY,
+    existingOk: node.existingOk ?? false,
+    open: node.open ?? false,
+    unnamed: node.unnamed,
+    askedMode: node.askedMode,
+    written: node.written,
+    set: node.set,
+    ino: node.ino,
+  } satisfies Record<keyof MakeNode, unknown>;
+}
+
+const EMPTY = Buffer.alloc(0);

@@ -92,6 +92,33 @@ export interface FrameFields {
   deadlineMs?: number;
 }
 
+/**
+ * The fields of a frame, those of `over` before those of `under`. Written out: V8 joins objects of changing shapes by `...`
+ * with calls into its runtime, 5 to 10 us each against one, and a write takes a dozen.
+ */
+export function joinFields<T extends number | undefined>(
+  under: FrameFields & { type?: T },
+  over: FrameFields,
+): FrameFields & { type: T } {
+  return {
+    type: under.type as T,
+    flags: over.flags ?? under.flags,
+    requestId: over.requestId ?? under.requestId,
+    status: over.status ?? under.status,
+    pg: over.pg ?? under.pg,
+    epoch: over.epoch ?? under.epoch,
+    ino: over.ino ?? under.ino,
+    chunk: over.chunk ?? under.chunk,
+    offset: over.offset ?? under.offset,
+    length: over.length ?? under.length,
+    versionEpoch: over.versionEpoch ?? under.versionEpoch,
+    versionSeq: over.versionSeq ?? under.versionSeq,
+    truncateSeq: over.truncateSeq ?? under.truncateSeq,
+    aux: over.aux ?? under.aux,
+    deadlineMs: over.deadlineMs ?? under.deadlineMs,
+  } satisfies Record<keyof FrameFields, unknown>;
+}
+
 /** A header as received. */
 export interface FrameHeader extends Required<FrameFields> {
   isReply: boolean;

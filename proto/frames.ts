@@ -4,7 +4,7 @@ import { crc32c } from '../common/crc32c.js';
 import { deferred } from '../common/deferred.js';
 import type { Logger } from '../common/logger.js';
 import { errorFromCode, HoldfastError, toHoldfastError } from './errors.js';
-import { FRAME_HEADER_BYTES, type FrameFields, FrameType, writeHeader } from './frame-header.js';
+import { FRAME_HEADER_BYTES, type FrameFields, FrameType, joinFields, writeHeader } from './frame-header.js';
 import { type Frame, FrameParser } from './frame-parser.js';
 import { InPlaceSocket, readInPlace } from './in-place-socket.js';
 import { connectTcp, serveTcp } from './tcp.js';
@@ -164,7 +164,7 @@ export class FrameConnection {
     const deadline = deadlineMs > 0 ? this.#clock.now() + deadlineMs : Number.POSITIVE_INFINITY;
     this.#pending.set(id, { sink, deadline });
     this.#watchDeadline(deadline);
-    this.#send({ ...fields, requestId: id, deadlineMs }, payload, payloadCrc);
+    this.#send(joinFields(fields, { requestId: id, deadlineMs }), payload, payloadCrc);
   }
 
   #watchDeadline(deadline: number): void {
@@ -267,7 +267,11 @@ export class FrameConnection {
     if (this.#handlerBytes > HANDLER_BYTES_MAX) this.#socket.pause();
     this.#handler(frame, this).then(
       (reply) => {
-        this.#send({ ...replyFields(frame), ...reply.fields }, reply.payload, reply.payloadCrc);
+        this.#send(
+          joinFields(replyFields(frame), reply.fields ?? NO_FIELDS),
+          reply.payload,
+          reply.payloadCrc,
+        );
         this.#handled(bytes);
       },
       (error: unknown) => {
@@ -300,6 +304,8 @@ export class FrameError extends HoldfastError {
     this.fields = fields;
   }
 }
+
+const NO_FIELDS: FrameFields = {};
 
 function replyFields(frame: Frame): FrameFields & { type: number } {
   const { type, requestId, pg, epoch, ino, chunk, offset } = frame.header;

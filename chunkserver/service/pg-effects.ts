@@ -1,7 +1,7 @@
 import type { Clock } from '../../common/clock.js';
 import type { Tracer } from '../../common/trace.js';
 import { HoldfastError, toHoldfastError } from '../../proto/errors.js';
-import { FrameType } from '../../proto/frame-header.js';
+import { FrameType, joinFields } from '../../proto/frame-header.js';
 import type { PgCore } from '../pg/pg-core.js';
 import type { Ask, Effect, Op, PgEvent, SyncBarrier } from '../pg/types.js';
 import type { ChunkStore, Version } from '../store/chunk-store.js';
@@ -250,7 +250,8 @@ export class PgEffects {
   #answerCall(effect: Extract<Effect, { kind: 'answerCall' }>): void {
     const call = effect.call as IncomingCall;
     const error = effect.error && new HoldfastError(effect.error, effect.detail);
-    call.answer(error, { fields: { ...effect.fields, aux: freeBytes(this.#deps.store) } });
+    const aux = freeBytes(this.#deps.store);
+    call.answer(error, { fields: effect.fields ? joinFields(effect.fields, { aux }) : { aux } });
   }
 
   #ask(core: PgCore, ask: Ask): void {

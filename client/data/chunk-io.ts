@@ -5,7 +5,7 @@ import { packCopySource } from '../../proto/copy-source.js';
 import { HoldfastError, toHoldfastError } from '../../proto/errors.js';
 import { packTable } from '../../proto/extent-table.js';
 import { type ChunkRanges, type DataRange, unpackRanges } from '../../proto/extents.js';
-import { FRAME_FLAG_SYNC, type FrameFields, FrameType } from '../../proto/frame-header.js';
+import { FRAME_FLAG_SYNC, type FrameFields, FrameType, joinFields } from '../../proto/frame-header.js';
 import { type Frame, FrameError } from '../../proto/frames.js';
 import { type Lineage, lineageOf } from '../../proto/lineage.js';
 import { FILE_SIZE_MAX_BYTES } from '../../proto/types.js';
@@ -271,7 +271,7 @@ export class ChunkIo implements ChunkApi {
       if (owner !== undefined && owner !== this.#session()) return new HoldfastError('SESSION_EXPIRED');
       const truncateSeq = target.file?.truncateSeq ?? 0;
       this.requests++;
-      const reply = link.call({ ...fields, pg, epoch, truncateSeq }, payload, ATTEMPT_DEADLINE_MS);
+      const reply = link.call(joinFields(fields, { pg, epoch, truncateSeq }), payload, ATTEMPT_DEADLINE_MS);
       try {
         return await interruptible(reply, signal);
       } catch (error) {

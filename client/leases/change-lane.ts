@@ -11,6 +11,7 @@ import type {
   Time,
 } from '../../proto/gen/meta.js';
 import { BATCH_MUTATIONS_MAX, S_IFMT, S_IFREG } from '../../proto/types.js';
+import { copyOfMaking } from '../attr-copy.js';
 import type { Change, MutationOp } from '../meta/api.js';
 
 /**
@@ -323,14 +324,17 @@ function merged(given: readonly Change[]): { changes: Change[]; places: number[]
 
 function withWritten(making: Change, written: CommitWrite, spentOnIt: QuotaAmount[] | undefined): Change {
   assert(making.op.$case === 'makeNode', 'a file is made before it is written');
-  const value = { ...making.op.value, written };
-  const spent = [...(making.spent ?? []), ...(spentOnIt ?? [])];
-  return { ...making, op: { $case: 'makeNode', value }, spent: spent.length > 0 ? spent : undefined };
+  const value = copyOfMaking(making.op.value);
+  value.written = written;
+  const spent = spentOnIt ? [...(making.spent ?? []), ...spentOnIt] : making.spent;
+  return { op: { $case: 'makeNode', value }, time: making.time, spent };
 }
 
 function withSet(making: Change, set: SetAttr): Change {
   assert(making.op.$case === 'makeNode', 'a file is made before anything is set of it');
-  return { ...making, op: { $case: 'makeNode', value: { ...making.op.value, set } } };
+  const value = copyOfMaking(making.op.value);
+  value.set = set;
+  return { op: { $case: 'makeNode', value }, time: making.time, spent: making.spent };
 }
 
 /**

@@ -300,7 +300,9 @@ export class VfsContext {
   entry(attr: Attr, parent: number, name: Buffer): Entry {
     const entryTtlMs = this.kernel.told(parent, name, this.entryTtlMs(parent, name, attr.ino), attr.ino);
     this.inodes.tell(attr);
-    return { ...toEntry(this.files.view(attr), this.attrTtlMs(attr.ino)), entryTtlMs };
+    const entry = toEntry(this.files.view(attr), this.attrTtlMs(attr.ino));
+    entry.entryTtlMs = entryTtlMs;
+    return entry;
   }
 
   /** The answer that a name does not exist, for the kernel to keep where it may. */

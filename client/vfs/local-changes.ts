@@ -17,7 +17,7 @@ import {
   S_IFMT,
   S_IFREG,
 } from '../../proto/types.js';
-import { copyOfAttr } from '../attr-copy.js';
+import { copyOfAttr, copyOfMaking } from '../attr-copy.js';
 import type { Caller } from '../fuse/binding.js';
 import { INODE_NUMBERS_LOW, INODE_NUMBERS_PER_REQUEST, InodeNumbers } from '../leases/inode-numbers.js';
 import { canForetell, changedAttr, changedDirectory, newAttr, renamed } from '../leases/local-attr.js';
@@ -147,7 +147,9 @@ export class LocalChanges {
     const ino = this.#take();
     if (ino === undefined) return undefined;
     const time = clock.wall();
-    const value = { rdev: 0, target: EMPTY, existingOk: false, open: false, ...node, ino };
+    const value = copyOfMaking(node);
+    value.ino = ino;
+    value.existingOk = false;
     const attr = newAttr(directory, value, ino, time, this.#chunkSize);
     meta.leases.assume(ino);
     inodes.addLocal(attr, type === S_IFLNK ? value.target : undefined);
@@ -155,7 +157,7 @@ export class LocalChanges {
     const entry = { name, ino, type: type >>> TYPE_SHIFT, cookie: 0 };
     names.put(parent, entry);
     if (type === S_IFDIR) names.complete(ino, parent, []);
-    const op = { $case: 'makeNode' as const, value: { ...value, existingOk: false } };
+    const op = { $case: 'makeNode' as const, value };
     this.#push(op, [parent, ino], time, { hold, named: { directory: parent, entry } });
     return attr;
   }
@@ -432,5 +434,3 @@ export class LocalChanges {
     }
   }
 }
-
-const EMPTY = Buffer.alloc(0);

@@ -11,6 +11,7 @@ import {
   SYMLINK_MAX_BYTES,
 } from '../../proto/types.js';
 import { type Answer, andThen } from '../answer.js';
+import { copyOfMaking } from '../attr-copy.js';
 import type { Caller, Entry } from '../fuse/binding.js';
 import { attrOf, resultOf } from '../meta/api.js';
 import { type Amount, amountsOf, type Hold, NO_HOLD, type Owner } from '../quota/quota-book.js';
@@ -226,9 +227,8 @@ export class NameCalls {
   /** The one request behind create, mknod, mkdir and symlink, or what takes its place; the owner is the caller. */
   makeNode(caller: Caller, node: NewNode): Answer<Made> {
     checkName(node.name);
-    const { uid, gid } = caller;
     const make = (hold: Hold | undefined): Answer<Made> => {
-      const attr = hold && this.#makeHeld({ ...node, uid, gid }, hold);
+      const attr = hold && this.#makeHeld(madeBy(caller, node), hold);
       return attr ? { attr, created: true } : this.#makeByRequest(caller, node, hold);
     };
     const ready = this.#local.prepare([node.parent], caller);
@@ -236,9 +236,7 @@ export class NameCalls {
   }
 
   async #makeByRequest(caller: Caller, node: NewNode, hold: Hold | undefined): Promise<Made> {
-    const { uid, gid } = caller;
-    const defaults = { rdev: 0, target: EMPTY, existingOk: false, open: false };
-    const op = { $case: 'makeNode' as const, value: { ...defaults, uid, gid, ...node } };
+    const op = { $case: 'makeNode' as const, value: madeBy(caller, node) };
     const make = (spent?: QuotaAmount[]): Promise<MutationReply> =>
       this.#context.mutateNames([node.parent], [], op, caller.signal, spent);
     const reply = await this.#withHold(hold, caller, node.parent, make);
@@ -378,8 +376,13 @@ export class NameCalls {
   }
 }
 
+function madeBy({ uid, gid }: Caller, node: NewNode): MakeNode {
+  const made = copyOfMaking(node);
+  made.uid = uid;
+  made.gid = gid;
+  return made;
+}
+
 function isDots(name: Buffer): boolean {
   return name[0] === DOT && (name.length === 1 || (name.length === 2 && name[1] === DOT));
 }
-
-const EMPTY = Buffer.alloc(0);

@@ -75,7 +75,8 @@ export class OpenCalls {
         this.#context.throwLostChange(file.ino);
         // Through its page cache the kernel would send one write(2) in pieces, between which others append.
         if (writable && (flags & O_APPEND) !== 0) caching.directIo = true;
-        return { handle: this.#context.files.open(file, flags), ...caching };
+        const { keepCache, directIo } = caching;
+        return { handle: this.#context.files.open(file, flags), keepCache, directIo };
       });
     });
   }
@@ -130,7 +131,12 @@ export class OpenCalls {
         const unread = (flags & O_ACCMODE) === O_WRONLY;
         if (unread || (writable && (flags & O_APPEND) !== 0)) caching.directIo = true;
         const entry = this.#context.entry(attr, parent, name);
-        return { entry, handle: files.open(acquired, flags), ...caching };
+        return {
+          entry,
+          handle: files.open(acquired, flags),
+          keepCache: caching.keepCache,
+          directIo: caching.directIo,
+        };
       });
     return undoing(
       () => {

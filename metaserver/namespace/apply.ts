@@ -195,8 +195,17 @@ function refusing(run: () => CommandResult): CommandResult {
   }
 }
 
-function success(result: Partial<CommandResult> = {}): CommandResult {
-  return { ...outcome(0, ''), ...result };
+/** Not joined by `...`: that costs V8 more than most changes do. */
+function success(
+  result: Partial<Omit<CommandResult, 'error' | 'errorText' | 'repeated'>> = {},
+): CommandResult {
+  const succeeded = outcome(0, '');
+  if (result.mutation) succeeded.mutation = result.mutation;
+  if (result.session !== undefined) succeeded.session = result.session;
+  if (result.mapChanged) succeeded.mapChanged = true;
+  if (result.quota) succeeded.quota = result.quota;
+  if (result.batch) succeeded.batch = result.batch;
+  return succeeded;
 }
 
 /** The text is what the error says beyond its code. */
@@ -206,7 +215,9 @@ function refusal(error: HoldfastError): CommandResult {
 
 /** Every field is there, as in a decoded message. */
 function outcome(error: number, errorText: string): CommandResult {
-  const nothing = {
+  return {
+    error,
+    errorText,
     mutation: undefined,
     session: 0,
     mapChanged: false,
@@ -214,5 +225,4 @@ function outcome(error: number, errorText: string): CommandResult {
     quota: undefined,
     batch: undefined,
   };
-  return { error, errorText, ...nothing };
 }
