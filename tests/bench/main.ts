@@ -24,6 +24,7 @@ import { localDisk, type System } from './system.js';
 
 const EXIT_USAGE = 2;
 const EXIT_INTERRUPTED = 130;
+const MS_PER_SECOND = 1_000;
 const MS_PER_MINUTE = 60_000;
 
 const HELP = `npm run bench [-- options]: measures a cluster of this machine beside its local disk and others
@@ -34,6 +35,8 @@ const HELP = `npm run bench [-- options]: measures a cluster of this machine bes
   --only GROUPS    comma-separated: ${GROUPS.join(', ')} (default all)
   --peers          also MooseFS, GlusterFS, sshfs and a C pass-through, where they are installed
   --compare REV    also the build of another commit of this repository
+  --warm-up N      seconds of small files and syncs before the first row of each system's pass, not measured (default 20;
+                   0: none, the rows are then those of processes that are seconds old)
   --limit N        minutes that one pass over one system may take before the rest is left out (default 20)
   --out BASE       write BASE.md, BASE.json and BASE.svg after each system (default: .bench/latest)
   --write          the same in docs/benchmarks
@@ -89,6 +92,7 @@ const OPTIONS = {
   only: { type: 'string', default: GROUPS.join(',') },
   peers: { type: 'boolean', default: false },
   compare: { type: 'string' },
+  'warm-up': { type: 'string', default: '20' },
   limit: { type: 'string', default: '20' },
   out: { type: 'string', default: join('.bench', 'latest') },
   write: { type: 'boolean', default: false },
@@ -104,10 +108,10 @@ const OPTIONS = {
 
 class UsageError extends Error {}
 
-function number(name: string, text: string): number {
+function number(name: string, text: string, least = 1): number {
   const value = Number(text);
-  if (!/^\d+$/.test(text) || value < 1 || value > 1e9)
-    throw new UsageError(`--${name} '${text}' is not a whole number from 1 to 1000000000`);
+  if (!/^\d+$/.test(text) || value < least || value > 1e9)
+    throw new UsageError(`--${name} '${text}' is not a whole number from ${least} to 1000000000`);
   return value;
 }
 
@@ -131,8 +135,9 @@ function selectGroups(only: string): Group[] {
 
 /** The command line with every setting, and the commit instead of a name that moves. */
 function commandLine(values: Values, compared: string | undefined): string {
-  const { passes, mib, seconds, files, only, peers, limit, write } = values;
+  const { passes, mib, seconds, files, only, peers, limit, write, 'warm-up': warmUp } = values;
   const flags = [`--passes ${passes}`, `--mib ${mib}`, `--seconds ${seconds}`, `--files ${files}`];
+  flags.push(`--warm-up ${warmUp}`);
   if (only !== GROUPS.join(',')) flags.push(`--only ${only}`);
   if (peers) flags.push('--peers');
   if (compared) flags.push(`--compare ${compared}`);
@@ -150,10 +155,11 @@ async function compareSystems(values: Values): Promise<void> {
   };
   const passes = number('passes', values.passes);
   const limitMs = number('limit', values.limit) * MS_PER_MINUTE;
+  const warmUpSeconds = number('warm-up', values['warm-up'], 0);
   const compared = values.compare && git('rev-parse', '--short', values.compare);
   const command = commandLine(values, compared);
   const run: BenchRun = {
-    ...{ machine: machine(), revision: revision(), command },
+    ...{ machine: machine(), revision: revision(), command, warmUpSeconds },
     ...{ passes: [], memory: [], cpu: [], absent: [] },
   };
   const base = values.write ? join(ROOT, 'docs', 'benchmarks') : resolve(ROOT, values.out);
@@ -178,6 +184,7 @@ async function compareSystems(values: Values): Promise<void> {
       groups,
       sizes,
       limitMs,
+      warmUpMs: warmUpSeconds * MS_PER_SECOND,
       clock: systemClock,
       tell,
       save: () => save(run, base),

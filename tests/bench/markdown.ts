@@ -24,6 +24,11 @@ function cpuTable({ cpu }: BenchRun): string[] {
   ];
 }
 
+function warmUpLine({ warmUpSeconds }: BenchRun): string {
+  if (warmUpSeconds === 0) return 'No system was warmed up: the first rows are those of young processes.';
+  return `Before its first row, in each pass, each system made small files and syncs for ${warmUpSeconds} s, which are not measured.`;
+}
+
 /** docs/benchmarks.md. */
 export function markdown(run: BenchRun): string {
   const systems = systemsOf(run);
@@ -55,6 +60,7 @@ export function markdown(run: BenchRun): string {
     'metaserver majority. Cold: mounted anew, page cache dropped.',
     '',
     `Machine: ${run.machine}. Commit ${run.revision}. Medians of ${passes} interleaved passes, ± half of (max - min).`,
+    warmUpLine(run),
     'The last columns are Holdfast over the other, above 1 is better for rates and times alike.',
     ...run.absent.map((line) => `Not measured: ${line}.`),
     '',

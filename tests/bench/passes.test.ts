@@ -24,7 +24,8 @@ describe('a run of the benchmark', () => {
     ...broken,
   });
   const emptyRun = (): BenchRun => ({
-    ...{ machine: '', revision: '', command: '', passes: [], memory: [], cpu: [], absent: [] },
+    ...{ machine: '', revision: '', command: '', warmUpSeconds: 0 },
+    ...{ passes: [], memory: [], cpu: [], absent: [] },
   });
   /** Two workloads with a remount between them, as the real one has. */
   const suite: typeof runSuite = async (_directory, { remount }, out) => {
@@ -39,6 +40,7 @@ describe('a run of the benchmark', () => {
     groups: ['files'],
     sizes: { sequentialMib: 4, seconds: 1, files: 1 },
     limitMs: PASS_MS,
+    warmUpMs: 0,
     clock,
     tell: () => undefined,
     save: () => saved.push(run.passes.length),
@@ -69,6 +71,40 @@ describe('a run of the benchmark', () => {
       ['create'],
     );
     assert.match(pass?.skipped[0]?.reason ?? '', /not connected/);
+  });
+
+  it('warms each system up alike in each pass before its first row, unrecorded and beside the time of the pass', async () => {
+    const run = emptyRun();
+    const calls: string[] = [];
+    const timed: typeof runSuite = async (directory, { groups, remount }, out) => {
+      calls.push(`${directory} ${groups.join('+')}${remount ? ' measured' : ''}`);
+      await out.attempt('work', async () => {
+        await clock.advance(PASS_MS - 1);
+        out.add('work', 1, '/s');
+      });
+    };
+    const at = (name: string) => system(name, { up: async () => name });
+    const warm = { ...options([], run), passes: 2, warmUpMs: 2 * PASS_MS, suite: timed };
+    await runPasses([at('a'), at('b')], run, warm);
+    const ofPass = (name: string) => [...Array(3).fill(`${name} commit+files`), `${name} files measured`];
+    assert.deepEqual(calls, [...ofPass('a'), ...ofPass('b'), ...ofPass('a'), ...ofPass('b')]);
+    assert.deepEqual(
+      run.passes.map(({ figures, skipped }) => [figures.length, skipped.length]),
+      Array(4).fill([1, 0]),
+    );
+  });
+
+  it('goes on to the rows when nothing of the warm-up succeeds', async () => {
+    const run = emptyRun();
+    let rounds = 0;
+    const failing: typeof runSuite = async (_directory, _options, out) => {
+      rounds++;
+      await out.attempt('work', () => Promise.reject(new Error('EIO')));
+    };
+    const warm = { ...options([], run), passes: 1, warmUpMs: PASS_MS, suite: failing };
+    await runPasses([system('fails')], run, warm);
+    assert.equal(rounds, 2);
+    assert.deepEqual(run.passes[0]?.skipped, [{ workload: 'work', reason: 'EIO' }]);
   });
 
   it('begins nothing more after an interrupt', async () => {

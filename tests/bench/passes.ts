@@ -5,6 +5,7 @@ import { residentMemory } from '../lab/processes.js';
 import { CpuMeter } from './cpu.js';
 import type { BenchRun } from './report.js';
 import type { System } from './system.js';
+import { warmUp } from './warm-up.js';
 
 /** A system that failed so often in a row is left out of the passes that follow. */
 const FAILURES_MAX = 2;
@@ -16,8 +17,10 @@ export interface PassOptions {
   passes: number;
   groups: readonly Group[];
   sizes: BenchSizes;
-  /** After so long no further workload of a system's pass is begun. */
+  /** After so long no further workload of a system's pass is begun; the warm-up does not count. */
   limitMs: number;
+  /** How long each system works before its first row, in each pass; 0: not at all. */
+  warmUpMs: number;
   clock: Clock;
   /** One line for a person. */
   tell(line: string): void;
@@ -51,7 +54,7 @@ export async function runPasses(
 /** One pass over one system: up, measured, down. @returns whether it could not be measured as a whole */
 async function measure(system: System, run: BenchRun, options: PassOptions): Promise<boolean> {
   const { groups, sizes, clock, tell, suite = runSuite } = options;
-  const begun = clock.now();
+  let begun = clock.now();
   const isFirst = run.passes.length === 0;
   let meter: CpuMeter | undefined;
   const out = new Recorder(
@@ -66,6 +69,9 @@ async function measure(system: System, run: BenchRun, options: PassOptions): Pro
   run.passes.push({ system: system.name, figures: out.figures, skipped: out.skipped });
   await out.attempt('the whole pass', async () => {
     const directory = await within(clock, UP_TIMEOUT_MS, 'coming up', system.up());
+    const warmFrom = clock.now();
+    await warmUp(directory, { ...options, suite });
+    begun += clock.now() - warmFrom;
     const pids = system.pids?.() ?? new Map<string, number>();
     if (isFirst && system.pids) meter = new CpuMeter(system.pids, clock);
     const before = residentMemory(pids);

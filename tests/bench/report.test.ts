@@ -18,6 +18,7 @@ function sample(): BenchRun {
     machine: '2 cores',
     revision: '0123abc',
     command: 'npm run bench -- --passes 3',
+    warmUpSeconds: 20,
     passes: [pass('ours', 100, 10), pass('theirs', 50, 40), pass('ours', 300, 20), pass('ours', 200, 30)],
     memory: [{ name: 'mount', before: 1024 * 1024, after: 2 * 1024 * 1024 }],
     cpu: [{ workload: 'create', wallMs: 2000, cpuMs: { mount: 500, metaserver: 1000, chunkserver: 1500 } }],
@@ -45,11 +46,16 @@ describe('the benchmark report', () => {
     assert.equal(create && ratio(create, 'ours', 'absent'), undefined);
   });
 
+  it('says when nothing was warmed up', () => {
+    assert.ok(markdown({ ...sample(), warmUpSeconds: 0 }).includes('No system was warmed up'));
+  });
+
   it('names the command, what was not installed and what could not be measured', () => {
     const run = sample();
     run.passes[0]?.skipped.push({ workload: 'rename', reason: 'EIO' });
     const text = markdown(run);
     for (const expected of [
+      'small files and syncs for 20 s, which are not measured',
       'npm run bench -- --passes 3',
       'sshfs (apt install sshfs)',
       'ours: rename: EIO',

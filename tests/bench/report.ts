@@ -14,6 +14,8 @@ export interface BenchRun {
   command: string;
   /** Commit that was measured. */
   revision: string;
+  /** How long each system worked before its first row, in each pass. */
+  warmUpSeconds: number;
   passes: Pass[];
   /** Resident memory of each process of the cluster before and after, bytes. */
   memory: { name: string; before: number; after: number }[];
