@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { rmSync } from 'node:fs';
 import { holdfast } from '../lab/command.js';
 import { temporaryDirectory } from '../lab/directories.js';
-import { TestCluster } from '../lab/test-cluster.js';
+import { ONE_OF_EACH, TestCluster } from '../lab/test-cluster.js';
 import { fileCases, programCases, sourceTreeCases } from './support/tool-cases.js';
 
 /** Each stat is a request to user space here: a smaller tree than the kernel binding's. */
@@ -10,7 +10,7 @@ const TREE_FILES = 400;
 
 describe('standard tools on a mount by fuse-native', function () {
   this.timeout(300_000);
-  const cluster = new TestCluster('native', ['--binding', 'fuse-native']);
+  const cluster = new TestCluster('native', ['--binding', 'fuse-native', ...ONE_OF_EACH]);
   let local: string;
 
   before(async () => {

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { ROOT, sh } from '../lab/command.js';
-import { TestCluster } from '../lab/test-cluster.js';
+import { ONE_OF_EACH, TestCluster } from '../lab/test-cluster.js';
 
 /** 1,000,000 takes minutes and some GB of disk. */
 const ENTRIES = Number(process.env.HOLDFAST_DIRECTORY_ENTRIES ?? 20_000);
@@ -16,7 +16,7 @@ interface Step {
 
 describe(`a directory of ${ENTRIES} entries`, function () {
   this.timeout(TIMEOUT_MS);
-  const cluster = new TestCluster('large-directory');
+  const cluster = new TestCluster('large-directory', ONE_OF_EACH);
   before(() => cluster.up());
   after(() => cluster.destroy());
 

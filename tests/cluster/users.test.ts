@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { sh } from '../lab/command.js';
-import { TestCluster } from '../lab/test-cluster.js';
+import { ONE_OF_EACH, TestCluster } from '../lab/test-cluster.js';
 
 /** nobody: a user and group of every Debian system, without any right of its own. */
 const UID = 65534;
@@ -9,7 +9,7 @@ const as = (script: string): string =>
 
 describe('several users on one mount', function () {
   this.timeout(180_000);
-  const cluster = new TestCluster('users');
+  const cluster = new TestCluster('users', ONE_OF_EACH);
   before(async () => {
     await cluster.up();
     await sh(`chmod 755 ${cluster.root}; chmod 1777 ${cluster.dir}`);

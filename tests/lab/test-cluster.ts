@@ -20,12 +20,19 @@ const CALL_TIMEOUT_MS = 10_000;
 const STATUS_TIMEOUT_MS = 2_000;
 const PORTS_OF_A_CLUSTER = 50;
 
+/** For tests of what a mount answers, on which the number of servers has no bearing: half the processes to start and to feed. */
+export const ONE_OF_EACH: readonly string[] = [
+  ...['--metaservers', '1'],
+  ...['--chunkservers', '1'],
+  ...['--replicas', '1'],
+];
+
 /** A cluster started by `holdfast up`. */
 export class TestCluster {
   readonly root: string;
   readonly dir: string;
   readonly data: string;
-  readonly #flags: string[];
+  readonly #flags: readonly string[];
   readonly #main: string;
   #up: ChildProcess | undefined;
   #output = '';
@@ -33,7 +40,7 @@ export class TestCluster {
   readonly #mounts = new Map<string, number>();
 
   /** @param main the command of another build, to compare with */
-  constructor(name: string, flags: string[] = [], main = MAIN) {
+  constructor(name: string, flags: readonly string[] = [], main = MAIN) {
     this.#main = main;
     this.root = temporaryDirectory(name);
     this.dir = join(this.root, 'mnt');

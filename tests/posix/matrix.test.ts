@@ -5,7 +5,7 @@ import { rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { ROOT } from '../lab/command.js';
-import { TestCluster } from '../lab/test-cluster.js';
+import { ONE_OF_EACH, TestCluster } from '../lab/test-cluster.js';
 
 /** One of so many of the cases that there are thousands of; 1 makes all (some 20,000 lines; minutes on a mount). */
 const PART = process.env.HOLDFAST_MATRIX_PART ?? '40';
@@ -60,7 +60,7 @@ function workDirectory(inside: string): string {
 // Every call on every kind of entry by several users: what the two file systems say is compared line by line.
 describe('the matrix of calls', function () {
   this.timeout(TIMEOUT_MS * 2);
-  const cluster = new TestCluster('matrix');
+  const cluster = new TestCluster('matrix', ONE_OF_EACH);
   let local = '';
   before(async function () {
     if (process.getuid?.() !== 0) return this.skip();
