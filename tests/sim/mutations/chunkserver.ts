@@ -101,8 +101,8 @@ export const CHUNKSERVER_MUTATIONS: readonly Mutation[] = [
   {
     name: 'hides-losses',
     text: 'a sync says that nothing is gone, whatever all replicas have lost',
-    first: 49,
-    seeds: 40,
+    first: 71,
+    seeds: 80,
     favourite: 'power cut of all chunkservers',
     tap: () =>
       frameTap((frame) => {

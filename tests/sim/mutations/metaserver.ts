@@ -96,7 +96,7 @@ export const METASERVER_MUTATIONS: readonly Mutation[] = [
     favourite: 'kill of all metaservers',
     text: 'a metaserver votes for whoever asks, also a second time in a term',
     first: 91,
-    seeds: 40,
+    seeds: 80,
     tap: () =>
       raftTap((message) => {
         const refusal = message.type === RaftMessageType.RAFT_VOTE_RESPONSE && message.reject;
@@ -277,7 +277,7 @@ export const METASERVER_MUTATIONS: readonly Mutation[] = [
     name: 'forgets-opens',
     text: 'a client does not tell a new leader which files it holds open',
     first: 109,
-    seeds: 40,
+    seeds: 80,
     tap: () =>
       messageTap(CLIENT_PATH, true, ClientEnvelope, (envelope) => {
         const { body } = envelope;
