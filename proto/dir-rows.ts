@@ -199,6 +199,12 @@ export class DirRows {
     return ((this.#words[FIRST_WORD + row * ROW_WORDS + FLAGS] as number) & HAS_ATTR) !== 0;
   }
 
+  /** The ctime of an entry with attributes, s since 1970. */
+  changedAt(row: number): number {
+    const nsec = this.#words[FIRST_WORD + row * ROW_WORDS + CTIME_NSEC] as number;
+    return (this.#numbers[FIRST_NUMBER + row * ROW_NUMBERS + CTIME_SEC] as number) + nsec / 1e9;
+  }
+
   hideAttr(row: number): void {
     this.#words[FIRST_WORD + row * ROW_WORDS + FLAGS] = 0;
   }

@@ -31,6 +31,8 @@ export class Recalls implements LeaseEvents {
   readonly #context: VfsContext;
   readonly #listener: RecallListener;
   #trimmedAt = 0;
+  /** What goes back with the others of this turn. */
+  #returning: Lease[] = [];
 
   constructor(context: VfsContext, listener: RecallListener) {
     this.#context = context;
@@ -113,7 +115,14 @@ export class Recalls implements LeaseEvents {
       notice.cancel();
     }
     const lease = meta.leases.returned(order);
-    if (lease) meta.returnLeases([lease]);
+    if (lease) this.#giveBack(lease);
+  }
+
+  /** A page of a listing is recalled at once: what is ready at once goes back in one message. */
+  #giveBack(lease: Lease): void {
+    this.#returning.push(lease);
+    if (this.#returning.length > 1) return;
+    queueMicrotask(() => this.#context.meta.returnLeases(this.#returning.splice(0)));
   }
 
   /** Everything that was written or changed under an exclusive lease is where others see it. */

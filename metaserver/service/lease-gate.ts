@@ -1,4 +1,4 @@
-import type { Clock } from '../../common/clock.js';
+import type { Clock, Timespec } from '../../common/clock.js';
 import { DirRows } from '../../proto/dir-rows.js';
 import { HoldfastError } from '../../proto/errors.js';
 import {
@@ -26,6 +26,14 @@ export interface LeaseGateOptions {
   recall: RecallSink;
 }
 
+/**
+ * What somebody owns and has not changed for so long, a listing with attributes asks back, a whole page in one message: else who
+ * goes through a directory that another mount has made waits for each of its entries, one behind the other.
+ */
+export const OWNED_IDLE_MS = 1_000;
+/** A listing waits no longer for that: who owns it may be away, and nobody has asked for these entries yet. */
+export const IDLE_OWNER_WAIT_MS = 100;
+
 /** Changes that no client asked for wait like those of a session of this number, which none has. */
 const NOBODY = 0;
 
@@ -46,6 +54,8 @@ export class LeaseGate {
   #held: (() => void)[] = [];
   /** Counts the leaderships: what was begun under a former one is void. */
   #term = 0;
+  /** Listings that have waited for owners already. */
+  readonly #unveiled = new WeakSet<ReadOp>();
 
   constructor(options: LeaseGateOptions) {
     this.#options = options;
@@ -171,10 +181,18 @@ export class LeaseGate {
     const subject = subjectOf(op);
     const wanted = wantedMode(op);
     const hidden: number[] = [];
+    const idle: number[] = [];
+    const idleSince = secondsOf(this.#options.clock.wall()) - OWNED_IDLE_MS / 1000;
     for (let row = 0; row < rows.count; row++) {
       if (!rows.hasAttr(row) || this.#core.readable(session, rows.ino(row))) continue;
+      if (!ahead) hidden.push(rows.ino(row));
+      else if (rows.changedAt(row) < idleSince) idle.push(rows.ino(row));
       if (ahead) rows.hideAttr(row);
-      else hidden.push(rows.ino(row));
+    }
+    if (idle.length > 0 && !this.#unveiled.has(op)) {
+      this.#unveiled.add(op);
+      this.#awaitIdle(session, idle, again);
+      return undefined;
     }
     if (hidden.length > 0) {
       this.#core.whenReadable(session, hidden, this.#options.clock.now(), again);
@@ -187,6 +205,21 @@ export class LeaseGate {
       if (lease) rows.setLease(row, lease);
     }
     return reply;
+  }
+
+  /** Calls `again` when the inodes may be read, or have been waited for long enough. */
+  #awaitIdle(session: number, inos: readonly number[], again: () => void): void {
+    const { clock } = this.#options;
+    const term = this.#term;
+    let called = false;
+    const once = (): void => {
+      if (called || term !== this.#term) return;
+      called = true;
+      timer.cancel();
+      again();
+    };
+    const timer = clock.after(IDLE_OWNER_WAIT_MS, once, { weak: true });
+    this.#core.whenReadable(session, inos, clock.now(), once);
   }
 
   /** Whether a session may know more of the inode than the leader: it is asked for that. */
@@ -242,7 +275,7 @@ export class LeaseGate {
     for (const { ino } of reply.parents) this.#grantMissing(reply, session, ino, false);
   }
 
-  /** Who lists ahead does not make others flush what nobody has asked for: those entries come without attributes. */
+  /** Who lists ahead does not make others flush what they work on: those entries come without attributes. */
   #withoutHidden(session: number, { result }: ReadReply): void {
     if (result?.$case !== 'dir') return;
     for (const entry of result.value.entries) {
@@ -352,4 +385,8 @@ function wantedMode(op: ReadOp): LeaseMode {
   const wants = op.$case === 'getAttr' || op.$case === 'readDir';
   if (wants && op.value.want === LeaseMode.LEASE_EXCLUSIVE) return LeaseMode.LEASE_EXCLUSIVE;
   return LeaseMode.LEASE_SHARED;
+}
+
+function secondsOf({ sec, nsec }: Timespec): number {
+  return sec + nsec / 1e9;
 }

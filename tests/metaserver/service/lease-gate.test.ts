@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { unpack } from '../../../client/meta/packed-page.js';
-import { LeaseGate } from '../../../metaserver/service/lease-gate.js';
+import type { Timespec } from '../../../common/clock.js';
+import { IDLE_OWNER_WAIT_MS, LeaseGate, OWNED_IDLE_MS } from '../../../metaserver/service/lease-gate.js';
 import type { MetaState, SessionRecord } from '../../../metaserver/service/ports.js';
 import { DirRowsWriter } from '../../../proto/dir-rows.js';
 import { type Attr, type Lease, LeaseMode, type ReadReply } from '../../../proto/gen/meta.js';
@@ -11,9 +12,13 @@ const { LEASE_SHARED: SHARED, LEASE_EXCLUSIVE: EXCLUSIVE } = LeaseMode;
 const [DIR, OWNED, SHARED_FILE, FREE, OPEN] = [1, 2, 3, 4, 5];
 const [ONE, TWO] = [1, 2];
 
+const clock = new ManualClock();
+/** When the files of the listing were last changed. */
+let changed = clock.wall();
+
 /** A listing of four files: one owned by session ONE, one shared with it, one that nobody has, one that ONE has open. */
 function listing(): ReadReply {
-  const attr = (ino: number): Attr => ({ ino }) as Attr;
+  const attr = (ino: number): Attr => ({ ino, ctime: changed }) as Attr;
   const entries = [OWNED, SHARED_FILE, FREE, OPEN].map((ino) => ({
     name: Buffer.from(`f${ino}`),
     ino,
@@ -25,6 +30,11 @@ function listing(): ReadReply {
     result: { $case: 'dir', value: { entries, end: true, parent: DIR, attr: attr(DIR) } },
     leases: [],
   };
+}
+
+/** So long ago that who owns a file does not work on it. */
+function before(): Timespec {
+  return { ...clock.wall(), sec: clock.wall().sec - OWNED_IDLE_MS / 1000 - 1 };
 }
 
 /** The same as rows. */
@@ -58,9 +68,10 @@ for (const [form, answer] of [
 
     beforeEach(() => {
       recalls.splice(0);
+      changed = clock.wall();
       gate = new LeaseGate({
         state: {} as MetaState,
-        clock: new ManualClock(),
+        clock,
         times: SESSION_TIMES,
         isOpenElsewhere: (session, ino) => session === TWO && ino === OPEN,
         isContested: () => false,
@@ -113,3 +124,88 @@ for (const [form, answer] of [
       assert.deepEqual(recalls, [{ ino: OWNED, mode: SHARED, seq: 1 }]);
     });
   });
+
+describe('a listing of files that another mount owns and has left alone for a while', () => {
+  const recalled: Lease[][] = [];
+  let gate: LeaseGate;
+  let owned: Lease[];
+  let again = 0;
+
+  beforeEach(() => {
+    recalled.splice(0);
+    again = 0;
+    changed = before();
+    gate = new LeaseGate({
+      state: {} as MetaState,
+      clock,
+      times: SESSION_TIMES,
+      isOpenElsewhere: () => false,
+      isContested: () => false,
+      recall: (_session, leases) => recalled.push(leases),
+    });
+    owned = [OWNED, FREE, OPEN].map((ino, at) => ({ ino, mode: EXCLUSIVE, seq: at + 1 }));
+    for (const [id, leases] of [
+      [ONE, owned],
+      [TWO, []],
+    ] as const) {
+      gate.beginAnnouncement({ id, wantsLeases: true } as SessionRecord);
+      gate.announce(id, leases, true);
+      gate.endAnnouncement(id);
+    }
+  });
+
+  const value = { ino: DIR, cookie: 0, maxEntries: 10, plus: true, want: SHARED };
+  const op = { $case: 'readDir' as const, value };
+  const read = (): ReadReply | undefined =>
+    unpacked(
+      gate.read(TWO, op, packedListing, () => {
+        again++;
+      }),
+    );
+  const withAttr = (reply: ReadReply | undefined): number[] => {
+    assert.ok(reply?.result?.$case === 'dir');
+    return reply.result.value.entries.filter(({ attr }) => attr).map(({ ino }) => ino);
+  };
+
+  it('asks for all of them in one message, and tells of all when they have come back', () => {
+    assert.equal(read(), undefined, 'it waits');
+    assert.deepEqual(recalled, [owned.map((lease) => ({ ...lease, mode: SHARED }))]);
+    gate.returned(
+      ONE,
+      owned.slice(1).map((lease) => ({ ...lease, mode: SHARED })),
+    );
+    assert.equal(again, 0);
+    gate.returned(
+      ONE,
+      owned.slice(0, 1).map((lease) => ({ ...lease, mode: SHARED })),
+    );
+    assert.equal(again, 1);
+    const reply = read();
+    assert.deepEqual(withAttr(reply), [OWNED, SHARED_FILE, FREE, OPEN]);
+    assert.deepEqual(
+      reply?.leases.map(({ mode }) => mode),
+      [SHARED, SHARED, SHARED, SHARED, SHARED],
+    );
+  });
+
+  it('waits a moment for whoever owns them, and once', async () => {
+    assert.equal(read(), undefined);
+    await clock.advance(IDLE_OWNER_WAIT_MS - 1);
+    assert.equal(again, 0);
+    await clock.advance(1);
+    assert.equal(again, 1);
+    assert.deepEqual(withAttr(read()), [SHARED_FILE]);
+    gate.returned(
+      ONE,
+      owned.map((lease) => ({ ...lease, mode: SHARED })),
+    );
+    assert.equal(again, 1);
+  });
+
+  it('is not waited for when the leadership is over', async () => {
+    assert.equal(read(), undefined);
+    gate.end();
+    await clock.advance(IDLE_OWNER_WAIT_MS);
+    assert.equal(again, 0);
+  });
+});
