@@ -155,8 +155,8 @@ export const CHUNKSERVER_MUTATIONS: readonly Mutation[] = [
   {
     name: 'skips-peering',
     text: 'a new primary takes over without making the replicas identical',
-    first: 121,
-    seeds: 40,
+    first: 71,
+    seeds: 80,
     favourite: 'kill of all chunkservers',
     tap: () =>
       frameTap((frame) => {
