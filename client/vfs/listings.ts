@@ -33,6 +33,7 @@ export class Listing {
   readonly #directory: number;
   readonly #want: LeaseMode;
   readonly #namesBeyond: boolean;
+  readonly #sole: boolean;
   readonly #watch: { changed: boolean; end(): void };
   /** All so far; only the last page when there is a filter. */
   #entries: Name[] = [];
@@ -42,12 +43,14 @@ export class Listing {
   /**
    * @param want what is asked for on the directory and, where nobody else has a lease, on what is in it
    * @param namesBeyond where it is too long to be kept, it is read on for its names
+   * @param sole others are asked for what they have of its entries
    */
-  constructor(context: VfsContext, directory: number, want: LeaseMode, namesBeyond = false) {
+  constructor(context: VfsContext, directory: number, want: LeaseMode, namesBeyond = false, sole = false) {
     this.#context = context;
     this.#directory = directory;
     this.#want = want;
     this.#namesBeyond = namesBeyond;
+    this.#sole = sole;
     this.#watch = context.watchNames(directory);
   }
 
@@ -102,6 +105,7 @@ export class Listing {
       plus: !this.#filter,
       packed: CAN_PACK,
       want: this.#want,
+      sole: this.#sole || undefined,
     };
     const { result, asOf } = await this.#context.askFor(this.#directory, { $case: 'readDir', value }, signal);
     const page = resultOf(result, 'dir');

@@ -46,6 +46,8 @@ const ACQUIRE_ATTEMPTS_MAX = 3;
 const WATCHED_DIRECTORIES_MAX = 1024;
 /** A directory is asked for at this change by request. */
 const ACQUIRE_AT_CHANGES = 2;
+/** A directory is ours, and something in it is not: so many changes by request from there on, and all in it is asked of others at once. */
+export const SOLE_AT_CHANGES = 4;
 const TYPE_SHIFT = 12;
 
 type NewNode = Pick<MakeNode, 'parent' | 'name' | 'mode' | 'uid' | 'gid'> & Partial<MakeNode>;
@@ -64,8 +66,10 @@ interface Watched {
   due: number;
   retryMs: number;
   takenAt: number;
-  /** It is ours alone, but something in it was not when its name was to be changed. */
-  foreign: boolean;
+  /** Changes by request since something in it was not ours alone when its name was to be changed; 0: nothing was. */
+  foreign: number;
+  /** Others are not asked before for what they have of its entries. */
+  soleNotBefore: number;
 }
 
 /**
@@ -300,7 +304,8 @@ export class LocalChanges {
       due: ACQUIRE_AT_CHANGES,
       retryMs: ACQUIRE_RETRY_MS,
       takenAt: Number.NEGATIVE_INFINITY,
-      foreign: false,
+      foreign: 0,
+      soleNotBefore: Number.NEGATIVE_INFINITY,
     };
     this.#watched.set(directory, watched);
     if (this.#watched.size > WATCHED_DIRECTORIES_MAX) this.#watched.shift();
@@ -312,11 +317,16 @@ export class LocalChanges {
     if (this.#context.meta.leases.believedUntil <= now) return false;
     const watched = this.#watch(directory);
     watched.changes++;
+    if (watched.foreign > 0) watched.foreign++;
     const likely = this.#context.owns(directory) || now - this.#acquiredAt < ACQUIRE_RETRY_MS;
     const due = likely && watched.due === ACQUIRE_AT_CHANGES ? 1 : watched.due;
     // Of a large one some of what is in it will always be foreign: only changes of that count.
-    if (this.#context.names.isLarge(directory)) watched.foreign = false;
-    return watched.changes >= due && now >= watched.notBefore;
+    if (this.#context.names.isLarge(directory)) watched.foreign = 0;
+    return this.#wantsSole(watched) || (watched.changes >= due && now >= watched.notBefore);
+  }
+
+  #wantsSole({ foreign, soleNotBefore }: Watched): boolean {
+    return foreign >= SOLE_AT_CHANGES && this.#context.clock.now() >= soleNotBefore;
   }
 
   #beginAcquiring(directory: number): void {
@@ -330,12 +340,14 @@ export class LocalChanges {
   async #acquire(directory: number, watched: Watched): Promise<void> {
     const { clock, log, names } = this.#context;
     watched.notBefore = clock.now() + watched.retryMs;
+    const sole = this.#wantsSole(watched);
+    if (sole) watched.soleNotBefore = watched.notBefore;
     try {
       const pagesMax = names.isLarge(directory) ? LARGE_DIRECTORY_PAGES_MAX : Number.POSITIVE_INFINITY;
       const pages = Math.min(pagesMax, PAGES_PER_CHANGE * watched.changes);
       let state: ListingState = 'void';
       for (let attempt = 0; state === 'void' && attempt < ACQUIRE_ATTEMPTS_MAX; attempt++) {
-        const listing = new Listing(this.#context, directory, LeaseMode.LEASE_EXCLUSIVE, true);
+        const listing = new Listing(this.#context, directory, LeaseMode.LEASE_EXCLUSIVE, true, sole);
         state = await listing.read(pages).finally(() => listing.close());
         if (!this.#context.owns(directory)) return;
       }
@@ -349,7 +361,7 @@ export class LocalChanges {
         watched.due = state === 'large' ? LARGE_DIRECTORY_CHANGES : LARGE_DIRECTORY_FOREIGN_CHANGES;
       }
       if (state !== 'complete') return;
-      watched.foreign = false;
+      watched.foreign = 0;
       this.#acquiredAt = clock.now();
       watched.due = ACQUIRE_AT_CHANGES;
       watched.changes = 0;
@@ -390,7 +402,7 @@ export class LocalChanges {
     const child = this.#context.names.lookup(parent, name);
     if (child === 'absent') throw new HoldfastError('ENOENT');
     if (child && this.#ownsInode(child.ino)) return child;
-    this.#watch(parent).foreign = true;
+    this.#watch(parent).foreign ||= 1;
     return undefined;
   }
 

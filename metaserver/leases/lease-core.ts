@@ -204,6 +204,11 @@ export class LeaseCore {
     this.#wait(session, hidden, LeaseMode.LEASE_SHARED, now, again);
   }
 
+  /** Asks others for their leases on the inodes, and calls `run` when they have given them back. They may be granted new ones. */
+  whenLeft(session: number, inos: readonly number[], now: number, run: () => void): void {
+    this.#wait(session, inos, LeaseMode.LEASE_NONE, now, run);
+  }
+
   /** Calls `run` when nobody else holds a lease on the inode; nobody is granted one meanwhile. */
   whenSole(session: number, ino: number, now: number, run: () => void): void {
     const inos = [ino];

@@ -34,6 +34,9 @@ export const OWNED_IDLE_MS = 1_000;
 /** A listing waits no longer for that: who owns it may be away, and nobody has asked for these entries yet. */
 export const IDLE_OWNER_WAIT_MS = 100;
 
+/** So long when it wants them alone: each of the entries would be waited for at its change, one behind the other. */
+export const SOLE_WAIT_MS = 500;
+
 /** Changes that no client asked for wait like those of a session of this number, which none has. */
 const NOBODY = 0;
 
@@ -178,20 +181,26 @@ export class LeaseGate {
     again: () => void,
   ): ReadReply | undefined {
     const ahead = op.$case === 'readDir' && op.value.want !== undefined;
+    const sole = ahead && op.value.sole === true;
     const subject = subjectOf(op);
     const wanted = wantedMode(op);
     const hidden: number[] = [];
     const idle: number[] = [];
     const idleSince = secondsOf(this.#options.clock.wall()) - OWNED_IDLE_MS / 1000;
     for (let row = 0; row < rows.count; row++) {
-      if (!rows.hasAttr(row) || this.#core.readable(session, rows.ino(row))) continue;
-      if (!ahead) hidden.push(rows.ino(row));
-      else if (rows.changedAt(row) < idleSince) idle.push(rows.ino(row));
+      if (!rows.hasAttr(row)) continue;
+      const ino = rows.ino(row);
+      if (this.#core.readable(session, ino)) {
+        if (sole && this.#mayBeSole(session, ino)) idle.push(ino);
+        continue;
+      }
+      if (!ahead) hidden.push(ino);
+      else if (rows.changedAt(row) < idleSince && (!sole || this.#mayBeSole(session, ino))) idle.push(ino);
       if (ahead) rows.hideAttr(row);
     }
     if (idle.length > 0 && !this.#unveiled.has(op)) {
       this.#unveiled.add(op);
-      this.#awaitIdle(session, idle, again);
+      this.#awaitIdle(session, idle, sole, again);
       return undefined;
     }
     if (hidden.length > 0) {
@@ -207,8 +216,13 @@ export class LeaseGate {
     return reply;
   }
 
-  /** Calls `again` when the inodes may be read, or have been waited for long enough. */
-  #awaitIdle(session: number, inos: readonly number[], again: () => void): void {
+  /** Whether others would have to be asked for an inode, and nobody has it open. */
+  #mayBeSole(session: number, ino: number): boolean {
+    return this.#core.heldByOthers(session, ino) && !this.#options.isOpenElsewhere(session, ino);
+  }
+
+  /** Calls `again` when the inodes may be read, or are left to the session alone, or have been waited for long enough. */
+  #awaitIdle(session: number, inos: readonly number[], sole: boolean, again: () => void): void {
     const { clock } = this.#options;
     const term = this.#term;
     let called = false;
@@ -218,8 +232,9 @@ export class LeaseGate {
       timer.cancel();
       again();
     };
-    const timer = clock.after(IDLE_OWNER_WAIT_MS, once, { weak: true });
-    this.#core.whenReadable(session, inos, clock.now(), once);
+    const timer = clock.after(sole ? SOLE_WAIT_MS : IDLE_OWNER_WAIT_MS, once, { weak: true });
+    if (sole) this.#core.whenLeft(session, inos, clock.now(), once);
+    else this.#core.whenReadable(session, inos, clock.now(), once);
   }
 
   /** Whether a session may know more of the inode than the leader: it is asked for that. */

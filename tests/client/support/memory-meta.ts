@@ -115,6 +115,12 @@ export class MemoryMeta implements MetaApi {
     if (result?.$case === 'attr' && op.$case === 'lookup')
       result = this.namespace.machine.read({ op }).result as ReadResult;
     if (result?.$case === 'dir') unpack(result.value);
+    if (result?.$case === 'dir' && op.$case === 'readDir' && op.value.sole)
+      await this.#takeLeases(
+        result.value.entries.map(({ ino }) => ino),
+        NONE,
+        signal,
+      );
     this.#grantRead(op, result);
     return { result, error, asOf: this.leases.stamp() };
   }

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import type { DirEntry } from '../../../client/fuse/binding.js';
 import { LISTING_PAGE_ENTRIES } from '../../../client/vfs/listings.js';
-import { ACQUIRE_RETRY_MS } from '../../../client/vfs/local-changes.js';
+import { ACQUIRE_RETRY_MS, SOLE_AT_CHANGES } from '../../../client/vfs/local-changes.js';
 import type { HoldfastError } from '../../../proto/errors.js';
 import { S_IFREG } from '../../../proto/types.js';
 import { caller, TestMount } from '../support/test-mount.js';
@@ -181,6 +181,25 @@ describe('a directory that was there before', () => {
     for (let i = 0; i < 30; i++) await mount.fs.unlink(caller(), dir, name(`f${i}`));
     const asked = mount.meta.take();
     assert.ok(asked.length <= 5, `${asked.length} requests: ${asked.join(' ')}`);
+  });
+
+  it('is asked for with all that is in it when others have looked at that', async () => {
+    const { mount, dir } = filled(200);
+    const other = mount.second();
+    await list(other, dir);
+    for (let i = 0; i < 100; i++) await mount.fs.rename(caller(), dir, name(`f${i}`), dir, name(`g${i}`), 0);
+    for (let i = 0; i < 100; i++) await mount.fs.unlink(caller(), dir, name(`g${i}`));
+    const asked = mount.meta.take();
+    assert.ok(asked.length <= 20, `${asked.length} requests: ${asked.join(' ')}`);
+    assert.equal((await list(other, dir)).length, 2 + 100);
+  });
+
+  it('is not asked for with all that is in it for the sake of a few changes', async () => {
+    const { mount, dir } = filled(200);
+    const other = mount.second();
+    await list(other, dir);
+    for (let i = 0; i < SOLE_AT_CHANGES; i++) await mount.fs.unlink(caller(), dir, name(`f${i}`));
+    assert.ok(other.meta.recalls.length <= SOLE_AT_CHANGES + 1, `${other.meta.recalls.length} recalls`);
   });
 
   it('shows another mount each change that was made before it looked', async () => {

@@ -1,7 +1,12 @@
 import assert from 'node:assert/strict';
 import { unpack } from '../../../client/meta/packed-page.js';
 import type { Timespec } from '../../../common/clock.js';
-import { IDLE_OWNER_WAIT_MS, LeaseGate, OWNED_IDLE_MS } from '../../../metaserver/service/lease-gate.js';
+import {
+  IDLE_OWNER_WAIT_MS,
+  LeaseGate,
+  OWNED_IDLE_MS,
+  SOLE_WAIT_MS,
+} from '../../../metaserver/service/lease-gate.js';
 import type { MetaState, SessionRecord } from '../../../metaserver/service/ports.js';
 import { DirRowsWriter } from '../../../proto/dir-rows.js';
 import { type Attr, type Lease, LeaseMode, type ReadReply } from '../../../proto/gen/meta.js';
@@ -130,16 +135,18 @@ describe('a listing of files that another mount owns and has left alone for a wh
   let gate: LeaseGate;
   let owned: Lease[];
   let again = 0;
+  const open = new Set<number>();
 
   beforeEach(() => {
     recalled.splice(0);
     again = 0;
+    open.clear();
     changed = before();
     gate = new LeaseGate({
       state: {} as MetaState,
       clock,
       times: SESSION_TIMES,
-      isOpenElsewhere: () => false,
+      isOpenElsewhere: (_session, ino) => open.has(ino),
       isContested: () => false,
       recall: (_session, leases) => recalled.push(leases),
     });
@@ -200,6 +207,46 @@ describe('a listing of files that another mount owns and has left alone for a wh
       owned.map((lease) => ({ ...lease, mode: SHARED })),
     );
     assert.equal(again, 1);
+  });
+
+  describe('that wants them alone', () => {
+    const sole = { $case: 'readDir' as const, value: { ...value, want: EXCLUSIVE, sole: true } };
+    const readSole = (): ReadReply | undefined =>
+      unpacked(
+        gate.read(TWO, sole, packedListing, () => {
+          again++;
+        }),
+      );
+
+    it('asks for all leases on them, those that are shared, too', () => {
+      gate.announce(ONE, [{ ino: SHARED_FILE, mode: SHARED, seq: 9 }], true);
+      assert.equal(readSole(), undefined, 'it waits');
+      const asked = recalled.flat();
+      assert.deepEqual(asked.map(({ ino }) => ino).sort(), [OWNED, SHARED_FILE, FREE, OPEN]);
+      assert.ok(asked.every(({ mode }) => mode === LeaseMode.LEASE_NONE));
+      gate.returned(ONE, asked);
+      assert.equal(again, 1);
+      assert.deepEqual(
+        readSole()?.leases.map(({ mode }) => mode),
+        [EXCLUSIVE, EXCLUSIVE, EXCLUSIVE, EXCLUSIVE, EXCLUSIVE],
+      );
+    });
+
+    it('waits a while for them, and once, and goes on with what it was given', async () => {
+      assert.equal(readSole(), undefined);
+      await clock.advance(SOLE_WAIT_MS);
+      assert.equal(again, 1);
+      assert.deepEqual(withAttr(readSole()), [SHARED_FILE]);
+    });
+
+    it('leaves open files to whoever has them open', () => {
+      open.add(FREE);
+      assert.equal(readSole(), undefined);
+      assert.deepEqual(
+        recalled.flat().map(({ ino }) => ino),
+        [OWNED, OPEN],
+      );
+    });
   });
 
   it('is not waited for when the leadership is over', async () => {
