@@ -239,12 +239,11 @@ export class FileCalls {
   /** Mode, owner, times and size. @returns the inode afterwards, as the server has it */
   setattr(caller: Caller, ino: number, change: SetAttrRequest): Answer<Attr> {
     const { files } = this.#context;
-    const file = files.get(ino);
     const { size, ...rest } = wireChange(change);
     if (size !== undefined && change.handle !== undefined) this.#locks.refuseLost(ino, change.handle);
     const known = this.#context.inodes.known(ino);
-    // Of an open file it may be the kernel's own, before a change of contents that it will ask for.
-    const nothing = known && !file && size === undefined && changesNothing(rest);
+    // Of a file that can be written to it may be the kernel's own, before a change of contents that it will ask for.
+    const nothing = known && !files.hasWriter(ino) && size === undefined && changesNothing(rest);
     return andThen(nothing ? checkChangeOfNothing(caller, known) : undefined, () => {
       const killed = rest.killPriv && known ? killedBy(caller, known) : {};
       return andThen(killed, (bits) => this.#change(caller, ino, { ...rest, ...bits }, size));

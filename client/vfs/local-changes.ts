@@ -17,7 +17,7 @@ import {
   S_IFMT,
   S_IFREG,
 } from '../../proto/types.js';
-import { copyOfAttr, copyOfMaking } from '../attr-copy.js';
+import { copyOfMaking } from '../attr-copy.js';
 import type { Caller } from '../fuse/binding.js';
 import { INODE_NUMBERS_LOW, INODE_NUMBERS_PER_REQUEST, InodeNumbers } from '../leases/inode-numbers.js';
 import { canForetell, changedAttr, changedDirectory, newAttr, renamed } from '../leases/local-attr.js';
@@ -217,10 +217,7 @@ export class LocalChanges {
     names.putAbsent(parent, name);
     names.drop(child.ino);
     const attr = inodes.fresh(child.ino)?.attr as Attr;
-    const removed = copyOfAttr(attr);
-    removed.nlink = 0;
-    removed.change++;
-    inodes.setLocal(removed);
+    inodes.setLocal(renamed(attr, time, attr.nlink));
     this.#changed(parent, time, -1);
     this.#push({ $case: 'rmdir', value: { parent, name, uid } }, [parent, child.ino], time);
     return true;

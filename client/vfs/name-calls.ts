@@ -20,6 +20,7 @@ import { checkName, masked, staleIfGone, type VfsContext } from './context.js';
 import type { Listings } from './listings.js';
 import type { LocalChanges } from './local-changes.js';
 import { isQuotaExceeded, newInodeIn, ONE_INODE, ownerIn, withRoom } from './quota-room.js';
+import type { RemovedDirectories } from './removed-directories.js';
 
 const TYPE_SHIFT = 12;
 
@@ -37,11 +38,13 @@ export class NameCalls {
   readonly #context: VfsContext;
   readonly #local: LocalChanges;
   readonly #listings: Listings;
+  readonly #removed: RemovedDirectories;
 
-  constructor(context: VfsContext, local: LocalChanges, listings: Listings) {
+  constructor(context: VfsContext, local: LocalChanges, listings: Listings, removed: RemovedDirectories) {
     this.#context = context;
     this.#local = local;
     this.#listings = listings;
+    this.#removed = removed;
   }
 
   lookup(caller: Caller, parent: number, name: Buffer): Answer<Entry> {
@@ -111,7 +114,13 @@ export class NameCalls {
   }
 
   rmdir(caller: Caller, parent: number, name: Buffer): Answer<void> {
-    return this.#remove(caller, parent, name, 'rmdir');
+    return this.#unlinking(caller, parent, name, () => this.#remove(caller, parent, name, 'rmdir'));
+  }
+
+  /** A change that takes a name from what it stands for: if that is a directory in use here, it is remembered. */
+  #unlinking(caller: Caller, parent: number, name: Buffer, change: () => Answer<void>): Answer<void> {
+    const known = this.#known(parent, name);
+    return typeof known === 'number' ? this.#removed.during(known, caller.signal, change) : change();
   }
 
   rename(
@@ -129,7 +138,10 @@ export class NameCalls {
     const parents = parent === newParent ? [parent] : [parent, newParent];
     return andThen(this.#local.prepare(parents, caller), () => {
       if (this.#local.rename(parent, name, newParent, newName, flags, caller.uid)) return;
-      return this.#renameByRequest(caller, parents, { parent, name, newParent, newName, flags });
+      const byRequest = (): Promise<void> =>
+        this.#renameByRequest(caller, parents, { parent, name, newParent, newName, flags });
+      const replaces = (flags & (RENAME_NOREPLACE | RENAME_EXCHANGE)) === 0;
+      return replaces ? this.#unlinking(caller, newParent, newName, byRequest) : byRequest();
     });
   }
 
@@ -213,7 +225,10 @@ export class NameCalls {
   }
 
   readlink(caller: Caller, ino: number): Answer<Buffer> {
-    return this.#context.inodes.target(ino) ?? this.#askForTarget(caller, ino);
+    const { files, inodes } = this.#context;
+    const attr = inodes.known(ino);
+    if (attr) files.atimes?.read(files.view(attr));
+    return inodes.target(ino) ?? this.#askForTarget(caller, ino);
   }
 
   async #askForTarget(caller: Caller, ino: number): Promise<Buffer> {

@@ -1,8 +1,6 @@
 import type { Clock } from '../../common/clock.js';
 import type { Logger } from '../../common/logger.js';
-import { LruMap } from '../../common/lru-map.js';
 import { HoldfastError } from '../../proto/errors.js';
-import { LeaseMode } from '../../proto/gen/meta.js';
 import { NAME_MAX_BYTES } from '../../proto/types.js';
 import { type Answer, andThen, lastly } from '../answer.js';
 import type { ChunkApi, CommitApi } from '../data/api.js';
@@ -36,7 +34,6 @@ import { Atimes } from './atimes.js';
 import { commitWrite } from './commit-write.js';
 import { VfsContext } from './context.js';
 import { CopyCalls } from './copy-calls.js';
-import { DirectoryStream } from './directory.js';
 import { FileCalls } from './file-calls.js';
 import { FileTable } from './file-table.js';
 import { InodeCache } from './inode-cache.js';
@@ -46,14 +43,14 @@ import { LocalChanges } from './local-changes.js';
 import { LockCalls } from './lock-calls.js';
 import { NameCalls } from './name-calls.js';
 import { OpenCalls } from './open-calls.js';
+import { OpenDirectories } from './open-directories.js';
 import { Recalls } from './recalls.js';
+import { RemovedDirectories } from './removed-directories.js';
 import { SmallFiles } from './small-files.js';
 import { WriteBehind } from './write-behind.js';
 import { XattrCalls } from './xattr-calls.js';
 
 const STATFS_BLOCK_BYTES = 4096;
-/** Directories whose listings the kernel keeps. */
-const KERNEL_LISTINGS_MAX = 16_384;
 /** Inodes with a lost change that nobody was told of. */
 const LOST_CHANGES_MAX = 1024;
 
@@ -93,12 +90,9 @@ export class HoldfastFs implements FileSystem {
   readonly #copies: CopyCalls;
   readonly #locks: LockCalls;
   readonly #xattrs: XattrCalls;
-  readonly #directories = new Map<number, DirectoryStream>();
-  /** Directories whose listings the kernel may keep, and the LeaseTable.stamp() as of which they are right. */
-  readonly #kernelListings = new LruMap<number, number>();
+  readonly #directories: OpenDirectories;
   readonly #destroyStallMs: number;
   #givenUp: Unwritten | undefined;
-  #nextDirectory = 1;
 
   constructor(parts: VfsParts) {
     const { meta, chunks, log, limits, readOnly } = parts;
@@ -166,12 +160,14 @@ export class HoldfastFs implements FileSystem {
       (ino) => this.#context.mode(ino) !== 0,
       (file, offset, block) => pageStores.offer(file, offset, block),
     );
-    this.#names = new NameCalls(this.#context, this.#local, this.#listings);
+    this.#directories = new OpenDirectories(this.#context);
+    const removed = new RemovedDirectories(this.#context, (ino) => this.#directories.isOpen(ino));
+    this.#names = new NameCalls(this.#context, this.#local, this.#listings, removed);
     this.#locks = new LockCalls(meta.locks, log);
     this.#fileCalls = new FileCalls(this.#context, reader, this.#local, chunks, behind, this.#locks);
     this.#opens = new OpenCalls(this.#context, this.#names, this.#fileCalls);
     this.#copies = new CopyCalls(this.#context, chunks, this.#fileCalls, this.#locks);
-    this.#xattrs = new XattrCalls(this.#context, this.#local);
+    this.#xattrs = new XattrCalls(this.#context, this.#local, removed);
     this.#destroyStallMs = parts.destroyStallMs;
   }
 
@@ -353,22 +349,7 @@ export class HoldfastFs implements FileSystem {
   }
 
   opendir(_caller: Caller, ino: number, _flags: number): OpenReply {
-    const handle = this.#nextDirectory++;
-    this.#directories.set(handle, new DirectoryStream(ino, this.#context));
-    return { handle, ...this.#kernelListing(ino) };
-  }
-
-  /** Under a lease the kernel keeps what it has listed, until a recall takes it. Of another lease it keeps nothing. */
-  #kernelListing(ino: number): Pick<OpenReply, 'cacheDir' | 'keepCache'> {
-    const { notifier, meta } = this.#context;
-    if (!notifier || this.#context.mode(ino) === LeaseMode.LEASE_NONE) return {};
-    const asOf = this.#kernelListings.peek(ino);
-    const keepCache = asOf !== undefined && this.#context.covers(ino, asOf);
-    this.#kernelListings.set(ino, keepCache ? asOf : meta.leases.stamp());
-    if (this.#kernelListings.size > KERNEL_LISTINGS_MAX) this.#kernelListings.shift();
-    // There may be no other sign of the listing.
-    if (keepCache) this.#countListing(ino);
-    return { cacheDir: true, keepCache };
+    return this.#directories.open(ino);
   }
 
   async readdir(
@@ -379,24 +360,13 @@ export class HoldfastFs implements FileSystem {
     maxEntries: number,
     plus: boolean,
   ): Promise<DirEntry[]> {
-    let stream = this.#directories.get(handle);
-    if (!stream) {
-      this.opendir(caller, ino, 0);
-      stream = this.#directories.get(this.#nextDirectory - 1) as DirectoryStream;
-      this.#directories.delete(this.#nextDirectory - 1);
-    }
-    if (cookie === 0) this.#countListing(ino);
+    const stream = this.#directories.stream(ino, handle);
+    if (cookie === 0) this.#directories.countListing(ino);
     return this.#during([ino], stream.read(cookie, maxEntries, plus, caller.signal));
   }
 
-  #countListing(ino: number): void {
-    const { files, inodes } = this.#context;
-    const attr = inodes.known(ino);
-    if (attr) files.atimes?.read(files.view(attr));
-  }
-
-  releasedir(_ino: number, handle: number): void {
-    this.#directories.delete(handle);
+  releasedir(ino: number, handle: number): void {
+    this.#directories.close(ino, handle);
   }
 
   /** Changes by request are durable when they are answered, those made here when the lane has settled. */

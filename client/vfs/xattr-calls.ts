@@ -16,7 +16,7 @@ import type { Caller } from '../fuse/binding.js';
 import { type MutationOp, resultOf } from '../meta/api.js';
 import { staleIfGone, type VfsContext } from './context.js';
 import type { LocalChanges } from './local-changes.js';
-import { RemovedXattrs } from './removed-xattrs.js';
+import type { RemovedDirectories } from './removed-directories.js';
 
 const TRUSTED_PREFIX = Buffer.from('trusted.');
 const SYSTEM_PREFIX = Buffer.from('system.');
@@ -39,12 +39,12 @@ const KINDS: ReadonlyMap<string, number> = new Map([
 export class XattrCalls {
   readonly #context: VfsContext;
   readonly #local: LocalChanges;
-  readonly #removed: RemovedXattrs;
+  readonly #removed: RemovedDirectories;
 
-  constructor(context: VfsContext, local: LocalChanges) {
+  constructor(context: VfsContext, local: LocalChanges, removed: RemovedDirectories) {
     this.#context = context;
     this.#local = local;
-    this.#removed = new RemovedXattrs(context);
+    this.#removed = removed;
   }
 
   get(caller: Caller, ino: number, name: Buffer): Answer<Buffer> {

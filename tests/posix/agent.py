@@ -359,6 +359,7 @@ CALLS = {
     "lgetxattr": lambda p, n: text(os.getxattr(raw(p), raw(n), follow_symlinks=False)),
     "llistxattr": lambda p: xattr_names(os.listxattr(raw(p), follow_symlinks=False)),
     "fsetxattr": lambda fd, n, v, flags=0: os.setxattr(fd, raw(n), raw(v), flags),
+    "flistxattr": lambda fd: xattr_names(os.listxattr(fd)),
     "fgetxattr": lambda fd, n: text(os.getxattr(fd, raw(n))),
     "mmap": map_file,
     "mstore": map_store,

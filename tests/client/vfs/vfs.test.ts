@@ -346,6 +346,30 @@ describe('names', () => {
     assert.deepEqual(await mount.fs.listxattr(caller(), ino), []);
   });
 
+  it('of a directory that another one replaces while it is open stay as they were', async () => {
+    const mount = new TestMount();
+    const { attr } = await mount.fs.mkdir(caller(), 1, name('d'), 0o750, 0);
+    const { ino } = attr;
+    await mount.fs.mkdir(caller(), 1, name('e'), 0o755, 0);
+    await mount.fs.setxattr(caller(), ino, name('user.a'), Buffer.from('v'), 0, false);
+    const { handle } = await mount.fs.opendir(caller(), ino, 0);
+    await mount.fs.rename(caller(), 1, name('e'), 1, name('d'), 0);
+    assert.equal(String(await mount.fs.getxattr(caller(), ino, name('user.a'))), 'v');
+    await mount.fs.setattr(caller(), ino, { mode: 0o700 });
+    const left = (await mount.fs.getattr(caller(), ino)).attr;
+    assert.deepEqual({ mode: left.mode & 0o7777, nlink: left.nlink }, { mode: 0o700, nlink: 0 });
+    mount.fs.releasedir(ino, handle);
+  });
+
+  it('of an open directory that is not removed after all are those of the servers', async () => {
+    const mount = new TestMount();
+    const { attr } = await mount.fs.mkdir(caller(), 1, name('d'), 0o750, 0);
+    await mount.fs.opendir(caller(), attr.ino, 0);
+    await mount.fs.mkdir(caller(), attr.ino, name('in'), 0o755, 0);
+    await assert.rejects(mount.fs.rmdir(caller(), 1, name('d')), named('ENOTEMPTY'));
+    assert.equal((await mount.fs.getattr(caller(), attr.ino)).attr.nlink, 3);
+  });
+
   it('let nobody but the owner take setuid away by a chown of nothing', async () => {
     const mount = new TestMount();
     const { attr } = await mount.fs.mknod(caller(), 1, name('f'), S_IFREG | 0o4755, 0, 0);

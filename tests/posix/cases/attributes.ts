@@ -118,6 +118,14 @@ function chownCases(bench: Bench): void {
       assert.deepEqual(after, { ...before, ctime: after.ctime });
     });
 
+    it('chown(-1, -1) by a stranger takes nothing away, also of a file that was written a moment before', async () => {
+      for (const mode of [0o4644, 0o2755, 0o2666]) {
+        await bench.alice.file('f', 'written', mode);
+        await bench.bob.fails('EPERM', 'chown', 'f', -1, -1);
+        assert.equal((await bench.root.stat('f')).mode, mode);
+      }
+    });
+
     it('lchown changes a symbolic link itself', async () => {
       await bench.root.file('f');
       await bench.root.ok('symlink', 'f', 'l');
@@ -337,6 +345,20 @@ function timeCases(bench: Bench, features: Features): void {
       ] as const) {
         await bench.root.ok('utimensat', path, String(EARLIER), String(LATER - SECOND_NS * 500_000_000n));
         assert.equal(await touchedTimes(bench.root, path, read), 'atime');
+      }
+    });
+
+    it('following or reading a symbolic link brings its atime behind its mtime', async function () {
+      if (!features.relatime) this.skip();
+      await bench.root.file('f', 'x');
+      for (const read of ['readlink', 'stat']) {
+        await bench.root.ok('symlink', 'f', read);
+        const made = await bench.root.lstat(read);
+        await bench.root.ok('tick');
+        await bench.root.ok(read, read);
+        const after = await bench.root.lstat(read);
+        assert.ok(BigInt(after.atime) > BigInt(made.atime), read);
+        assert.deepEqual(pickTimes(after), pickTimes(made));
       }
     });
   });

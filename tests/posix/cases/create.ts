@@ -255,6 +255,37 @@ function openCases(bench: Bench): void {
       assert.equal((await bench.root.stat('.')).nlink, 0);
     });
 
+    it('an open directory that loses its name keeps its attributes, extended ones too, and takes new ones', async () => {
+      const { root } = bench;
+      for (const replaced of [false, true]) {
+        await root.ok('mkdir', 'gone', 0o750);
+        await root.ok('setxattr', 'gone', 'user.a', 'v');
+        const fd = await root.open('gone', 'O_RDONLY|O_DIRECTORY');
+        const before = await root.fstat(fd);
+        await root.ok('tick');
+        if (replaced) {
+          await root.ok('mkdir', 'other');
+          await root.ok('rename', 'other', 'gone');
+        } else await root.ok('rmdir', 'gone');
+        const after = await root.fstat(fd);
+        assert.equal(after.nlink, 0);
+        assert.equal(after.mode, 0o750);
+        assert.equal(after.mtime, before.mtime);
+        assert.ok(BigInt(after.ctime) > BigInt(before.ctime), 'the loss of the name shows');
+        assert.equal(await root.ok('fgetxattr', fd, 'user.a'), 'v');
+        assert.deepEqual(await root.ok('flistxattr', fd), ['user.a']);
+        await root.fails('ENODATA', 'fgetxattr', fd, 'user.b');
+        await root.ok('fsetxattr', fd, 'user.b', 'w');
+        assert.deepEqual(await root.ok('flistxattr', fd), ['user.a', 'user.b']);
+        await root.ok('fchmod', fd, 0o700);
+        await root.ok('futimens', fd, '5', '6');
+        const { mode, mtime } = await root.fstat(fd);
+        assert.deepEqual({ mode, mtime }, { mode: 0o700, mtime: '6' });
+        await root.ok('close', fd);
+        if (replaced) await root.ok('rmdir', 'gone');
+      }
+    });
+
     it('BOB is in his further group', async () => {
       await bench.root.file('f', 'x', 0o040);
       await bench.root.ok('chown', 'f', 0, BOB.groups[0] as number);
