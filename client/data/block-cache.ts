@@ -4,10 +4,13 @@ import { LruMap } from '../../common/lru-map.js';
 export interface Block {
   readonly index: number;
   readonly data: Promise<Buffer>;
+  /** Once it is here. */
+  readonly ready: Buffer | undefined;
 }
 
 interface Entry extends Block {
   readonly ino: number;
+  ready: Buffer | undefined;
   /** What it counts in the cache: the size of a whole block. */
   readonly bytes: number;
   /** Belief.stamp() when it was asked for. */
@@ -75,8 +78,14 @@ export class BlockCache {
     }
     const old = this.#files.get(ino)?.get(index);
     if (old) this.#remove(old);
-    const entry: Entry = { ino, index, bytes, asOf: this.#belief.stamp(), given: 0, data: fetch() };
-    entry.data.catch(() => this.#remove(entry));
+    const asOf = this.#belief.stamp();
+    const entry: Entry = { ino, index, bytes, asOf, given: 0, data: fetch(), ready: undefined };
+    entry.data.then(
+      (data) => {
+        entry.ready = data;
+      },
+      () => this.#remove(entry),
+    );
     let file = this.#files.get(ino);
     if (!file) {
       file = new Map();

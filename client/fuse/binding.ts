@@ -262,6 +262,13 @@ export interface Notifier {
    * Not beyond the end that the kernel knows. Absent: it cannot be done.
    */
   storePages?(ino: number, offset: number, data: Buffer): Promise<void>;
+  /**
+   * Puts all bytes of a file that no program has open into the kernel's pages, at once: none of them is being read or
+   * written, so it waits for nothing. @returns false: they are not there, or not all
+   */
+  storeFile?(ino: number, data: Buffer): boolean;
+  /** The kernel asks again for the attributes. At once, takes no lock. */
+  expireAttr?(ino: number): void;
   invalidateEntry(parent: number, name: Buffer): Promise<void>;
   /** The kernel asks again at the next use of the entry. Takes the kernel's lock on the directory. */
   expireEntry(parent: number, name: Buffer): Promise<void>;

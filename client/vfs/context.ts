@@ -70,6 +70,7 @@ export class VfsContext {
     this.pageStores = new PageStores({
       notifier: () => this.notifier,
       hasWriter: (ino) => parts.files.hasWriter(ino),
+      isSole: (ino) => parts.files.isSole(ino),
       file: (ino) => parts.files.get(ino),
       failed: (ino, err) => parts.log.warn({ ino, err }, 'pages not stored'),
     });

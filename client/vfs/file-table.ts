@@ -97,6 +97,11 @@ export class FileTable {
     return file;
   }
 
+  /** Whether nothing but what was acquired once uses the file: no other description of it is open, or being opened. */
+  isSole(ino: number): boolean {
+    return this.#files.get(ino)?.references === 1;
+  }
+
   /** Writes back what is left, at the last reference, and forgets the file. */
   release(file: FileData): Answer<void> {
     const entry = this.#files.get(file.ino);

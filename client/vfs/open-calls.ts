@@ -62,6 +62,8 @@ export class OpenCalls {
   ): Answer<OpenReply> {
     const writable = (flags & O_ACCMODE) !== O_RDONLY;
     return andThen(this.#context.opened(attr), (caching) => {
+      if (!writable && (flags & O_TRUNC) === 0 && !caching.directIo && !caching.keepCache)
+        caching.keepCache = this.#storeAhead(file, attr);
       // The kernel answers reads from pages that it keeps: there will be no other sign of them.
       const counts = !writable && caching.keepCache && (flags & O_NOATIME) === 0;
       // With O_RDONLY, too: the kernel has checked that the caller may write.
@@ -79,6 +81,12 @@ export class OpenCalls {
         return { handle: this.#context.files.open(file, flags), keepCache, directIo };
       });
     });
+  }
+
+  /** With its contents in the kernel's pages, all of them, a small file is read without a request. */
+  #storeAhead(file: FileData, attr: Attr): boolean {
+    const { smallFiles, pageStores } = this.#context;
+    return smallFiles.opening(attr, (data) => pageStores.storeAll(file, data));
   }
 
   async #truncateOpened(caller: Caller, file: FileData, attr: Attr, killPriv: boolean): Promise<void> {
@@ -162,6 +170,7 @@ export class OpenCalls {
     const seen = atimes?.view(file.view());
     if (!atimes || !seen || !atimes.due(seen)) return;
     atimes.read(seen);
+    if (notifier?.expireAttr) return notifier.expireAttr(file.ino);
     return notifier
       ?.invalidateInode(file.ino, -1, 0)
       .catch((error: unknown) => log.warn({ ino: file.ino, err: error }, 'invalidation failed'));

@@ -11,6 +11,8 @@ export interface PageStoresDeps {
   notifier(): Notifier | undefined;
   /** Whether a description that can write to it is open here. */
   hasWriter(ino: number): boolean;
+  /** Whether the description that is being opened is the only one. */
+  isSole(ino: number): boolean;
   /** A file that is open here. */
   file(ino: number): FileData | undefined;
   failed(ino: number, error: unknown): void;
@@ -55,6 +57,19 @@ export class PageStores {
   settled(ino: number): Promise<unknown> | undefined {
     const running = this.#running.get(ino);
     return running && Promise.all(running);
+  }
+
+  /**
+   * Stores all bytes of a file that is being opened and not open, at once, if that may be done now: the kernel asks for none
+   * of its pages then, and has none to write, so the store waits for no request.
+   * @param data believed at this moment, under the file's lease. @returns whether the kernel has them
+   */
+  storeAll(file: FileData, data: Buffer): boolean {
+    const { ino } = file;
+    const notifier = this.#deps.notifier();
+    if (!notifier?.storeFile || this.#held.has(ino) || this.#running.has(ino)) return false;
+    if (!this.#deps.isSole(ino) || this.#deps.file(ino) !== file || !file.clean) return false;
+    return data.length === file.size && notifier.storeFile(ino, data);
   }
 
   /**

@@ -1,3 +1,4 @@
+import type { Attr } from '../../proto/gen/meta.js';
 import { S_IFMT, S_IFREG } from '../../proto/types.js';
 import type { ChunkApi } from '../data/api.js';
 import type { BlockCache } from '../data/block-cache.js';
@@ -78,6 +79,20 @@ export class SmallFiles {
       if (this.#streaks.size <= STREAKS_MAX) break;
       this.#streaks.delete(oldest);
     }
+  }
+
+  /**
+   * A file is opened whose contents may have been fetched ahead: what is here goes to `store`.
+   * @param store takes all bytes of the file. @returns false: nobody will read them from there
+   * @returns whether it did: there will be no other sign that the file is read
+   */
+  opening(attr: Attr, store: (data: Buffer) => boolean): boolean {
+    const { blocks } = this.#deps;
+    const data = isSmall(attr) ? blocks.get(attr.ino, 0)?.ready : undefined;
+    if (data?.length !== attr.size || !store(data)) return false;
+    blocks.gave(attr.ino, 0, attr.size, attr.size);
+    this.reading(attr.ino);
+    return true;
   }
 
   /** @returns how many files from `first` on were looked at */

@@ -200,6 +200,34 @@ describe('caches under leases, on two mounts of one cluster', function () {
     }
   });
 
+  it('small files read in the order of their directory cost few reads, and are as they were written last on either mount', async () => {
+    const files = 300;
+    const bytes = (i: string): string => `Buffer.alloc(1 + ((${i} * 977) % 9000), ${i} % 251)`;
+    const write = (dir: string, step: number, shift: number): Promise<string> =>
+      nodeScript(`for (let i = 0; i < ${files}; i += ${step})
+        fs.writeFileSync('${dir}/small/f' + i, ${bytes(`(i + ${shift})`)});`);
+    /** In the listing's order; prints what is not as written. */
+    const readAll = (dir: string, step: number, shift: number): Promise<string> =>
+      nodeScript(`for (let i = 0; i < ${files}; i++) {
+        const data = fs.readFileSync('${dir}/small/f' + i);
+        const at = i % ${step} === 0 ? i + ${shift} : i;
+        if (!data.equals(Buffer.alloc(1 + ((at * 977) % 9000), at % 251))) console.log(i, data.length, data[0]);
+      }`);
+    await sh(`mkdir ${b}/small`);
+    await write(b, 1, 0);
+    await sh(`ls -l ${a}/small`);
+    const before = await statistics();
+    assert.equal(await readAll(a, files, 0), '');
+    const asked = ((await statistics()).fuse.READ ?? 0) - (before.fuse.READ ?? 0);
+    assert.ok(asked < files / 2, `${asked} reads of ${files} files`);
+    let shift = 1;
+    for (const writer of [b, a]) {
+      await write(writer, 3, shift);
+      for (const reader of [a, b]) assert.equal(await readAll(reader, 3, shift), '');
+      shift++;
+    }
+  });
+
   it('a mount that is stopped delays others no longer than its session lasts, and then sees what is new', async () => {
     await sh(
       `mkdir ${a}/stopped; echo old > ${a}/stopped/f; sync ${a}/stopped/f; cat ${a}/stopped/f > /dev/null`,

@@ -151,6 +151,23 @@ export class KernelNotifier implements Notifier {
     return this.names.push(deleteMessage(parent, child, name));
   }
 
+  storeFile(ino: number, data: Buffer): boolean {
+    try {
+      this.device.notifyNow(storeMessage(ino, 0, data));
+      return true;
+    } catch {
+      return false; // it is read as any other file, and what is wrong with the device shows there
+    }
+  }
+
+  expireAttr(ino: number): void {
+    try {
+      this.device.notifyNow(invalInodeMessage(ino, -1, 0));
+    } catch (error) {
+      if (!NOTHING_TO_DROP.has(systemErrorCode(error) ?? '')) throw error;
+    }
+  }
+
   forgetNames(): boolean {
     try {
       this.device.notifyNow(message(NotifyCode.INC_EPOCH, 0));

@@ -66,6 +66,75 @@ describe('small files that are read in the order of their directory', () => {
     assert.ok(waits < FILES / 5, `${waits} times something was asked for`);
   });
 
+  describe('and lie in the kernel when they are opened', () => {
+    const stored = new Map<number, Buffer>();
+    const kernel = {
+      invalidateInode: async () => {},
+      expireEntry: async () => {},
+      forgetNames: () => true,
+      invalidateEntry: async () => {},
+      deleteEntry: async () => {},
+      storeFile: (ino: number, data: Buffer) => {
+        stored.set(ino, Buffer.from(data));
+        return true;
+      },
+    };
+    const BINDING = { kind: 'kernel' as const, maxWrite: 1, callerIdentity: true, nanoseconds: true };
+    let mount: TestMount;
+    let inos: number[];
+    let read: (at: number) => Promise<Buffer>;
+
+    beforeEach(async () => {
+      stored.clear();
+      ({ mount, inos, read } = await filled());
+      await mount.fs.init({ ...BINDING, notify: kernel });
+    });
+
+    /** As a program opens it: read from the kernel's pages where they may be kept. */
+    async function opened(at: number): Promise<boolean> {
+      const { attr } = await mount.fs.lookup(caller(), 1, Buffer.from(`f${at}`));
+      const { handle, keepCache } = await mount.open(attr.ino, 0);
+      if (keepCache) assert.deepEqual(stored.get(attr.ino), pattern(BYTES, at));
+      else assert.deepEqual(await mount.read(handle, 0, 4096), pattern(BYTES, at));
+      await mount.close(handle);
+      return keepCache === true;
+    }
+
+    it('cost no read of the kernel each, and are fetched once', async () => {
+      let kept = 0;
+      for (let i = 0; i < FILES; i++) if (await opened(i)) kept++;
+      assert.ok(kept > FILES * 0.7, `${kept} of ${FILES}`);
+      assert.equal(mount.chunks.reads.length, FILES);
+    });
+
+    it('are not stored while they are open, nor for who may write or cuts', async () => {
+      for (let i = 0; i < 20; i++) await read(i);
+      stored.clear();
+      for (const flags of [O_WRONLY, O_TRUNC]) {
+        const ino = inos[flags === O_TRUNC ? 20 : 21] as number;
+        await mount.close((await mount.open(ino, flags)).handle);
+      }
+      const ino = inos[22] as number;
+      const first = await mount.open(ino, O_WRONLY);
+      const second = await mount.open(ino, 0);
+      assert.deepEqual([...stored.keys()], []);
+      for (const { handle } of [first, second]) await mount.close(handle);
+    });
+
+    it('are stored as another mount has written them meanwhile', async () => {
+      for (let i = 0; i < 20; i++) await opened(i);
+      const ino = inos[21] as number;
+      const other = mount.second();
+      const { handle } = await other.open(ino, O_WRONLY);
+      await other.write(handle, 0, pattern(BYTES, 99));
+      await other.close(handle);
+      const { handle: reader, keepCache } = await mount.open(ino, 0);
+      assert.ok(!keepCache && !stored.has(ino));
+      assert.deepEqual(await mount.read(reader, 0, 4096), pattern(BYTES, 99));
+      await mount.close(reader);
+    });
+  });
+
   it('are asked for one by one in another order', async () => {
     const { mount, read } = await filled();
     for (let i = 0; i < FILES; i++) await read((i * 37) % FILES);

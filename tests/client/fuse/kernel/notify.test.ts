@@ -46,6 +46,29 @@ describe('notifications to the kernel', () => {
     assert.equal(new KernelNotifier(device, 4).storePages, undefined);
   });
 
+  it('bring a whole file, and take its attributes back, at once', () => {
+    const device = new SlowDevice();
+    const now: Buffer[] = [];
+    Object.assign(device, { notifyNow: (message: Buffer) => void now.push(message) });
+    const notifier = new KernelNotifier(device, 1);
+    assert.equal(notifier.storeFile(7, Buffer.from('abcd')), true);
+    notifier.expireAttr(0x3_0000_0004);
+    assert.deepEqual(
+      now.map((message) => [message.length, message.readUInt32LE(16)]),
+      [
+        [44, 7],
+        [40, 4],
+      ],
+    );
+    assert.equal(now[0]?.subarray(40).toString(), 'abcd');
+    assert.equal(now[1]?.readBigInt64LE(24), -1n);
+    device.notifyNow = () => {
+      throw Object.assign(new Error('gone'), { code: 'ENOENT' });
+    };
+    assert.equal(notifier.storeFile(7, Buffer.from('abcd')), false);
+    notifier.expireAttr(7);
+  });
+
   it('are written in order, no more at a time than there are threads for them', async () => {
     const device = new SlowDevice();
     const notifier = new KernelNotifier(device, 4); // half of them for names
