@@ -8,7 +8,7 @@ import type { InodeCache } from './inode-cache.js';
 
 /** Larger files are left to the read-ahead within a file. */
 export const SMALL_FILE_BYTES_MAX = 64 * 1024;
-/** So many files of a directory are read one after the other before further ones are fetched. */
+/** So many files of a directory are read one after the other before further ones are fetched; fewer where another one was read so before. */
 export const FILES_BEFORE_AHEAD = 2;
 /** Files fetched ahead of one that is being read; as many as were read before it, at most this. */
 export const FILES_AHEAD_MAX = 32;
@@ -25,6 +25,8 @@ const TYPE_REGULAR = S_IFREG >> 12;
 interface Streak {
   /** Read so far. */
   files: number;
+  /** Counted beside them: of the directory that was read before, as by grep -r. */
+  carried: number;
   /** Looked at already, behind the last one that was read. */
   ahead: number;
 }
@@ -41,6 +43,8 @@ export class SmallFiles {
   readonly #next = new Map<number, number>();
   /** By the file that is expected next. */
   readonly #streaks = new Map<number, Streak>();
+  /** What the streak that went on last is worth to one that begins: half of it, so that it is soon forgotten where none goes on. */
+  #latest = 0;
 
   constructor(deps: { inodes: InodeCache; files: FileTable; blocks: BlockCache; chunks: ChunkApi }) {
     this.#deps = deps;
@@ -70,11 +74,14 @@ export class SmallFiles {
     if (next === undefined || (!streak && this.#streaks.has(next))) return;
     this.#streaks.delete(ino);
     const files = (streak?.files ?? 0) + 1;
+    const carried = streak?.carried ?? Math.floor(this.#latest / 2);
+    this.#latest = Math.max(files, carried);
     let ahead = Math.max(0, (streak?.ahead ?? 0) - 1);
-    const window = files > FILES_BEFORE_AHEAD ? Math.min(files, FILES_AHEAD_MAX) : 0;
+    const run = files + carried;
+    const window = run > FILES_BEFORE_AHEAD ? Math.min(run, FILES_AHEAD_MAX) : 0;
     // Half a window at a time: requests that leave together are cheaper than one behind each file.
     if (ahead * 2 <= window) ahead = this.#fetch(next, window);
-    this.#streaks.set(next, { files, ahead });
+    this.#streaks.set(next, { files, carried, ahead });
     for (const oldest of this.#streaks.keys()) {
       if (this.#streaks.size <= STREAKS_MAX) break;
       this.#streaks.delete(oldest);

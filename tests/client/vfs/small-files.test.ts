@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { setAttrOp } from '../../../client/vfs/context.js';
 import { FILES_AHEAD_MAX, FILES_BEFORE_AHEAD } from '../../../client/vfs/small-files.js';
-import { S_IFREG } from '../../../proto/types.js';
+import type { Attr } from '../../../proto/gen/meta.js';
+import { S_IFDIR, S_IFREG } from '../../../proto/types.js';
 import { pattern } from '../support/data-harness.js';
 import { caller, TestMount } from '../support/test-mount.js';
 
@@ -15,30 +16,47 @@ interface Filled {
   inos: number[];
 }
 
-/** A mount that knows nothing yet of a directory with small files, and how to read one of these. */
-async function filled(): Promise<Filled & { read(at: number): Promise<Buffer> }> {
+/** A mount that knows nothing yet of directories with so many small files each, and how to read one of these. */
+async function filled(each = FILES): Promise<Filled & { read(at: number): Promise<Buffer> }> {
   const mount = new TestMount();
   const { namespace } = mount.meta;
   const inos: number[] = [];
-  for (let i = 0; i < FILES; i++) {
-    const name = Buffer.from(`f${i}`);
-    const node = { parent: 1, name, mode: S_IFREG | 0o644, uid: 0, gid: 0, rdev: 0, target: Buffer.alloc(0) };
+  const make = (parent: number, text: string, mode: number): Attr => {
+    const node = { parent, name: Buffer.from(text), mode, uid: 0, gid: 0, rdev: 0, target: Buffer.alloc(0) };
     const made = namespace.mutate({ $case: 'makeNode', value: { ...node, existingOk: false, open: false } });
     assert.ok(made.mutation?.result?.$case === 'attr');
-    const { ino, chunkSize } = made.mutation.result.value;
+    return made.mutation.result.value;
+  };
+  const directories: number[] = [];
+  for (let i = 0; i < FILES; i++) {
+    if (i % each === 0) directories.push(i === 0 ? 1 : make(1, `d${i}`, S_IFDIR | 0o755).ino);
+    const { ino, chunkSize } = make(directories.at(-1) as number, `f${i}`, S_IFREG | 0o644);
     namespace.mutate(setAttrOp(ino, { size: BYTES }));
     const layout = { ino, chunkSize, truncateSeq: 0, truncates: [] };
     await mount.chunks.write(layout, 0, 0, [pattern(BYTES, i)], false);
     inos.push(ino);
   }
   const read = async (at: number): Promise<Buffer> => {
-    const { attr } = await mount.fs.lookup(caller(), 1, Buffer.from(`f${at}`));
+    const parent = directories[Math.floor(at / each)] as number;
+    const { attr } = await mount.fs.lookup(caller(), parent, Buffer.from(`f${at}`));
     const { handle } = await mount.open(attr.ino, 0);
     const data = await mount.read(handle, 0, 4096);
     await mount.close(handle);
     return data;
   };
   return { mount, inos, read };
+}
+
+/** Reads a directory with attributes: by its number, or by the first file that was made in it. */
+async function list(mount: TestMount, directory: number | undefined, first: number): Promise<void> {
+  const ino = directory ?? (await mount.fs.lookup(caller(), 1, Buffer.from(`d${first}`))).attr.ino;
+  const { handle } = await mount.fs.opendir(caller(), ino, 0);
+  for (let cookie = 0; ; ) {
+    const page = await mount.fs.readdir(caller(), ino, handle, cookie, 100, true);
+    if (page.length === 0) break;
+    cookie = page.at(-1)?.cookie ?? 0;
+  }
+  await mount.fs.releasedir(ino, handle);
 }
 
 describe('small files that are read in the order of their directory', () => {
@@ -133,6 +151,21 @@ describe('small files that are read in the order of their directory', () => {
       assert.deepEqual(await mount.read(reader, 0, 4096), pattern(BYTES, 99));
       await mount.close(reader);
     });
+  });
+
+  it('are asked for ahead sooner in the next directories', async () => {
+    const each = 10;
+    const { mount, inos, read } = await filled(each);
+    let late = 0;
+    for (let i = 0; i < FILES; i++) {
+      // As programs do that go through a tree; the names come with the attributes.
+      if (i % each === 0) await list(mount, i === 0 ? 1 : undefined, i);
+      const before = mount.chunks.reads.some(({ ino }) => ino === inos[i]);
+      await read(i);
+      if (!before) late++;
+    }
+    assert.ok(late <= 3 + FILES / each, `${late} were not fetched ahead`);
+    assert.equal(mount.chunks.reads.length, FILES);
   });
 
   it('are asked for one by one in another order', async () => {
