@@ -12,6 +12,8 @@ export class Call implements Caller, Interrupt {
   readonly ino: number;
   /** Bytes of file data that it carries, for the limit on requests in flight. */
   dataBytes = 0;
+  /** Of a rename: the directory that gains the name. */
+  newParent: number | undefined;
   private interrupted = false;
   private readonly listeners: (() => void)[] = [];
 

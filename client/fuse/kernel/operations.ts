@@ -106,7 +106,9 @@ function rename(argBytes: number): Operation {
   return operation(({ fs }, call, request) => {
     const [name, newName] = twoNamesAt(request, ARGS_AT + argBytes);
     const flags = argBytes > 8 ? request.buf.readUInt32LE(ARGS_AT + 8) : 0;
-    return fs.rename(call, call.ino, name, readU64(request.buf, ARGS_AT), newName, flags);
+    const newParent = readU64(request.buf, ARGS_AT);
+    call.newParent = newParent;
+    return fs.rename(call, call.ino, name, newParent, newName, flags);
   }, nothing);
 }
 

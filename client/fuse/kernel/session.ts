@@ -2,6 +2,7 @@ import { type Deferred, deferred } from '../../../common/deferred.js';
 import type { Logger } from '../../../common/logger.js';
 import { HoldfastError } from '../../../proto/errors.js';
 import type { BindingInfo, FileSystem } from '../binding.js';
+import { AttrOrder } from './attr-order.js';
 import { Call, RequestBuffer } from './call.js';
 import { type FuseDevice, systemErrorCode } from './device.js';
 import { MAX_WRITE_BYTES, negotiate, type ProtocolOptions, readInit, writeInit } from './init.js';
@@ -65,12 +66,14 @@ export class Session {
   private activeReaders = 0;
   /** Requests read so far, by opcode. */
   private readonly counts = new Map<number, number>();
+  private readonly attrOrder: AttrOrder;
   private over = false;
   private readFailures = 0;
 
   constructor(private readonly options: SessionOptions) {
     const mayWaitForLock = (): boolean => this.lockWaits < MAX_LOCK_WAITS;
     this.context = { fs: options.fs, setxattrExt: false, mayWaitForLock };
+    this.attrOrder = new AttrOrder((directory) => options.info.notify?.expireAttr?.(directory));
     this.ready.promise.catch(() => undefined);
   }
 
@@ -242,6 +245,7 @@ export class Session {
   private answer(call: Call, operation: Operation, result: unknown): void {
     if (this.over) return;
     try {
+      this.attrOrder.answering(call, result);
       const body = operation.encode(this.scratch, OUT_HEADER_BYTES, result);
       if (typeof body === 'number') this.send([this.header(OUT_HEADER_BYTES + body, 0, call.unique)], call);
       else {
