@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { basename, join, resolve } from 'node:path';
 import { Command, Option } from 'commander';
 import type { BindingChoice } from '../client/fuse/choose.js';
+import { BUSY_POLL_US, BUSY_POLL_US_MAX } from '../client/fuse/kernel/busy-poll.js';
 import { canonicalMountPoint } from '../client/fuse/mount-point.js';
 import type { RunningMount } from '../client/main.js';
 import type { LogLevel } from '../common/logger.js';
@@ -13,6 +14,7 @@ import {
   type ClusterSelection,
   DEFAULT_DATA_DIR,
   parseChoice,
+  parseInteger,
   selectCluster,
 } from './cluster-options.js';
 import { ENDING_SIGNAL, EndingMount } from './ending-mount.js';
@@ -34,6 +36,7 @@ interface MountFlags extends ClusterSelection {
   binding: BindingChoice;
   readOnly?: boolean;
   options: MountOptions;
+  busyPoll: number;
   trace?: string;
   logLevel: LogLevel;
   json?: boolean;
@@ -72,6 +75,12 @@ export function mountCommand(): Command {
         .argParser(parseMountOptions)
         .default(NO_MOUNT_OPTIONS, 'defaults'),
     )
+    .option(
+      '--busy-poll <us>',
+      'stay awake for so long behind an answer, for the next request; 0: sleep at once',
+      parseInteger('--busy-poll', 0, BUSY_POLL_US_MAX),
+      BUSY_POLL_US,
+    )
     .addOption(traceOption())
     .addOption(logLevelOption())
     .option('--json', 'print one JSON object');
@@ -100,6 +109,7 @@ async function mountHere(mountPoint: string, flags: MountFlags): Promise<void> {
         readOnly: (flags.readOnly ?? false) || flags.options.readOnly,
         noAtime: flags.options.noAtime,
         kernelOptions: flags.options.kernel,
+        busyPollUs: flags.busyPoll,
         ...(file && { clusterId: file.clusterId }),
       },
       { ...deps, tracer: tracing.tracer },

@@ -41,6 +41,8 @@ export interface RunMountOptions {
   noAtime?: boolean;
   /** Further options of mount(8) that the kernel applies: nosuid, nodev, noexec and the like. */
   kernelOptions?: readonly string[];
+  /** How long the next request of the kernel is polled for behind an answer, us; absent: the binding's default, 0: not at all. */
+  busyPollUs?: number;
   /** Other users may use the mount; default true. */
   allowOther?: boolean;
   /** Calls fail with ETIMEDOUT after so long instead of waiting for the cluster. */
@@ -140,12 +142,12 @@ export async function runMount(options: RunMountOptions, deps: RunMountDeps): Pr
     destroyStallMs,
   });
 
-  const { mountPoint, fsName, binding, allowOther = true, kernelOptions = [] } = options;
+  const { mountPoint, fsName, binding, allowOther = true, kernelOptions = [], busyPollUs } = options;
   let mount: Mount;
   try {
     mount = await mountFileSystem(
       tracer ? tracedFileSystem(fs, tracer) : fs,
-      { mountPoint, fsName, allowOther, readOnly, binding, kernelOptions },
+      { mountPoint, fsName, allowOther, readOnly, binding, kernelOptions, busyPollUs },
       log,
       clock,
     );

@@ -287,6 +287,8 @@ export interface MountOptions {
   readOnly?: boolean;
   /** nosuid, nodev, noexec and others that the kernel applies by itself. */
   kernelOptions?: readonly string[];
+  /** How long the next request is polled for behind an answer, us; 0: not at all. The binding fuse-native does not. */
+  busyPollUs?: number;
 }
 
 /** A mounted file system. */

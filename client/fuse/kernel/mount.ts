@@ -1,4 +1,5 @@
 import fs from 'node:fs';
+import { availableParallelism } from 'node:os';
 import { type Clock, delay } from '../../../common/clock.js';
 import { deferred } from '../../../common/deferred.js';
 import type { Logger } from '../../../common/logger.js';
@@ -6,6 +7,7 @@ import type { BindingInfo, FileSystem, Mount, MountOptions } from '../binding.js
 import { findMount, MountError, type MountInfo } from '../mount-point.js';
 import { runTool } from '../tool.js';
 import { umountTool, unmountByForce } from '../unmount.js';
+import { BUSY_POLL_US, BusyPoll } from './busy-poll.js';
 import { type FuseDevice, openFuseDevice, systemErrorCode } from './device.js';
 import { defaultProtocolOptions, MAX_WRITE_BYTES, type ProtocolOptions } from './init.js';
 import { Interrupts, parseSignals, type Signals } from './interrupts.js';
@@ -67,6 +69,7 @@ export async function mountKernel(
     readers,
     info,
     interrupts: new Interrupts(clock, signalsOf),
+    busyPoll: busyPollFor(device, options.busyPollUs ?? BUSY_POLL_US),
   });
   const result = await runTool(clock, 'mount', mountArguments(options), MOUNT_TIMEOUT_MS, fd);
   if (result.code !== 0) {
@@ -85,6 +88,11 @@ export async function mountKernel(
   }
   await mount.adopt(options.readAheadBytes ?? DEFAULT_READ_AHEAD_BYTES);
   return mount;
+}
+
+/** Where a thread of the pool reads, or the only processor is the one that the caller needs, none. */
+function busyPollFor(device: FuseDevice, us: number): BusyPoll | undefined {
+  return device.threadsPerRead === 0 && availableParallelism() > 1 ? new BusyPoll(us) : undefined;
 }
 
 /** A thread's signals; undefined when it is not visible here, or has ended. */

@@ -3,6 +3,7 @@ import type { Logger } from '../../../common/logger.js';
 import { HoldfastError } from '../../../proto/errors.js';
 import type { BindingInfo, FileSystem } from '../binding.js';
 import { AttrOrder } from './attr-order.js';
+import type { BusyPoll } from './busy-poll.js';
 import { Call, RequestBuffer } from './call.js';
 import { type FuseDevice, systemErrorCode } from './device.js';
 import { MAX_WRITE_BYTES, negotiate, type ProtocolOptions, readInit, writeInit } from './init.js';
@@ -49,6 +50,7 @@ export interface SessionOptions {
   readers: number;
   info: BindingInfo;
   interrupts: Interrupts;
+  busyPoll?: Pick<BusyPoll, 'answered' | 'arrived'>;
 }
 
 /** Speaks the FUSE protocol on an open device: reads requests, asks the file system, writes the answers. */
@@ -176,6 +178,7 @@ export class Session {
           this.replyError(call, 0);
           return;
       }
+      this.options.busyPoll?.arrived();
       const operation = OPERATIONS[call.opcode];
       const answer = operation ? operation.run(this.context, call, request) : LACKING;
       if (!operation || answer === LACKING) this.replyError(call, ENOSYS);
@@ -184,6 +187,8 @@ export class Session {
     } catch (error) {
       this.fail(call, error);
     }
+    // Only behind an answer given at once: who waits for servers, or has just waited, leaves them the processor.
+    if (this.inFlight.size === this.lockWaits) this.options.busyPoll?.answered();
   }
 
   private await(call: Call, operation: Operation, answer: Promise<unknown>): void {

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import type { BindingInfo, Caller, Entry, FileSystem } from '../../../../client/fuse/binding.js';
+import type { BusyPoll } from '../../../../client/fuse/kernel/busy-poll.js';
 import { GIVE_AWAY_MIN_BYTES } from '../../../../client/fuse/kernel/call.js';
 import { defaultProtocolOptions, MAX_WRITE_BYTES } from '../../../../client/fuse/kernel/init.js';
 import { Interrupts, type Signals } from '../../../../client/fuse/kernel/interrupts.js';
@@ -12,6 +13,8 @@ import { ManualClock } from '../../support/manual-clock.js';
 import { ATTR, ENTRY, EXCHANGES, INO, UNIQUE } from './exchanges.js';
 import { FakeDevice, systemError } from './fake-device.js';
 import { GOLDEN_REPLIES, GOLDEN_REQUESTS } from './golden.js';
+
+type Polls = Pick<BusyPoll, 'answered' | 'arrived'>;
 
 interface Call {
   method: string;
@@ -43,7 +46,7 @@ const INFO: BindingInfo = {
   nanoseconds: true,
 };
 
-function startSession(fs: FileSystem, readers = 2, log: Logger = silentLogger) {
+function startSession(fs: FileSystem, readers = 2, log: Logger = silentLogger, busyPoll?: Polls) {
   const device = new FakeDevice();
   const session = new Session({
     fs,
@@ -53,6 +56,7 @@ function startSession(fs: FileSystem, readers = 2, log: Logger = silentLogger) {
     readers,
     info: INFO,
     interrupts: new Interrupts(new ManualClock(), () => KILLED),
+    busyPoll,
   });
   session.start();
   return { device, session };
@@ -380,5 +384,25 @@ describe('a FUSE session', () => {
     answer.resolve(ENTRY);
     await turn();
     assert.deepEqual([device.replies.length, device.waitingReaders, session.pending], [0, 0, 0]);
+  });
+
+  it('polls for the next request behind an answer given at once, unless others wait for theirs', async () => {
+    const slow = deferred<void>();
+    const fs = { fsync: () => slow.promise, flush: () => undefined } as unknown as FileSystem;
+    let polls = 0;
+    const busyPoll = { answered: () => polls++, arrived() {} };
+    const { device, session } = startSession(fs, 2, silentLogger, busyPoll);
+    device.push(GOLDEN_REQUESTS.init);
+    await session.ready.promise;
+    polls = 0;
+    device.push(withUnique(GOLDEN_REQUESTS.fsync, 1));
+    device.push(withUnique(GOLDEN_REQUESTS.flush, 2));
+    await turn();
+    assert.deepEqual([device.replies.at(-1)?.unique, polls], [2, 0]);
+    slow.resolve();
+    await turn();
+    assert.deepEqual([device.replies.at(-1)?.unique, polls], [1, 0]);
+    device.push(withUnique(GOLDEN_REQUESTS.flush, 3));
+    assert.deepEqual([device.replies.at(-1)?.unique, polls], [3, 1]);
   });
 });
