@@ -38,6 +38,8 @@ interface Item {
   /** Undefined: a place that is kept for the commit of `inos[0]`. */
   change: Change | undefined;
   readonly inos: readonly number[];
+  /** The commit of a file that is open: whoever syncs that file waits for it, and nobody else needs it. */
+  readonly loose: boolean;
   readonly result: Deferred<MutationReply>;
 }
 
@@ -172,15 +174,33 @@ export class ChangeLane {
   /** Everything so far is on a majority's disks, or was refused. */
   async settled(): Promise<void> {
     const last = this.#waiting.at(-1) ?? this.#sending.at(-1);
-    if (last) await this.#settling(last);
+    if (last) await this.urgently(this.#settling(last));
   }
 
-  /** The same for what has been changed of these inodes, with all that went before it. */
+  /**
+   * What a sync of this file or directory promises: all changes of names and attributes so far, the commits of files that were
+   * closed, and whatever concerns the inode itself have left the lane. Not the commits of files that are open: syncs at once
+   * would wait for one another in turn.
+   */
+  async synced(ino: number): Promise<void> {
+    const soFar = this.syncing(ino);
+    if (soFar) await this.urgently(soFar);
+  }
+
+  /** When synced() would be done, if nobody hurries; undefined: now. */
+  syncing(ino: number): Promise<void> | undefined {
+    const counts = ({ loose, inos }: Item): boolean => !loose || inos.includes(ino);
+    const waiting = this.#waiting.findLast(counts);
+    if (waiting) return this.#settling(waiting);
+    return this.#sending.some(counts) ? this.#settling(this.#sending.at(-1) as Item) : undefined;
+  }
+
+  /** What has been changed of these inodes, with all that went before it, is on a majority's disks or was refused. */
   async settledFor(inos: readonly number[]): Promise<void> {
     if (!this.touches(inos)) return;
     const touches = (item: Item): boolean => item.inos.some((ino) => inos.includes(ino));
     const last = this.#waiting.findLast(touches) ?? this.#sending.at(-1);
-    if (last) await this.#settling(last);
+    if (last) await this.urgently(this.#settling(last));
   }
 
   /** The session is over: everything that waits fails. What is on its way fails by itself. */
@@ -201,13 +221,13 @@ export class ChangeLane {
 
   #made(change: Change | undefined, inos: readonly number[]): Item {
     for (const ino of inos) this.#touched.set(ino, (this.#touched.get(ino) ?? 0) + 1);
-    return { change, inos, result: deferred() };
+    return { change, inos, loose: change?.op.$case === 'commitWrite', result: deferred() };
   }
 
   #settling(last: Item): Promise<void> {
     const done = deferred<void>();
     this.#idleWaiters.push({ last, done });
-    return this.urgently(done.promise);
+    return done.promise;
   }
 
   #schedule(): void {

@@ -212,6 +212,7 @@ export class FileCalls {
    */
   async #synced(file: FileData, dataOnly: boolean): Promise<void> {
     const { lane } = this.#context;
+    const before = lane.syncing(file.ino);
     const landed = deferred<void>();
     const together = file.grows && lane.expects(file.ino);
     const synced = file.fsync(dataOnly, landed.resolve);
@@ -220,7 +221,7 @@ export class FileCalls {
       await Promise.race([landed.promise, synced]);
     }
     await lane.urgently(synced);
-    await lane.settled();
+    if (before) await lane.urgently(before);
   }
 
   /** Not waited for by anybody: what is left is written in the background. */

@@ -369,9 +369,9 @@ export class HoldfastFs implements FileSystem {
     this.#directories.close(ino, handle);
   }
 
-  /** Changes by request are durable when they are answered, those made here when the lane has settled. */
+  /** Changes by request are durable when they are answered, those made here when they have left the lane. */
   async fsyncdir(caller: Caller, ino: number, _handle: number, _dataOnly: boolean): Promise<void> {
-    await interruptible(this.#context.lane.settled(), caller.signal);
+    await interruptible(this.#context.lane.synced(ino), caller.signal);
     this.#context.throwLostChange(ino);
   }
 

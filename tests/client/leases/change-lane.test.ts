@@ -181,6 +181,50 @@ describe('the lane of changes', () => {
     );
   });
 
+  it('a sync waits for names, attributes and closed files so far, not for commits of other open files', async () => {
+    const { lane, sent, answer, clock } = bound(new Harness());
+    void lane.push(commit(1), [1]);
+    assert.equal(lane.syncing(2), undefined, 'of another file that is open');
+    const own = lane.synced(1);
+    assert.deepEqual(sent, [['c1']]);
+    assert.equal(lane.syncing(2), undefined, 'nor on its way');
+    void lane.push(make(3), [9, 3]);
+    const named = lane.synced(2);
+    lane.keepPlace(4);
+    let closed = false;
+    const syncing = (lane.syncing(2) as Promise<void>).then(() => {
+      closed = true;
+    });
+    void lane.push(commit(5), [5]);
+    await answer();
+    await own;
+    assert.deepEqual(sent[1], ['m3'], 'the making, which somebody waits for');
+    await answer();
+    await named;
+    assert.equal(closed, false);
+    void lane.push(commit(4), [4]);
+    await clock.advance(LANE_DELAY_MS);
+    assert.deepEqual(sent[2], ['c4', 'c5']);
+    await answer();
+    await syncing;
+    assert.equal(lane.pending, 0);
+  });
+
+  it('a sync that nobody hurries leaves what it waits for where it is', async () => {
+    const { lane, sent, answer, clock } = bound(new Harness());
+    void lane.push(change(1), [1]);
+    let done = false;
+    const syncing = (lane.syncing(1) as Promise<void>).then(() => {
+      done = true;
+    });
+    await clock.advance(LANE_DELAY_MS / 2);
+    assert.deepEqual(sent, []);
+    await clock.advance(LANE_DELAY_MS);
+    assert.equal(done, false);
+    await answer();
+    await syncing;
+  });
+
   it('tells of each change that was refused, and goes on', async () => {
     const { lane, failures, answer } = bound(new Harness());
     const first = lane.push(change(1), [1, 9]);

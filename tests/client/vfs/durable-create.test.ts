@@ -69,4 +69,48 @@ describe('a file that is made, written and synced', () => {
     assert.deepEqual(mount.meta.batches.flat()[0], 'makeNode');
     assert.deepEqual(await mount.second().readFile('a'), Buffer.alloc(0));
   });
+
+  it('does not wait for what others sync behind it, nor does the directory', async () => {
+    const mount = await alone();
+    const { ino, handle } = await written(mount, 'a');
+    const other = await written(mount, 'b');
+    await mount.fs.fsync(caller(), ino, handle, false);
+    await mount.fs.fsync(caller(), other.ino, other.handle, false);
+    await mount.write(handle, 100, pattern(100, 2));
+    await mount.write(other.handle, 100, pattern(100, 3));
+    const release = mount.meta.hold();
+    const ends: string[] = [];
+    const first = mount.fs.fsync(caller(), ino, handle, false).then(() => ends.push('a'));
+    await settle();
+    const second = mount.fs.fsync(caller(), other.ino, other.handle, false).then(() => ends.push('b'));
+    await settle();
+    await mount.fs.fsyncdir(caller(), 1, 0, false);
+    assert.deepEqual(ends, [], 'commits of open files are under way, no name is');
+    release();
+    const again = mount.meta.hold();
+    await settle();
+    assert.deepEqual(ends, ['a'], 'the second commit is a batch of its own, and is held');
+    again();
+    await Promise.all([first, second]);
+  });
+
+  it('waits for names that were made before it', async () => {
+    const mount = await alone();
+    const { ino, handle } = await written(mount, 'a');
+    await mount.fs.fsync(caller(), ino, handle, false);
+    await mount.create('b');
+    const release = mount.meta.hold();
+    let ended = 0;
+    const count = (): void => {
+      ended++;
+    };
+    const syncs = [
+      mount.fs.fsync(caller(), ino, handle, false).then(count),
+      mount.fs.fsyncdir(caller(), 1, 0, false).then(count),
+    ];
+    await settle();
+    assert.equal(ended, 0);
+    release();
+    await Promise.all(syncs);
+  });
 });
