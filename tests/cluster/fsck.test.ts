@@ -146,7 +146,9 @@ describe('fsck and scrub', function () {
   it('find data that nobody reaches, and discard it', async () => {
     const ino = Number(await sh(`echo short > ${cluster.dir}/short; stat -c %i ${cluster.dir}/short`));
     const gone = Number(
-      await sh(`echo x > ${cluster.dir}/gone; stat -c %i ${cluster.dir}/gone; rm ${cluster.dir}/gone`),
+      await sh(
+        `echo x > ${cluster.dir}/gone; stat -c %i ${cluster.dir}/gone; rm ${cluster.dir}/gone; sync ${cluster.dir}`,
+      ),
     );
     await eventually('the deleted file is gone', async () => (await cluster.status()).capacity.orphans === 0);
     await leak(ino, 5);
