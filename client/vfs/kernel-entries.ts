@@ -11,8 +11,10 @@ const TOLD_NAMES_MAX = 256;
 const TOLD_INODES_MAX = 65_536;
 /** Names of one inode that are remembered. */
 const TOLD_LINKS_MAX = 8;
+/** In the place of a directory that a call removes or moves, and that is known by its name alone: it may be any. */
+export const ANY_DIRECTORY = 0;
 
-interface ToldName {
+export interface ToldName {
   directory: number;
   name: Buffer;
 }
@@ -79,7 +81,19 @@ export class KernelEntries {
     this.#linksForgotten = true;
   }
 
-  /** The kernel holds its lock on these directories until a call is answered. */
+  /**
+   * The kernel moves what it believes of one name to another, with the time for which it was to believe it.
+   * @param leased whether a recall will come before the place that it goes to changes; else it must not be believed there
+   * @param ino what it stands for; undefined: not known
+   */
+  moved(from: ToldName, to: ToldName, ino: number | undefined, leased: boolean): void {
+    const names = this.#told.get(from.directory);
+    if (!this.#notifier || !(names === 'many' || names?.has(from.name.toString('latin1')))) return;
+    if (leased && ino !== undefined) this.told(to.directory, to.name, 1, ino);
+    else this.#forgetAll(this.#notifier);
+  }
+
+  /** The kernel holds its lock on these directories, or on one that is not known (ANY_DIRECTORY), until a call is answered. */
   during<T>(directories: readonly number[], call: Answer<T>): Answer<T> {
     return call instanceof Promise ? this.#during(directories, call) : call;
   }
@@ -87,7 +101,7 @@ export class KernelEntries {
   async #during<T>(directories: readonly number[], call: Promise<T>): Promise<T> {
     for (const directory of directories) {
       this.#busy.set(directory, (this.#busy.get(directory) ?? 0) + 1);
-      for (const wake of this.#waiting.get(directory) ?? []) wake();
+      this.#wake(directory);
     }
     try {
       return await call;
@@ -98,6 +112,17 @@ export class KernelEntries {
         else this.#busy.delete(directory);
       }
     }
+  }
+
+  #wake(directory: number): void {
+    const waiting =
+      directory === ANY_DIRECTORY ? [...this.#waiting.values()] : [this.#waiting.get(directory)];
+    for (const wakers of waiting) for (const wake of wakers ?? []) wake();
+  }
+
+  #isBusy(directories: ReadonlySet<number>): boolean {
+    if (this.#busy.size === 0) return false;
+    return this.#busy.has(ANY_DIRECTORY) || [...directories].some((directory) => this.#busy.has(directory));
   }
 
   /** Makes the kernel ask again for every name in a directory that it was told of, and for the names of the inode itself. */
@@ -118,7 +143,7 @@ export class KernelEntries {
 
   async #expireNames(names: readonly ToldName[], notifier: Notifier): Promise<void> {
     const directories = new Set(names.map(({ directory }) => directory));
-    if (names.length > EXPIRE_NAMES_MAX || [...directories].some((directory) => this.#busy.has(directory))) {
+    if (names.length > EXPIRE_NAMES_MAX || this.#isBusy(directories)) {
       this.#forgetAll(notifier);
       return;
     }

@@ -1,7 +1,8 @@
 import type { Clock } from '../../common/clock.js';
 import type { Logger } from '../../common/logger.js';
 import { HoldfastError } from '../../proto/errors.js';
-import { NAME_MAX_BYTES } from '../../proto/types.js';
+import { LeaseMode } from '../../proto/gen/meta.js';
+import { NAME_MAX_BYTES, RENAME_EXCHANGE } from '../../proto/types.js';
 import { type Answer, andThen, lastly } from '../answer.js';
 import type { ChunkApi, CommitApi } from '../data/api.js';
 import { BlockCache } from '../data/block-cache.js';
@@ -37,7 +38,7 @@ import { CopyCalls } from './copy-calls.js';
 import { FileCalls } from './file-calls.js';
 import { FileTable } from './file-table.js';
 import { InodeCache } from './inode-cache.js';
-import { KernelEntries } from './kernel-entries.js';
+import { ANY_DIRECTORY, KernelEntries, type ToldName } from './kernel-entries.js';
 import { Listings } from './listings.js';
 import { LocalChanges } from './local-changes.js';
 import { LockCalls } from './lock-calls.js';
@@ -240,7 +241,8 @@ export class HoldfastFs implements FileSystem {
   }
 
   setattr(caller: Caller, ino: number, change: SetAttrRequest): Answer<AttrReply> {
-    return andThen(this.#fileCalls.setattr(caller, ino, change), (attr) => this.#context.attrReply(attr));
+    const changed = this.#during([ino], this.#fileCalls.setattr(caller, ino, change));
+    return andThen(changed, (attr) => this.#context.attrReply(attr));
   }
 
   readlink(caller: Caller, ino: number): Answer<Buffer> {
@@ -271,7 +273,8 @@ export class HoldfastFs implements FileSystem {
   }
 
   rmdir(caller: Caller, parent: number, name: Buffer): Answer<void> {
-    return this.#during([parent], this.#names.rmdir(caller, parent, name));
+    const held = [parent, ...this.#standsFor(parent, name)];
+    return this.#during(held, this.#names.rmdir(caller, parent, name));
   }
 
   rename(
@@ -282,10 +285,19 @@ export class HoldfastFs implements FileSystem {
     newName: Buffer,
     flags: number,
   ): Answer<void> {
-    return this.#during(
-      [parent, newParent],
+    const [ends, otherEnds] = [this.#standsFor(parent, name), this.#standsFor(newParent, newName)];
+    const done = this.#during(
+      [parent, newParent, ...ends, ...otherEnds],
       this.#names.rename(caller, parent, name, newParent, newName, flags),
     );
+    return andThen(done, () => {
+      const [from, to] = [
+        { directory: parent, name },
+        { directory: newParent, name: newName },
+      ];
+      this.#moved(from, to, ends[0]);
+      if ((flags & RENAME_EXCHANGE) !== 0) this.#moved(to, from, otherEnds[0]);
+    });
   }
 
   link(caller: Caller, ino: number, newParent: number, newName: Buffer): Answer<Entry> {
@@ -371,7 +383,7 @@ export class HoldfastFs implements FileSystem {
 
   /** Changes by request are durable when they are answered, those made here when they have left the lane. */
   async fsyncdir(caller: Caller, ino: number, _handle: number, _dataOnly: boolean): Promise<void> {
-    await interruptible(this.#context.lane.synced(ino), caller.signal);
+    await this.#during([ino], interruptible(this.#context.lane.synced(ino), caller.signal));
     this.#context.throwLostChange(ino);
   }
 
@@ -401,15 +413,15 @@ export class HoldfastFs implements FileSystem {
     flags: number,
     killSgid = false,
   ): Answer<void> {
-    return this.#xattrs.set(caller, ino, name, value, flags, killSgid);
+    return this.#during([ino], this.#xattrs.set(caller, ino, name, value, flags, killSgid));
   }
 
   listxattr(caller: Caller, ino: number): Answer<Buffer[]> {
     return this.#xattrs.list(caller, ino);
   }
 
-  removexattr(caller: Caller, ino: number, name: Buffer): Promise<void> {
-    return this.#xattrs.remove(caller, ino, name);
+  removexattr(caller: Caller, ino: number, name: Buffer): Answer<void> {
+    return this.#during([ino], this.#xattrs.remove(caller, ino, name));
   }
 
   tmpfile(caller: Caller, parent: number, mode: number, flags: number, umask: number): Promise<CreateReply> {
@@ -443,6 +455,19 @@ export class HoldfastFs implements FileSystem {
   /** The kernel holds its lock on these directories until the call is answered. */
   #during<T>(directories: readonly number[], call: Answer<T>): Answer<T> {
     return this.#context.kernel.during(directories, call);
+  }
+
+  /** What a name stands for, as far as it is known, with ANY_DIRECTORY for what is not. */
+  #standsFor(parent: number, name: Buffer): number[] {
+    const known = this.#context.names.lookup(parent, name);
+    if (known === 'absent') return [];
+    return [known?.ino ?? ANY_DIRECTORY];
+  }
+
+  #moved(from: ToldName, to: ToldName, ino = ANY_DIRECTORY): void {
+    const { kernel } = this.#context;
+    const leased = this.#context.mode(to.directory) !== LeaseMode.LEASE_NONE;
+    kernel.moved(from, to, ino === ANY_DIRECTORY ? undefined : ino, leased);
   }
 
   /** A change that was answered already was refused: whoever syncs or opens what it was about is told. */
