@@ -20,7 +20,7 @@ export interface Turns {
 }
 
 /** The event loop of this process. */
-export const eventLoop: Turns = { now: () => performance.now(), next: (fn) => setImmediate(fn) };
+const eventLoop: Turns = { now: () => performance.now(), next: (fn) => setImmediate(fn) };
 
 /**
  * Keeps the event loop turning for a moment behind an answer, so that the next request finds it awake (busy polling, as
