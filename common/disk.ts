@@ -1,6 +1,7 @@
 import fs from 'node:fs';
 import path from 'node:path';
 import { systemClock } from './clock.js';
+import { DIRECT_PART_MIN_BYTES, DirectWriter, type WriteRun, writeRuns } from './direct-writes.js';
 
 /** An open file; every call names its position, so that calls need no order among themselves. */
 export interface DiskFile {
@@ -128,12 +129,31 @@ class NodeFile implements DiskFile {
   private unsyncedBytes = 0;
   private readonly reads = new PoolBackoff();
   private readonly syncs = new PoolBackoff();
+  private readonly direct: DirectWriter;
 
-  constructor(private readonly fd: number) {}
+  constructor(
+    private readonly fd: number,
+    path: string,
+  ) {
+    this.direct = new DirectWriter(path);
+  }
 
   write(parts: readonly Buffer[], position: number): Promise<void> {
-    let bytes = 0;
-    for (const part of parts) bytes += part.length;
+    const bytes = sumOf(parts);
+    if (bytes < DIRECT_PART_MIN_BYTES) return this.writeCached(parts, position, bytes);
+    return this.writeLarge(writeRuns(parts, position));
+  }
+
+  /** One run after the other, so that a file grows from its end on. */
+  private async writeLarge(runs: readonly WriteRun[]): Promise<void> {
+    for (const run of runs) {
+      const written = run.direct ? await this.direct.write(run) : 0;
+      const rest = skipBytes(run.parts, written);
+      if (rest.length > 0) await this.writeCached(rest, run.position + written, sumOf(rest));
+    }
+  }
+
+  private writeCached(parts: readonly Buffer[], position: number, bytes: number): Promise<void> {
     this.unsyncedBytes += bytes;
     // A few pages into the page cache take less time than the way to the thread pool and back; but while the file is
     // being synced a write may wait for the journal, and only a thread of the pool may wait.
@@ -219,13 +239,20 @@ class NodeFile implements DiskFile {
     return settle((done) => fs.ftruncate(this.fd, length, done));
   }
 
-  close(): Promise<void> {
-    return settle((done) => fs.close(this.fd, done));
+  async close(): Promise<void> {
+    await this.direct.close();
+    await settle((done) => fs.close(this.fd, done));
   }
 }
 
 function settle(call: (done: (error: Error | null) => void) => void): Promise<void> {
   return new Promise((resolve, reject) => call((error) => (error ? reject(error) : resolve())));
+}
+
+function sumOf(parts: readonly Buffer[]): number {
+  let bytes = 0;
+  for (const part of parts) bytes += part.length;
+  return bytes;
 }
 
 function skipBytes(parts: readonly Buffer[], bytes: number): Buffer[] {
@@ -247,7 +274,7 @@ export const nodeDisk: Disk = {
     const fd = await new Promise<number>((resolve, reject) =>
       fs.open(file, OPEN_FLAGS[mode], 0o600, (error, opened) => (error ? reject(error) : resolve(opened))),
     );
-    return new NodeFile(fd);
+    return new NodeFile(fd, file);
   },
   async mkdir(dir) {
     await fs.promises.mkdir(dir, { recursive: true, mode: 0o700 });
