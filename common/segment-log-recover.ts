@@ -44,7 +44,7 @@ export interface Recovered {
   end: Position;
   /** Length of the segment before `end.segment`; 0: unknown or none. */
   previousEnd: number;
-  /** Bytes of unsynced records that a crash had torn and that were cut off. */
+  /** Bytes of unsynced records that a crash had torn and that were cut off, without zeros at their end. */
   tornBytes: number;
 }
 
@@ -77,8 +77,10 @@ export async function recoverLog(options: RecoverOptions): Promise<Recovered> {
     const start =
       segment === from.segment ? Math.max(from.offset, SEGMENT_HEADER_BYTES) : SEGMENT_HEADER_BYTES;
     const { bad, offset } = await scan.replay(segment, start, previous);
-    if (bad) return cutTail(options, scan, segments, bad, previous);
-    const end = { segment, offset };
+    const zeros = bad !== undefined && bad.segment === segment && (await scan.endsThere(bad, segments));
+    if (bad && !zeros) return cutTail(options, scan, segments, bad, previous);
+    if (bad) await cutFile(disk, path.join(dir, segmentName(segment)), bad.offset);
+    const end = bad ?? { segment, offset };
     if (segment === last) {
       await syncTail(options, replayed);
       return { uuid: scan.uuid, segments, end, previousEnd: previous?.offset ?? 0, tornBytes: 0 };
@@ -123,15 +125,13 @@ async function cutTail(
     throw new LogCorruptError(file, bad.offset, `bad record (${claim} shows that it was on disk once)`);
   }
   let tornBytes = 0;
-  const sizes = await Promise.all(
-    behind.map((segment) => sizeOf(disk, path.join(dir, segmentName(segment)))),
-  );
-  for (let i = behind.length - 1; i > 0; i--) {
-    tornBytes += sizes[i] as number;
-    await disk.unlink(path.join(dir, segmentName(behind[i] as number)));
+  for (const segment of behind.slice(1).reverse()) {
+    const torn = path.join(dir, segmentName(segment));
+    tornBytes += await writtenBehind(disk, torn, 0);
+    await disk.unlink(torn);
     await disk.syncDir(dir);
   }
-  tornBytes += (sizes[0] as number) - bad.offset;
+  tornBytes += await writtenBehind(disk, file, bad.offset);
   const kept = segments.filter((segment) => segment < bad.segment);
   if (bad.offset === 0) {
     await disk.unlink(file);
@@ -139,15 +139,19 @@ async function cutTail(
     await syncTail(options, kept);
     return { uuid: scan.uuid, segments: kept, end: bad, previousEnd, tornBytes };
   }
-  const handle = await disk.open(file, 'write');
-  try {
-    await handle.truncate(bad.offset);
-  } finally {
-    await handle.close();
-  }
+  await cutFile(disk, file, bad.offset);
   kept.push(bad.segment);
   await syncTail(options, kept);
   return { uuid: scan.uuid, segments: kept, end: bad, previousEnd, tornBytes };
+}
+
+async function cutFile(disk: Disk, file: string, length: number): Promise<void> {
+  const handle = await disk.open(file, 'write');
+  try {
+    await handle.truncate(length);
+  } finally {
+    await handle.close();
+  }
 }
 
 const MAX_UNSYNCED_TAIL_SEGMENTS = 3;
@@ -169,6 +173,19 @@ async function sizeOf(disk: Disk, file: string): Promise<number> {
   const handle = await disk.open(file, 'read');
   try {
     return await handle.size();
+  } finally {
+    await handle.close();
+  }
+}
+
+/** Bytes behind `offset` up to the last one that is not zero: zeros are written ahead of records. */
+async function writtenBehind(disk: Disk, file: string, offset: number): Promise<number> {
+  const handle = await disk.open(file, 'read');
+  try {
+    const bytes = Buffer.alloc(Math.max(0, (await handle.size()) - offset));
+    let written = await handle.read(bytes, offset);
+    while (written > 0 && bytes[written - 1] === 0) written--;
+    return written;
   } finally {
     await handle.close();
   }
@@ -206,6 +223,22 @@ class Scan {
       }
       const end = await this.replayRecords(handle, file, segment, start);
       return end.bad ? { offset: 0, bad: { segment, offset: end.offset } } : { offset: end.offset };
+    } finally {
+      await handle.close();
+    }
+  }
+
+  /**
+   * Whether a segment's records end at `place`, by what the next segment's header says: what lies behind is zeros that were
+   * written ahead, and that a crash kept from being cut off.
+   */
+  async endsThere(place: Position, segments: readonly number[]): Promise<boolean> {
+    const next = place.segment + 1;
+    if (place.offset === 0 || !segments.includes(next)) return false;
+    const file = path.join(this.options.dir, segmentName(next));
+    const handle = await this.options.disk.open(file, 'read');
+    try {
+      return (await this.readSegmentHeader(handle, file, next)) === place.offset;
     } finally {
       await handle.close();
     }

@@ -20,6 +20,7 @@ import {
   SEGMENT_HEADER_BYTES,
 } from './segment-log-format.js';
 import { type OnRecord, type Recovered, recoverLog } from './segment-log-recover.js';
+import { ZeroAhead } from './zero-ahead.js';
 
 export {
   comparePositions,
@@ -97,8 +98,9 @@ interface SyncWaiter {
  * - Positions are given out by append() at once and in order; I/O follows behind, in the same order.
  * - Fail-stop: after a failed write or fdatasync every later call fails. The kernel may have dropped the data, and a
  *   second fdatasync would report success for bytes that are gone.
- * - Nothing is ever overwritten. A log that must take records back (Raft's conflicting suffix) appends a record that
- *   supersedes them and drops the old ones while replaying; there is no truncate.
+ * - No record is ever overwritten. A log that must take records back (Raft's conflicting suffix) appends a record that
+ *   supersedes them and drops the old ones while replaying; there is no truncate. Where syncs are small, the file goes on
+ *   behind its last record with zeros (ZeroAhead).
  */
 export class SegmentLog {
   readonly uuid: string;
@@ -124,6 +126,7 @@ export class SegmentLog {
   /** The last segment's fdatasync after the log moved on; awaited before the next one is left. */
   private leftBehind?: Promise<void>;
   private readonly unsynced = new Set<number>();
+  private readonly ahead: ZeroAhead;
   private readonly waiters: SyncWaiter[] = [];
   private syncing = false;
   private failure?: LogFailedError;
@@ -159,6 +162,7 @@ export class SegmentLog {
     this.identity = { kind: options.kind, formatVersion: options.formatVersion, uuid };
     this.seed = recordSeed(uuid);
     this.segmentBytes = options.segmentBytes ?? DEFAULT_SEGMENT_BYTES;
+    this.ahead = new ZeroAhead(this.segmentBytes);
     this.segmentList = recovered.segments;
     this.tail = end;
     this.writtenTo = end;
@@ -274,6 +278,7 @@ export class SegmentLog {
       try {
         const file = await this.fileFor(batch);
         await file.write(batch.parts, batch.offset);
+        await this.ahead.extend(file, batch.offset + batch.bytes);
       } catch (error) {
         this.fail('write', error);
         break;
@@ -305,6 +310,7 @@ export class SegmentLog {
   private async leave(end: Position): Promise<void> {
     await this.leftBehind;
     const file = this.writeFile as DiskFile;
+    await this.ahead.cut(file, end.offset);
     this.leftBehind = file.datasync().then(
       () => {
         this.unsynced.delete(end.segment);
@@ -347,6 +353,9 @@ export class SegmentLog {
         const mark = this.writtenTo;
         await this.syncFiles(mark);
         if (this.failure) throw this.failure;
+        this.ahead.synced(
+          mark.segment === this.durableTo.segment ? mark.offset - this.durableTo.offset : mark.offset,
+        );
         if (comparePositions(mark, this.durableTo) > 0) this.durableTo = mark;
         while (this.waiters[0] && comparePositions(this.waiters[0].target, mark) <= 0) {
           this.waiters.shift()?.done.resolve();
@@ -467,6 +476,14 @@ export class SegmentLog {
     if (segments.length > 0) await this.options.disk.syncDir(this.options.dir);
   }
 
+  /** The last file ends behind its last record, so that damage to that cannot pass for zeros. */
+  private async endFile(): Promise<void> {
+    const { writeFile } = this;
+    if (this.failure || !writeFile) return;
+    await this.ahead.cut(writeFile, this.writtenTo.offset);
+    await writeFile.datasync();
+  }
+
   /** Makes everything durable and closes the files. A failed log closes without an error. */
   async close(): Promise<void> {
     if (this.closed) return;
@@ -474,6 +491,7 @@ export class SegmentLog {
       await this.sync();
       this.add(CLOSE_RECORD_TYPE, []);
       await this.sync();
+      await this.endFile();
     }
     this.closed = true;
     await this.leftBehind;

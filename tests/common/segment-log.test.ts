@@ -123,6 +123,84 @@ describe('SegmentLog', () => {
     assert.ok((disk.calls.get('datasync') as number) <= 2);
   });
 
+  it('writes zeros ahead of records that are synced in small pieces, and none behind a clean end', async () => {
+    const disk = new MemoryDisk();
+    const log = await openLog(disk);
+    add(log, 'a');
+    await log.sync();
+    assert.equal(disk.content(file(1)).length, log.end.offset);
+    add(log, 'b');
+    await log.sync();
+    const grown = disk.content(file(1)).length;
+    assert.ok(grown > log.end.offset);
+    add(log, 'c');
+    await log.sync();
+    assert.equal(disk.content(file(1)).length, grown);
+    await log.close();
+    assert.equal(disk.content(file(1)).length, log.end.offset);
+  });
+
+  it('finds no torn record in the zeros that a crash has left, and goes on where the records end', async () => {
+    const disk = new MemoryDisk();
+    const log = await openLog(disk.mounted());
+    for (const text of ['a', 'b', 'c']) {
+      add(log, text);
+      await log.sync();
+    }
+    disk.crash('nothing', createPrng(1));
+    assert.ok(disk.content(file(1)).length > log.end.offset);
+    const seen: Seen[] = [];
+    const again = await openLog(disk, seen);
+    assert.deepEqual(
+      seen.map((each) => each.payload),
+      ['a', 'b', 'c'],
+    );
+    assert.deepEqual([again.tornBytes, again.end], [0, log.end]);
+    assert.equal(disk.content(file(1)).length, log.end.offset);
+  });
+
+  it('finds all records although zeros are left at the end of a segment that was left', async () => {
+    const disk = new MemoryDisk();
+    const log = await openLog(disk);
+    const texts = Array.from({ length: 12 }, (_, i) => `${i}${'x'.repeat(500)}`);
+    for (const text of texts) {
+      add(log, text);
+      await log.sync();
+    }
+    assert.equal(log.end.segment, 2);
+    await log.close();
+    const end = disk.content(file(1)).length;
+    const first = await disk.open(file(1), 'write');
+    await first.write([Buffer.alloc(300)], end);
+    await first.datasync();
+    const seen: Seen[] = [];
+    await openLog(disk, seen);
+    assert.deepEqual(
+      seen.map((each) => each.payload),
+      texts,
+    );
+    assert.equal(disk.content(file(1)).length, end);
+  });
+
+  it('goes on without zeros on a disk that has room for the records alone', async () => {
+    const disk = new MemoryDisk();
+    const log = await openLog(disk);
+    add(log, 'a');
+    await log.sync();
+    disk.fail('write', 'ENOSPC', 1);
+    for (const text of ['b', 'c', 'd']) {
+      add(log, text);
+      await log.sync();
+    }
+    await log.close();
+    const seen: Seen[] = [];
+    await openLog(disk, seen);
+    assert.deepEqual(
+      seen.map((each) => each.payload),
+      ['a', 'b', 'c', 'd'],
+    );
+  });
+
   it('takes a checksum that the caller computed, and finds it wrong when it is', async () => {
     const disk = new MemoryDisk();
     const log = await openLog(disk);
