@@ -155,11 +155,6 @@ export class FileData implements FileLayout, FlushSource {
     if (this.#ctime) this.#ctime = attr.ctime;
   }
 
-  /** Somebody was told of the times as view() has them. */
-  timesShown(): void {
-    this.#times.shown();
-  }
-
   /** The write error that this description has not reported yet; it counts as reported now. */
   takeError(mark: ErrorMark): HoldfastError | undefined {
     return this.#unsynced.errors.take(mark);

@@ -2,24 +2,22 @@ import type { Timespec } from '../../common/clock.js';
 import type { FileClock } from '../file-clock.js';
 import type { Tenure } from './file-tail.js';
 
-/** For so long a write may have the time of a durable one before it: what POSIX lets a clock stand still (_POSIX_CLOCKRES_MIN). */
+/** For so long a write may have the time of one before it: what POSIX lets a clock stand still (_POSIX_CLOCKRES_MIN). */
 export const WRITE_TIME_KEPT_MS = 20;
 
 /** The time of a write. */
 interface Stamp {
   readonly time: Timespec;
-  /** Clock ms. */
-  readonly at: number;
-  /** FileClock.taken of then: as long as it is the same, nothing else in the mount has a later time. */
-  readonly taken: number;
-  /** Somebody asked for the attributes since. */
-  shown: boolean;
+  /** Since the first write with this time. */
+  readonly tenure: Tenure;
 }
 
 /**
  * The times of the writes to one file. A new time costs an fsync a command in the log, also where the size stays. So a
- * write has the time of the one before it when nobody can tell the difference: that one is durable and a moment ago,
- * nobody has asked for the attributes since, nothing else changed here since, and the file is this mount's alone.
+ * write has the time of the newest one before it, to whichever file of the mount, when nobody can tell the difference:
+ * that was a moment ago, nothing else here has a later time, nobody was told that time of any file, and this file has been
+ * the mount's alone since a write before. Invariants: a later change here never has an earlier time, and always a later
+ * one than anybody has seen.
  */
 export class WriteTimes {
   readonly #clock: FileClock;
@@ -35,13 +33,11 @@ export class WriteTimes {
 
   /** For a write that is made now. */
   next(): Timespec {
-    const { stamp, tenure } = this.#durable ?? {};
-    const now = this.#clock.now();
-    const { taken } = this.#clock;
-    const alike = stamp && !stamp.shown && stamp.taken === taken && now - stamp.at < WRITE_TIME_KEPT_MS;
-    if (alike && tenure?.holds()) return stamp.time;
-    const time = this.#clock.wall();
-    this.#newest = { time, at: now, taken: this.#clock.taken, shown: false };
+    const own = this.#newest;
+    const recent = own?.tenure.holds() ? this.#clock.recentWrite(WRITE_TIME_KEPT_MS) : undefined;
+    if (recent && recent === own?.time) return recent;
+    const time = recent ?? this.#clock.timeOfWrite();
+    this.#newest = { time, tenure: this.#tenure() };
     return time;
   }
 
@@ -59,11 +55,6 @@ export class WriteTimes {
     return () => {
       if (this.#newest === stamp) this.#durable = { stamp, tenure };
     };
-  }
-
-  /** Somebody asked for the attributes: the next write has to show. */
-  shown(): void {
-    if (this.#newest) this.#newest.shown = true;
   }
 
   /** The times were set otherwise. */

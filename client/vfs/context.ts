@@ -222,6 +222,8 @@ export class VfsContext {
     } catch (error) {
       this.#doubt(inos);
       throw error;
+    } finally {
+      this.clock.takenElsewhere(); // it may be later than that of a write made here meanwhile
     }
   }
 

@@ -59,7 +59,7 @@ export class FileTable {
     const file = this.get(attr.ino);
     file?.applyAttr(attr, false);
     const seen = file ? file.view() : attr;
-    file?.timesShown();
+    this.#deps.clock.seen(seen.mtime, seen.ctime);
     return this.atimes?.view(seen) ?? seen;
   }
 

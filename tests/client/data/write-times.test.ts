@@ -1,7 +1,11 @@
 import assert from 'node:assert/strict';
-import { WRITE_TIME_KEPT_MS } from '../../../client/data/write-times.js';
+import fc from 'fast-check';
+import { WRITE_TIME_KEPT_MS, WriteTimes } from '../../../client/data/write-times.js';
+import { FileClock } from '../../../client/file-clock.js';
+import type { Timespec } from '../../../common/clock.js';
 import { HoldfastError } from '../../../proto/errors.js';
 import { DataHarness, pattern } from '../support/data-harness.js';
+import { ManualClock } from '../support/manual-clock.js';
 
 /** A file of 100 bytes whose last write, a moment ago, was synced. */
 async function synced(): Promise<DataHarness> {
@@ -70,7 +74,7 @@ describe('a write has a time of its own', () => {
 
   it('when somebody has asked for the attributes since', async () => {
     const mount = await synced();
-    mount.file.timesShown();
+    mount.wall.seen(mount.file.view().mtime);
     assert.equal(await commitsOfNext(mount), 1);
     await mount.clock.advance(1);
     assert.equal(await commitsOfNext(mount), 0);
@@ -108,5 +112,96 @@ describe('a write has a time of its own', () => {
     mount.inode.beforeCommit = undefined;
     await mount.clock.advance(1);
     assert.equal(await commitsOfNext(mount), 1);
+  });
+});
+
+/** Files of one mount that are written to, each leased to it alone until lease() says otherwise. */
+class Writers {
+  readonly manual = new ManualClock();
+  readonly clock = new FileClock(this.manual);
+  readonly leases: number[] = [];
+  readonly files: WriteTimes[] = [];
+
+  constructor(count: number) {
+    for (let file = 0; file < count; file++) {
+      this.leases.push(1);
+      this.files.push(new WriteTimes(this.clock, () => this.#tenure(file)));
+    }
+  }
+
+  #tenure(file: number): { holds(): boolean } {
+    const lease = this.leases[file];
+    return { holds: () => this.leases[file] === lease };
+  }
+
+  write(file: number): Timespec {
+    return (this.files[file] as WriteTimes).next();
+  }
+
+  /** The time of the file's write is committed. @returns whether it had to be */
+  sync(file: number, time: Timespec): boolean {
+    const times = this.files[file] as WriteTimes;
+    if (times.areDurable(time, time)) return false;
+    times.committing(time, time)();
+    return true;
+  }
+}
+
+const nanoseconds = ({ sec, nsec }: Timespec): bigint => BigInt(sec) * 1_000_000_000n + BigInt(nsec);
+
+describe('writes to several files in turn', () => {
+  it('share a time, so that each file is committed once in a while', async () => {
+    const writers = new Writers(4);
+    let commits = 0;
+    for (let round = 0; round < 2 * WRITE_TIME_KEPT_MS; round++) {
+      for (let file = 0; file < 4; file++) if (writers.sync(file, writers.write(file))) commits++;
+      await writers.manual.advance(1);
+    }
+    // Each twice, and once more those that were written first: they had taken a time before the others did.
+    assert.ok(commits <= 4 * 2 + 3, `${commits} commits`);
+  });
+
+  it('give no time to a file that was not written before under the same lease', async () => {
+    const writers = new Writers(2);
+    const first = writers.write(0);
+    await writers.manual.advance(1);
+    assert.notDeepEqual(writers.write(1), first);
+    await writers.manual.advance(1);
+    writers.leases[0] = 2;
+    const again = writers.write(0);
+    assert.equal(nanoseconds(again) - nanoseconds(first), 2_000_000n);
+  });
+
+  it('never go back, are at most a moment old, and later than what anybody has seen', async () => {
+    const step = fc.record({
+      file: fc.nat({ max: 3 }),
+      what: fc.constantFrom('write', 'write', 'write', 'see', 'change', 'lease', 'forget'),
+      ms: fc.constantFrom(0.5, 1, 5, WRITE_TIME_KEPT_MS),
+    });
+    await fc.assert(
+      fc.asyncProperty(fc.array(step, { maxLength: 60 }), async (steps) => {
+        const writers = new Writers(4);
+        const now = (): bigint => nanoseconds(writers.manual.wall());
+        let newest = 0n;
+        let seen = 0n;
+        const told: (Timespec | undefined)[] = [];
+        for (const { file, what, ms } of steps) {
+          await writers.manual.advance(ms);
+          if (what === 'write') {
+            const time = writers.write(file);
+            assert.ok(nanoseconds(time) >= newest && nanoseconds(time) > seen);
+            assert.ok(now() - nanoseconds(time) < BigInt(WRITE_TIME_KEPT_MS) * 1_000_000n + 1_000_000n);
+            newest = nanoseconds(time);
+            told[file] = time;
+          } else if (what === 'see') {
+            const time = told[file];
+            writers.clock.seen(time && { ...time }, undefined);
+            if (time && nanoseconds(time) > seen) seen = nanoseconds(time);
+          } else if (what === 'change') newest = nanoseconds(writers.clock.wall());
+          else if (what === 'lease') writers.leases[file] = (writers.leases[file] as number) + 1;
+          else (writers.files[file] as WriteTimes).forget();
+        }
+      }),
+    );
   });
 });
