@@ -22,14 +22,22 @@ describe('Outbox', () => {
   let sent: string[];
   let timers: (() => void)[];
   let outbox: Outbox;
+  let now: number;
+
+  /** So much later the timer rings. */
+  const ring = (afterMs: number): void => {
+    now += afterMs;
+    timers.shift()?.();
+  };
 
   beforeEach(() => {
     sent = [];
     timers = [];
+    now = 1_000;
     const note = (where: string) => (each: RaftMessage) =>
       void sent.push(`${where} ${RaftMessageType[each.type]} to ${each.to} commit ${each.commit}`);
     const clock: Clock = {
-      now: () => 0,
+      now: () => now,
       wall: () => ({ sec: 0, nsec: 0 }),
       every: () => assert.fail('no repeated timer'),
       after: (_ms, fn) => {
@@ -66,16 +74,28 @@ describe('Outbox', () => {
     outbox.send([message(RAFT_APPEND, 2, 1), message(RAFT_APPEND, 3, 1), message(RAFT_APPEND, 2, 4)]);
     assert.deepEqual(sent, []);
     assert.equal(timers.length, 1);
-    timers.shift()?.();
+    ring(25);
     assert.deepEqual(sent, ['peer RAFT_APPEND to 2 commit 4', 'peer RAFT_APPEND to 3 commit 1']);
   });
 
   it('drops what it holds when an append with entries says the same', () => {
     outbox.send([message(RAFT_APPEND, 2, 1), message(RAFT_APPEND, 3, 1), message(RAFT_APPEND, 2, 1, 1)]);
-    timers.shift()?.();
+    ring(25);
     assert.deepEqual(sent, ['peer RAFT_APPEND to 2 commit 1', 'peer RAFT_APPEND to 3 commit 1']);
     outbox.send([message(RAFT_APPEND, 2, 2)]);
     assert.equal(timers.length, 1, 'the next one is held anew');
+  });
+
+  it('does not send what was held for a moment only, and nothing of it for longer than that', () => {
+    outbox.send([message(RAFT_APPEND, 2, 1), message(RAFT_APPEND, 3, 1)]);
+    now += 20;
+    outbox.send([message(RAFT_APPEND, 2, 1, 1), message(RAFT_APPEND, 2, 2), message(RAFT_APPEND, 3, 2)]);
+    sent.splice(0);
+    ring(5);
+    assert.deepEqual(sent.splice(0), ['peer RAFT_APPEND to 3 commit 2'], 'that to the other one is new');
+    ring(20);
+    assert.deepEqual(sent, ['peer RAFT_APPEND to 2 commit 2']);
+    assert.deepEqual(timers, []);
   });
 
   it('sends nothing after it was closed', () => {
