@@ -95,4 +95,6 @@ export interface CommitApi {
     },
     spent?: QuotaAmount[],
   ): Promise<Attr>;
+  /** Of a commit that does not change the size: the data beside it has landed, nothing else is waited for any more. */
+  dataLanded?(ino: number): void;
 }

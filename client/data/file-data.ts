@@ -244,15 +244,20 @@ export class FileData implements FileLayout, FlushSource {
     const timesDue =
       !dataOnly && this.#committed < mark.written && !this.#times.areDurable(this.#mtime, this.#ctime);
     const { losses } = this.#synced;
-    const waits = [this.#synced.all()];
+    const landing = [this.#synced.all()];
+    let committing: Promise<void> | undefined;
     if (!this.buffer.empty) {
       await flagLoneMessages(this, this.buffer.dirtyExtents(), this.#deps.chunks);
-      waits.push(this.#drain());
-      if (timesDue && !grows) waits.push(this.#commitTimes());
+      landing.push(this.#drain());
+      if (timesDue && !grows) committing = this.#commitTimes();
     } else if (timesDue && !grows) {
-      waits.push(this.#commit(mark)); // all data has landed
+      committing = this.#commit(mark); // all data has landed
     }
-    await Promise.all(waits);
+    await Promise.all(landing);
+    if (committing) {
+      this.#deps.meta.dataLanded?.(this.ino);
+      await committing;
+    }
     await this.#synced.settle(losses, () => this.#drain());
     if (!grows) return;
     landed?.();

@@ -34,6 +34,13 @@ export const LANE_BATCH_MAX = BATCH_MUTATIONS_MAX;
  */
 export const LANE_DELAY_MS = 200;
 
+/**
+ * With so many who wait at least, commits of times beside data that is still on its way are held back until there is one
+ * for every other of those who wait, for so long at most, and no longer than until the data beside one of them has landed.
+ */
+export const LANE_GATHER_WAITERS_MIN = 8;
+export const LANE_GATHER_MS = 4;
+
 interface Item {
   /** Undefined: a place that is kept for the commit of `inos[0]`. */
   change: Change | undefined;
@@ -66,6 +73,9 @@ export class ChangeLane {
   readonly #roomWaiters: Deferred<void>[] = [];
   readonly #idleWaiters: { last: Item; done: Deferred<void> }[] = [];
   #timer: Timer | undefined;
+  #gathering: Timer | undefined;
+  /** Something that waits is not to be held back for others. */
+  #due = false;
   /** Those who wait for what is in the lane, or will be. */
   #hurried = 0;
 
@@ -171,6 +181,13 @@ export class ChangeLane {
     }
   }
 
+  /** The data beside the commit of a file's times has landed: who waits for both waits for the commit alone. */
+  dataLanded(ino: number): void {
+    if (this.#due || !this.#waiting.some((item) => item.loose && item.inos[0] === ino)) return;
+    this.#due = true;
+    this.#pump();
+  }
+
   /** Everything so far is on a majority's disks, or was refused. */
   async settled(): Promise<void> {
     const last = this.#waiting.at(-1) ?? this.#sending.at(-1);
@@ -210,7 +227,8 @@ export class ChangeLane {
     this.#places.clear();
     for (const item of items) this.#fail(item, error);
     this.#timer?.cancel();
-    this.#timer = undefined;
+    this.#gathering?.cancel();
+    this.#timer = this.#gathering = undefined;
   }
 
   #append(change: Change | undefined, inos: readonly number[]): Item {
@@ -248,10 +266,27 @@ export class ChangeLane {
     let ready = 0;
     while (ready < LANE_BATCH_MAX && this.#waiting[ready]?.change) ready++;
     if (ready === 0) return;
+    if (this.#gathers(ready)) return;
+    this.#due = false;
     this.#timer?.cancel();
-    this.#timer = undefined;
+    this.#gathering?.cancel();
+    this.#timer = this.#gathering = undefined;
     this.#sending = this.#waiting.splice(0, ready);
     void this.#send(this.#sending);
+  }
+
+  /** Whether what is ready is held back for a moment, for others to go with it. */
+  #gathers(ready: number): boolean {
+    const enough = this.#hurried < LANE_GATHER_WAITERS_MIN || 2 * ready >= this.#hurried;
+    // Who waits for the lane itself has nothing else to wait for.
+    if (enough || this.#due || this.#idleWaiters.length > 0) return false;
+    for (let at = 0; at < ready; at++) if (!isBesideData(this.#waiting[at] as Item)) return false;
+    this.#gathering ??= this.#deps.clock.after(LANE_GATHER_MS, () => {
+      this.#gathering = undefined;
+      this.#due = true;
+      this.#pump();
+    });
+    return true;
   }
 
   async #send(items: readonly Item[]): Promise<void> {
@@ -297,6 +332,11 @@ export class ChangeLane {
       waiter.done.resolve();
     }
   }
+}
+
+/** A commit behind which nobody sees more of the file than before. */
+function isBesideData({ change, loose }: Item): boolean {
+  return loose && change?.op.$case === 'commitWrite' && change.op.value.newSize === 0;
 }
 
 /** A file made in a batch, and what was set of it since, which goes with its making. */

@@ -112,7 +112,10 @@ export class HoldfastFs implements FileSystem {
       onFailure: (inos, kind, error) => this.#changeLost(inos, kind, error),
     });
     const behind = new WriteBehind({ clock, log, lane });
-    const commits: CommitApi = { commitWrite: (commit, spent) => commitWrite(this.#context, commit, spent) };
+    const commits: CommitApi = {
+      commitWrite: (commit, spent) => commitWrite(this.#context, commit, spent),
+      dataLanded: (ino) => this.#context.lane.dataLanded(ino),
+    };
     const atimes =
       readOnly || parts.noAtime
         ? undefined

@@ -1,5 +1,11 @@
 import assert from 'node:assert/strict';
-import { ChangeLane, LANE_CHANGES_MAX, LANE_DELAY_MS } from '../../../client/leases/change-lane.js';
+import {
+  ChangeLane,
+  LANE_CHANGES_MAX,
+  LANE_DELAY_MS,
+  LANE_GATHER_MS,
+  LANE_GATHER_WAITERS_MIN,
+} from '../../../client/leases/change-lane.js';
 import type { Change, MutationOp } from '../../../client/meta/api.js';
 import { type Deferred, deferred } from '../../../common/deferred.js';
 import { errorCode, HoldfastError } from '../../../proto/errors.js';
@@ -274,3 +280,69 @@ function bound(harness: Harness) {
   const answer = (refused?: number[]): Promise<void> => harness.answer(refused);
   return { lane, clock, sent, failures, answer, fail: () => harness.fail() };
 }
+
+describe('commits of times beside data, with many who wait', () => {
+  const WRITERS = LANE_GATHER_WAITERS_MIN;
+
+  /** Writers that sync at once, and wait for data of their own beside their commits. */
+  function syncing(writers: number): ReturnType<typeof bound> {
+    const harness = bound(new Harness());
+    for (let writer = 0; writer < writers; writer++) void harness.lane.urgently(deferred<void>().promise);
+    return harness;
+  }
+
+  it('leave when there is one for every other of them', async () => {
+    const { lane, sent, clock, answer } = syncing(WRITERS);
+    for (let ino = 1; ino < WRITERS / 2; ino++) void lane.push(commit(ino), [ino]);
+    await clock.advance(LANE_GATHER_MS / 2);
+    assert.equal(sent.length, 0);
+    void lane.push(commit(99), [99]);
+    assert.equal(sent[0]?.length, WRITERS / 2);
+    void lane.push(commit(1), [1]);
+    await answer();
+    assert.equal(sent.length, 1, 'the next ones are gathered anew');
+    await clock.advance(LANE_GATHER_MS);
+    assert.deepEqual(sent[1], ['c1']);
+    await answer();
+    assert.equal(lane.pending, 0);
+    assert.equal(clock.timers, 0);
+  });
+
+  it('are held no longer than until the data beside one of them has landed', async () => {
+    const { lane, sent, answer } = syncing(WRITERS);
+    void lane.push(commit(1), [1]);
+    void lane.push(commit(2), [2]);
+    lane.dataLanded(3);
+    assert.equal(sent.length, 0);
+    lane.dataLanded(2);
+    assert.deepEqual(sent, [['c1', 'c2']]);
+    void lane.push(commit(1), [1]);
+    void lane.push(commit(4), [4]);
+    lane.dataLanded(2);
+    lane.dataLanded(4);
+    await answer();
+    assert.deepEqual(sent[1], ['c1', 'c4'], 'that was due while others were on their way');
+  });
+
+  it('are not held for a few writers, nor with a new size, other changes, or who waits for the lane', async () => {
+    const few = syncing(WRITERS - 1);
+    void few.lane.push(commit(1), [1]);
+    assert.equal(few.sent.length, 1);
+
+    const growing = syncing(WRITERS);
+    const grown = CommitWrite.create({ ino: 1, newSize: 4096 });
+    void growing.lane.push({ $case: 'commitWrite', value: grown }, [1]);
+    assert.equal(growing.sent.length, 1);
+
+    const changing = syncing(WRITERS);
+    void changing.lane.push(commit(1), [1]);
+    assert.equal(changing.sent.length, 0);
+    void changing.lane.push(change(2), [2]);
+    assert.equal(changing.sent.length, 1);
+
+    const waited = syncing(WRITERS);
+    void waited.lane.push(commit(1), [1]);
+    void waited.lane.settledFor([1]);
+    assert.equal(waited.sent.length, 1);
+  });
+});
