@@ -269,6 +269,11 @@ export interface Notifier {
   storeFile?(ino: number, data: Buffer): boolean;
   /** The kernel asks again for the attributes. At once, takes no lock. */
   expireAttr?(ino: number): void;
+  /**
+   * An invalidation of an inode or its names is to be sent behind this: what the kernel has been answered about them before,
+   * and may not believe yet, would come behind the invalidation. Absent: nothing can. @returns undefined: at once
+   */
+  takenIn?(ino: number): Promise<void> | undefined;
   invalidateEntry(parent: number, name: Buffer): Promise<void>;
   /** The kernel asks again at the next use of the entry. Takes the kernel's lock on the directory. */
   expireEntry(parent: number, name: Buffer): Promise<void>;

@@ -141,6 +141,7 @@ export class Recalls implements LeaseEvents {
 
   async #forget(ino: number): Promise<void> {
     this.#drop(ino);
+    await this.#context.notifier?.takenIn?.(ino);
     await Promise.all([this.#context.kernel.expire(ino), this.#invalidate(ino)]);
   }
 

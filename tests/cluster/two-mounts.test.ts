@@ -1,9 +1,11 @@
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
-import { nodeScript, sh } from '../lab/command.js';
+import { nodeScript, ROOT, run, sh } from '../lab/command.js';
 import { TestCluster } from '../lab/test-cluster.js';
 import { Agent } from '../posix/agent.js';
 import { ALICE, BOB, ROOT_USER } from '../posix/bench.js';
+
+const STARVED_LOOKUPS = join(ROOT, 'tests', 'cluster', 'support', 'starved-lookups.py');
 
 describe('two mounts of one cluster', function () {
   this.timeout(180_000);
@@ -24,6 +26,14 @@ describe('two mounts of one cluster', function () {
         `head -c ${1 + round * 77_777} /dev/urandom > ${from}/f; test "$(sha256sum < ${from}/f)" = "$(sha256sum < ${to}/f)"`,
       );
     }
+  });
+
+  it('a name that was looked up just before is gone when the other has moved it, however late the threads run that asked', async () => {
+    await sh(`mkdir ${a}/starved; ls ${b}/starved`);
+    const found = await run('python3', [STARVED_LOOKUPS, `${a}/starved`, `${b}/starved`, '60'], {
+      timeoutMs: 60_000,
+    });
+    assert.equal(found.stdout, '0 stale, 0 missed\n', found.stderr);
   });
 
   it('a file rewritten at the same size is read anew', async () => {

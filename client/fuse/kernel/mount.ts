@@ -13,6 +13,8 @@ import { defaultProtocolOptions, MAX_WRITE_BYTES, type ProtocolOptions } from '.
 import { Interrupts, parseSignals, type Signals } from './interrupts.js';
 import { KernelNotifier } from './notify.js';
 import { Session } from './session.js';
+import { TakenIn } from './taken-in.js';
+import { lookAtThreads } from './thread-state.js';
 import { isSupportedByteOrder } from './wire.js';
 
 export const FUSE_DEVICE = '/dev/fuse';
@@ -54,12 +56,13 @@ export async function mountKernel(
   const readers = device.readsMax;
   const notifyWrites = notifyThreads(device, readers * device.threadsPerRead);
   const keepsLocks = fileSystem.setlk !== undefined && fileSystem.getlk !== undefined;
+  const takenIn = new TakenIn(clock, lookAtThreads());
   const info: BindingInfo = {
     kind: 'kernel',
     maxWrite: MAX_WRITE_BYTES,
     callerIdentity: true,
     nanoseconds: true,
-    notify: new KernelNotifier(device, notifyWrites),
+    notify: new KernelNotifier(device, notifyWrites, takenIn),
   };
   const session = new Session({
     fs: fileSystem,
@@ -69,6 +72,7 @@ export async function mountKernel(
     readers,
     info,
     interrupts: new Interrupts(clock, signalsOf),
+    takenIn,
     busyPoll: busyPollFor(device, options.busyPollUs ?? BUSY_POLL_US),
   });
   const result = await runTool(clock, 'mount', mountArguments(options), MOUNT_TIMEOUT_MS, fd);

@@ -3,6 +3,7 @@ import { HoldfastError } from '../../../proto/errors.js';
 import type { Notifier } from '../binding.js';
 import { type FuseDevice, systemErrorCode } from './device.js';
 import { EXPIRE_ONLY, NotifyCode, OUT_HEADER_BYTES } from './protocol.js';
+import type { TakenIn } from './taken-in.js';
 import { writeOutHeader, writeS64, writeU64 } from './wire.js';
 
 /** Notifications that wait for their turn; a further one is refused. */
@@ -125,6 +126,7 @@ export class KernelNotifier implements Notifier {
   constructor(
     private readonly device: FuseDevice,
     maxWrites: number,
+    private readonly answers?: Pick<TakenIn, 'of'>,
   ) {
     const forPages = maxWrites >= WRITES_WITH_STORES_MIN ? 1 : 0;
     const forNames = Math.floor((maxWrites - forPages) / 2);
@@ -133,6 +135,10 @@ export class KernelNotifier implements Notifier {
     if (forPages === 0) return;
     const pages = new WriteQueue(device, forPages);
     this.storePages = (ino, offset, data) => pages.push(storeMessage(ino, offset, data));
+  }
+
+  takenIn(ino: number): Promise<void> | undefined {
+    return this.answers?.of(ino);
   }
 
   invalidateInode(ino: number, offset: number, length: number): Promise<void> {

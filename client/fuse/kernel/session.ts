@@ -11,6 +11,7 @@ import type { Interrupts } from './interrupts.js';
 import { LACKING, OPERATIONS, type Operation, type OperationContext } from './operations.js';
 import { InitFlag, Opcode, OUT_HEADER_BYTES } from './protocol.js';
 import { readBatchForget } from './requests.js';
+import type { TakenIn } from './taken-in.js';
 import { ARGS_AT, readInHeader, readU64, writeOutHeader } from './wire.js';
 
 /** Requests that the file system works on at a time; beyond it nothing more is read from the kernel. */
@@ -50,6 +51,7 @@ export interface SessionOptions {
   readers: number;
   info: BindingInfo;
   interrupts: Interrupts;
+  takenIn: Pick<TakenIn, 'asked' | 'answering'>;
   busyPoll?: Pick<BusyPoll, 'answered' | 'arrived'>;
 }
 
@@ -179,6 +181,7 @@ export class Session {
           return;
       }
       this.options.busyPoll?.arrived();
+      this.options.takenIn.asked(call);
       const operation = OPERATIONS[call.opcode];
       const answer = operation ? operation.run(this.context, call, request) : LACKING;
       if (!operation || answer === LACKING) this.replyError(call, ENOSYS);
@@ -251,6 +254,7 @@ export class Session {
     if (this.over) return;
     try {
       this.attrOrder.answering(call, result);
+      this.options.takenIn.answering(call, result);
       const body = operation.encode(this.scratch, OUT_HEADER_BYTES, result);
       if (typeof body === 'number') this.send([this.header(OUT_HEADER_BYTES + body, 0, call.unique)], call);
       else {

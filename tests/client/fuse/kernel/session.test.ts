@@ -5,6 +5,7 @@ import { GIVE_AWAY_MIN_BYTES } from '../../../../client/fuse/kernel/call.js';
 import { defaultProtocolOptions, MAX_WRITE_BYTES } from '../../../../client/fuse/kernel/init.js';
 import { Interrupts, type Signals } from '../../../../client/fuse/kernel/interrupts.js';
 import { MAX_IN_FLIGHT_REQUESTS, MAX_LOCK_WAITS, Session } from '../../../../client/fuse/kernel/session.js';
+import { TakenIn } from '../../../../client/fuse/kernel/taken-in.js';
 import type { Interrupt } from '../../../../client/wait.js';
 import { deferred } from '../../../../common/deferred.js';
 import { type Logger, silentLogger } from '../../../../common/logger.js';
@@ -56,6 +57,7 @@ function startSession(fs: FileSystem, readers = 2, log: Logger = silentLogger, b
     readers,
     info: INFO,
     interrupts: new Interrupts(new ManualClock(), () => KILLED),
+    takenIn: new TakenIn(new ManualClock(), () => undefined),
     busyPoll,
   });
   session.start();
