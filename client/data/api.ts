@@ -77,6 +77,8 @@ export interface ChunkApi {
    * had lost before: see survived().
    */
   sync(pg: number): Promise<Lineage>;
+  /** The listener is told of groups of which all replicas may have lost what was not synced. */
+  onNewLineage(listener: (pgs: readonly number[]) => void): void;
   /** Applies pending truncates in the groups of chunks [first, last], once, without repeating: the servers do. */
   truncateAhead(file: FileLayout, firstChunk: number, lastChunk: number): void;
 }

@@ -72,6 +72,10 @@ export class ChunkIo implements ChunkApi {
     deps.view.onChange((servers) => deps.connections.mapChanged(servers));
   }
 
+  onNewLineage(listener: (pgs: readonly number[]) => void): void {
+    this.#deps.view.onNewLineage(listener);
+  }
+
   pgOf(ino: number, chunk: number, signal?: Interrupt): number | Promise<number> {
     const pg = this.#deps.view.pgOf(ino, chunk);
     return pg >= 0 ? pg : this.#awaitPg(ino, chunk, signal);

@@ -15,6 +15,7 @@ export class ClusterView {
   readonly #clock: Clock;
   readonly #servers = new Map<number, ChunkServerInfo>();
   readonly #listeners: ((servers: ReadonlyMap<number, ChunkServerInfo>) => void)[] = [];
+  readonly #lineageListeners: ((pgs: readonly number[]) => void)[] = [];
   readonly #waiters = new Set<() => void>();
   #map: ClusterMap | undefined;
 
@@ -30,10 +31,13 @@ export class ClusterView {
   /** Takes a map unless it is older than the present one. */
   update(map: ClusterMap): void {
     if (this.#map && map.version <= this.#map.version) return;
+    const former = this.#map;
     this.#map = map;
     this.#servers.clear();
     for (const server of map.servers) this.#servers.set(server.id, server);
     for (const listener of this.#listeners) listener(this.#servers);
+    const begun = former ? newLineages(former, map) : [];
+    if (begun.length > 0) for (const listener of this.#lineageListeners) listener(begun);
     const waiters = [...this.#waiters];
     this.#waiters.clear();
     for (const wake of waiters) wake();
@@ -42,6 +46,11 @@ export class ClusterView {
   /** Called with the servers of every newer map. */
   onChange(listener: (servers: ReadonlyMap<number, ChunkServerInfo>) => void): void {
     this.#listeners.push(listener);
+  }
+
+  /** Called with groups that have a new lineage: see proto/lineage.ts. */
+  onNewLineage(listener: (pgs: readonly number[]) => void): void {
+    this.#lineageListeners.push(listener);
   }
 
   /** -1 while the cluster has no placement groups. */
@@ -82,4 +91,8 @@ export class ClusterView {
       else signal?.addEventListener('abort', onAbort, { once: true });
     });
   }
+}
+
+function newLineages(former: ClusterMap, map: ClusterMap): number[] {
+  return map.pgs.flatMap(({ lineage }, pg) => (lineage === former.pgs[pg]?.lineage ? [] : [pg]));
 }

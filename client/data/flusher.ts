@@ -20,6 +20,14 @@ export interface FlushSource {
   writeBack(): void;
 }
 
+/** What the servers have acknowledged, and could still lose. */
+export interface KeptWrites {
+  /** Whether what is on its way, and one frame more, can be kept when it is acknowledged; false: resume() is called later. */
+  hasRoom(bytesInFlight: number): boolean;
+  /** Something was acknowledged. */
+  grown(): void;
+}
+
 const AGE_CHECK_INTERVAL_MS = 250;
 
 interface Entry {
@@ -40,6 +48,7 @@ interface RoomWaiter {
 export class Flusher {
   readonly #clock: Clock;
   readonly #limits: DataLimits;
+  readonly #kept: KeptWrites | undefined;
   #urgent = new Fifo<Entry>();
   #ordinary = new Fifo<Entry>();
   readonly #active = new Set<FlushSource>();
@@ -49,9 +58,11 @@ export class Flusher {
   #bytesInFlight = 0;
   #ageTimer: Timer | undefined;
 
-  constructor(clock: Clock, limits: DataLimits) {
+  /** @param kept absent: what the servers lose is not written again */
+  constructor(clock: Clock, limits: DataLimits, kept?: KeptWrites) {
     this.#clock = clock;
     this.#limits = limits;
+    this.#kept = kept;
   }
 
   /** Of all files, those on their way included. */
@@ -154,9 +165,22 @@ export class Flusher {
     }
   }
 
-  #pump(): void {
+  /** Fewer acknowledged writes are kept than before. */
+  resume(): void {
+    this.#pump();
+  }
+
+  get #mayCarry(): boolean {
     const { flushFramesInFlightMax, flushBytesInFlightMax } = this.#limits;
-    while (this.#framesInFlight < flushFramesInFlightMax && this.#bytesInFlight < flushBytesInFlightMax) {
+    return (
+      this.#framesInFlight < flushFramesInFlightMax &&
+      this.#bytesInFlight < flushBytesInFlightMax &&
+      (this.#kept?.hasRoom(this.#bytesInFlight) ?? true)
+    );
+  }
+
+  #pump(): void {
+    while (this.#mayCarry) {
       const entry = this.#urgent.shift() ?? this.#ordinary.shift();
       if (!entry) return;
       const { source, extent } = entry;
@@ -178,6 +202,7 @@ export class Flusher {
     await source.send(extents);
     this.#framesInFlight--;
     this.#bytesInFlight -= bytes;
+    this.#kept?.grown();
     for (const extent of extents) {
       for (const next of source.buffer.endSend(extent)) this.#push(source, next, true);
     }

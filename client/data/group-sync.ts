@@ -1,7 +1,7 @@
 import { HoldfastError, toHoldfastError } from '../../proto/errors.js';
 import type { ChunkApi } from './api.js';
 import type { Piece } from './extent.js';
-import type { UnsyncedWrites } from './unsynced.js';
+import type { LostWrites, UnsyncedWrites } from './unsynced.js';
 
 /** What all replicas lost before it was synced is written again; so often, should they lose it again. */
 export const REWRITES_MAX = 3;
@@ -25,6 +25,7 @@ export class GroupSync {
     this.#unsynced = unsynced;
     this.#chunks = chunks;
     this.#events = events;
+    unsynced.onLost = (lost) => this.#found(lost);
   }
 
   /** Syncs every group that has something unsynced now. Never rejects. */
@@ -59,14 +60,17 @@ export class GroupSync {
     const mark = this.#unsynced.mark(pg);
     try {
       const lineage = await this.#chunks.sync(pg);
-      const { pieces, gone } = this.#unsynced.synced(pg, mark, lineage);
-      if (gone) this.#events.failed(new HoldfastError('EIO', LOST));
-      if (pieces.length === 0) return;
-      this.#losses++;
-      this.#events.writeAgain(pieces);
+      this.#found(this.#unsynced.synced(pg, mark, lineage));
     } catch (error) {
       this.#unsynced.forget(pg);
       this.#events.failed(toHoldfastError(error));
     }
+  }
+
+  #found({ pieces, gone }: LostWrites): void {
+    if (gone) this.#events.failed(new HoldfastError('EIO', LOST));
+    if (pieces.length === 0) return;
+    this.#losses++;
+    this.#events.writeAgain(pieces);
   }
 }

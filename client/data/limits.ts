@@ -9,7 +9,10 @@ export interface DataLimits {
   /** Write frames on their way at a time. */
   flushFramesInFlightMax: number;
   flushBytesInFlightMax: number;
-  /** Acknowledged by the chunkservers and not yet synced, kept to be written again should all of them lose it. */
+  /**
+   * Acknowledged by the chunkservers and not yet synced, kept to be written again should all of them lose it. From a quarter of it on
+   * the oldest is synced unasked.
+   */
   unsyncedKeptBytesMax: number;
   /** Dirty data is written back at the latest after this time, ms. */
   dirtyAgeMs: number;
@@ -28,7 +31,7 @@ export const DEFAULT_DATA_LIMITS: DataLimits = {
   fileDirtyBytesMax: 64 * MIB,
   flushFramesInFlightMax: 32,
   flushBytesInFlightMax: 32 * MIB,
-  unsyncedKeptBytesMax: 32 * MIB,
+  unsyncedKeptBytesMax: 64 * MIB,
   dirtyAgeMs: 1_000,
   blockCacheBytesMax: 128 * MIB,
   readAheadBytesMax: 16 * MIB,

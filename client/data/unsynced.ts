@@ -21,6 +21,8 @@ interface Kept extends Piece {
 }
 
 interface Group {
+  readonly pg: number;
+  readonly file: UnsyncedWrites;
   /** Number of the newest acknowledgement. */
   newest: number;
   /** Of writes whose bytes are not kept: the newest of each epoch, in the order of their acknowledgements. */
@@ -33,6 +35,15 @@ interface Group {
 
 /** Epochs remembered of writes that are not kept; beyond it the oldest counts for all before. */
 const BARE_EPOCHS_MAX = 64;
+
+/** Placement groups, and the files whose kept writes lie in each. */
+export type GroupFiles = Map<number, Set<UnsyncedWrites>>;
+
+function addTo(groups: GroupFiles, { pg, file }: Group): void {
+  const files = groups.get(pg);
+  if (files) files.add(file);
+  else groups.set(pg, new Set([file]));
+}
 
 /** Memory for the kept writes of all files of a mount: the oldest are let go. */
 export class KeptBudget {
@@ -58,6 +69,25 @@ export class KeptBudget {
       this.remove(oldest);
       note(oldest.group, oldest.version, oldest.ack);
     }
+  }
+
+  /** The groups of the oldest kept writes, which make up `bytes`, and their files. */
+  oldest(bytes: number): GroupFiles {
+    const groups: GroupFiles = new Map();
+    let seen = 0;
+    for (const kept of this.#kept) {
+      if (seen >= bytes) break;
+      seen += sizeOf(kept);
+      addTo(groups, kept.group);
+    }
+    return groups;
+  }
+
+  /** Those of `pgs` in which something is kept, and its files. */
+  within(pgs: ReadonlySet<number>): GroupFiles {
+    const groups: GroupFiles = new Map();
+    for (const { group } of this.#kept) if (pgs.has(group.pg)) addTo(groups, group);
+    return groups;
   }
 
   /** @returns false: it was let go before */
@@ -104,9 +134,14 @@ export class UnsyncedWrites {
   readonly #places = new RangeIndex<Kept>();
   /** Of those that failed. */
   readonly errors = new WriteErrors();
+  /** Told of what a sync that nobody asked for has found lost, for as long as the file is in use. */
+  onLost: ((lost: LostWrites) => void) | undefined;
   #acks = 0;
 
-  constructor(budget: KeptBudget) {
+  constructor(
+    readonly ino: number,
+    budget: KeptBudget,
+  ) {
     this.#budget = budget;
   }
 
@@ -123,7 +158,7 @@ export class UnsyncedWrites {
   touch(pg: number): Group {
     let group = this.#groups.get(pg);
     if (!group) {
-      group = { newest: 0, bare: new Map(), kept: new Set(), places: this.#places };
+      group = { pg, file: this, newest: 0, bare: new Map(), kept: new Set(), places: this.#places };
       this.#groups.set(pg, group);
     }
     group.newest = ++this.#acks;
@@ -165,11 +200,15 @@ export class UnsyncedWrites {
 
   /** Others may write to the file from now on: what they write must not be overwritten by what is kept. */
   letGo(): void {
-    for (const group of this.#groups.values()) {
-      for (const kept of group.kept) {
-        this.#budget.remove(kept);
-        note(group, kept.version, kept.ack);
-      }
+    for (const pg of this.groups) this.letGoOf(pg);
+  }
+
+  /** The same for one group. */
+  letGoOf(pg: number): void {
+    const group = this.#groups.get(pg);
+    for (const kept of group?.kept ?? []) {
+      this.#budget.remove(kept);
+      note(kept.group, kept.version, kept.ack);
     }
   }
 
@@ -207,6 +246,29 @@ export class UnsyncedWrites {
     if (group.newest <= mark) this.#groups.delete(pg);
     return lost;
   }
+
+  /**
+   * As synced(), of a SYNC that nobody waits for.
+   * @param revive takes the file into use if it is in none, to have written again what is lost; undefined: it cannot be, and that is
+   * remembered for who opens it. What it returns ends that use.
+   */
+  syncedUnasked(pg: number, mark: number, lineage: Lineage, revive: () => (() => void) | undefined): void {
+    const end = !this.onLost && this.#hasLost(pg, lineage) ? revive() : undefined;
+    if (!this.onLost && this.#hasLost(pg, lineage)) this.letGoOf(pg);
+    else {
+      const lost = this.synced(pg, mark, lineage);
+      if (lost.gone || lost.pieces.length > 0) this.onLost?.(lost);
+    }
+    end?.();
+  }
+
+  #hasLost(pg: number, lineage: Lineage): boolean {
+    const group = this.#groups.get(pg);
+    if (!group) return false;
+    for (const [epoch, { seq }] of group.bare) if (!survived({ epoch, seq }, lineage)) return true;
+    for (const { version } of group.kept) if (!survived(version, lineage)) return true;
+    return false;
+  }
 }
 
 /** Inodes whose unsynced and failed writes are remembered behind their last close; the oldest are forgotten. */
@@ -227,9 +289,19 @@ export class UnsyncedTable {
     return this.#budget.bytes;
   }
 
+  /** As KeptBudget.oldest(). */
+  oldest(bytes: number): GroupFiles {
+    return this.#budget.oldest(bytes);
+  }
+
+  /** As KeptBudget.within(). */
+  within(pgs: ReadonlySet<number>): GroupFiles {
+    return this.#budget.within(pgs);
+  }
+
   /** Those of one file, which is open from now on. */
   of(ino: number): UnsyncedWrites {
-    const known = this.#files.peek(ino) ?? new UnsyncedWrites(this.#budget);
+    const known = this.#files.peek(ino) ?? new UnsyncedWrites(ino, this.#budget);
     this.#files.set(ino, known);
     return known;
   }
@@ -237,6 +309,7 @@ export class UnsyncedTable {
   /** The file has no user here any more. @param inUse of others */
   closed(ino: number, inUse: (ino: number) => boolean): void {
     const writes = this.#files.peek(ino);
+    if (writes) writes.onLost = undefined;
     if (writes?.groups.length === 0 && !writes.errors.pending) this.#files.delete(ino);
     if (this.#files.size <= UNSYNCED_FILES_MAX) return;
     for (const [oldest, unsynced] of this.#files) {

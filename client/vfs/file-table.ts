@@ -84,6 +84,17 @@ export class FileTable {
     this.#deps.unsynced.shared(ino);
   }
 
+  /**
+   * Takes a file that nobody uses into use, to write again what the servers lost of it.
+   * @param attr as it is now; undefined: not known
+   * @returns ends that use; undefined: others may have written to it, or it is gone
+   */
+  revive(attr: Attr | undefined): (() => void) | undefined {
+    if (!attr || attr.nlink === 0 || !this.#deps.owns(attr.ino)) return undefined;
+    const file = this.acquire(attr, false);
+    return () => void this.release(file);
+  }
+
   /** @param isNew made here just now */
   acquire(attr: Attr, isNew: boolean): FileData {
     const entry = this.#files.get(attr.ino);

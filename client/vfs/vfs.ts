@@ -6,10 +6,10 @@ import { NAME_MAX_BYTES, RENAME_EXCHANGE } from '../../proto/types.js';
 import { type Answer, andThen, lastly } from '../answer.js';
 import type { ChunkApi, CommitApi } from '../data/api.js';
 import { BlockCache } from '../data/block-cache.js';
-import { Flusher } from '../data/flusher.js';
+import type { Flusher } from '../data/flusher.js';
 import type { DataLimits } from '../data/limits.js';
 import { FileReader } from '../data/reader.js';
-import { UnsyncedTable } from '../data/unsynced.js';
+import { newWritePath } from '../data/write-path.js';
 import { FileClock } from '../file-clock.js';
 import type {
   AttrReply,
@@ -103,7 +103,10 @@ export class HoldfastFs implements FileSystem {
       stamp: () => meta.leases.stamp(),
       covers: (ino, stamp) => this.#context.covers(ino, stamp),
     });
-    this.#flusher = new Flusher(clock, limits);
+    const { flusher, unsynced } = newWritePath(clock, chunks, limits, (ino) =>
+      files.revive(inodes.fresh(ino)?.attr),
+    );
+    this.#flusher = flusher;
     const lane: ChangeLane = new ChangeLane({
       clock,
       onHurry: () => behind.start(),
@@ -120,7 +123,6 @@ export class HoldfastFs implements FileSystem {
       readOnly || parts.noAtime
         ? undefined
         : new Atimes(parts.clock, (list) => meta.mutate({ $case: 'setAtimes', value: { atimes: list } }));
-    const unsynced = new UnsyncedTable(limits.unsyncedKeptBytesMax);
     const quotas: QuotaKeeper = new QuotaKeeper({
       clock,
       log,
@@ -128,8 +130,7 @@ export class HoldfastFs implements FileSystem {
       writeBack: () => this.#writeBack(),
     });
     const data = {
-      ...{ clock, log, chunks, meta: commits, flusher: this.#flusher, blocks },
-      ...{ unsynced, quotas: quotas.book },
+      ...{ clock, log, chunks, meta: commits, flusher, blocks, unsynced, quotas: quotas.book },
       owns: (ino: number) => this.#context.owns(ino),
       tenure: (ino: number) => this.#context.tenure(ino),
     };

@@ -1,4 +1,6 @@
 import assert from 'node:assert/strict';
+import type { FileData } from '../../../client/data/file-data.js';
+import { KeptBudget, UnsyncedWrites } from '../../../client/data/unsynced.js';
 import { HoldfastError } from '../../../proto/errors.js';
 import { CHUNK, DataHarness, pattern } from '../support/data-harness.js';
 import { settle } from '../support/manual-clock.js';
@@ -154,5 +156,100 @@ describe('data that was acknowledged and is lost before it is synced', () => {
       assert.equal(file.takeError(mark)?.errorName, shared ? 'EIO' : undefined);
       if (!shared) assert.deepEqual(await durable(mount), data);
     }
+  });
+
+  describe('where much is written without a sync', () => {
+    const MIB = 1024 * 1024;
+    const limits = { unsyncedKeptBytesMax: 4 * MIB };
+
+    it('is nothing: the oldest is synced before it would have to be let go', async () => {
+      const mount = new DataHarness({ limits });
+      const data = await written(mount, 10 * MIB);
+      assert.ok(mount.chunks.syncs.length > 0);
+      mount.chunks.crash();
+      await mount.file.fsync(false);
+      assert.equal(reported(mount), undefined);
+      assert.deepEqual(await durable(mount), data);
+    });
+
+    it('is sent no further than can be kept while the servers take their time to sync', async () => {
+      const mount = new DataHarness({ limits });
+      const release = mount.chunks.holdSyncs();
+      const data = pattern(10 * MIB, 1);
+      await mount.file.write(0, Buffer.from(data));
+      const flushed = mount.file.flush();
+      for (let turn = 0; turn < 100; turn++) await settle();
+      const sent = mount.chunks.writes.length * CHUNK;
+      assert.ok(sent > MIB && sent <= limits.unsyncedKeptBytesMax, `${sent} bytes`);
+      mount.chunks.crash();
+      release();
+      await flushed;
+      await mount.file.fsync(false);
+      assert.equal(reported(mount), undefined);
+      assert.deepEqual(await durable(mount), data);
+    });
+
+    it('is found lost by the sync of others, and written again at once', async () => {
+      const mount = new DataHarness({ limits });
+      const data = await written(mount, MIB);
+      mount.chunks.crash();
+      const rest = pattern(3 * MIB, 2);
+      await mount.file.write(data.length, Buffer.from(rest));
+      await mount.file.flush();
+      await settle();
+      await mount.file.flush();
+      assert.deepEqual(await mount.seenElsewhere(), Buffer.concat([data, rest]));
+    });
+
+    it('is remembered for who opens the file again', () => {
+      const budget = new KeptBudget(MIB);
+      const writes = new UnsyncedWrites(1, budget);
+      writes.add(3, { epoch: 1, seq: 5 }, 0, 100, [Buffer.alloc(100)]);
+      const lineage = { since: 2, former: 1, boundary: { epoch: 1, seq: 4 } };
+      writes.syncedUnasked(3, writes.mark(3), lineage, () => undefined);
+      assert.equal(budget.bytes, 0);
+      assert.deepEqual(writes.synced(3, writes.mark(3), lineage), { pieces: [], gone: true });
+    });
+  });
+
+  describe('when the mount hears that all replicas may have lost it', () => {
+    it('is written again without being asked for', async () => {
+      const mount = new DataHarness();
+      const data = await written(mount);
+      mount.chunks.crash();
+      mount.chunks.tellLineage();
+      await settle();
+      await mount.file.flush();
+      assert.deepEqual(await mount.seenElsewhere(), data);
+    });
+
+    it('is written again where the file was closed', async () => {
+      const mount = new DataHarness();
+      const data = await written(mount);
+      mount.unsynced.closed(mount.file.ino, () => false);
+      const revived: FileData[] = [];
+      let ends = 0;
+      mount.revive = () => {
+        revived.push(mount.reopened());
+        return () => ends++;
+      };
+      mount.chunks.crash();
+      mount.chunks.tellLineage();
+      await settle();
+      assert.deepEqual([revived.length, ends], [1, 1]);
+      await revived[0]?.flush();
+      assert.deepEqual(await mount.seenElsewhere(), data);
+    });
+
+    it('costs nothing where nothing is unsynced', async () => {
+      const mount = new DataHarness();
+      await written(mount);
+      await mount.file.fsync(false);
+      const syncs = mount.chunks.syncs.length;
+      mount.chunks.kill();
+      mount.chunks.tellLineage();
+      await settle();
+      assert.equal(mount.chunks.syncs.length, syncs);
+    });
   });
 });

@@ -3,10 +3,11 @@ import { BlockCache } from '../../../client/data/block-cache.js';
 import type { DataDeps } from '../../../client/data/data-deps.js';
 import { FileData } from '../../../client/data/file-data.js';
 import type { Tenure } from '../../../client/data/file-tail.js';
-import { Flusher } from '../../../client/data/flusher.js';
+import type { Flusher } from '../../../client/data/flusher.js';
 import { type DataLimits, dataLimits } from '../../../client/data/limits.js';
 import { FileReader, newReadStream } from '../../../client/data/reader.js';
-import { UnsyncedTable } from '../../../client/data/unsynced.js';
+import type { UnsyncedTable } from '../../../client/data/unsynced.js';
+import { newWritePath } from '../../../client/data/write-path.js';
 import { FileClock } from '../../../client/file-clock.js';
 import { silentLogger } from '../../../common/logger.js';
 import { Attr } from '../../../proto/gen/meta.js';
@@ -83,15 +84,17 @@ export class DataHarness {
     this.limits = dataLimits(options.limits);
     this.chunks = options.chunks ?? new MemoryChunks();
     this.inode = options.inode ?? new MemoryInode();
-    this.flusher = new Flusher(this.clock, this.limits);
+    const { flusher, unsynced } = newWritePath(this.clock, this.chunks, this.limits, (ino) =>
+      this.revive(ino),
+    );
+    this.flusher = flusher;
+    this.unsynced = unsynced;
     this.blocks = new BlockCache(this.limits.blockCacheBytesMax, {
       stamp: () => this.leasedSince,
       covers: (_ino, stamp) => stamp >= this.leasedSince,
     });
     this.reader = new FileReader(this.chunks, this.blocks, this.limits, () => true);
-    const { chunks, flusher, blocks } = this;
-    this.unsynced = new UnsyncedTable(this.limits.unsyncedKeptBytesMax);
-    const { unsynced } = this;
+    const { chunks, blocks } = this;
     const owns = (): boolean => this.owns;
     const tenure = (): Tenure => {
       const since = this.leasedSince;
@@ -113,6 +116,9 @@ export class DataHarness {
   }
 
   readonly #deps: DataDeps;
+
+  /** As the mount takes a closed file into use. */
+  revive: (ino: number) => (() => void) | undefined = () => undefined;
 
   /** Closes the file, and opens it again. */
   reopened(): FileData {

@@ -44,6 +44,8 @@ export class MemoryChunks implements ChunkApi {
   readonly #truncated = new Map<string, number>();
   readonly #underWay = new Set<WriteCall>();
   #gate: Deferred<void> | undefined;
+  readonly #lineageListeners: ((pgs: readonly number[]) => void)[] = [];
+  #syncGate: Deferred<void> | undefined;
   /** The epoch of all groups; crash() begins another lineage. */
   #epoch = 1;
   #lineage = { since: 1, former: 0 };
@@ -67,11 +69,31 @@ export class MemoryChunks implements ChunkApi {
     };
   }
 
+  /** The same for syncs. */
+  holdSyncs(): () => void {
+    const gate = deferred<void>();
+    this.#syncGate = gate;
+    return () => {
+      this.#syncGate = undefined;
+      gate.resolve();
+    };
+  }
+
   /** All servers are killed, and come back with all that they had. */
   kill(): void {
     const all = { epoch: this.#epoch, seq: this.#seq };
     this.#boundaries = new Map(Array.from({ length: this.pgCount }, (_, pg) => [pg, all]));
     this.#lineage = { since: ++this.#epoch, former: this.#lineage.since };
+  }
+
+  /** Mounts hear of new lineages. */
+  tellLineage(): void {
+    for (const listener of this.#lineageListeners)
+      listener(Array.from({ length: this.pgCount }, (_, pg) => pg));
+  }
+
+  onNewLineage(listener: (pgs: readonly number[]) => void): void {
+    this.#lineageListeners.push(listener);
   }
 
   /** All servers lose power: only what was synced stays. */
@@ -194,6 +216,7 @@ export class MemoryChunks implements ChunkApi {
 
   async sync(pg: number): Promise<Lineage> {
     this.syncs.push(pg);
+    await this.#syncGate?.promise;
     await Promise.resolve();
     const failure = this.failSync?.(pg);
     if (failure) throw failure;
