@@ -29,6 +29,7 @@ import { AttrRequests } from './attr-requests.js';
 import type { FileTable } from './file-table.js';
 import type { InodeCache } from './inode-cache.js';
 import type { KernelEntries } from './kernel-entries.js';
+import { PageCalls } from './page-calls.js';
 import { PageStores } from './page-stores.js';
 import type { SmallFiles } from './small-files.js';
 
@@ -48,6 +49,7 @@ export class VfsContext {
   readonly attrRequests: AttrRequests;
   notifier: Notifier | undefined;
   readonly pageStores: PageStores;
+  readonly pageCalls = new PageCalls();
 
   constructor(parts: {
     meta: MetaApi;
@@ -241,14 +243,28 @@ export class VfsContext {
     }
     void settled.then(() => {
       for (const ino of inos) {
-        const left = (this.#doubtful.get(ino) ?? 0) - 1;
-        if (left > 0) this.#doubtful.set(ino, left);
-        else this.#doubtful.delete(ino);
+        this.#trust(ino);
         this.names.drop(ino);
         this.inodes.xattrsChanged(ino);
       }
       this.inodes.namespaceChanged();
     });
+  }
+
+  /** Nothing is believed of these inodes until `done` has ended. */
+  async doubtUntil(inos: readonly number[], done: () => Promise<void>): Promise<void> {
+    for (const ino of inos) this.#doubtful.set(ino, (this.#doubtful.get(ino) ?? 0) + 1);
+    try {
+      await done();
+    } finally {
+      for (const ino of inos) this.#trust(ino);
+    }
+  }
+
+  #trust(ino: number): void {
+    const left = (this.#doubtful.get(ino) ?? 0) - 1;
+    if (left > 0) this.#doubtful.set(ino, left);
+    else this.#doubtful.delete(ino);
   }
 
   /**
@@ -303,7 +319,7 @@ export class VfsContext {
   entry(attr: Attr, parent: number, name: Buffer): Entry {
     const entryTtlMs = this.kernel.told(parent, name, this.entryTtlMs(parent, name, attr.ino), attr.ino);
     this.inodes.tell(attr);
-    const entry = toEntry(this.files.view(attr), this.attrTtlMs(attr.ino));
+    const entry = toEntry(this.files.view(attr), this.#attrTtlMs(attr));
     entry.entryTtlMs = entryTtlMs;
     return entry;
   }
@@ -315,15 +331,17 @@ export class VfsContext {
     return { attr: NO_ATTR, generation: 0, entryTtlMs: ttlMs, attrTtlMs: 0 };
   }
 
-  /** How long the kernel may believe the attributes that are known, ms. */
-  attrTtlMs(ino: number): number {
-    return this.notifier ? (this.inodes.fresh(ino)?.ttlMs ?? 0) : 0;
+  /** How long the kernel may believe these attributes, ms: not at all when others are known by now. */
+  #attrTtlMs({ ino, change }: Attr): number {
+    if (!this.notifier || this.#isDoubtful(ino)) return 0;
+    const fresh = this.inodes.fresh(ino);
+    return fresh?.attr.change === change ? fresh.ttlMs : 0;
   }
 
   /** The answer to getattr and setattr. @param attr as the server has it */
   attrReply(attr: Attr, seen = this.files.view(attr)): AttrReply {
     this.inodes.tell(attr);
-    return { attr: toFileAttr(seen), ttlMs: this.attrTtlMs(attr.ino) };
+    return { attr: toFileAttr(seen), ttlMs: this.#attrTtlMs(attr) };
   }
 
   /**

@@ -69,7 +69,7 @@ export class FileCalls {
     // Behind its own request, so that it is answered first.
     if (!shared && offset === 0 && file.size <= SMALL_FILE_BYTES_MAX)
       this.#context.smallFiles.reading(file.ino);
-    const data = await read;
+    const data = await this.#context.pageCalls.during(file.ino, read);
     // It may have been waited for in the next session.
     this.#locks.refuseLost(file.ino, handle);
     return data;
@@ -83,11 +83,12 @@ export class FileCalls {
     throwWriteError(open);
     this.#refuseLost(open.file.ino, request);
     const killed = request.killPriv ? this.#killPriv(open.file, caller) : undefined;
-    return andThen(killed, () => {
+    const written = andThen(killed, () => {
       // Before the kernel writes to pages of its own it sees to that itself.
       const uncapable = request.fromCache ? undefined : this.#killCapability(ino, caller);
       return andThen(uncapable, () => this.#write(caller, ino, open, request));
     });
+    return this.#context.pageCalls.during(ino, written);
   }
 
   async #write(caller: Caller, ino: number, open: OpenFile, request: WriteRequest): Promise<number> {

@@ -30,8 +30,8 @@ describe('two mounts of one cluster', function () {
 
   it('a name that was looked up just before is gone when the other has moved it, however late the threads run that asked', async () => {
     await sh(`mkdir ${a}/starved; ls ${b}/starved`);
-    const found = await run('python3', [STARVED_LOOKUPS, `${a}/starved`, `${b}/starved`, '60'], {
-      timeoutMs: 60_000,
+    const found = await run('python3', [STARVED_LOOKUPS, `${a}/starved`, `${b}/starved`, '30'], {
+      timeoutMs: 120_000,
     });
     assert.equal(found.stdout, '0 stale, 0 missed\n', found.stderr);
   });
