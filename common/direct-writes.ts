@@ -9,7 +9,8 @@ export const DIRECT_PART_MIN_BYTES = 256 * 1024;
 const STAGING_BYTES = 1024 * 1024;
 /** Writes past the page cache under way in this process at once; more wait for memory. */
 const STAGING_SLOTS = 4;
-const WASM_PAGE_BYTES = 64 * 1024;
+/** Where malloc(3) places memory: the steps in which its right place is looked for. */
+const BUFFER_ALIGNMENT_BYTES = 16;
 
 /** Consecutive bytes of a write that take the same way to the disk; of one part alone where they are `direct`. */
 export interface WriteRun {
@@ -47,25 +48,27 @@ export function writeRuns(parts: readonly Buffer[], position: number): WriteRun[
   return runs;
 }
 
-/** The part of the WebAssembly API that is used here; the language's own declarations leave it out. */
-declare const WebAssembly: {
-  Memory: new (size: { initial: number; maximum: number }) => { readonly buffer: ArrayBuffer };
-};
-
 /**
- * Memory whose address is a multiple of the page size, which O_DIRECT needs and a Buffer of Node does not promise: that of
- * WebAssembly does (V8 maps it, on 64 KiB).
+ * Memory at an address that the kernel takes for O_DIRECT: on a boundary that depends on the disk, and a Buffer of Node does not
+ * tell where it lies.
  */
 class StagingMemory {
   private readonly free: Buffer[] = [];
   private readonly waiting: ((slot: Buffer) => void)[] = [];
 
-  constructor() {
-    const pages = (STAGING_SLOTS * STAGING_BYTES) / WASM_PAGE_BYTES;
-    const { buffer } = new WebAssembly.Memory({ initial: pages, maximum: pages });
+  private constructor(memory: Buffer, at: number) {
     for (let slot = 0; slot < STAGING_SLOTS; slot++) {
-      this.free.push(Buffer.from(buffer, slot * STAGING_BYTES, STAGING_BYTES));
+      this.free.push(memory.subarray(at + slot * STAGING_BYTES, at + (slot + 1) * STAGING_BYTES));
     }
+  }
+
+  /** Finds such memory by trial. @param takes one block: false where it lies wrong @throws what `takes` throws */
+  static async find(takes: (block: Buffer) => Promise<boolean>): Promise<StagingMemory | undefined> {
+    const memory = Buffer.allocUnsafeSlow(STAGING_SLOTS * STAGING_BYTES + DIRECT_BLOCK_BYTES);
+    for (let at = 0; at < DIRECT_BLOCK_BYTES; at += BUFFER_ALIGNMENT_BYTES) {
+      if (await takes(memory.subarray(at, at + DIRECT_BLOCK_BYTES))) return new StagingMemory(memory, at);
+    }
+    return undefined;
   }
 
   take(): Promise<Buffer> {
@@ -80,6 +83,7 @@ class StagingMemory {
   }
 }
 
+/** Of this process, once it is found: by a file whose file system takes such writes. */
 let staging: StagingMemory | undefined;
 
 /**
@@ -103,12 +107,12 @@ export class DirectWriter {
     if (this.#refused) return 0;
     this.#fd ??= openDirect(this.path);
     const fd = await this.#fd;
-    if (fd === undefined) {
+    const memory = fd === undefined ? undefined : await stagingFor(fd, bytes, run.position);
+    if (fd === undefined || !memory) {
       this.#refused = true;
       return 0;
     }
-    staging ??= new StagingMemory();
-    const slot = await staging.take();
+    const slot = await memory.take();
     try {
       for (let done = 0; done < bytes.length; ) {
         const length = bytes.copy(slot, 0, done);
@@ -122,7 +126,7 @@ export class DirectWriter {
       this.#refused = true;
       return 0;
     } finally {
-      staging.give(slot);
+      memory.give(slot);
     }
   }
 
@@ -130,6 +134,22 @@ export class DirectWriter {
     const fd = await this.#fd;
     if (fd !== undefined) await new Promise<void>((resolve) => fs.close(fd, () => resolve()));
   }
+}
+
+/** It is found by writing the first block of `bytes` to its place. */
+async function stagingFor(fd: number, bytes: Buffer, position: number): Promise<StagingMemory | undefined> {
+  if (staging) return staging;
+  const found = await StagingMemory.find(async (block) => {
+    bytes.copy(block);
+    try {
+      return (await writeOnce(fd, block, DIRECT_BLOCK_BYTES, position)) === DIRECT_BLOCK_BYTES;
+    } catch (error) {
+      if (isRefusal(error)) return false;
+      throw error;
+    }
+  });
+  staging ??= found;
+  return staging;
 }
 
 /** Not possible here, rather than failed. */
