@@ -10,7 +10,7 @@ export type CellsInput =
   | { kind: 'pwrite'; at: number; value: string }
   | { kind: 'append'; value: string }
   | { kind: 'truncate'; size: number }
-  | { kind: 'pread'; at: number }
+  | { kind: 'pread'; at: number; besideWrite?: boolean }
   | { kind: 'size' };
 
 /** OK, a cell's content (HOLE: zeros; nothing: it lies behind the end), a size, or an errno. */
@@ -72,11 +72,20 @@ export function cellsAnswer(state: CellsState, input: CellsInput): CellsOutput {
   return perform(state, input)[1];
 }
 
+/**
+ * The kernel drops the answer to its question for the size when a write of its own mount ends meanwhile, and reads up to the
+ * size that it knew: less than there is, or zeros where the file was cut.
+ */
+function mayBeCut(input: CellsInput, output: CellsOutput): boolean {
+  return input.kind === 'pread' && input.besideWrite === true && (output === '' || output === HOLE);
+}
+
 export const cellsModel: Model<CellsState, CellsInput, CellsOutput> = {
   initial: CellsState.EMPTY,
   step(state, input, output) {
     const [next, found] = perform(state, input);
-    return output === undefined || output === found ? next : undefined;
+    if (output === undefined || output === found) return next;
+    return mayBeCut(input, output) ? state : undefined;
   },
   observes: ({ kind }) => kind === 'pread' || kind === 'size',
   key: (state) => state.key,

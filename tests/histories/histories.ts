@@ -14,9 +14,7 @@ export interface HistoriesOptions {
   seed: number;
   /** Processes on each mount. */
   programs?: number;
-  /** Whether they write to a common file, too. */
-  cells?: boolean;
-  /** Whether they truncate it. Read at such a moment, it may show zeros up to its old size: the kernel decides that. */
+  /** Whether they truncate their common file, too: see docs/testing.md. */
   truncates?: boolean;
 }
 
@@ -31,7 +29,6 @@ const FIRST_TAG = 1000;
 export class Histories {
   readonly #mounts: ReadonlyMap<string, string>;
   readonly #programsOfAMount: number;
-  readonly #cells: boolean;
   readonly #truncates: boolean;
   readonly #prng: Prng;
   readonly #programs = new Map<string, Program[]>();
@@ -45,10 +42,9 @@ export class Histories {
   /** Calls that failed although their mount lived. */
   readonly offences: string[] = [];
 
-  constructor({ mounts, seed, programs = 2, cells = true, truncates = false }: HistoriesOptions) {
+  constructor({ mounts, seed, programs = 2, truncates = false }: HistoriesOptions) {
     this.#mounts = mounts;
     this.#programsOfAMount = programs;
-    this.#cells = cells;
     this.#truncates = truncates;
     this.#prng = createPrng(seed);
   }
@@ -160,7 +156,6 @@ export class Histories {
   #program(mount: string, name: string): Program {
     const life = this.#life(mount);
     return new Program(name, life, this.#dir(mount), createPrng(this.#prng.int(2 ** 32)), {
-      cells: this.#cells,
       truncates: this.#truncates,
       arenas: () => this.#present(),
       tag: () => this.#next++,

@@ -124,6 +124,11 @@ function found<I>(
   return [count, seen];
 }
 
+/** Each program on a mount of its own. */
+function apart<I>(history: readonly Recorded<I>[]): Recorded<I>[] {
+  return history.map((op) => ({ ...op, mount: op.client }));
+}
+
 describe('the judge of histories', () => {
   const inCells = (cells: Recorded<CellsInput>[]): string[] => violations([], cells);
 
@@ -175,9 +180,37 @@ describe('the judge of histories', () => {
     const cut = (history: Recorded<CellsInput>[]): Recorded<CellsInput>[] | undefined =>
       planted(history, ({ input, output }) => input.kind === 'pread' && output === '', '0');
     for (const [name, plant] of Object.entries({ stale, size, cut })) {
-      const [count, seen] = found(cellsHistory, plant, inCells);
+      // A mount for each program: see what is said below of reads beside a write of their own mount.
+      const [count, seen] = found((seed) => apart(cellsHistory(seed)), plant, inCells);
       assert.ok(count > SEEDS / 4 && seen >= count * 0.7, `${name}: ${seen} of ${count}`);
     }
+  });
+
+  it('lets a read beside a write of its own mount end at the size known before, and no other one', () => {
+    const op = (mount: string, call: number, input: CellsInput, output: string): Recorded<CellsInput> => ({
+      ...{ client: `${mount}${call}`, mount, input, output, call, end: call + 10 },
+    });
+    const history = (mount: string): Recorded<CellsInput>[] => [
+      op('a', 0, { kind: 'append', value: '1' }, 'ok'),
+      op('b', 20, { kind: 'pwrite', at: 8, value: '2' }, 'ok'),
+      op(mount, 25, { kind: 'pread', at: 0 }, ''),
+    ];
+    assert.equal(inCells(history('b')).length, 0);
+    assert.equal(inCells(history('a')).length, 1);
+  });
+
+  it('lets two mounts make the same move at the same time, and no move twice one after the other', () => {
+    const op = (mount: string, call: number, input: TreeInput, output: string): Recorded<TreeInput> => ({
+      ...{ client: `${mount}${call}`, mount, input, output, call, end: call + 10 },
+    });
+    const move = { kind: 'rename' as const, dir: 1, name: 'a', toDir: 2, toName: 'b', flags: 0 };
+    const history = (call: number): Recorded<TreeInput>[] => [
+      op('a', 0, { kind: 'create', dir: 1, name: 'a', tag: 7, exclusive: true }, '7 file'),
+      op('a', 20, move, 'ok'),
+      op('b', call, move, 'ok'),
+    ];
+    assert.equal(violations(history(25)).length, 0);
+    assert.equal(violations(history(40)).length, 1);
   });
 
   it('lets what a killed mount had not synced be lost or come late, but nothing that it had', () => {

@@ -6,8 +6,8 @@ import {
 } from '../sim/checkers/linearizability.js';
 import type { Arena, Recorded } from './arena.js';
 import { ROOTS } from './arena.js';
-import { cellsModel } from './cells-model.js';
-import { tagsByDescriptor, treeModel } from './tree-model.js';
+import { type CellsInput, cellsModel } from './cells-model.js';
+import { type TreeInput, tagsByDescriptor, treeModel } from './tree-model.js';
 
 /** What is said of the histories of a run. */
 export interface Verdict {
@@ -26,6 +26,8 @@ export interface Verdict {
 
 /** So many of an explanation's last operations are shown. */
 const SHOWN_MAX = 24;
+/** So many of them are each left out in turn, beside those that cannot follow: each takes as long as a judgement. */
+const SUSPECTS_MAX = 8;
 
 /** Is there for every arena an order of what was done there, each call between its begin and its end, that explains all answers? */
 export function judge(arenas: Iterable<Arena>): Verdict {
@@ -36,10 +38,35 @@ export function judge(arenas: Iterable<Arena>): Verdict {
   const roots = ROOTS.map(({ tag }) => tag);
   for (const { name, tree, cells } of arenas) {
     const wanted = tagsByDescriptor(tree.map(({ input }) => input));
-    judgeHistory(`${name}, names`, treeModel(roots, wanted), tree, verdict);
-    judgeHistory(`${name}, cells`, cellsModel, cells, verdict);
+    judgeHistory(`${name}, names`, treeModel(roots, wanted), movesThatMeet(tree), verdict);
+    judgeHistory(`${name}, cells`, cellsModel, readsBesideWrites(cells), verdict);
   }
   return verdict;
+}
+
+/** Marks renames during which somebody else made the very same one. */
+function movesThatMeet(tree: readonly Recorded<TreeInput>[]): Recorded<TreeInput>[] {
+  const ends = ({ input }: Recorded<TreeInput>): string | undefined =>
+    input.kind === 'rename' ? [input.dir, input.name, input.toDir, input.toName].join() : undefined;
+  return tree.map((op) => {
+    if (op.input.kind !== 'rename') return op;
+    const meets = tree.some((one) => one.mount !== op.mount && ends(one) === ends(op) && overlap(one, op));
+    return meets ? { ...op, input: { ...op.input, meets } } : op;
+  });
+}
+
+/** Marks reads during which another program of the same mount changed the file. */
+function readsBesideWrites(cells: readonly Recorded<CellsInput>[]): Recorded<CellsInput>[] {
+  const changes = cells.filter(({ input }) => !QUESTIONS.includes(input.kind));
+  return cells.map((op) => {
+    if (op.input.kind !== 'pread') return op;
+    const besideWrite = changes.some((one) => one.mount === op.mount && overlap(one, op));
+    return besideWrite ? { ...op, input: { ...op.input, besideWrite } } : op;
+  });
+}
+
+function overlap(one: Operation<unknown, string>, other: Operation<unknown, string>): boolean {
+  return one.call <= other.end && other.call <= one.end;
 }
 
 /** A question that was not answered says nothing. */
@@ -69,12 +96,33 @@ function judgeHistory<S, I extends { kind: string }>(
         ...longest.slice(-SHOWN_MAX).map(line),
         '  none of these can follow',
         ...stuck.map(line),
+        '  there is an order without any one of these',
+        ...culprits(model, history, [...longest.slice(-SUSPECTS_MAX), ...stuck]).map(line),
       ].join('\n'),
     );
   } catch (error) {
     if (!(error instanceof UndecidedError)) throw error;
     verdict.undecided.push(`${name}: ${error.message}`);
   }
+}
+
+/** Which of these operations, each left out alone, leave a history that has an order: where to begin to look. */
+function culprits<S, I>(
+  model: Model<S, I, string>,
+  history: readonly Recorded<I>[],
+  suspects: readonly Operation<I, string>[],
+): Operation<I, string>[] {
+  return suspects.filter((suspect) => {
+    try {
+      return checkLinearizable(
+        model,
+        history.filter((op) => op !== suspect),
+      ).ok;
+    } catch (error) {
+      if (error instanceof UndecidedError) return false;
+      throw error;
+    }
+  });
 }
 
 function shown<I>(

@@ -28,8 +28,7 @@ export interface Hooks {
   tag(): number;
   /** A value that nobody else writes. */
   value(): string;
-  /** Whether the file of cells is used, and whether it is cut there. */
-  readonly cells: boolean;
+  /** Whether the file of cells is cut. */
   readonly truncates: boolean;
   /** A call failed in a way that no program should see, unless its mount was killed. */
   offend(line: string): void;

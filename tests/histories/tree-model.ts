@@ -13,7 +13,16 @@ export type TreeInput =
   | { kind: 'lookup'; dir: number; name: string }
   | { kind: 'list'; dir: number }
   | { kind: 'link'; tag: number; dir: number; name: string }
-  | { kind: 'rename'; dir: number; name: string; toDir: number; toName: string; flags: number }
+  /** `meets`: another mount made the very same move meanwhile. */
+  | {
+      kind: 'rename';
+      dir: number;
+      name: string;
+      toDir: number;
+      toName: string;
+      flags: number;
+      meets?: boolean;
+    }
   | { kind: 'chmod'; tag: number; mode: number }
   | { kind: 'setxattr'; tag: number; value: string }
   | { kind: 'stat' | 'getxattr'; tag: number };
@@ -242,6 +251,15 @@ function refusesRename(state: TreeState, { flags, ...input }: Named<'rename'>, e
   return error === 'ENOTEMPTY' && (state.directory(there)?.size ?? 0) > 0;
 }
 
+/**
+ * Another mount made the same move while the kernel looked up the two names of this one, one after the other: both stand for
+ * one inode then, and nothing is to be done.
+ */
+function meetsItself(state: TreeState, input: Named<'rename'>, output: TreeOutput): boolean {
+  if (output !== OK || input.meets !== true || input.flags === RENAME_NOREPLACE) return false;
+  return state.at(input.dir, input.name) === undefined && state.at(input.toDir, input.toName) !== undefined;
+}
+
 /** The servers forget a directory that is removed; who has it open still knows what it was. */
 function mayAnswerOfRemoved(state: TreeState, tag: number, output: TreeOutput): boolean {
   const node = state.nodes.get(tag);
@@ -266,7 +284,8 @@ function mayAnswer(state: TreeState, input: TreeInput, output: TreeOutput): bool
   ];
   if (used.some((tag) => mayAnswerOfRemoved(state, tag, output))) return true;
   if (output === 'ESTALE') return mayBeMoving(state, input);
-  if (input.kind === 'rename') return refusesRename(state, input, output);
+  if (input.kind === 'rename')
+    return meetsItself(state, input, output) || refusesRename(state, input, output);
   if (input.kind === 'list') return output === 'ENOENT' && !state.directory(input.dir);
   // A file without a name may be found to be so before anything is said of its new one.
   if (input.kind === 'link') return output === 'ENOENT' && state.nodes.get(input.tag)?.names === 0;
