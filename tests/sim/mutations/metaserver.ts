@@ -95,7 +95,7 @@ export const METASERVER_MUTATIONS: readonly Mutation[] = [
     name: 'votes-twice',
     favourite: 'kill of all metaservers',
     text: 'a metaserver votes for whoever asks, also a second time in a term',
-    first: 91,
+    first: 31,
     seeds: 80,
     tap: () =>
       raftTap((message) => {
