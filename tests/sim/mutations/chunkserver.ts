@@ -155,7 +155,7 @@ export const CHUNKSERVER_MUTATIONS: readonly Mutation[] = [
   {
     name: 'skips-peering',
     text: 'a new primary takes over without making the replicas identical',
-    first: 71,
+    first: 800,
     seeds: 80,
     favourite: 'kill of all chunkservers',
     tap: () =>
