@@ -3,7 +3,6 @@ import { diskErrorCode } from '../../common/disk.js';
 import type { Logger } from '../../common/logger.js';
 import { type RecordSummary, SegmentLog } from '../../common/segment-log.js';
 import { HoldfastError } from '../../proto/errors.js';
-import type { Activity } from './activity.js';
 import type { ChunkIndex } from './chunk-index.js';
 import type { ChunkKey } from './chunk-store.js';
 import type { ExtentData, ExtentReader } from './extent-reader.js';
@@ -34,7 +33,6 @@ const WITH_DATA: ReadonlySet<number> = new Set([
   RecordType.INSTALL,
   RecordType.MOVE,
 ]);
-const GIVE_WAY_FACTOR = 8;
 /** Rests are not shorter: a timer takes a millisecond, in which many a small record could be moved. */
 const REST_MIN_MS = 5;
 const MAX_DEFRAGMENT_QUEUE = 1024;
@@ -46,8 +44,6 @@ export interface CompactorEnv {
   space: SpaceMeter;
   clock: Clock;
   logger: Logger;
-  activity: Activity;
-  /** While others use the store it moves an eighth of that (GIVE_WAY_FACTOR), as long as there is little to reclaim. */
   bytesPerSecond: number;
   /** Logs and applies the same bytes at a new place. */
   move(pg: number, key: ChunkKey, offset: number, data: Buffer): void;
@@ -65,8 +61,6 @@ export class Compactor {
   /** Milliseconds by which what was moved is ahead of the rate. */
   private aheadMs = 0;
   private stopped = false;
-  /** Operations of others when the last move ended. */
-  private operationsSeen = 0;
 
   constructor(private readonly env: CompactorEnv) {}
 
@@ -225,11 +219,8 @@ export class Compactor {
       this.unsyncedBytes = 0;
       await log.sync();
     } else await log.written();
-    const busy = this.env.activity.operations !== this.operationsSeen;
-    this.operationsSeen = this.env.activity.operations;
     if (space.pressed || urgent) return;
-    const factor = busy && space.mayWait(this.env.index.compactedBytes) ? GIVE_WAY_FACTOR : 1;
-    this.aheadMs += (SegmentLog.recordBytes(META_BYTES + bytes) / bytesPerSecond) * 1000 * factor;
+    this.aheadMs += (SegmentLog.recordBytes(META_BYTES + bytes) / bytesPerSecond) * 1000;
     if (this.aheadMs < REST_MIN_MS) return;
     const rest = this.aheadMs;
     this.aheadMs = 0;

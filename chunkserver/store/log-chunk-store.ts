@@ -12,7 +12,6 @@ import { appendBlockCrcs, appendCrc, blockCount, blockCrcs } from '../../proto/b
 import { HoldfastError } from '../../proto/errors.js';
 import { appendTableCrcs, runCrcs } from '../../proto/extent-table.js';
 import { type ChunkRanges, type DataRange, joinRanges } from '../../proto/extents.js';
-import type { Activity } from './activity.js';
 import type { ChunkIndex } from './chunk-index.js';
 import type {
   ChunkContent,
@@ -44,7 +43,6 @@ export interface StoreParts {
   reader: ExtentReader;
   space: SpaceMeter;
   maintenance: Maintenance;
-  activity: Activity;
   logger: Logger;
   diskUuid: string;
   clusterId: string;
@@ -190,7 +188,6 @@ export class LogChunkStore implements ChunkStore {
   private append(type: number, parts: Buffer[], crc?: number): Position {
     if (this.closing) throw new HoldfastError('UNAVAILABLE', 'the store is closed');
     this.parts.maintenance.check();
-    this.parts.activity.note();
     try {
       const position = this.log.append(type, parts, crc);
       let bytes = 0;
@@ -286,7 +283,6 @@ export class LogChunkStore implements ChunkStore {
   }
 
   async read(pg: number, key: ChunkKey, offset: number, length: number): Promise<ReadResult> {
-    this.parts.activity.note();
     const state = this.index.get(pg, key.ino, key.chunk);
     if (!state) return { version: undefined, data: [], length: 0, crc: 0 };
     const pieces = await this.readExtents(pg, key, state.extents, offset, offset + length);
@@ -294,7 +290,6 @@ export class LogChunkStore implements ChunkStore {
   }
 
   readNow(pg: number, key: ChunkKey, offset: number, length: number): ReadResult | undefined {
-    this.parts.activity.note();
     const state = this.index.get(pg, key.ino, key.chunk);
     const pieces = state && this.parts.reader.readNow(state.extents, offset, offset + length);
     return pieces && readResult(state.version, offset, pieces);
@@ -363,7 +358,6 @@ export class LogChunkStore implements ChunkStore {
   }
 
   async sync(): Promise<void> {
-    this.parts.activity.note();
     try {
       await this.log.sync();
     } catch (error) {

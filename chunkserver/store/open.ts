@@ -13,7 +13,6 @@ import {
   SegmentLog,
 } from '../../common/segment-log.js';
 import { appendBlockCrcs, blockCrcs } from '../../proto/block-crc.js';
-import { Activity } from './activity.js';
 import { ChunkIndex } from './chunk-index.js';
 import type { ChunkKey, ChunkStore } from './chunk-store.js';
 import { Compactor } from './compactor.js';
@@ -165,19 +164,8 @@ async function assemble(
     maintenance.afterAppend(false);
   };
   const bytesPerSecond = options.compactionBytesPerSecond ?? DEFAULT_COMPACTION_BYTES_PER_SECOND;
-  const activity = new Activity();
-  const compactor = new Compactor({
-    log,
-    index,
-    reader,
-    space,
-    clock,
-    logger,
-    activity,
-    bytesPerSecond,
-    move,
-  });
+  const compactor = new Compactor({ log, index, reader, space, clock, logger, bytesPerSecond, move });
   const onFailure = options.onFailure ?? (() => undefined);
   const maintenance = new Maintenance({ log, index, reader, space, compactor, clock, logger, onFailure });
-  return new LogChunkStore({ log, index, reader, space, maintenance, activity, logger, ...identity });
+  return new LogChunkStore({ log, index, reader, space, maintenance, logger, ...identity });
 }

@@ -11,8 +11,6 @@ const RESERVE_SEGMENTS = 4;
 const ADMIT_RESERVE_SEGMENTS = 3;
 /** Below it nothing that takes space is admitted, compaction neither. */
 const HARD_RESERVE_SEGMENTS = 2;
-/** What can be reclaimed may wait below this, or below half of what the log takes at least. */
-const SLACK_BYTES = 1024 * 1024 * 1024;
 /** The file system is asked again after so many appended bytes. */
 const REFRESH_BYTES = 16 * 1024 * 1024;
 /** .. and after so long, for others may write to it too. */
@@ -108,11 +106,6 @@ export class SpaceMeter {
   /** True while space should be reclaimed at once and without a rate limit. */
   get pressed(): boolean {
     return this.physicalFree < 2 * this.reserve;
-  }
-
-  /** Whether so little of the log can be reclaimed that it may wait. @param compactedBytes as in admit() */
-  mayWait(compactedBytes: number): boolean {
-    return this.logBytes - compactedBytes < Math.max(SLACK_BYTES, compactedBytes / 2);
   }
 
   /** Whether compaction may still copy a segment. */

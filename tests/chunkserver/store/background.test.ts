@@ -89,28 +89,6 @@ describe('chunk store whose background work meets operations', () => {
     );
   }
 
-  it('moves a fraction of its rate while others use the store, and goes on when they stop', async () => {
-    const movedBytes = async (busyMs: number): Promise<number> => {
-      const disk = new CountingDisk();
-      const machine = new Machine({ disk, compactionBytesPerSecond: 16 * KIB });
-      const store = await machine.boot();
-      for (let ino = 1; ino <= 120; ino++)
-        await store.write(1, { ino, chunk: 0 }, 0, pattern(ino, 8 * KIB), version(ino));
-      for (let ino = 1; ino <= 120; ino++)
-        if (ino % 3 !== 0) await store.deleteInode(1, ino, version(200 + ino));
-      const before = disk.written;
-      for (let ms = 0; ms < 20_000; ms += 50) {
-        await machine.clock.advance(50);
-        if (ms < busyMs) store.readNow?.(1, { ino: 3, chunk: 0 }, 0, 1);
-      }
-      assert.deepEqual(machine.failures, []);
-      return disk.written - before;
-    };
-    const [idle, busy, half] = [await movedBytes(0), await movedBytes(20_000), await movedBytes(10_000)];
-    assert.ok(busy > 0 && busy < idle / 3, `${busy} of ${idle} bytes`);
-    assert.ok(half > 2 * busy, `${half} bytes, and ${busy}`);
-  });
-
   it('lets a write to a chunk in too many pieces wait for that chunk, not for all that compaction has to do', async () => {
     // At one byte a second the pass ends in no time that a test waits, and the clock stands still.
     const machine = new Machine({ compactionBytesPerSecond: 1 });
