@@ -35,7 +35,7 @@ const HELP = `npm run bench [-- options]: measures a cluster of this machine bes
   --only GROUPS    comma-separated: ${GROUPS.join(', ')} (default all)
   --peers          also MooseFS, GlusterFS, sshfs and a C pass-through, where they are installed
   --compare REV    also the build of another commit of this repository
-  --warm-up N      seconds of small files and syncs before the first row of each system's pass, not measured (default 20;
+  --warm-up N      seconds of all kinds of work before the first row of each system's pass, not measured (default 40;
                    0: none, the rows are then those of processes that are seconds old)
   --limit N        minutes that one pass over one system may take before the rest is left out (default 20)
   --out BASE       write BASE.md, BASE.json and BASE.svg after each system (default: .bench/latest)
@@ -92,7 +92,7 @@ const OPTIONS = {
   only: { type: 'string', default: GROUPS.join(',') },
   peers: { type: 'boolean', default: false },
   compare: { type: 'string' },
-  'warm-up': { type: 'string', default: '20' },
+  'warm-up': { type: 'string', default: '40' },
   limit: { type: 'string', default: '20' },
   out: { type: 'string', default: join('.bench', 'latest') },
   write: { type: 'boolean', default: false },

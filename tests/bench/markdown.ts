@@ -26,7 +26,7 @@ function cpuTable({ cpu }: BenchRun): string[] {
 
 function warmUpLine({ warmUpSeconds }: BenchRun): string {
   if (warmUpSeconds === 0) return 'No system was warmed up: the first rows are those of young processes.';
-  return `Before its first row, in each pass, each system made small files and syncs for ${warmUpSeconds} s, which are not measured.`;
+  return `Before its first row, in each pass, each system worked for ${warmUpSeconds} s on large and small files, which is not measured.`;
 }
 
 /** docs/benchmarks.md. */

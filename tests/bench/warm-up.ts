@@ -2,9 +2,12 @@ import type { runSuite } from '../../cli/bench/suite.js';
 import { type BenchSizes, type Group, Recorder } from '../../cli/bench/workloads.js';
 import type { Clock } from '../../common/clock.js';
 
-/** Small files and syncs: they run the code of every process, on which V8 is slow until it has compiled what is used. */
-export const WARM_UP_GROUPS: readonly Group[] = ['commit', 'files'];
-const WARM_UP_SIZES: BenchSizes = { sequentialMib: 1, seconds: 1, files: 300 };
+/**
+ * Something of every kind: V8 is slow until it has compiled what is used, and throws away what it compiled for one kind of work
+ * when another one comes for the first time, as servers that have been in use for a while have seen it.
+ */
+export const WARM_UP_GROUPS: readonly Group[] = ['sequential', 'random', 'commit', 'files'];
+const WARM_UP_SIZES: BenchSizes = { sequentialMib: 64, seconds: 1, files: 300 };
 
 export interface WarmUpOptions {
   /** No further workload is begun behind it; 0: no warm-up. */
