@@ -86,7 +86,10 @@ describe('a run of the benchmark', () => {
     const at = (name: string) => system(name, { up: async () => name });
     const warm = { ...options([], run), passes: 2, warmUpMs: 2 * PASS_MS, suite: timed };
     await runPasses([at('a'), at('b')], run, warm);
-    const ofPass = (name: string) => [...Array(3).fill(`${name} commit+files`), `${name} files measured`];
+    const ofPass = (name: string) => [
+      ...Array(3).fill(`${name} sequential+random+commit+files`),
+      `${name} files measured`,
+    ];
     assert.deepEqual(calls, [...ofPass('a'), ...ofPass('b'), ...ofPass('a'), ...ofPass('b')]);
     assert.deepEqual(
       run.passes.map(({ figures, skipped }) => [figures.length, skipped.length]),

@@ -55,7 +55,7 @@ describe('the benchmark report', () => {
     run.passes[0]?.skipped.push({ workload: 'rename', reason: 'EIO' });
     const text = markdown(run);
     for (const expected of [
-      'small files and syncs for 20 s, which are not measured',
+      'worked for 20 s on large and small files, which is not measured',
       'npm run bench -- --passes 3',
       'sshfs (apt install sshfs)',
       'ours: rename: EIO',
