@@ -92,7 +92,11 @@ export class FileTable {
   revive(attr: Attr | undefined): (() => void) | undefined {
     if (!attr || attr.nlink === 0 || !this.#deps.owns(attr.ino)) return undefined;
     const file = this.acquire(attr, false);
-    return () => void this.release(file);
+    return () => {
+      void (async () => this.release(file))().catch((error: unknown) =>
+        this.#deps.log.error({ ino: file.ino, err: error }, 'what the servers lost was not written again'),
+      );
+    };
   }
 
   /** @param isNew made here just now */
