@@ -1,3 +1,4 @@
+import { Counts } from '../../common/counts.js';
 import { HoldfastError } from '../../proto/errors.js';
 import type { Fence } from '../../proto/gen/cluster.js';
 
@@ -11,7 +12,7 @@ export class SessionFence {
   #upto = 0;
   #live: ReadonlySet<number> = new Set();
   /** Requests under way that may change data, by session. */
-  readonly #begun = new Map<number, number>();
+  readonly #begun = new Counts();
   /** Sessions that were shut out while requests of theirs were under way. */
   readonly #draining = new Set<number>();
   #reported = true;
@@ -27,7 +28,7 @@ export class SessionFence {
       this.#version = version;
       this.#upto = upto;
       this.#live = new Set(live);
-      for (const session of this.#begun.keys()) if (this.#shutsOut(session)) this.#draining.add(session);
+      for (const session of this.#begun.numbers()) if (this.#shutsOut(session)) this.#draining.add(session);
     }
     this.#reported = false;
     this.#reportIfDrained();
@@ -42,17 +43,11 @@ export class SessionFence {
 
   /** A request begins that may change data; ended() has to follow when it can have no effect any more. */
   begin(session: number): void {
-    this.#begun.set(session, (this.#begun.get(session) ?? 0) + 1);
+    this.#begun.up(session);
   }
 
   ended(session: number): void {
-    const left = (this.#begun.get(session) ?? 1) - 1;
-    if (left > 0) {
-      this.#begun.set(session, left);
-      return;
-    }
-    this.#begun.delete(session);
-    if (this.#draining.delete(session)) this.#reportIfDrained();
+    if (this.#begun.down(session) && this.#draining.delete(session)) this.#reportIfDrained();
   }
 
   #shutsOut(session: number): boolean {

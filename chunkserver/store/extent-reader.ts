@@ -1,3 +1,4 @@
+import { Counts } from '../../common/counts.js';
 import { LogFailedError, type SegmentLog } from '../../common/segment-log.js';
 import { firstBadBlock, verifiedCrc } from '../../proto/block-crc.js';
 import { HoldfastError } from '../../proto/errors.js';
@@ -27,7 +28,7 @@ export interface ExtentData {
 
 /** Reads extents from the log and verifies the blocks that it touches. */
 export class ExtentReader {
-  private readonly pins = new Map<number, number>();
+  private readonly pins = new Counts();
 
   constructor(private readonly log: SegmentLog) {}
 
@@ -38,13 +39,11 @@ export class ExtentReader {
 
   /** Keeps the segment from being unlinked until `unpin`. */
   pin(segment: number): void {
-    this.pins.set(segment, (this.pins.get(segment) ?? 0) + 1);
+    this.pins.up(segment);
   }
 
   unpin(segment: number): void {
-    const left = (this.pins.get(segment) ?? 0) - 1;
-    if (left > 0) this.pins.set(segment, left);
-    else this.pins.delete(segment);
+    this.pins.down(segment);
   }
 
   /**

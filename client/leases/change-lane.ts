@@ -1,5 +1,6 @@
 import { assert } from '../../common/assert.js';
 import type { Clock, Timer } from '../../common/clock.js';
+import { Counts } from '../../common/counts.js';
 import { type Deferred, deferred } from '../../common/deferred.js';
 import { errorFromCode, type HoldfastError, toHoldfastError } from '../../proto/errors.js';
 import type {
@@ -69,7 +70,7 @@ export class ChangeLane {
   /** Places without a change yet, by inode. */
   readonly #places = new Map<number, Item>();
   /** Of each inode, its changes that are not answered yet. */
-  readonly #touched = new Map<number, number>();
+  readonly #touched = new Counts();
   readonly #roomWaiters: Deferred<void>[] = [];
   readonly #idleWaiters: { last: Item; done: Deferred<void> }[] = [];
   #timer: Timer | undefined;
@@ -238,7 +239,7 @@ export class ChangeLane {
   }
 
   #made(change: Change | undefined, inos: readonly number[]): Item {
-    for (const ino of inos) this.#touched.set(ino, (this.#touched.get(ino) ?? 0) + 1);
+    for (const ino of inos) this.#touched.up(ino);
     return { change, inos, loose: change?.op.$case === 'commitWrite', result: deferred() };
   }
 
@@ -320,11 +321,7 @@ export class ChangeLane {
   }
 
   #settle(item: Item): void {
-    for (const ino of item.inos) {
-      const count = (this.#touched.get(ino) as number) - 1;
-      if (count === 0) this.#touched.delete(ino);
-      else this.#touched.set(ino, count);
-    }
+    for (const ino of item.inos) this.#touched.down(ino);
     for (let at = this.#idleWaiters.length - 1; at >= 0; at--) {
       const waiter = this.#idleWaiters[at] as { last: Item; done: Deferred<void> };
       if (waiter.last !== item) continue;

@@ -1,4 +1,5 @@
 import { assert } from '../../common/assert.js';
+import { Counts } from '../../common/counts.js';
 
 /** Closed inodes are announced together, at most this many in one message. */
 export const CLOSED_BATCH_MAX = 1024;
@@ -9,25 +10,20 @@ export const CLOSED_BATCH_MAX = 1024;
  * Invariant: an inode with a count is never among the closed ones.
  */
 export class OpenFileCounts {
-  readonly #counts = new Map<number, number>();
+  readonly #counts = new Counts();
   #closed = new Set<number>();
   /** Of those open, the ones that the server was asked to open for writing. */
   readonly #writing = new Set<number>();
 
   retain(ino: number): void {
-    this.#counts.set(ino, (this.#counts.get(ino) ?? 0) + 1);
+    this.#counts.up(ino);
     this.#closed.delete(ino);
   }
 
   /** @returns true when it was the last one: takeClosed() has something */
   release(ino: number): boolean {
-    const count = this.#counts.get(ino);
-    assert(count !== undefined, `release of inode ${ino}, which is not open`);
-    if (count > 1) {
-      this.#counts.set(ino, count - 1);
-      return false;
-    }
-    this.#counts.delete(ino);
+    assert(this.#counts.has(ino), `release of inode ${ino}, which is not open`);
+    if (!this.#counts.down(ino)) return false;
     this.#writing.delete(ino);
     this.#closed.add(ino);
     return true;
@@ -39,7 +35,7 @@ export class OpenFileCounts {
 
   /** Every inode that is open, for the Hello to a new leader. Closes behind it are still announced: they do no harm. */
   snapshot(): number[] {
-    return [...this.#counts.keys()];
+    return [...this.#counts.numbers()];
   }
 
   /** It is being opened for writing by request; until its last close. */

@@ -1,4 +1,5 @@
 import { assert } from '../../common/assert.js';
+import { Counts } from '../../common/counts.js';
 import { HoldfastError } from '../../proto/errors.js';
 import type { Attr } from '../../proto/gen/meta.js';
 import type { Answer } from '../answer.js';
@@ -34,7 +35,7 @@ export class FileTable {
   readonly #files = new Map<number, { file: FileData; references: number }>();
   readonly #handles = new Map<number, OpenFile>();
   /** Descriptions open for writing, by inode. */
-  readonly #writers = new Map<number, number>();
+  readonly #writers = new Counts();
   #nextHandle = 1;
 
   /** @param atimes absent: reads set no access time */
@@ -135,7 +136,7 @@ export class FileTable {
   open(file: FileData, flags: number): number {
     const handle = this.#nextHandle++;
     const writable = (flags & O_ACCMODE) !== O_RDONLY;
-    if (writable) this.#writers.set(file.ino, (this.#writers.get(file.ino) ?? 0) + 1);
+    if (writable) this.#writers.up(file.ino);
     this.#handles.set(handle, { file, flags, writable, errors: file.newMark(), stream: newReadStream() });
     return handle;
   }
@@ -156,16 +157,10 @@ export class FileTable {
     return this.#writers.has(ino);
   }
 
-  #writerGone(ino: number): void {
-    const left = (this.#writers.get(ino) ?? 0) - 1;
-    if (left > 0) this.#writers.set(ino, left);
-    else this.#writers.delete(ino);
-  }
-
   close(handle: number): OpenFile {
     const open = this.handle(handle);
     this.#handles.delete(handle);
-    if (open.writable) this.#writerGone(open.file.ino);
+    if (open.writable) this.#writers.down(open.file.ino);
     return open;
   }
 }

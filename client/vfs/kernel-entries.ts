@@ -1,3 +1,4 @@
+import { Counts } from '../../common/counts.js';
 import { deferred } from '../../common/deferred.js';
 import { LruMap } from '../../common/lru-map.js';
 import type { Answer } from '../answer.js';
@@ -44,7 +45,7 @@ export class KernelEntries {
   /** Of some inodes the names are not known any more. */
   #linksForgotten = false;
   /** Calls that hold the kernel's lock on a directory. */
-  readonly #busy = new Map<number, number>();
+  readonly #busy = new Counts();
   readonly #waiting = new Map<number, Set<() => void>>();
   #notifier: Notifier | undefined;
 
@@ -100,17 +101,13 @@ export class KernelEntries {
 
   async #during<T>(directories: readonly number[], call: Promise<T>): Promise<T> {
     for (const directory of directories) {
-      this.#busy.set(directory, (this.#busy.get(directory) ?? 0) + 1);
+      this.#busy.up(directory);
       this.#wake(directory);
     }
     try {
       return await call;
     } finally {
-      for (const directory of directories) {
-        const count = (this.#busy.get(directory) ?? 0) - 1;
-        if (count > 0) this.#busy.set(directory, count);
-        else this.#busy.delete(directory);
-      }
+      for (const directory of directories) this.#busy.down(directory);
     }
   }
 

@@ -1,3 +1,4 @@
+import { Counts } from '../../common/counts.js';
 import { LruMap } from '../../common/lru-map.js';
 import { LeaseMode } from '../../proto/gen/meta.js';
 import type { OpenReply } from '../fuse/binding.js';
@@ -12,7 +13,7 @@ export class OpenDirectories {
   readonly #context: VfsContext;
   readonly #streams = new Map<number, DirectoryStream>();
   /** How often each is open. */
-  readonly #opens = new Map<number, number>();
+  readonly #opens = new Counts();
   /** Directories whose listings the kernel may keep, and the LeaseTable.stamp() as of which they are right. */
   readonly #kernelListings = new LruMap<number, number>();
   #next = 1;
@@ -28,7 +29,7 @@ export class OpenDirectories {
   open(ino: number): OpenReply {
     const handle = this.#next++;
     this.#streams.set(handle, new DirectoryStream(ino, this.#context));
-    this.#opens.set(ino, (this.#opens.get(ino) ?? 0) + 1);
+    this.#opens.up(ino);
     return { handle, ...this.#kernelListing(ino) };
   }
 
@@ -41,10 +42,7 @@ export class OpenDirectories {
   }
 
   close(ino: number, handle: number): void {
-    if (!this.#streams.delete(handle)) return;
-    const left = (this.#opens.get(ino) ?? 0) - 1;
-    if (left > 0) this.#opens.set(ino, left);
-    else this.#opens.delete(ino);
+    if (this.#streams.delete(handle)) this.#opens.down(ino);
   }
 
   /** A listing counts as a read. */

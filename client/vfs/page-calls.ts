@@ -1,3 +1,4 @@
+import { Counts } from '../../common/counts.js';
 import type { Answer } from '../answer.js';
 
 /**
@@ -7,7 +8,7 @@ import type { Answer } from '../answer.js';
  * for the pages of a file while such a call is under way.
  */
 export class PageCalls {
-  readonly #running = new Map<number, number>();
+  readonly #running = new Counts();
   readonly #waiting = new Map<number, Set<() => void>>();
 
   during<T>(ino: number, call: Answer<T>): Answer<T> {
@@ -15,14 +16,12 @@ export class PageCalls {
   }
 
   async #during<T>(ino: number, call: Promise<T>): Promise<T> {
-    this.#running.set(ino, (this.#running.get(ino) ?? 0) + 1);
+    this.#running.up(ino);
     for (const wake of this.#waiting.get(ino) ?? []) wake();
     try {
       return await call;
     } finally {
-      const left = (this.#running.get(ino) ?? 0) - 1;
-      if (left > 0) this.#running.set(ino, left);
-      else this.#running.delete(ino);
+      this.#running.down(ino);
     }
   }
 

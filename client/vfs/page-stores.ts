@@ -1,3 +1,4 @@
+import { Counts } from '../../common/counts.js';
 import { type Answer, andThen, lastly } from '../answer.js';
 import type { FileData } from '../data/file-data.js';
 import type { Notifier } from '../fuse/binding.js';
@@ -30,7 +31,7 @@ export interface PageStoresDeps {
  */
 export class PageStores {
   readonly #deps: PageStoresDeps;
-  readonly #held = new Map<number, number>();
+  readonly #held = new Counts();
   readonly #running = new Map<number, Set<Promise<void>>>();
   #count = 0;
 
@@ -43,13 +44,11 @@ export class PageStores {
    * @throws HoldfastError EINTR when `signal` aborts while it waits for one; else what `change` rejects with
    */
   without<T>(ino: number, signal: Interrupt, change: () => Answer<T>): Answer<T> {
-    this.#held.set(ino, (this.#held.get(ino) ?? 0) + 1);
+    this.#held.up(ino);
     const settled = this.settled(ino);
     const changed = (): Answer<T> => andThen(settled && interruptible(settled, signal), change);
     return lastly(changed, () => {
-      const left = (this.#held.get(ino) ?? 0) - 1;
-      if (left > 0) this.#held.set(ino, left);
-      else this.#held.delete(ino);
+      this.#held.down(ino);
     });
   }
 

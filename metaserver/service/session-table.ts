@@ -1,4 +1,5 @@
 import { assert } from '../../common/assert.js';
+import { Counts } from '../../common/counts.js';
 import type { SessionRecord } from './ports.js';
 
 /** Sessions that a leader keeps; a further one is refused with OVERLOADED. */
@@ -26,9 +27,9 @@ export interface SessionEntry<S> {
  */
 export class SessionTable<S> {
   readonly #sessions = new Map<number, SessionEntry<S>>();
-  readonly #openers = new Map<number, number>();
+  readonly #openers = new Counts();
   /** Likewise of `writing`. */
-  readonly #writers = new Map<number, number>();
+  readonly #writers = new Counts();
   readonly #onReleased: (inos: readonly number[]) => void;
   #unannounced = 0;
 
@@ -86,19 +87,19 @@ export class SessionTable<S> {
 
   /** Whether a session other than `entry` has the inode open. */
   isOpenElsewhere(entry: SessionEntry<S> | undefined, ino: number): boolean {
-    return (this.#openers.get(ino) ?? 0) > (entry?.open.has(ino) ? 1 : 0);
+    return this.#openers.get(ino) > (entry?.open.has(ino) ? 1 : 0);
   }
 
   /** Whether a session writes the inode and another one has it open: nobody can believe anything about it. */
   isContested(ino: number): boolean {
-    return this.#writers.has(ino) && (this.#openers.get(ino) ?? 0) > 1;
+    return this.#writers.has(ino) && this.#openers.get(ino) > 1;
   }
 
   /** The session, which has the inode open, may write to it. */
   write(entry: SessionEntry<S>, ino: number): void {
     if (entry.writing.has(ino) || !entry.open.has(ino)) return;
     entry.writing.add(ino);
-    this.#writers.set(ino, (this.#writers.get(ino) ?? 0) + 1);
+    this.#writers.up(ino);
   }
 
   /** Registers the session as an opener. @returns false when it holds too many inodes open */
@@ -106,7 +107,7 @@ export class SessionTable<S> {
     if (entry.open.has(ino)) return true;
     if (entry.open.size >= OPEN_INODES_PER_SESSION_MAX) return false;
     entry.open.add(ino);
-    this.#openers.set(ino, (this.#openers.get(ino) ?? 0) + 1);
+    this.#openers.up(ino);
     return true;
   }
 
@@ -114,8 +115,9 @@ export class SessionTable<S> {
     const released: number[] = [];
     for (const ino of inos) {
       if (!entry.open.delete(ino)) continue;
-      if (entry.writing.delete(ino)) countDown(this.#writers, ino);
-      if (countDown(this.#openers, ino)) released.push(ino);
+      assert(this.#openers.has(ino), 'an open inode is counted');
+      if (entry.writing.delete(ino)) this.#writers.down(ino);
+      if (this.#openers.down(ino)) released.push(ino);
     }
     if (released.length > 0) this.#onReleased(released);
   }
@@ -156,13 +158,4 @@ export class SessionTable<S> {
   forgive(ms: number): void {
     for (const entry of this.#sessions.values()) entry.heardAt += ms;
   }
-}
-
-/** @returns whether that was the last one */
-function countDown(counts: Map<number, number>, ino: number): boolean {
-  const count = counts.get(ino);
-  assert(count !== undefined, 'an open inode is counted');
-  if (count > 1) counts.set(ino, count - 1);
-  else counts.delete(ino);
-  return count === 1;
 }
