@@ -1,3 +1,4 @@
+import { Counts } from '../../common/counts.js';
 import type { Logger } from '../../common/logger.js';
 import { HoldfastError } from '../../proto/errors.js';
 import {
@@ -29,6 +30,8 @@ import { AttrRequests } from './attr-requests.js';
 import type { FileTable } from './file-table.js';
 import type { InodeCache } from './inode-cache.js';
 import type { KernelEntries } from './kernel-entries.js';
+import { LostChanges } from './lost-changes.js';
+import { NameChanges } from './name-changes.js';
 import { PageCalls } from './page-calls.js';
 import { PageStores } from './page-stores.js';
 import type { SmallFiles } from './small-files.js';
@@ -50,6 +53,10 @@ export class VfsContext {
   notifier: Notifier | undefined;
   readonly pageStores: PageStores;
   readonly pageCalls = new PageCalls();
+  readonly lostChanges = new LostChanges();
+  readonly nameChanges = new NameChanges();
+  /** Inodes that changes may yet change whose callers have gone, and how many. */
+  readonly #doubtful = new Counts();
 
   constructor(parts: {
     meta: MetaApi;
@@ -117,20 +124,6 @@ export class VfsContext {
     return !this.#isDoubtful(ino) && this.meta.leases.covers(ino, asOf, this.clock.now());
   }
 
-  /** Inodes that changes may yet change whose callers have gone, and how many. */
-  readonly #doubtful = new Map<number, number>();
-
-  /** A change of this inode that was answered already could not be made: reported once. */
-  readonly lostChanges = new Map<number, HoldfastError>();
-
-  /** @throws HoldfastError the error of an earlier change of the inode, or of the directory's names */
-  throwLostChange(ino: number): void {
-    const error = this.lostChanges.get(ino);
-    if (!error) return;
-    this.lostChanges.delete(ino);
-    throw error;
-  }
-
   /** Asks the server, behind what was changed of these inodes here. */
   async ask(inos: readonly number[], op: ReadOp, signal?: Interrupt): Promise<ReadAnswer> {
     if (this.lane.touches(inos)) await interruptible(this.lane.settledFor(inos), signal);
@@ -167,45 +160,6 @@ export class VfsContext {
     return known?.nlink === 0 && (known.mode & S_IFMT) === S_IFDIR ? known : undefined;
   }
 
-  /** Directories whose names this mount is changing, with the number of changes under way. */
-  readonly #changing = new Map<number, number>();
-  readonly #nameWatches = new Map<number, Set<{ changed: boolean }>>();
-
-  /** Tells whether this mount changes names of a directory, by request or by itself, from now on until `end` is called. */
-  watchNames(directory: number): { changed: boolean; end(): void } {
-    const watches = this.#nameWatches.get(directory) ?? new Set();
-    this.#nameWatches.set(directory, watches);
-    const watch = {
-      changed: this.#changing.has(directory),
-      end: (): void => {
-        watches.delete(watch);
-        if (watches.size === 0 && this.#nameWatches.get(directory) === watches)
-          this.#nameWatches.delete(directory);
-      },
-    };
-    watches.add(watch);
-    return watch;
-  }
-
-  /** Names of these directories are changed now; other inodes do not matter. */
-  namesChanged(inos: readonly number[]): void {
-    if (this.#nameWatches.size === 0) return;
-    for (const ino of inos) for (const watch of this.#nameWatches.get(ino) ?? []) watch.changed = true;
-  }
-
-  #beginNames(inos: readonly number[]): void {
-    this.namesChanged(inos);
-    for (const ino of inos) this.#changing.set(ino, (this.#changing.get(ino) ?? 0) + 1);
-  }
-
-  #endNames(inos: readonly number[]): void {
-    for (const ino of inos) {
-      const count = (this.#changing.get(ino) ?? 0) - 1;
-      if (count > 0) this.#changing.set(ino, count);
-      else this.#changing.delete(ino);
-    }
-  }
-
   /**
    * A change by request, behind what was changed of these inodes here.
    * @throws HoldfastError EROFS on a read-only mount
@@ -238,12 +192,12 @@ export class VfsContext {
     const settled = this.meta.orphansSettled;
     if (!settled) return;
     for (const ino of inos) {
-      this.#doubtful.set(ino, (this.#doubtful.get(ino) ?? 0) + 1);
+      this.#doubtful.up(ino);
       this.names.drop(ino);
     }
     void settled.then(() => {
       for (const ino of inos) {
-        this.#trust(ino);
+        this.#doubtful.down(ino);
         this.names.drop(ino);
         this.inodes.xattrsChanged(ino);
       }
@@ -253,18 +207,12 @@ export class VfsContext {
 
   /** Nothing is believed of these inodes until `done` has ended. */
   async doubtUntil(inos: readonly number[], done: () => Promise<void>): Promise<void> {
-    for (const ino of inos) this.#doubtful.set(ino, (this.#doubtful.get(ino) ?? 0) + 1);
+    for (const ino of inos) this.#doubtful.up(ino);
     try {
       await done();
     } finally {
-      for (const ino of inos) this.#trust(ino);
+      for (const ino of inos) this.#doubtful.down(ino);
     }
-  }
-
-  #trust(ino: number): void {
-    const left = (this.#doubtful.get(ino) ?? 0) - 1;
-    if (left > 0) this.#doubtful.set(ino, left);
-    else this.#doubtful.delete(ino);
   }
 
   /**
@@ -279,13 +227,13 @@ export class VfsContext {
     spent?: QuotaAmount[],
   ): Promise<MutationReply> {
     let reply: MutationReply;
-    this.#beginNames(inos);
+    this.nameChanges.begin(inos);
     try {
       // Changes of an inode that is not known by its name are somewhere in the lane.
       if (!children) await interruptible(this.lane.settled(), signal);
       reply = await this.mutate(inos, op, signal, spent);
     } finally {
-      this.#endNames(inos);
+      this.nameChanges.end(inos);
       if (children) for (const child of children) this.inodes.outdated(child);
       else this.inodes.namespaceChanged();
       for (const ino of inos) this.inodes.outdated(ino);

@@ -113,7 +113,7 @@ export class DirectoryStream {
       this.#pageEntries = Math.min(DIR_PAGE_ENTRIES_MAX, this.#pageEntries * DIR_PAGE_GROWTH);
     } else this.#pageEntries = Math.min(DIR_PAGE_ENTRIES_MAX, Math.max(DIR_PAGE_ENTRIES_FIRST, max));
     const { epoch } = this.#context.inodes;
-    const watch = this.#context.watchNames(this.#ino);
+    const watch = this.#context.nameChanges.watch(this.#ino);
     try {
       const { page, asOf } = await this.#ask(from, Math.max(max, this.#pageEntries), plus, signal);
       if (page.entries.length === 0 && !page.end)

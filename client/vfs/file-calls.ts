@@ -204,7 +204,7 @@ export class FileCalls {
     const open = this.#context.files.handle(handle);
     await interruptible(this.#synced(open.file, dataOnly), caller.signal);
     throwWriteError(open);
-    this.#context.throwLostChange(open.file.ino);
+    this.#context.lostChanges.report(open.file.ino);
   }
 
   /**

@@ -51,7 +51,7 @@ export class Listing {
     this.#want = want;
     this.#namesBeyond = namesBeyond;
     this.#sole = sole;
-    this.#watch = context.watchNames(directory);
+    this.#watch = context.nameChanges.watch(directory);
   }
 
   /** Reads up to so many pages more. Call close() behind the last one. @throws HoldfastError as MetaApi.ask */

@@ -422,7 +422,7 @@ export class LocalChanges {
     { hold = NO_HOLD, named }: { hold?: Hold; named?: Named } = {},
   ): void {
     const { lane, quotas } = this.#context;
-    this.#context.namesChanged(inos);
+    this.#context.nameChanges.changed(inos);
     lane
       .push(op, inos, time, amountsOf(hold))
       .then(

@@ -74,7 +74,7 @@ export class OpenCalls {
           ? this.#countRead(file)
           : undefined;
       return andThen(ready, () => {
-        this.#context.throwLostChange(file.ino);
+        this.#context.lostChanges.report(file.ino);
         // Through its page cache the kernel would send one write(2) in pieces, between which others append.
         if (writable && (flags & O_APPEND) !== 0) caching.directIo = true;
         const { keepCache, directIo } = caching;

@@ -52,8 +52,6 @@ import { WriteBehind } from './write-behind.js';
 import { XattrCalls } from './xattr-calls.js';
 
 const STATFS_BLOCK_BYTES = 4096;
-/** Inodes with a lost change that nobody was told of. */
-const LOST_CHANGES_MAX = 1024;
 
 export interface VfsParts {
   meta: MetaApi;
@@ -388,7 +386,7 @@ export class HoldfastFs implements FileSystem {
   /** Changes by request are durable when they are answered, those made here when they have left the lane. */
   async fsyncdir(caller: Caller, ino: number, _handle: number, _dataOnly: boolean): Promise<void> {
     await this.#during([ino], interruptible(this.#context.lane.synced(ino), caller.signal));
-    this.#context.throwLostChange(ino);
+    this.#context.lostChanges.report(ino);
   }
 
   async statfs(caller: Caller, ino: number): Promise<StatFs> {
@@ -479,7 +477,7 @@ export class HoldfastFs implements FileSystem {
     const { log, inodes, names, kernel, lostChanges, notifier } = this.#context;
     log.error({ inos, kind, error: error.message }, 'a change could not be made');
     for (const ino of inos) {
-      if (lostChanges.size < LOST_CHANGES_MAX) lostChanges.set(ino, error);
+      lostChanges.add(ino, error);
       inodes.leaseLost(ino);
       names.drop(ino);
       const told = [kernel.expire(ino), notifier?.invalidateInode(ino, 0, 0)];
