@@ -77,7 +77,7 @@ async function metaserverLines(dir: string, inodes: number): Promise<string[]> {
     `| ${what}: file of the state | ${Math.round(bytes / MIB)} MiB, ${Math.round(bytes / inodes)} bytes an inode | |`,
     `| ${what}: resident without page cache | ${full.toFixed(0)} MiB (empty: ${empty.toFixed(0)} MiB; behind a crash: ${after.toFixed(0)} MiB) | ${GOAL_MIB} MiB |`,
     `| ${what}: start after a clean end | ${seconds(clean)} | ${GOAL_START_S} s |`,
-    `| ${what}: start after kill -9 (the state is read as a whole) | ${seconds(crashed)} | ${GOAL_START_S} s |`,
+    `| ${what}: start after kill -9 (a large state is read behind it) | ${seconds(crashed)} | ${GOAL_START_S} s |`,
   ];
 }
 
