@@ -45,9 +45,11 @@ describe('caches under leases, on two mounts of one cluster', function () {
     const warm = `cd ${a}/tree; ls -l > /dev/null; cat f* > /dev/null; stat -L link > /dev/null; test ! -e nothing
       getfattr -d f1 > /dev/null; getfattr -n user.absent f1 2> /dev/null || true; ls sub; ls -R . > /dev/null`;
     await sh(`${warm}\n${warm}`);
-    const asked = ({ metaReads, metaBatches, chunkRequests, leases }: MountStatistics) => {
-      return { metaReads, metaBatches, chunkRequests, leases };
-    };
+    const asked = ({ metaReads, metaBatches, leases }: MountStatistics) => ({
+      metaReads,
+      metaBatches,
+      leases,
+    });
     // An access time makes the kernel ask for attributes.
     const ofKernel = ({ fuse: { LOOKUP, READ, READLINK } }: MountStatistics) => ({ LOOKUP, READ, READLINK });
     const before = await statistics();
@@ -58,11 +60,13 @@ describe('caches under leases, on two mounts of one cluster', function () {
     }
     const after = seen.at(-1) as MountStatistics;
     assert.deepEqual(asked(after), asked(before));
-    // The kernel asks the mount again for what it was told longer ago than a lease lasts, which happens to any one round.
-    const quiet = seen
-      .slice(1)
-      .filter((now, n) => isDeepStrictEqual(ofKernel(now), ofKernel(seen[n] ?? now)));
+    // The kernel asks the mount again for what it was told longer ago than a lease lasts, which happens to any one round,
+    // and for pages when its cache is emptied (`holdfast bench` in another test does it, or a lack of memory).
+    const rounds = seen.slice(1).map((now, n) => ({ now, before: seen[n] as MountStatistics }));
+    const quiet = rounds.filter(({ now, before }) => isDeepStrictEqual(ofKernel(now), ofKernel(before)));
     assert.ok(quiet.length > 0, JSON.stringify(seen.map(ofKernel)));
+    for (const { now, before } of rounds)
+      if (now.fuse.READ === before.fuse.READ) assert.equal(now.chunkRequests, before.chunkRequests);
     // Access times are told once, some seconds later.
     assert.ok(after.metaMutations <= before.metaMutations + 1, `${after.metaMutations} mutations`);
   });
