@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { createPrng, type Prng } from '../../common/prng.js';
+import { RENAME_EXCHANGE } from '../../proto/types.js';
 import type { Model } from '../sim/checkers/linearizability.js';
 import { Arena, type Recorded, ROOTS } from './arena.js';
 import { type CellsInput, cellsAnswer, cellsModel } from './cells-model.js';
@@ -211,6 +212,32 @@ describe('the judge of histories', () => {
     ];
     assert.equal(violations(history(25)).length, 0);
     assert.equal(violations(history(40)).length, 1);
+  });
+
+  it('lets an exchange meet a move of the same names at the same time, in either direction', () => {
+    const op = (mount: string, call: number, input: TreeInput, output: string): Recorded<TreeInput> => ({
+      ...{ client: `${mount}${call}`, mount, input, output, call, end: call + 10 },
+    });
+    const [one, other] = [
+      { dir: 1, name: 'a', toDir: 2, toName: 'b' },
+      { dir: 2, name: 'b', toDir: 1, toName: 'a' },
+    ] as const;
+    const rename = (ends: typeof one | typeof other, flags: number): TreeInput => ({
+      ...{ kind: 'rename', flags },
+      ...ends,
+    });
+    const history = (call: number, move: TreeInput, seen: string): Recorded<TreeInput>[] => [
+      op('a', 0, { kind: 'create', dir: 1, name: 'a', tag: 7, exclusive: true }, '7 file'),
+      op('b', 0, { kind: 'create', dir: 2, name: 'b', tag: 8, exclusive: true }, '8 file'),
+      op('a', 20, rename(one, RENAME_EXCHANGE), 'ok'),
+      op('b', call, move, 'ok'),
+      op('a', 60, { kind: 'lookup', dir: 1, name: 'a' }, seen),
+    ];
+    for (const move of [rename(one, 0), rename(other, 0), rename(one, RENAME_EXCHANGE)]) {
+      assert.equal(violations(history(25, move, '8 file')).length, 0);
+      assert.equal(violations(history(40, move, '8 file')).length, 1);
+      assert.equal(violations(history(25, move, '9 file')).length, 1);
+    }
   });
 
   it('lets what a killed mount had not synced be lost or come late, but nothing that it had', () => {

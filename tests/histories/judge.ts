@@ -1,3 +1,4 @@
+import { RENAME_EXCHANGE, RENAME_NOREPLACE } from '../../proto/types.js';
 import {
   checkLinearizable,
   type Model,
@@ -7,7 +8,7 @@ import {
 import type { Arena, Recorded } from './arena.js';
 import { ROOTS } from './arena.js';
 import { type CellsInput, cellsModel } from './cells-model.js';
-import { type TreeInput, tagsByDescriptor, treeModel } from './tree-model.js';
+import { OK, type TreeInput, tagsByDescriptor, treeModel } from './tree-model.js';
 
 /** What is said of the histories of a run. */
 export interface Verdict {
@@ -28,6 +29,8 @@ export interface Verdict {
 const SHOWN_MAX = 24;
 /** So many of them are each left out in turn, beside those that cannot follow: each takes as long as a judgement. */
 const SUSPECTS_MAX = 8;
+/** Renames beside an exchange of their names, of each of which it is tried that it did nothing. */
+const IDLE_TRIED_MAX = 16;
 
 /** Is there for every arena an order of what was done there, each call between its begin and its end, that explains all answers? */
 export function judge(arenas: Iterable<Arena>): Verdict {
@@ -38,7 +41,13 @@ export function judge(arenas: Iterable<Arena>): Verdict {
   const roots = ROOTS.map(({ tag }) => tag);
   for (const { name, tree, cells } of arenas) {
     const wanted = tagsByDescriptor(tree.map(({ input }) => input));
-    judgeHistory(`${name}, names`, treeModel(roots, wanted), movesThatMeet(tree), verdict);
+    judgeHistory(
+      `${name}, names`,
+      treeModel(roots, wanted),
+      movesThatMeet(tree),
+      verdict,
+      idleBesideExchange(movesThatMeet(tree)),
+    );
     judgeHistory(`${name}, cells`, cellsModel, readsBesideWrites(cells), verdict);
   }
   return verdict;
@@ -53,6 +62,32 @@ function movesThatMeet(tree: readonly Recorded<TreeInput>[]): Recorded<TreeInput
     const meets = tree.some((one) => one.mount !== op.mount && ends(one) === ends(op) && overlap(one, op));
     return meets ? { ...op, input: { ...op.input, meets } } : op;
   });
+}
+
+/**
+ * Histories in which one rename, during which another mount exchanged its two names, did nothing: the kernel looks them up one
+ * after the other, and may have found one inode behind both.
+ */
+function idleBesideExchange(tree: readonly Recorded<TreeInput>[]): Recorded<TreeInput>[][] {
+  const ends = ({ input }: Recorded<TreeInput>): string =>
+    input.kind === 'rename'
+      ? [`${input.dir}/${input.name}`, `${input.toDir}/${input.toName}`].sort().join()
+      : '';
+  const exchanges = tree.filter(({ input }) => input.kind === 'rename' && input.flags === RENAME_EXCHANGE);
+  const maybeIdle = tree.filter(
+    (op) =>
+      op.input.kind === 'rename' &&
+      op.output === OK &&
+      op.input.flags !== RENAME_NOREPLACE &&
+      exchanges.some((one) => one.mount !== op.mount && ends(one) === ends(op) && overlap(one, op)),
+  );
+  return maybeIdle
+    .slice(0, IDLE_TRIED_MAX)
+    .map((idle) =>
+      tree.map((op) =>
+        op === idle && op.input.kind === 'rename' ? { ...op, input: { ...op.input, idle: true } } : op,
+      ),
+    );
 }
 
 /** Marks reads during which another program of the same mount changed the file. */
@@ -77,17 +112,18 @@ function judgeHistory<S, I extends { kind: string }>(
   model: Model<S, I, string>,
   recorded: readonly Recorded<I>[],
   verdict: Verdict,
+  otherwise: readonly (readonly Recorded<I>[])[] = [],
 ): void {
-  const history = recorded.filter(
-    ({ output, input }) => output !== undefined || !QUESTIONS.includes(input.kind),
-  );
+  const telling = (all: readonly Recorded<I>[]): Recorded<I>[] =>
+    all.filter(({ output, input }) => output !== undefined || !QUESTIONS.includes(input.kind));
+  const history = telling(recorded);
   verdict.histories++;
   verdict.operations += history.length;
   verdict.unknown += history.filter(({ output }) => output === undefined).length;
   verdict.overlapping += overlapping(history);
   try {
     const { ok, longest, stuck } = checkLinearizable(model, history);
-    if (ok) return;
+    if (ok || otherwise.some((one) => checkLinearizable(model, telling(one)).ok)) return;
     const line = (op: Operation<I, string>): string => `    ${shown(op, history)}`;
     verdict.violations.push(
       [

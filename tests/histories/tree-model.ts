@@ -22,6 +22,8 @@ export type TreeInput =
       toName: string;
       flags: number;
       meets?: boolean;
+      /** It is taken to have done nothing: another mount exchanged its names meanwhile. */
+      idle?: boolean;
     }
   | { kind: 'chmod'; tag: number; mode: number }
   | { kind: 'setxattr'; tag: number; value: string }
@@ -260,6 +262,14 @@ function meetsItself(state: TreeState, input: Named<'rename'>, output: TreeOutpu
   return state.at(input.dir, input.name) === undefined && state.at(input.toDir, input.toName) !== undefined;
 }
 
+/**
+ * The same with an exchange of the two names on another mount: both are there afterwards, so the answer does not tell whether
+ * anything was done. Who judges tries both.
+ */
+function idles(state: TreeState, { dir, name, toDir, toName }: Named<'rename'>): TreeState | undefined {
+  return state.at(dir, name) !== undefined && state.at(toDir, toName) !== undefined ? state : undefined;
+}
+
 /** The servers forget a directory that is removed; who has it open still knows what it was. */
 function mayAnswerOfRemoved(state: TreeState, tag: number, output: TreeOutput): boolean {
   const node = state.nodes.get(tag);
@@ -321,6 +331,7 @@ export function treeModel(
   return {
     initial: TreeState.of(roots),
     step(state, input, output) {
+      if (input.kind === 'rename' && input.idle) return idles(state, input);
       const outcome = perform(state, input);
       const found = typeof outcome === 'object' ? outcome.output : outcome;
       const next = typeof outcome === 'object' ? outcome.next : state;
