@@ -1,4 +1,5 @@
 import { assert } from './assert.js';
+import { DIRECT_PART_MIN_BYTES } from './direct-writes.js';
 import { type DiskFile, diskErrorCode } from './disk.js';
 
 /** Zeros written ahead of the end at once; a smaller segment takes an eighth of its size. */
@@ -6,6 +7,7 @@ const AHEAD_MAX_BYTES = 512 * 1024;
 const AHEAD_SHARE_OF_SEGMENT = 8;
 /** Pieces of one write, each small enough to stay in the page cache, where the records that replace them are written. */
 const PIECE_BYTES = 64 * 1024;
+assert(PIECE_BYTES < DIRECT_PART_MIN_BYTES, 'zeros written ahead stay in the page cache');
 /** A sync of more than that is bound by its data. */
 const SMALL_SYNC_BYTES = 128 * 1024;
 /** No room, or no more than so much for one file: the log itself may still fit. */

@@ -111,11 +111,11 @@ export class DataHarness {
       owns,
       tenure,
     };
-    this.#deps = deps;
+    this.deps = deps;
     this.file = new FileData(this.inode.attr, options.isNew ?? true, deps);
   }
 
-  readonly #deps: DataDeps;
+  readonly deps: DataDeps;
 
   /** As the mount takes a closed file into use. */
   revive: (ino: number) => (() => void) | undefined = () => undefined;
@@ -123,7 +123,7 @@ export class DataHarness {
   /** Closes the file, and opens it again. */
   reopened(): FileData {
     this.unsynced.closed(this.file.ino, () => false);
-    return new FileData(this.inode.attr, false, this.#deps);
+    return new FileData(this.inode.attr, false, this.deps);
   }
 
   stream = newReadStream();
