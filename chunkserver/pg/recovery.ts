@@ -1,4 +1,5 @@
 import { assert } from '../../common/assert.js';
+import { backOffMs } from '../../common/backoff.js';
 import { HoldfastError } from '../../proto/errors.js';
 import { FRAME_FLAG_END, type FrameFields, FrameType } from '../../proto/frame-header.js';
 import type { ChunkInfo, ChunkKey, Version } from '../store/chunk-store.js';
@@ -255,7 +256,7 @@ export class Pull implements OpOwner {
     this.#dropPage();
     this.#state = 'retry';
     const [first, most] = full ? [FULL_RETRY_MS, FULL_RETRY_MAX_MS] : [PULL_RETRY_MS, PULL_RETRY_MAX_MS];
-    this.#retryAt = now + Math.min(most, first * 2 ** this.#failures++);
+    this.#retryAt = now + backOffMs(++this.#failures, first, most);
   }
 
   /** The first reply fixes where in the source's order this copy stands. @returns false: begun anew */

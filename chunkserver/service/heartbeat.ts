@@ -1,3 +1,4 @@
+import { backOffMs } from '../../common/backoff.js';
 import type { Clock, Timer } from '../../common/clock.js';
 import type { Logger } from '../../common/logger.js';
 import type { Prng } from '../../common/prng.js';
@@ -78,7 +79,8 @@ export class HeartbeatClient {
   #stream: Stream | undefined;
   #beat: Timer | undefined;
   #retry: Timer | undefined;
-  #retryMs = ROUND_RETRY_MIN_MS;
+  /** Rounds in a row. */
+  #failures = 0;
   #sequence = 0;
   #heardAt = 0;
   #beatAt = 0;
@@ -148,8 +150,7 @@ export class HeartbeatClient {
     // Another metaserver is first in the next round.
     this.#order.push(this.#order.shift() as string);
     if (hint !== undefined) this.#order = [hint, ...this.#order.filter((address) => address !== hint)];
-    const wait = this.#retryMs * (0.5 + prng.float());
-    this.#retryMs = Math.min(ROUND_RETRY_MAX_MS, this.#retryMs * 2);
+    const wait = backOffMs(++this.#failures, ROUND_RETRY_MIN_MS, ROUND_RETRY_MAX_MS) * (0.5 + prng.float());
     this.#retry = clock.after(wait, () => this.#begin());
   }
 
@@ -211,7 +212,7 @@ export class HeartbeatClient {
     this.#stream = stream;
     this.#heardAt = clock.now();
     this.#order = [address, ...this.#order.filter((other) => other !== address)];
-    this.#retryMs = ROUND_RETRY_MIN_MS;
+    this.#failures = 0;
     log.info({ metaserver: address, mapVersion: registered.map?.version ?? 0 }, 'registered');
     try {
       if (registered.fence) this.#deps.onFence(registered.fence);

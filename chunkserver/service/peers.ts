@@ -1,3 +1,4 @@
+import { backOffMs } from '../../common/backoff.js';
 import type { Clock, Timer } from '../../common/clock.js';
 import type { Logger } from '../../common/logger.js';
 import type { Tracer } from '../../common/trace.js';
@@ -40,7 +41,8 @@ interface Peer {
   port: number;
   link: FrameConnection | undefined;
   dialing: boolean;
-  retryMs: number;
+  /** Since it was last connected. */
+  failures: number;
   timer: Timer | undefined;
 }
 
@@ -72,7 +74,7 @@ export class Peers {
         port,
         link: undefined,
         dialing: false,
-        retryMs: DIAL_RETRY_MIN_MS,
+        failures: 0,
         timer: undefined,
       };
       this.#peers.set(server, entry);
@@ -121,7 +123,7 @@ export class Peers {
       }
       if (tracer) traceReplication(link, tracer);
       peer.link = link;
-      peer.retryMs = DIAL_RETRY_MIN_MS;
+      peer.failures = 0;
       log.debug({ server: peer.server }, 'connected to a replica');
       host.linkUp(peer.server, 'out', link);
       void link.closed.then((reason) => this.#lost(peer, link, reason));
@@ -141,13 +143,12 @@ export class Peers {
 
   #redial(peer: Peer): void {
     peer.timer = this.#deps.clock.after(
-      peer.retryMs,
+      backOffMs(++peer.failures, DIAL_RETRY_MIN_MS, DIAL_RETRY_MAX_MS),
       () => {
         if (this.#present(peer)) void this.#dial(peer);
       },
       { weak: true },
     );
-    peer.retryMs = Math.min(DIAL_RETRY_MAX_MS, peer.retryMs * 2);
   }
 
   #ping(): void {

@@ -1,3 +1,4 @@
+import { backOffMs } from '../../common/backoff.js';
 import type { Clock, Timer } from '../../common/clock.js';
 import type { Logger } from '../../common/logger.js';
 import { HoldfastError, toHoldfastError } from '../../proto/errors.js';
@@ -167,8 +168,7 @@ export class ChunkConnections {
     } catch (error) {
       const failure = toHoldfastError(error);
       entry.failures++;
-      const backoff = Math.min(REDIAL_MAX_MS, REDIAL_MIN_MS * 2 ** Math.min(entry.failures - 1, 8));
-      entry.notBefore = this.#clock.now() + backoff;
+      entry.notBefore = this.#clock.now() + backOffMs(entry.failures, REDIAL_MIN_MS, REDIAL_MAX_MS);
       this.#log.debug({ chunkserver: server.id, error: failure.message }, 'chunkserver not reachable');
       throw failure;
     } finally {

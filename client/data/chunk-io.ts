@@ -1,3 +1,4 @@
+import { backOffMs } from '../../common/backoff.js';
 import type { Clock } from '../../common/clock.js';
 import type { Logger } from '../../common/logger.js';
 import type { Prng } from '../../common/prng.js';
@@ -223,7 +224,7 @@ export class ChunkIo implements ChunkApi {
   ): Promise<Frame> {
     const { view, clock, prng } = this.#deps;
     const started = clock.now();
-    let backoff = DATA_RETRY_MIN_MS;
+    let waits = 0;
     let truncates = 0;
     let corrupt = 0;
     let logAt = SLOW_LOG_MS;
@@ -250,8 +251,8 @@ export class ChunkIo implements ChunkApi {
         );
         logAt *= 2;
       }
-      await view.newerThan(version, backoff * (0.75 + 0.5 * prng.float()), signal);
-      backoff = Math.min(DATA_RETRY_MAX_MS, backoff * 2);
+      const wait = backOffMs(++waits, DATA_RETRY_MIN_MS, DATA_RETRY_MAX_MS);
+      await view.newerThan(version, wait * (0.75 + 0.5 * prng.float()), signal);
     }
   }
 

@@ -1,3 +1,5 @@
+import { backOffMs } from '../../common/backoff.js';
+
 /**
  * Which metaservers to ask for the leader, and when: all in parallel, each with its own back-off. Pure: time is passed
  * in, the caller opens the streams.
@@ -91,7 +93,7 @@ export class LeaderSearch {
       candidate.probing = false;
       candidate.failures++;
       const max = now - this.#startedAt < PROBE_FAST_PERIOD_MS ? PROBE_RETRY_FAST_MAX_MS : PROBE_RETRY_MAX_MS;
-      candidate.dueAt = now + Math.min(max, PROBE_RETRY_MIN_MS * 2 ** Math.min(candidate.failures - 1, 8));
+      candidate.dueAt = now + backOffMs(candidate.failures, PROBE_RETRY_MIN_MS, max);
     }
     if (!hint || hint === address) return;
     this.add([hint]);

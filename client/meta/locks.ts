@@ -1,3 +1,4 @@
+import { backOffMs } from '../../common/backoff.js';
 import { type Clock, delay } from '../../common/clock.js';
 import { HoldfastError, toHoldfastError } from '../../proto/errors.js';
 import { type Lock, LockKind, LockOperation, LockType, type ServerEnvelope } from '../../proto/gen/meta.js';
@@ -104,7 +105,7 @@ export class LockClient {
 
   /** @returns what stands in the way, and the session of the attempt that was answered */
   async #repeat(signal: Interrupt | undefined, make: () => ClientBody): Promise<Answer> {
-    let backoff = RETRY_MIN_MS;
+    let failures = 0;
     for (;;) {
       throwIfInterrupted(signal);
       const session = this.#session;
@@ -118,8 +119,7 @@ export class LockClient {
         if (!error.retriable && error.errorName !== 'SESSION_EXPIRED') throw error;
         if (error.errorName === 'DEADLINE_EXCEEDED') continue; // of one attempt: the wait goes on
       }
-      await delay(this.#deps.clock, backoff);
-      backoff = Math.min(RETRY_MAX_MS, backoff * 2);
+      await delay(this.#deps.clock, backOffMs(++failures, RETRY_MIN_MS, RETRY_MAX_MS));
     }
   }
 }

@@ -1,4 +1,5 @@
 import { assert } from '../../common/assert.js';
+import { backOffMs } from '../../common/backoff.js';
 import { type Deferred, deferred } from '../../common/deferred.js';
 import { HoldfastError } from '../../proto/errors.js';
 import type { CommandResult, MutationReply, QuotaAmount } from '../../proto/gen/meta.js';
@@ -195,7 +196,7 @@ export class RequestLedger {
     if (!this.#landed(request)) return;
     if (error.retriable) {
       if (request.kind === 'read' && request.settled) return;
-      request.notBefore = now + Math.min(RETRY_MAX_MS, RETRY_MIN_MS * 2 ** Math.min(request.attempts - 1, 8));
+      request.notBefore = now + backOffMs(request.attempts, RETRY_MIN_MS, RETRY_MAX_MS);
       this.#delayed.add(request);
       return;
     }

@@ -1,3 +1,4 @@
+import { backOffMs } from '../../common/backoff.js';
 import type { Clock, Timer } from '../../common/clock.js';
 import type { Logger } from '../../common/logger.js';
 import type { Prng } from '../../common/prng.js';
@@ -178,7 +179,7 @@ export class PeerLink {
       else log.info({ address, reason }, 'no connection to peer');
       this.#lastReason = reason;
     }
-    const backOff = Math.min(REDIAL_FIRST_MS * 2 ** Math.min(this.#failures++, 10), REDIAL_MAX_MS);
+    const backOff = backOffMs(++this.#failures, REDIAL_FIRST_MS, REDIAL_MAX_MS);
     const delayMs = refused ? REDIAL_REFUSED_MS : backOff * (0.5 + prng.float() / 2);
     this.#timer = clock.after(delayMs, () => this.#dial(), { weak: true });
     this.#options.onDown();
