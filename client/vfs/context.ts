@@ -29,6 +29,7 @@ import { toEntry, toFileAttr } from './attr.js';
 import { AttrRequests } from './attr-requests.js';
 import type { FileTable } from './file-table.js';
 import type { InodeCache } from './inode-cache.js';
+import { KernelDentries } from './kernel-dentries.js';
 import type { KernelEntries } from './kernel-entries.js';
 import { LostChanges } from './lost-changes.js';
 import { NameChanges } from './name-changes.js';
@@ -46,6 +47,7 @@ export class VfsContext {
   readonly lane: ChangeLane;
   readonly quotas: QuotaKeeper;
   readonly kernel: KernelEntries;
+  readonly kernelDentries = new KernelDentries();
   readonly clock: FileClock;
   readonly log: Logger;
   readonly readOnly: boolean;
@@ -265,6 +267,7 @@ export class VfsContext {
    * @param attr as the server has it
    */
   entry(attr: Attr, parent: number, name: Buffer): Entry {
+    this.kernelDentries.told(parent, name, (attr.mode & S_IFMT) === S_IFDIR ? attr.ino : 0);
     const entryTtlMs = this.kernel.told(parent, name, this.entryTtlMs(parent, name, attr.ino), attr.ino);
     this.inodes.tell(attr);
     const entry = toEntry(this.files.view(attr), this.#attrTtlMs(attr));
@@ -274,6 +277,7 @@ export class VfsContext {
 
   /** The answer that a name does not exist, for the kernel to keep where it may. */
   noEntry(parent: number, name: Buffer): Entry {
+    this.kernelDentries.told(parent, name, 0);
     const ttlMs = this.kernel.told(parent, name, this.entryTtlMs(parent, name, 0), 0);
     if (ttlMs === 0) throw new HoldfastError('ENOENT');
     return { attr: NO_ATTR, generation: 0, entryTtlMs: ttlMs, attrTtlMs: 0 };

@@ -17,6 +17,7 @@ import { attrOf, resultOf } from '../meta/api.js';
 import { type Amount, amountsOf, type Hold, NO_HOLD, type Owner } from '../quota/quota-book.js';
 import { type Interrupt, interruptible } from '../wait.js';
 import { checkName, masked, staleIfGone, type VfsContext } from './context.js';
+import { checkTaken } from './kernel-dentries.js';
 import type { Listings } from './listings.js';
 import type { LocalChanges } from './local-changes.js';
 import { isQuotaExceeded, newInodeIn, ONE_INODE, ownerIn, withRoom } from './quota-room.js';
@@ -135,14 +136,19 @@ export class NameCalls {
       throw new HoldfastError('EINVAL');
     checkName(name);
     checkName(newName);
+    const { kernelDentries } = this.#context;
     const parents = parent === newParent ? [parent] : [parent, newParent];
-    return andThen(this.#local.prepare(parents, caller), () => {
+    const replaces = (flags & (RENAME_NOREPLACE | RENAME_EXCHANGE)) === 0;
+    const replaced = replaces ? kernelDentries.get(newParent, newName) : undefined;
+    const renamed = andThen(this.#local.prepare(parents, caller), () => {
+      checkTaken(replaced, this.#known(newParent, newName));
       if (this.#local.rename(parent, name, newParent, newName, flags, caller.uid)) return;
       const byRequest = (): Promise<void> =>
-        this.#renameByRequest(caller, parents, { parent, name, newParent, newName, flags });
-      const replaces = (flags & (RENAME_NOREPLACE | RENAME_EXCHANGE)) === 0;
+        this.#renameByRequest(caller, parents, { parent, name, newParent, newName, flags, replaced });
       return replaces ? this.#unlinking(caller, newParent, newName, byRequest) : byRequest();
     });
+    const exchange = (flags & RENAME_EXCHANGE) !== 0;
+    return andThen(renamed, () => kernelDentries.moved(parent, name, newParent, newName, exchange));
   }
 
   async #renameByRequest(
@@ -318,10 +324,14 @@ export class NameCalls {
 
   #remove(caller: Caller, parent: number, name: Buffer, kind: 'unlink' | 'rmdir'): Answer<void> {
     checkName(name);
-    return andThen(this.#local.prepare([parent], caller), () => {
+    const { kernelDentries } = this.#context;
+    const taken = kernelDentries.get(parent, name);
+    const removed = andThen(this.#local.prepare([parent], caller), () => {
+      checkTaken(taken, this.#known(parent, name));
       if (this.#local[kind](parent, name, caller.uid)) return;
-      return this.#removeByRequest(caller, parent, name, kind);
+      return this.#removeByRequest(caller, parent, name, kind, taken);
     });
+    return andThen(removed, () => kernelDentries.told(parent, name, 0));
   }
 
   async #removeByRequest(
@@ -329,6 +339,7 @@ export class NameCalls {
     parent: number,
     name: Buffer,
     kind: 'unlink' | 'rmdir',
+    taken: number | undefined,
   ): Promise<void> {
     const { names, meta } = this.#context;
     // The kernel may know more names of a large directory than are kept here: what the change is of is asked for first, or
@@ -337,7 +348,7 @@ export class NameCalls {
       await this.#ask(caller, parent, name);
     const known = this.#known(parent, name);
     const children = typeof known === 'number' ? [known] : [];
-    const value = { parent, name, uid: caller.uid };
+    const value = { parent, name, uid: caller.uid, ino: taken };
     meta.announceOpen(children);
     const inos = [parent, ...children];
     const allKnown = known === undefined ? undefined : children;

@@ -1,6 +1,7 @@
 import { HoldfastError } from '../../proto/errors.js';
 import { NAME_MAX_BYTES, S_ISVTX } from '../../proto/types.js';
 import type { Inode } from './inode-codec.js';
+import type { Dentry } from './records.js';
 
 const DOT = 0x2e;
 const SLASH = 0x2f;
@@ -28,4 +29,13 @@ export function checkName(name: Buffer): void {
 export function checkSticky(directory: Inode, victim: Inode, uid: number): void {
   if (!(directory.mode & S_ISVTX) || uid === 0) return;
   if (uid !== directory.uid && uid !== victim.uid) throw new HoldfastError('EPERM');
+}
+
+/**
+ * A kernel marks the directory dead that it believes to have removed: it must be that, or nothing is removed.
+ * @param taken the directory that the caller takes the name to stand for; undefined: it does not say
+ * @throws HoldfastError ESTALE
+ */
+export function checkTaken(taken: number | undefined, dentry: Dentry | undefined): void {
+  if (taken !== undefined && taken !== dentry?.ino) throw new HoldfastError('ESTALE');
 }

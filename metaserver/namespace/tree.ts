@@ -18,7 +18,7 @@ import type { Batch } from './batch.js';
 import { checkCommit, checkSetOfNew, commitWrite, setAttr } from './files.js';
 import { DIRECTORY_SIZE_BYTES, type Inode, isDirectory, isRegular } from './inode-codec.js';
 import { symlinkKey } from './keys.js';
-import { checkName, checkSticky, dots } from './names.js';
+import { checkName, checkSticky, checkTaken, dots } from './names.js';
 import { checkTreeChange, followTree } from './quota-commands.js';
 import { addOrphan, dropOrphan } from './reclaim.js';
 import { attrReply, okReply, placedAt, withParents } from './replies.js';
@@ -171,6 +171,7 @@ export function unlink(batch: Batch, op: Unlink): MutationReply {
   if (dots(op.name)) throw new HoldfastError('EISDIR');
   const dentry = batch.dentry(parent.ino, op.name);
   if (!dentry) throw new HoldfastError('ENOENT');
+  checkTaken(op.ino, dentry);
   const inode = batch.inode(dentry.ino);
   checkSticky(parent, inode, op.uid);
   if (isDirectory(inode)) throw new HoldfastError('EISDIR');
@@ -189,6 +190,7 @@ export function rmdir(batch: Batch, op: Unlink): MutationReply {
   if (dots(op.name)) throw new HoldfastError(dots(op.name) === 1 ? 'EINVAL' : 'ENOTEMPTY');
   const dentry = batch.dentry(parent.ino, op.name);
   if (!dentry) throw new HoldfastError('ENOENT');
+  checkTaken(op.ino, dentry);
   const inode = batch.inode(dentry.ino);
   checkSticky(parent, inode, op.uid);
   if (!isDirectory(inode)) throw new HoldfastError('ENOTDIR');

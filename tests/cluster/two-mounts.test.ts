@@ -6,6 +6,7 @@ import { Agent } from '../posix/agent.js';
 import { ALICE, BOB, ROOT_USER } from '../posix/bench.js';
 
 const STARVED_LOOKUPS = join(ROOT, 'tests', 'cluster', 'support', 'starved-lookups.py');
+const EXCHANGED_DIRECTORIES = join(ROOT, 'tests', 'cluster', 'support', 'exchanged-directories.py');
 
 describe('two mounts of one cluster', function () {
   this.timeout(180_000);
@@ -34,6 +35,13 @@ describe('two mounts of one cluster', function () {
       timeoutMs: 120_000,
     });
     assert.equal(found.stdout, '0 stale, 0 missed\n', found.stderr);
+  });
+
+  it('a directory in use takes names when another one was removed from its place', async () => {
+    await sh(`mkdir ${a}/exchanged; ls ${b}/exchanged`);
+    const script = [EXCHANGED_DIRECTORIES, `${a}/exchanged`, `${b}/exchanged`, '200'];
+    const found = await run('python3', script, { timeoutMs: 120_000 });
+    assert.equal(found.stdout, '0 dead\n', found.stderr);
   });
 
   it('a file rewritten at the same size is read anew', async () => {
