@@ -34,6 +34,7 @@ import type { KernelEntries } from './kernel-entries.js';
 import { LostChanges } from './lost-changes.js';
 import { NameChanges } from './name-changes.js';
 import { PageCalls } from './page-calls.js';
+import { PageDrops } from './page-drops.js';
 import { PageStores } from './page-stores.js';
 import type { SmallFiles } from './small-files.js';
 
@@ -55,6 +56,7 @@ export class VfsContext {
   notifier: Notifier | undefined;
   readonly pageStores: PageStores;
   readonly pageCalls = new PageCalls();
+  readonly pageDrops: PageDrops;
   readonly lostChanges = new LostChanges();
   readonly nameChanges = new NameChanges();
   /** Inodes that changes may yet change whose callers have gone, and how many. */
@@ -92,6 +94,7 @@ export class VfsContext {
     this.log = parts.log;
     this.readOnly = parts.readOnly;
     this.attrRequests = new AttrRequests(parts.clock);
+    this.pageDrops = new PageDrops(parts.clock);
   }
 
   /** What this mount may believe of an inode now. */

@@ -1,5 +1,4 @@
 import { delay } from '../../common/clock.js';
-import { deferred } from '../../common/deferred.js';
 import { toHoldfastError } from '../../proto/errors.js';
 import { type Lease, LeaseMode, type QuotaAmount, type QuotaRules } from '../../proto/gen/meta.js';
 import type { RecallOrder } from '../leases/lease-table.js';
@@ -14,11 +13,6 @@ export const FLUSHING_NOTICE_MS = 2_000;
  * that wait for their first answer then: see AttrRequests.
  */
 const PAGES_KEPT_AFTER_LOSS_MS = 1_000;
-/**
- * A recall waits no longer for the kernel to drop pages: the threads that tell it to may all be held up by pages that are in
- * use. Until it has, nothing of the file is believed here.
- */
-export const PAGES_WAIT_MAX_MS = 1_000;
 /** Leases beyond the bound are looked for after so many operations. */
 const TRIM_INTERVAL_MS = 1_000;
 
@@ -159,7 +153,7 @@ export class Recalls implements LeaseEvents {
   }
 
   async #invalidate(ino: number): Promise<void> {
-    const { notifier, pageStores, pageCalls, clock, log } = this.#context;
+    const { notifier, pageStores, pageCalls, pageDrops, log } = this.#context;
     if (!notifier) return;
     // At once: with its attributes the kernel asks for the time of the last change before it shows a page.
     notifier.expireAttr?.(ino);
@@ -168,10 +162,7 @@ export class Recalls implements LeaseEvents {
       await notifier.invalidateInode(ino, 0, 0);
     });
     invalidated.catch((error: unknown) => log.error({ ino, err: error }, 'invalidation failed'));
-    const patience = deferred<void>();
-    const timer = clock.after(PAGES_WAIT_MAX_MS, patience.resolve);
-    await Promise.race([pageCalls.orCalled(ino, invalidated), patience.promise]).finally(() =>
-      timer.cancel(),
-    );
+    pageDrops.track(ino, invalidated);
+    await pageDrops.withPatience(pageCalls.orCalled(ino, invalidated));
   }
 }

@@ -226,12 +226,14 @@ export class HoldfastFs implements FileSystem {
   forget(_ino: number, _count: number): void {}
 
   getattr(caller: Caller, ino: number, _handle?: number): Answer<AttrReply> {
+    const dropped = this.#context.pageDrops.dropped(ino, caller.signal);
     const known = this.#context.inodes.fresh(ino);
-    if (known) return this.#context.attrReply(known.attr);
-    return this.#context.attrRequests.track(ino, this.#freshAttr(caller, ino));
+    if (known && !dropped) return this.#context.attrReply(known.attr);
+    return this.#context.attrRequests.track(ino, this.#freshAttr(caller, ino, dropped));
   }
 
-  async #freshAttr(caller: Caller, ino: number): Promise<AttrReply> {
+  async #freshAttr(caller: Caller, ino: number, dropped: Promise<void> | undefined): Promise<AttrReply> {
+    if (dropped) await dropped;
     try {
       return await this.#fileCalls.shared.attr(ino, caller.signal);
     } catch (error) {
