@@ -139,12 +139,10 @@ export class NameCalls {
     const { kernelDentries } = this.#context;
     const parents = parent === newParent ? [parent] : [parent, newParent];
     const replaces = (flags & (RENAME_NOREPLACE | RENAME_EXCHANGE)) === 0;
-    const replaced = replaces ? kernelDentries.get(newParent, newName) : undefined;
     const renamed = andThen(this.#local.prepare(parents, caller), () => {
-      checkTaken(replaced, this.#known(newParent, newName));
       if (this.#local.rename(parent, name, newParent, newName, flags, caller.uid)) return;
       const byRequest = (): Promise<void> =>
-        this.#renameByRequest(caller, parents, { parent, name, newParent, newName, flags, replaced });
+        this.#renameByRequest(caller, parents, { parent, name, newParent, newName, flags });
       return replaces ? this.#unlinking(caller, newParent, newName, byRequest) : byRequest();
     });
     const exchange = (flags & RENAME_EXCHANGE) !== 0;

@@ -35,17 +35,6 @@ describe('names of directories that another mount gave to something else since t
     await one.fs.rmdir(caller(), ROOT, bytes('a'));
     assert.equal(await inoOf(other, 'b'), left);
   });
-
-  it('are not replaced by a rename, be it that something else or nothing is there', async () => {
-    const { one, other } = await mounts();
-    await one.fs.mkdir(caller(), ROOT, bytes('c'), 0o755, 0);
-    for (const name of ['a', 'b', 'c']) await inoOf(one, name);
-    await other.fs.rename(caller(), ROOT, bytes('a'), ROOT, bytes('b'), RENAME_EXCHANGE);
-    await assert.rejects(one.fs.rename(caller(), ROOT, bytes('c'), ROOT, bytes('b'), 0), stale);
-    await inoOf(one, 'a');
-    await other.fs.rmdir(caller(), ROOT, bytes('a'));
-    await assert.rejects(one.fs.rename(caller(), ROOT, bytes('c'), ROOT, bytes('a'), 0), stale);
-  });
 });
 
 describe('what the kernel has of a name', () => {
