@@ -116,7 +116,10 @@ export class SessionTable<S> {
     for (const ino of inos) {
       if (!entry.open.delete(ino)) continue;
       assert(this.#openers.has(ino), 'an open inode is counted');
-      if (entry.writing.delete(ino)) this.#writers.down(ino);
+      if (entry.writing.delete(ino)) {
+        assert(this.#writers.has(ino), 'an inode that is written is counted');
+        this.#writers.down(ino);
+      }
       if (this.#openers.down(ino)) released.push(ino);
     }
     if (released.length > 0) this.#onReleased(released);
