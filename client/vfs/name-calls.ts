@@ -323,7 +323,7 @@ export class NameCalls {
   #remove(caller: Caller, parent: number, name: Buffer, kind: 'unlink' | 'rmdir'): Answer<void> {
     checkName(name);
     const { kernelDentries } = this.#context;
-    const taken = kernelDentries.get(parent, name);
+    const taken = kind === 'rmdir' ? kernelDentries.get(parent, name) : undefined;
     const removed = andThen(this.#local.prepare([parent], caller), () => {
       checkTaken(taken, this.#known(parent, name));
       if (this.#local[kind](parent, name, caller.uid)) return;

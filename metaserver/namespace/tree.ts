@@ -171,7 +171,6 @@ export function unlink(batch: Batch, op: Unlink): MutationReply {
   if (dots(op.name)) throw new HoldfastError('EISDIR');
   const dentry = batch.dentry(parent.ino, op.name);
   if (!dentry) throw new HoldfastError('ENOENT');
-  checkTaken(op.ino, dentry);
   const inode = batch.inode(dentry.ino);
   checkSticky(parent, inode, op.uid);
   if (isDirectory(inode)) throw new HoldfastError('EISDIR');
