@@ -22,8 +22,6 @@ const TIME_GRANULARITY_NS = 1;
 export interface ProtocolOptions {
   /** The file system keeps and applies POSIX ACLs: the kernel checks them, and parses their xattrs. */
   posixAcl: boolean;
-  /** Writes gather in the kernel's page cache: it then owns size and mtime of files, so only under a lease. */
-  writebackCache: boolean;
   /** fcntl locks come to the file system; otherwise the kernel keeps them for this mount alone. */
   posixLocks: boolean;
   /** The same for flock. */
@@ -36,14 +34,16 @@ export interface ProtocolOptions {
 export function defaultProtocolOptions(keepsLocks: boolean): ProtocolOptions {
   return {
     posixAcl: true,
-    writebackCache: false,
     posixLocks: keepsLocks,
     flockLocks: keepsLocks,
     exportSupport: true,
   };
 }
 
-/** Always asked for. Not EXPLICIT_INVAL_DATA: a changed mtime or size must drop cached pages. */
+/**
+ * Always asked for. Not EXPLICIT_INVAL_DATA: a changed mtime or size must drop cached pages. Not WRITEBACK_CACHE: the
+ * kernel would never again believe a size or time that another mount has set.
+ */
 const FIXED_FLAGS =
   InitFlag.ASYNC_READ |
   InitFlag.ATOMIC_O_TRUNC |
@@ -101,7 +101,6 @@ export function negotiate(offer: InitRequest, options: ProtocolOptions): Agreeme
   const wanted =
     FIXED_FLAGS |
     (options.posixAcl ? InitFlag.POSIX_ACL : 0) |
-    (options.writebackCache ? InitFlag.WRITEBACK_CACHE : 0) |
     (options.posixLocks ? InitFlag.POSIX_LOCKS : 0) |
     (options.flockLocks ? InitFlag.FLOCK_LOCKS : 0) |
     (options.exportSupport ? InitFlag.EXPORT_SUPPORT : 0);
