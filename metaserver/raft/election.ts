@@ -76,7 +76,7 @@ export function handleVoteRequest(raft: Raft, message: RaftMessage): void {
   raft.messagesAfterPersist.push(answer);
   if (!isGranted) return;
   raft.vote = from;
-  raft.leaderLost = false;
+  raft.leaderMissing = false;
   raft.resetElectionDeadline();
 }
 

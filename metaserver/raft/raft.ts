@@ -19,12 +19,12 @@ import type { HardState, LogReader, RaftConfig, RaftConfState, RaftEntry, ReadSt
 
 /** Default of RaftConfig.leaseMs, in heartbeats. */
 const LEASE_HEARTBEATS = 3;
-/** A follower whose connection to the leader broke campaigns this long after the lease it granted, ... */
-const BROKEN_CAMPAIGN_MIN_MS = 10;
+/** Who knows of no leader (its connection broke, or this server just started) campaigns this long after the lease it granted, ... */
+const LEADERLESS_CAMPAIGN_MIN_MS = 10;
 /** ... plus a random share of this. */
-const BROKEN_CAMPAIGN_SPREAD_MS = 50;
-/** While the leader's connection is broken, a lost campaign is repeated after 1 .. this many heartbeats. */
-const BROKEN_RETRY_HEARTBEATS = 4;
+const LEADERLESS_CAMPAIGN_SPREAD_MS = 50;
+/** A campaign that is lost then is repeated after 1 .. this many heartbeats. */
+const LEADERLESS_RETRY_HEARTBEATS = 4;
 
 export interface InitialState {
   hardState: HardState;
@@ -59,8 +59,8 @@ export class Raft {
   /** When a leader was last heard: the start of the promise not to help another (see `promised`). */
   lastLeaderContactMs = 0;
   readonly brokenPeers = new Set<number>();
-  /** The last known leader's connection broke, and nobody has taken over yet: campaigns follow quickly. */
-  leaderLost = false;
+  /** No leader is known since the start, or the last one's connection broke: campaigns follow quickly. */
+  leaderMissing = false;
   readonly votes = new Map<number, boolean>();
 
   // Leaders.
@@ -137,6 +137,8 @@ export class Raft {
     // Before a restart it may have granted a lease up to this moment.
     this.lastLeaderContactMs = nowMs;
     this.resetElectionDeadline();
+    // A leader that works is heard before that; and where its connection here does not stand yet, its voters refuse.
+    if (this.promotable) this.#missLeader();
     if (this.#hasNoRival()) this.electionDeadlineMs = nowMs;
   }
 
@@ -166,8 +168,8 @@ export class Raft {
 
   resetElectionDeadline(): void {
     const { electionMs, heartbeatMs } = this.config;
-    const wait = this.leaderLost
-      ? heartbeatMs * (1 + this.#prng.float() * (BROKEN_RETRY_HEARTBEATS - 1))
+    const wait = this.leaderMissing
+      ? heartbeatMs * (1 + this.#prng.float() * (LEADERLESS_RETRY_HEARTBEATS - 1))
       : electionMs * (1 + this.#prng.float());
     this.electionDeadlineMs = this.nowMs + wait;
   }
@@ -175,7 +177,7 @@ export class Raft {
   /** The leader was heard. */
   contactLeader(): void {
     this.lastLeaderContactMs = this.nowMs;
-    this.leaderLost = false;
+    this.leaderMissing = false;
     this.resetElectionDeadline();
   }
 
@@ -224,7 +226,7 @@ export class Raft {
     assert(this.role === 'candidate' && this.vote === this.id, 'only an elected candidate leads');
     this.role = 'leader';
     this.leader = this.id;
-    this.leaderLost = false;
+    this.leaderMissing = false;
     this.votes.clear();
     this.reads = new ReadOnly();
     this.leaseForfeited = false;
@@ -346,10 +348,15 @@ export class Raft {
       peer.becomeProbe();
       this.replicationDue = true;
     }
-    if (this.role !== 'follower' || this.leader !== id || !this.promotable) return;
-    this.leaderLost = true;
+    if (this.role === 'follower' && this.leader === id && this.promotable) this.#missLeader();
+  }
+
+  /** Nobody is known to lead: this server campaigns as soon as no lease can bind it, and repeats that quickly. */
+  #missLeader(): void {
+    this.leaderMissing = true;
     const leaseEndMs = Math.max(this.nowMs, this.lastLeaderContactMs + this.leaseMs);
-    const soonMs = leaseEndMs + BROKEN_CAMPAIGN_MIN_MS + this.#prng.float() * BROKEN_CAMPAIGN_SPREAD_MS;
+    const soonMs =
+      leaseEndMs + LEADERLESS_CAMPAIGN_MIN_MS + this.#prng.float() * LEADERLESS_CAMPAIGN_SPREAD_MS;
     this.electionDeadlineMs = Math.min(this.electionDeadlineMs, soonMs);
   }
 
@@ -361,7 +368,7 @@ export class Raft {
       this.replicationDue = true;
     }
     if (this.role !== 'follower' || this.leader !== id) return;
-    this.leaderLost = false;
+    this.leaderMissing = false;
     this.resetElectionDeadline();
   }
 

@@ -6,6 +6,7 @@ import { RaftMessageType } from '../../../proto/gen/raft.js';
 import { MemoryLog } from './memory-log.js';
 
 const ELECTION_MS = 1000;
+const LEASE_MS = 300;
 const conf: RaftConfState = { voters: [1, 2, 3], votersOutgoing: [], learners: [], roster: [] };
 
 function createNode(log = new MemoryLog(conf), applied = 0, term = 0): RaftNode {
@@ -122,7 +123,7 @@ describe('a raft node', () => {
     assert.equal(node.nextDeadlineMs(), 0);
     node.tick(50);
     const deadlineMs = node.nextDeadlineMs();
-    assert.ok(deadlineMs >= 50 + ELECTION_MS && deadlineMs < 50 + 2 * ELECTION_MS);
+    assert.ok(deadlineMs > 50 + LEASE_MS && deadlineMs < 50 + ELECTION_MS);
     node.tick(deadlineMs - 1);
     assert.equal(node.role, 'follower');
     node.tick(deadlineMs);
