@@ -1,4 +1,4 @@
-import { backOffMs } from '../../common/backoff.js';
+import { leaderRetryMs } from '../../common/backoff.js';
 import type { Clock, Timer } from '../../common/clock.js';
 import type { Logger } from '../../common/logger.js';
 import type { Prng } from '../../common/prng.js';
@@ -25,8 +25,6 @@ export const HEARTBEAT_SILENCE_MS = 1000;
 const HEDGE_MS = 300;
 const REGISTER_TIMEOUT_MS = 5000;
 const REPORT_TIMEOUT_MS = 5000;
-const ROUND_RETRY_MIN_MS = 25;
-const ROUND_RETRY_MAX_MS = 500;
 
 type Stream = CallStream<ChunkServerEnvelope, MetaToChunkServer>;
 type Body = NonNullable<ChunkServerEnvelope['body']>;
@@ -81,6 +79,8 @@ export class HeartbeatClient {
   #retry: Timer | undefined;
   /** Rounds in a row. */
   #failures = 0;
+  /** When the first of them began. */
+  #searchedSince = 0;
   #sequence = 0;
   #heardAt = 0;
   #beatAt = 0;
@@ -121,6 +121,7 @@ export class HeartbeatClient {
 
   #begin(): void {
     if (this.#closed) return;
+    if (this.#failures === 0) this.#searchedSince = this.#deps.clock.now();
     const round: Round = {
       left: [...this.#order],
       streams: new Set(),
@@ -150,7 +151,8 @@ export class HeartbeatClient {
     // Another metaserver is first in the next round.
     this.#order.push(this.#order.shift() as string);
     if (hint !== undefined) this.#order = [hint, ...this.#order.filter((address) => address !== hint)];
-    const wait = backOffMs(++this.#failures, ROUND_RETRY_MIN_MS, ROUND_RETRY_MAX_MS) * (0.5 + prng.float());
+    const searchedMs = clock.now() - this.#searchedSince;
+    const wait = leaderRetryMs(++this.#failures, searchedMs) * (0.5 + prng.float());
     this.#retry = clock.after(wait, () => this.#begin());
   }
 

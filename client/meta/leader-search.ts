@@ -1,17 +1,10 @@
-import { backOffMs } from '../../common/backoff.js';
+import { LEADER_RETRY_MIN_MS, leaderRetryMs } from '../../common/backoff.js';
 
 /**
  * Which metaservers to ask for the leader, and when: all in parallel, each with its own back-off. Pure: time is passed
  * in, the caller opens the streams.
  */
 
-/** The first repetition comes this soon; it doubles from there. */
-export const PROBE_RETRY_MIN_MS = 20;
-/** While an election may be going on, nobody is asked less often than this. */
-export const PROBE_RETRY_FAST_MAX_MS = 100;
-/** A search that takes longer than this is no election: back off further. */
-export const PROBE_FAST_PERIOD_MS = 5_000;
-export const PROBE_RETRY_MAX_MS = 500;
 /** Addresses that are remembered, hints included. */
 export const ADDRESSES_MAX = 32;
 
@@ -92,15 +85,14 @@ export class LeaderSearch {
     if (candidate) {
       candidate.probing = false;
       candidate.failures++;
-      const max = now - this.#startedAt < PROBE_FAST_PERIOD_MS ? PROBE_RETRY_FAST_MAX_MS : PROBE_RETRY_MAX_MS;
-      candidate.dueAt = now + backOffMs(candidate.failures, PROBE_RETRY_MIN_MS, max);
+      candidate.dueAt = now + leaderRetryMs(candidate.failures, now - this.#startedAt);
     }
     if (!hint || hint === address) return;
     this.add([hint]);
     const hinted = this.#candidates.get(hint);
-    // A hint may be stale: it brings its probe forward, at most to one each PROBE_RETRY_MIN_MS.
+    // A hint may be stale: it brings its probe forward, at most to one each LEADER_RETRY_MIN_MS.
     if (hinted && !hinted.probing) {
-      hinted.dueAt = Math.min(hinted.dueAt, Math.max(now, hinted.probedAt + PROBE_RETRY_MIN_MS));
+      hinted.dueAt = Math.min(hinted.dueAt, Math.max(now, hinted.probedAt + LEADER_RETRY_MIN_MS));
     }
   }
 }

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import fc from 'fast-check';
-import { backOffMs } from '../../common/backoff.js';
+import { backOffMs, leaderRetryMs } from '../../common/backoff.js';
 
 describe('back-off', () => {
   it('begins with the least wait and doubles it', () => {
@@ -22,5 +22,12 @@ describe('back-off', () => {
         },
       ),
     );
+  });
+
+  it('asks often for a leader while there may be an election, and less often behind that', () => {
+    const waits = (searchedMs: number) => [1, 3, 9].map((failures) => leaderRetryMs(failures, searchedMs));
+    assert.deepEqual(waits(0), [20, 80, 100]);
+    assert.deepEqual(waits(4_999), [20, 80, 100]);
+    assert.deepEqual(waits(5_000), [20, 80, 500]);
   });
 });
