@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
 import { FAULT_NAMES } from './faults.js';
 import { MUTATIONS } from './mutations/index.js';
 import { Simulation } from './simulation.js';
@@ -21,6 +22,14 @@ describe('a planted bug that the simulation finds', function () {
     for (const { name, favourite } of MUTATIONS) {
       assert.ok(favourite === undefined || FAULT_NAMES.has(favourite), `${name}: ${favourite}`);
     }
+  });
+
+  it('stands in the list of docs/simulator.md', () => {
+    const list = readFileSync('docs/simulator.md', 'utf8');
+    assert.deepEqual(
+      MUTATIONS.map(({ text }) => text).filter((text) => !list.includes(`- ${text}`)),
+      [],
+    );
   });
 
   for (const mutation of MUTATIONS) {

@@ -35,7 +35,7 @@ function kindOf(seed: number): Kind {
   return seed % 8 === 0 ? USUAL : SHORT;
 }
 
-/** Most runs are short and dense: docs/testing.md has what the lengths cost and find. */
+/** Most runs are short and dense: docs/simulator.md has what the lengths cost and find. */
 export function planOf(seed: number, prng: Prng): Plan {
   const { leastMs, mostMs, faultIntervalMs, sessionTimes } = kindOf(seed);
   const chaosMs = leastMs + prng.float() * (mostMs - leastMs);
