@@ -8,6 +8,8 @@ import type { Machine } from './machine.js';
 const PAUSE_SHORT_MS = 400;
 const PAUSE_LONG_MS = 3500;
 const DOWN_MAX_MS = 2500;
+/** A primary has lost one of its replicas for this long at most when it dies. */
+const TORN_MS = 400;
 const CUT_MAX_MS = 3500;
 /** From a session's time-out until it is ended and shut out, and more. */
 const SILENCE_LEAST_MS = 1000;
@@ -62,6 +64,7 @@ const FAULTS: readonly Fault[] = [
   [2, 'empty disk of a metaserver', (n) => n.wipeMetaserver()],
   [2, 'flipped bit of a metaserver', (n) => n.flipBitOfMetaserver()],
   // Asked for by name alone.
+  [0, 'kill of a chunkserver and a client', (n) => n.killWithClient()],
   [0, 'hanging disk of the leader', (n) => n.hangDisk(n.cluster.leader() ?? n.server())],
 ];
 
@@ -410,6 +413,18 @@ export class Nemesis {
     if (!leader?.replica || leader.process?.paused) return;
     leader.replica.transferLeader(0).catch((error: unknown) => {
       this.cluster.world.trace.note('handover failed', undefined, () => String(error));
+    });
+  }
+
+  /** One replica may have what another one lacks, and nobody repeats it. */
+  killWithClient(): void {
+    const { chunks, world } = this.cluster;
+    const primary = chunks[this.prng.int(chunks.length)] as Machine;
+    const behind = chunks[this.prng.int(chunks.length)] as Machine;
+    if (primary !== behind) this.#healLater(TORN_MS, world.network.cut(primary.name, behind.name));
+    this.#after(this.prng.float() * TORN_MS, () => {
+      this.kill(primary);
+      this.killClient();
     });
   }
 

@@ -155,9 +155,8 @@ export const CHUNKSERVER_MUTATIONS: readonly Mutation[] = [
   {
     name: 'skips-peering',
     text: 'a new primary takes over without making the replicas identical',
-    first: 800,
-    seeds: 80,
-    favourite: 'kill of all chunkservers',
+    seeds: 200,
+    favourite: 'kill of a chunkserver and a client',
     tap: () =>
       frameTap((frame) => {
         const { header } = frame;
