@@ -335,8 +335,8 @@ export class MetaSession implements MetaApi {
   ): void {
     const reply = error.reply as ServerEnvelope | undefined;
     if (reply) this.#heard(sentAt);
-    if (request.kind === 'read' && reply?.body?.$case === 'read' && error.errorName === 'ENOENT') {
-      this.#grant(reply.body.value.leases);
+    if (request.kind === 'read' && request.op.$case === 'lookup' && error.errorName === 'ENOENT') {
+      if (reply?.body?.$case === 'read') this.#grant(reply.body.value.leases);
       this.#ledger.answeredRead(request, { result: undefined, error, asOf: this.leases.stamp() });
     } else if (error.errorName === 'NOT_LEADER') {
       this.#lose(connection, 'no longer the leader', error.leaderHint);

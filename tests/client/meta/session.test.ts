@@ -10,7 +10,7 @@ import { MakeNode } from '../../../proto/gen/meta.js';
 import { FakeMetaservers } from '../support/fake-metaservers.js';
 import { ManualClock, settle } from '../support/manual-clock.js';
 
-const LOOKUP = { $case: 'getAttr' as const, value: { ino: 1 } };
+const GET_ATTR = { $case: 'getAttr' as const, value: { ino: 1 } };
 
 function make(name: string, open = false): MutationOp {
   return { $case: 'makeNode', value: { ...MakeNode.create({}), name: Buffer.from(name), open } };
@@ -125,7 +125,7 @@ describe('MetaSession', () => {
     const servers = new FakeMetaservers(2);
     const { session, clock } = await connected(servers);
     servers.elect('meta2:1');
-    const reply = session.read(LOOKUP);
+    const reply = session.read(GET_ATTR);
     await clock.advance(100);
     await reply;
     assert.equal(session.leader, 'meta2:1');
@@ -148,6 +148,16 @@ describe('MetaSession', () => {
     assert.deepEqual([servers.applied.at(-1)?.seq, servers.applied.at(-1)?.ackedBelow], [3, 3]);
   });
 
+  it('takes for an answer that a name does not exist, also when no lease comes with it', async () => {
+    const servers = new FakeMetaservers(1);
+    const { session } = await connected(servers);
+    servers.refusals.push('ENOENT', 'ENOENT');
+    const value = { parent: 1, name: Buffer.from('a') };
+    const { result, error } = await session.ask({ $case: 'lookup', value });
+    assert.deepEqual([result, error?.errorName], [undefined, 'ENOENT']);
+    await assert.rejects(session.ask(GET_ATTR), named('ENOENT'));
+  });
+
   it('waits without a leader until interrupted; what was sent is still applied once', async () => {
     const servers = new FakeMetaservers(1);
     const { session, clock } = await connected(servers);
@@ -161,7 +171,7 @@ describe('MetaSession', () => {
     await clock.advance(60_000);
     interrupt.abort();
     await Promise.all([sent, waiting]);
-    await assert.rejects(session.read(LOOKUP, interrupt.signal), named('EINTR'));
+    await assert.rejects(session.read(GET_ATTR, interrupt.signal), named('EINTR'));
     servers.loseAnswers = false;
     servers.elect('meta1:1');
     await clock.advance(1_000);
@@ -184,7 +194,7 @@ describe('MetaSession', () => {
     servers.elect(undefined);
     const refused = [
       assert.rejects(session.mutate(make('a')), named('ETIMEDOUT')),
-      assert.rejects(session.read(LOOKUP), named('ETIMEDOUT')),
+      assert.rejects(session.read(GET_ATTR), named('ETIMEDOUT')),
     ];
     await clock.advance(2_500);
     await Promise.all(refused);
@@ -292,7 +302,7 @@ describe('MetaSession', () => {
       if (at === 2) servers.elect('meta1:1');
     };
     servers.elect('meta2:1');
-    const read = session.read(LOOKUP);
+    const read = session.read(GET_ATTR);
     await clock.advance(1_000);
     await read;
     assert.equal(session.leader, 'meta1:1');
@@ -332,6 +342,6 @@ describe('MetaSession', () => {
     assert.deepEqual(servers.applied.at(-1)?.op, { $case: 'closeSession', value: { unfinished: true } });
     assert.equal(servers.streams, 0);
     assert.equal(clock.timers, 0);
-    await assert.rejects(session.read(LOOKUP), named('EIO'));
+    await assert.rejects(session.read(GET_ATTR), named('EIO'));
   });
 });
