@@ -6,10 +6,10 @@ const NAMES_MAX = 16_384;
 
 /**
  * Which directories names stand for in the kernel, whether they may still be believed there or not. The kernel looks a name
- * up, takes its lock on the directory around it, and asks for the removal; behind the answer it marks the inode dead that it
- * found, whatever was removed: as long as that inode is in use, no name can be made in it. Where another mount gave the name
- * to something else in between, the call is refused with ESTALE: the kernel looks the name up again, and repeats the call once
- * (vfs_rmdir and retry_estale in Linux' fs/namei.c). A rename that replaces a directory has the same flaw, and is not refused so.
+ * up, takes its lock on the directory around it, and asks for the removal, or for another directory in its place; behind the
+ * answer it marks the inode dead that it found, whatever was removed: as long as that inode is in use, no name can be made in
+ * it. Where another mount gave the name to something else in between, the call is refused with ESTALE: the kernel looks the
+ * name up again, and repeats the call once (vfs_rmdir, vfs_rename and retry_estale in Linux' fs/namei.c).
  */
 export class KernelDentries {
   readonly #directories = new LruMap<string, number>();

@@ -139,10 +139,14 @@ export class NameCalls {
     const { kernelDentries } = this.#context;
     const parents = parent === newParent ? [parent] : [parent, newParent];
     const replaces = (flags & (RENAME_NOREPLACE | RENAME_EXCHANGE)) === 0;
+    // The kernel puts a directory in the place of a directory alone, and marks that one dead.
+    const moved = replaces ? kernelDentries.get(parent, name) : undefined;
+    const replaced = moved === undefined ? undefined : kernelDentries.get(newParent, newName);
     const renamed = andThen(this.#local.prepare(parents, caller), () => {
+      checkTaken(replaced, this.#known(newParent, newName));
       if (this.#local.rename(parent, name, newParent, newName, flags, caller.uid)) return;
       const byRequest = (): Promise<void> =>
-        this.#renameByRequest(caller, parents, { parent, name, newParent, newName, flags });
+        this.#renameByRequest(caller, parents, { parent, name, newParent, newName, flags, replaced });
       return replaces ? this.#unlinking(caller, newParent, newName, byRequest) : byRequest();
     });
     const exchange = (flags & RENAME_EXCHANGE) !== 0;

@@ -10,7 +10,7 @@ import {
 } from '../../proto/types.js';
 import type { Batch } from './batch.js';
 import { type Inode, isDirectory } from './inode-codec.js';
-import { checkName, checkSticky, dots } from './names.js';
+import { checkName, checkSticky, checkTaken, dots } from './names.js';
 import { checkTreeChange, followTree } from './quota-commands.js';
 import type { Dentry } from './records.js';
 import { okReply, placedAt, withParents } from './replies.js';
@@ -39,6 +39,7 @@ export function rename(batch: Batch, op: Rename): MutationReply {
   if (!present(from)) throw new HoldfastError('ENOENT');
   if (noReplace && present(to)) throw new HoldfastError('EEXIST');
   if (exchange && !present(to)) throw new HoldfastError('ENOENT');
+  checkTaken(op.replaced, to.dentry);
   checkCycles(batch, from, to, exchange);
   if (from.inode === to.inode) return okReply();
 

@@ -37,12 +37,13 @@ describe('two mounts of one cluster', function () {
     assert.equal(found.stdout, '0 stale, 0 missed\n', found.stderr);
   });
 
-  it('a directory in use takes names when another one was removed from its place', async () => {
-    await sh(`mkdir ${a}/exchanged; ls ${b}/exchanged`);
-    const script = [EXCHANGED_DIRECTORIES, `${a}/exchanged`, `${b}/exchanged`, '200'];
-    const found = await run('python3', script, { timeoutMs: 120_000 });
-    assert.equal(found.stdout, '0 dead\n', found.stderr);
-  });
+  for (const how of ['remove', 'replace'])
+    it(`a directory in use takes names when another one is ${how}d in its place`, async () => {
+      await sh(`mkdir ${a}/${how}; ls ${b}/${how}`);
+      const script = [EXCHANGED_DIRECTORIES, how, `${a}/${how}`, `${b}/${how}`, '100'];
+      const found = await run('python3', script, { timeoutMs: 120_000 });
+      assert.equal(found.stdout, '0 dead\n', found.stderr);
+    });
 
   it('a file rewritten at the same size is read anew', async () => {
     await sh(`printf aaaa > ${a}/same`);

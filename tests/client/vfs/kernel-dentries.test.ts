@@ -35,6 +35,37 @@ describe('names of directories that another mount gave to something else since t
     await one.fs.rmdir(caller(), ROOT, bytes('a'));
     assert.equal(await inoOf(other, 'b'), left);
   });
+
+  it('are not replaced by a rename, be it that something else or nothing is there', async () => {
+    const { one, other } = await mounts();
+    await one.fs.mkdir(caller(), ROOT, bytes('c'), 0o755, 0);
+    for (const name of ['a', 'b', 'c']) await inoOf(one, name);
+    await other.fs.rename(caller(), ROOT, bytes('a'), ROOT, bytes('b'), RENAME_EXCHANGE);
+    await assert.rejects(one.fs.rename(caller(), ROOT, bytes('c'), ROOT, bytes('b'), 0), stale);
+    await inoOf(one, 'a');
+    await other.fs.rmdir(caller(), ROOT, bytes('a'));
+    await assert.rejects(one.fs.rename(caller(), ROOT, bytes('c'), ROOT, bytes('a'), 0), stale);
+  });
+
+  it('are moved, and exchanged, whatever they stand for: the kernel marks none of them dead', async () => {
+    const { one, other } = await mounts();
+    const [a, b] = [await inoOf(one, 'a'), await inoOf(one, 'b')];
+    await other.fs.rename(caller(), ROOT, bytes('a'), ROOT, bytes('b'), RENAME_EXCHANGE);
+    await one.fs.rename(caller(), ROOT, bytes('a'), ROOT, bytes('b'), RENAME_EXCHANGE);
+    assert.deepEqual([await inoOf(other, 'a'), await inoOf(other, 'b')], [a, b]);
+    await other.fs.rename(caller(), ROOT, bytes('a'), ROOT, bytes('b'), RENAME_EXCHANGE);
+    await one.fs.rename(caller(), ROOT, bytes('a'), ROOT, bytes('c'), 0);
+    assert.equal(await inoOf(other, 'c'), b);
+  });
+
+  it('do not matter to the rename of a file: the kernel puts none in the place of a directory', async () => {
+    const { one, other } = await mounts();
+    await one.create('file');
+    await inoOf(one, 'a');
+    await other.fs.rmdir(caller(), ROOT, bytes('a'));
+    await one.fs.rename(caller(), ROOT, bytes('file'), ROOT, bytes('a'), 0);
+    assert.equal(await inoOf(other, 'a'), await inoOf(one, 'a'));
+  });
 });
 
 describe('what the kernel has of a name', () => {

@@ -1,8 +1,9 @@
-"""On one mount removes and makes a directory again, while another mount exchanges it with its sister all the time.
+"""On one mount takes a directory from its place, again and again, while another mount exchanges it with its sister all the time.
 
-The sister, which nobody removes and which is in use here (open), must take a new name behind each removal: the kernel
-must not have marked it dead in the other's place. Started as: exchanged-directories.py DIRECTORY SAME_ELSEWHERE REMOVALS.
-Prints how often the sister took no name; fails when it was not exchanged meanwhile.
+Which of the two is taken is left to chance. The other one, which nobody removes, is in use here (open), and must take a new
+name afterwards: the kernel must not have marked it dead in the other's place. Started as: exchanged-directories.py HOW
+DIRECTORY SAME_ELSEWHERE TIMES, where HOW is "remove", or "replace" by a rename of a new directory. Prints how often neither
+took a name; fails when they were not exchanged meanwhile.
 """
 import ctypes
 import errno
@@ -23,28 +24,50 @@ def exchange_until_killed(directory, report):
             os.write(report, b"x")
 
 
-def remove(path):
+def patiently(call, *arguments):
     """The kernel repeats a call that was refused because of an exchange once; then its caller has to."""
     for _ in range(ATTEMPTS_MAX):
         try:
-            return os.rmdir(path)
+            return call(*arguments)
         except OSError as error:
             if error.errno != errno.ESTALE:
                 raise
-    raise TimeoutError("not removed")
+    raise TimeoutError("refused again and again")
 
 
-def takes_no_name(directory):
+def open_both(a, b):
+    """Both directories, not one of them twice."""
+    while True:
+        both = [patiently(os.open, path, os.O_RDONLY | os.O_DIRECTORY) for path in (a, b)]
+        if os.fstat(both[0]).st_ino != os.fstat(both[1]).st_ino:
+            return both
+        for fd in both:
+            os.close(fd)
+
+
+def remove(a):
+    patiently(os.rmdir, a)
+
+
+def replace(a):
+    new = a + ".new"
+    os.mkdir(new)
+    patiently(os.rename, new, a)
+
+
+def takes_a_name(directory):
     try:
-        os.mkdir(os.path.join(directory, "name"))
-    except FileNotFoundError:
-        return True
-    os.rmdir(os.path.join(directory, "name"))
-    return False
+        os.mkdir("name", dir_fd=directory)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ESTALE):
+            return False
+        raise
+    os.rmdir("name", dir_fd=directory)
+    return True
 
 
 def main():
-    here, elsewhere, removals = sys.argv[1], sys.argv[2], int(sys.argv[3])
+    how, here, elsewhere, times = {"remove": remove, "replace": replace}[sys.argv[1]], *sys.argv[2:4], int(sys.argv[4])
     a, b = os.path.join(here, "a"), os.path.join(here, "b")
     for path in (a, b):
         os.mkdir(path)
@@ -54,18 +77,19 @@ def main():
         exchange_until_killed(elsewhere, report)
     dead = exchanged = 0
     try:
-        for _ in range(removals):
+        for _ in range(times):
             exchanged += len(os.read(reports, 1 << 16))
-            in_use = [os.open(path, os.O_RDONLY | os.O_DIRECTORY) for path in (a, b)]
-            remove(a)
-            dead += takes_no_name(b)
+            in_use = open_both(a, b)
+            how(a)
+            dead += not any([takes_a_name(fd) for fd in in_use])
             for fd in in_use:
                 os.close(fd)
-            os.mkdir(a)
+            if how == remove:
+                os.mkdir(a)
     finally:
         os.kill(other, 9)
         os.waitpid(other, 0)
-    if exchanged < removals:
+    if exchanged < times:
         sys.exit("only %d exchanges" % exchanged)
     print("%d dead" % dead)
 
