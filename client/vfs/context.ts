@@ -256,12 +256,10 @@ export class VfsContext {
     spent?: QuotaAmount[],
   ): Promise<Attr> {
     const reply = await staleIfGone(this.mutate([ino], setAttrOp(ino, change), signal, spent));
-    // An access list follows the mode, a capability ends with a new owner or size.
+    // An access list follows the mode; a capability ends with a new owner or size, and with the other privileges.
     this.inodes.xattrsChanged(ino);
     const attr = attrOf(reply.result);
     this.inodes.learn(attr, this.inodes.stamp(), true);
-    // A mode changes an access list with it; capabilities go with privileges.
-    if (change.mode !== undefined || change.killPriv) this.inodes.xattrsChanged(ino);
     return attr;
   }
 

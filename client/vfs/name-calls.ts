@@ -347,7 +347,7 @@ export class NameCalls {
     // The kernel may know more names of a large directory than are kept here: what the change is of is asked for first, or
     // else nothing that is known of any inode could be believed behind it.
     if (names.isLarge(parent) && this.#known(parent, name) === undefined)
-      await this.#ask(caller, parent, name);
+      await this.#find(caller, parent, name);
     const known = this.#known(parent, name);
     const children = typeof known === 'number' ? [known] : [];
     const value = { parent, name, uid: caller.uid, ino: taken };
@@ -364,7 +364,13 @@ export class NameCalls {
     if (kind === 'rmdir') for (const child of children) names.drop(child);
   }
 
-  async #ask(caller: Caller, parent: number, name: Buffer, again = false): Promise<Entry> {
+  async #ask(caller: Caller, parent: number, name: Buffer): Promise<Entry> {
+    const attr = await this.#find(caller, parent, name);
+    return attr ? this.#context.entry(attr, parent, name) : this.#context.noEntry(parent, name);
+  }
+
+  /** Asks the server, and learns what it says; the kernel is not told. @returns undefined: there is no such name */
+  async #find(caller: Caller, parent: number, name: Buffer, again = false): Promise<Attr | undefined> {
     const { inodes, names } = this.#context;
     const { epoch } = inodes;
     const known = this.#known(parent, name);
@@ -375,7 +381,7 @@ export class NameCalls {
     if (!result) {
       if (error?.errorName !== 'ENOENT') throw error ?? new HoldfastError('PROTOCOL', 'an empty answer');
       if (covered) names.putAbsent(parent, name);
-      return this.#context.noEntry(parent, name);
+      return undefined;
     }
     const attr = attrOf(result);
     this.#local.learnLayout(attr);
@@ -383,11 +389,11 @@ export class NameCalls {
     const { lane } = this.#context;
     if (!again && known !== attr.ino && lane.touches([attr.ino])) {
       await interruptible(lane.settledFor([attr.ino]), caller.signal);
-      return this.#ask(caller, parent, name, true);
+      return this.#find(caller, parent, name, true);
     }
     inodes.learn(attr, { asOf, epoch }, false);
     if (covered) names.put(parent, { name, ino: attr.ino, type: attr.mode >>> TYPE_SHIFT, cookie: 0 });
-    return this.#context.entry(attr, parent, name);
+    return attr;
   }
 
   /** A name was made by request. */

@@ -12,7 +12,6 @@ export const FUSE_MIN_MINOR_VERSION = 28;
 export const IN_HEADER_BYTES = 40;
 export const OUT_HEADER_BYTES = 16;
 export const WRITE_IN_BYTES = 40;
-export const ATTR_BYTES = 88;
 export const ENTRY_OUT_BYTES = 128;
 export const ATTR_OUT_BYTES = 104;
 export const OPEN_OUT_BYTES = 16;

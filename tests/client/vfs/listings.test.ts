@@ -4,6 +4,7 @@ import { LISTING_PAGE_ENTRIES } from '../../../client/vfs/listings.js';
 import { ACQUIRE_RETRY_MS, SOLE_AT_CHANGES } from '../../../client/vfs/local-changes.js';
 import type { HoldfastError } from '../../../proto/errors.js';
 import { S_IFREG } from '../../../proto/types.js';
+import { boundTo } from '../support/stand-in-kernel.js';
 import { caller, TestMount } from '../support/test-mount.js';
 
 const FILES = 1_500;
@@ -127,17 +128,19 @@ describe('a directory that was there before', () => {
   describe('and is too large to be known as a whole', () => {
     let mount: TestMount;
     let dir: number;
-    let pages = 0;
+    let pages: number;
     const make = (text: string) => mount.fs.mknod(caller(), dir, name(text), S_IFREG | 0o644, 0, 0);
 
-    before(async () => {
+    const takeOver = async (): Promise<void> => {
       ({ mount, dir } = filled(LARGE_ENTRIES, KEPT_ENTRIES_MAX));
+      pages = 0;
       for (let i = 0; i < 200; i++) {
         await make(`new${i}`);
         await mount.clock.advance(ACQUIRE_RETRY_MS);
         pages += mount.meta.take().filter((call) => call === 'readDir').length;
       }
-    });
+    };
+    before(takeOver);
 
     it('is read once through, in attempts that double, and no further', () => {
       assert.ok(pages < 5 * (LARGE_ENTRIES / LISTING_PAGE_ENTRIES), `${pages} pages`);
@@ -168,6 +171,18 @@ describe('a directory that was there before', () => {
       await other.fs.lookup(caller(), dir, name('new699'));
       await other.fs.unlink(caller(), dir, name('new699'));
       await assert.rejects(mount.fs.lookup(caller(), dir, name('new699')), absent);
+    });
+
+    it('tells the kernel of no name that is asked for to be removed', async () => {
+      await takeOver();
+      const expired: string[] = [];
+      const expireEntry = async (_parent: number, of: Buffer): Promise<void> => void expired.push(`${of}`);
+      await mount.fs.init(boundTo({ expireEntry }));
+      await mount.fs.lookup(caller(), dir, name('f3'));
+      const wrong = (error: HoldfastError): boolean => error.errorName === 'ENOTDIR';
+      await assert.rejects(mount.fs.rmdir(caller(), dir, name('f4')), wrong);
+      await mount.second().fs.unlink(caller(), dir, name('f5'));
+      assert.deepEqual(expired, ['f3']);
     });
   });
 

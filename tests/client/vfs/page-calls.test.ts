@@ -3,6 +3,7 @@ import { PageCalls } from '../../../client/vfs/page-calls.js';
 import { deferred } from '../../../common/deferred.js';
 import { LeaseMode } from '../../../proto/gen/meta.js';
 import { settle } from '../support/manual-clock.js';
+import { boundTo } from '../support/stand-in-kernel.js';
 import { caller, TestMount } from '../support/test-mount.js';
 
 const [FILE, OTHER] = [7, 8];
@@ -47,15 +48,8 @@ describe('calls for which the kernel locks pages', () => {
     const mount = new TestMount();
     const pages = deferred<void>();
     const expired: number[] = [];
-    const notify = {
-      invalidateInode: () => pages.promise,
-      expireAttr: (ino: number) => expired.push(ino),
-      expireEntry: async () => {},
-      forgetNames: () => true,
-      invalidateEntry: async () => {},
-      deleteEntry: async () => {},
-    };
-    await mount.fs.init({ kind: 'kernel', maxWrite: 1, callerIdentity: true, nanoseconds: true, notify });
+    const expireAttr = (ino: number): void => void expired.push(ino);
+    await mount.fs.init(boundTo({ invalidateInode: () => pages.promise, expireAttr }));
     const { ino, handle } = await mount.create('f');
     await mount.fs.fsync(caller(), ino, handle, false);
     const { meta, fs } = mount;

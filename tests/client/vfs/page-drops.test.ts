@@ -3,6 +3,7 @@ import { PAGES_WAIT_MAX_MS, PageDrops } from '../../../client/vfs/page-drops.js'
 import { type Deferred, deferred } from '../../../common/deferred.js';
 import { LeaseMode } from '../../../proto/gen/meta.js';
 import { ManualClock, settle } from '../support/manual-clock.js';
+import { boundTo } from '../support/stand-in-kernel.js';
 import { caller, TestMount } from '../support/test-mount.js';
 
 const [FILE, OTHER] = [7, 8];
@@ -11,19 +12,12 @@ const [FILE, OTHER] = [7, 8];
 async function recalledDuringWrite() {
   const mount = new TestMount();
   const drops: Deferred<void>[] = [];
-  const notify = {
-    invalidateInode: () => {
-      const drop = deferred<void>();
-      drops.push(drop);
-      return drop.promise;
-    },
-    expireAttr: () => {},
-    expireEntry: async () => {},
-    forgetNames: () => true,
-    invalidateEntry: async () => {},
-    deleteEntry: async () => {},
+  const invalidateInode = (): Promise<void> => {
+    const drop = deferred<void>();
+    drops.push(drop);
+    return drop.promise;
   };
-  await mount.fs.init({ kind: 'kernel', maxWrite: 1, callerIdentity: true, nanoseconds: true, notify });
+  await mount.fs.init(boundTo({ invalidateInode }));
   const { ino, handle } = await mount.create('f');
   const { meta, fs } = mount;
   await fs.fsync(caller(), ino, handle, false);

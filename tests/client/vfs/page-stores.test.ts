@@ -4,6 +4,7 @@ import type { Notifier } from '../../../client/fuse/binding.js';
 import { type Deferred, deferred } from '../../../common/deferred.js';
 import { pattern } from '../support/data-harness.js';
 import { settle } from '../support/manual-clock.js';
+import { boundTo } from '../support/stand-in-kernel.js';
 import { caller, TestMount } from '../support/test-mount.js';
 
 const O_RDWR = 2;
@@ -49,8 +50,7 @@ async function reading(): Promise<Reading> {
   await writer.close(handle);
   const mount = writer.second();
   const kernel = new Kernel();
-  const binding = { kind: 'kernel' as const, maxWrite: 1, callerIdentity: true, nanoseconds: true };
-  await mount.fs.init({ ...binding, notify: kernel });
+  await mount.fs.init({ ...boundTo(), notify: kernel });
   await mount.fs.lookup(caller(), 1, Buffer.from('f'));
   const reader = await mount.open(ino, 0);
   const reads = async (count: number, block = 0): Promise<void> => {

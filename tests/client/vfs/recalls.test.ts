@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { LeaseMode } from '../../../proto/gen/meta.js';
 import { settle } from '../support/manual-clock.js';
+import { boundTo } from '../support/stand-in-kernel.js';
 import { caller, TestMount } from '../support/test-mount.js';
 
 const { LEASE_NONE: NONE, LEASE_SHARED: SHARED } = LeaseMode;
@@ -30,14 +31,7 @@ describe('the recall of a directory whose names the kernel believes', () => {
   /** Its kernel never lets an entry be expired: a call holds the lock that this takes. */
   async function lockedMount(): Promise<{ mount: TestMount; ino: number }> {
     const mount = new TestMount();
-    const notify = {
-      invalidateInode: async () => {},
-      expireEntry: () => new Promise<void>(() => {}),
-      forgetNames: () => true,
-      invalidateEntry: async () => {},
-      deleteEntry: async () => {},
-    };
-    await mount.fs.init({ kind: 'kernel', maxWrite: 1, callerIdentity: true, nanoseconds: true, notify });
+    await mount.fs.init(boundTo({ expireEntry: () => new Promise<void>(() => {}) }));
     const { ino, handle } = await mount.create('f');
     await mount.close(handle);
     await mount.fs.fsyncdir(caller(), 1, 0, false);

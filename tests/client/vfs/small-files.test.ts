@@ -4,6 +4,7 @@ import { FILES_AHEAD_MAX, FILES_BEFORE_AHEAD } from '../../../client/vfs/small-f
 import type { Attr } from '../../../proto/gen/meta.js';
 import { S_IFDIR, S_IFREG } from '../../../proto/types.js';
 import { pattern } from '../support/data-harness.js';
+import { boundTo } from '../support/stand-in-kernel.js';
 import { caller, TestMount } from '../support/test-mount.js';
 
 const FILES = 100;
@@ -87,17 +88,11 @@ describe('small files that are read in the order of their directory', () => {
   describe('and lie in the kernel when they are opened', () => {
     const stored = new Map<number, Buffer>();
     const kernel = {
-      invalidateInode: async () => {},
-      expireEntry: async () => {},
-      forgetNames: () => true,
-      invalidateEntry: async () => {},
-      deleteEntry: async () => {},
       storeFile: (ino: number, data: Buffer) => {
         stored.set(ino, Buffer.from(data));
         return true;
       },
     };
-    const BINDING = { kind: 'kernel' as const, maxWrite: 1, callerIdentity: true, nanoseconds: true };
     let mount: TestMount;
     let inos: number[];
     let read: (at: number) => Promise<Buffer>;
@@ -105,7 +100,7 @@ describe('small files that are read in the order of their directory', () => {
     beforeEach(async () => {
       stored.clear();
       ({ mount, inos, read } = await filled());
-      await mount.fs.init({ ...BINDING, notify: kernel });
+      await mount.fs.init(boundTo(kernel));
     });
 
     /** As a program opens it: read from the kernel's pages where they may be kept. */

@@ -4,6 +4,7 @@ import { HoldfastError } from '../../../proto/errors.js';
 import { S_IFIFO, S_IFMT, S_IFREG } from '../../../proto/types.js';
 import { pattern } from '../support/data-harness.js';
 import { settle } from '../support/manual-clock.js';
+import { boundTo } from '../support/stand-in-kernel.js';
 import { caller, TestMount } from '../support/test-mount.js';
 
 const O_RDWR = 2;
@@ -12,14 +13,6 @@ const O_CREAT_EXCL = 0o300;
 const O_TRUNC = 0o1000;
 const O_APPEND = 0o2000;
 const O_DSYNC = 0o10000;
-const BINDING = { kind: 'kernel' as const, maxWrite: 1, callerIdentity: true, nanoseconds: true };
-const NO_NOTIFIER = {
-  invalidateInode: async () => {},
-  expireEntry: async () => {},
-  forgetNames: () => true,
-  invalidateEntry: async () => {},
-  deleteEntry: async () => {},
-};
 const name = (text: string): Buffer => Buffer.from(text);
 const named = (wanted: string) => (error: unknown) =>
   error instanceof HoldfastError && error.errorName === wanted;
@@ -90,7 +83,7 @@ describe('files', () => {
   it('go round the pages of a kernel that cannot be told, where it knows an old size', async () => {
     const one = new TestMount();
     const two = one.second();
-    await one.fs.init(BINDING);
+    await one.fs.init({ ...boundTo(), notify: undefined });
     const { handle, ino } = await one.create('f');
     await one.close(handle);
     await two.fs.setattr(caller(), ino, { size: 5 });
@@ -186,8 +179,7 @@ describe('files', () => {
     assert.equal(await mode(), 0o777);
     await mount.fs.setattr(caller(), ino, { mode: 0o6777 });
     const told: number[] = [];
-    const notify = { ...NO_NOTIFIER, invalidateInode: async (...call: number[]) => void told.push(...call) };
-    await mount.fs.init({ ...BINDING, notify });
+    await mount.fs.init(boundTo({ invalidateInode: async (...call: number[]) => void told.push(...call) }));
     await mount.fs.open(caller(), ino, O_WRONLY | O_TRUNC, true);
     assert.equal(await mode(), 0o777);
     assert.deepEqual(told, [ino, -1, 0], 'the kernel learns of it');
