@@ -240,6 +240,24 @@ describe('the judge of histories', () => {
     }
   });
 
+  it('lets a name that its own mount is changing be seen as it was, and none that another mount is', () => {
+    const op = (client: string, call: number, input: TreeInput, output: string): Recorded<TreeInput> => ({
+      ...{ client, mount: client[0] as string, input, output, call, end: call + 10 },
+    });
+    const name = { dir: 1, name: 'a' };
+    const history = (looks: string, calls: readonly number[]): Recorded<TreeInput>[] => [
+      op('a1', 0, { kind: 'create', ...name, tag: 7, exclusive: true }, '7 file'),
+      { ...op('a1', 20, { kind: 'unlink', ...name }, 'ok'), end: 70 },
+      op('b1', 30, { kind: 'lookup', ...name }, 'ENOENT'),
+      ...calls.map((call) => op(looks, call, { kind: 'lookup', ...name }, '7 file')),
+    ];
+    assert.equal(violations(history('a2', [45, 60])).length, 0);
+    assert.equal(violations(history('a2', [71])).length, 1, 'the change has returned');
+    assert.equal(violations(history('b2', [45])).length, 1, 'of another mount');
+    const listed = op('a2', 45, { kind: 'list', dir: 1 }, '');
+    assert.equal(violations([...history('a2', [60]), listed]).length, 1, 'another call saw it before');
+  });
+
   it('lets what a killed mount had not synced be lost or come late, but nothing that it had', () => {
     const op = (n: number, mount: string, input: TreeInput, output: string): Recorded<TreeInput> => ({
       ...{ client: mount, mount, input, output },

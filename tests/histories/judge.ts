@@ -41,13 +41,8 @@ export function judge(arenas: Iterable<Arena>): Verdict {
   const roots = ROOTS.map(({ tag }) => tag);
   for (const { name, tree, cells } of arenas) {
     const wanted = tagsByDescriptor(tree.map(({ input }) => input));
-    judgeHistory(
-      `${name}, names`,
-      treeModel(roots, wanted),
-      movesThatMeet(tree),
-      verdict,
-      idleBesideExchange(movesThatMeet(tree)),
-    );
+    const names = looksBesideChanges(movesThatMeet(tree));
+    judgeHistory(`${name}, names`, treeModel(roots, wanted), names, verdict, idleBesideExchange(names));
     judgeHistory(`${name}, cells`, cellsModel, readsBesideWrites(cells), verdict);
   }
   return verdict;
@@ -90,6 +85,33 @@ function idleBesideExchange(tree: readonly Recorded<TreeInput>[]): Recorded<Tree
     );
 }
 
+/**
+ * The kernel shows a name as it knows it until a change of that name, made on its own mount, returns. Other mounts may have seen
+ * the change before: so what is seen of the name meanwhile may be of any moment since the change was called, and since whoever
+ * looks made another call than to look.
+ */
+function looksBesideChanges(tree: readonly Recorded<TreeInput>[]): Recorded<TreeInput>[] {
+  return tree.map((look) => {
+    if (look.input.kind !== 'lookup') return look;
+    const { dir, name } = look.input;
+    const changed = tree
+      .filter((one) => one.mount === look.mount && overlap(one, look) && changes(one.input, dir, name))
+      .map(({ call }) => call);
+    const before = tree
+      .filter(
+        ({ client, end, input }) => client === look.client && end < look.call && input.kind !== 'lookup',
+      )
+      .map(({ end }) => end);
+    return { ...look, call: Math.min(look.call, Math.max(Math.min(...changed), ...before)) };
+  });
+}
+
+function changes(input: TreeInput, dir: number, name: string): boolean {
+  if (!NAME_CHANGES.includes(input.kind) || !('name' in input)) return false;
+  if (input.dir === dir && input.name === name) return true;
+  return input.kind === 'rename' && input.toDir === dir && input.toName === name;
+}
+
 /** Marks reads during which another program of the same mount changed the file. */
 function readsBesideWrites(cells: readonly Recorded<CellsInput>[]): Recorded<CellsInput>[] {
   const changes = cells.filter(({ input }) => !QUESTIONS.includes(input.kind));
@@ -104,6 +126,7 @@ function overlap(one: Operation<unknown, string>, other: Operation<unknown, stri
   return one.call <= other.end && other.call <= one.end;
 }
 
+const NAME_CHANGES = ['create', 'mkdir', 'unlink', 'rmdir', 'link', 'rename'];
 /** A question that was not answered says nothing. */
 const QUESTIONS = ['lookup', 'list', 'stat', 'getxattr', 'pread', 'size'];
 
