@@ -10,7 +10,7 @@ export const XATTRS_PER_INODE_MAX = 32;
 /** Values above it are asked for each time. */
 export const XATTR_CACHED_BYTES_MAX = 1024;
 
-/** When something was learnt: LeaseTable.stamp() at its arrival, and the changes of names made here before it was asked for. */
+/** When something was learnt: LeaseTable.stamp() at its arrival, and how many changes had been noted here when it was asked for. */
 export interface Stamp {
   asOf: number;
   epoch: number;
@@ -20,6 +20,8 @@ interface Inode {
   attr: Attr;
   /** When the attributes were learnt; undefined: they are known to be out of date. */
   stamp: Stamp | undefined;
+  /** What was asked for before this epoch is out of date: answers overtake one another on their way through this process. */
+  outdatedAt: number;
   /** Attr.change as of which the kernel's cached pages are right; undefined: unknown. */
   pagesAsOf: number | undefined;
   /** The kernel's pages are right for as long as the lease covers this. */
@@ -44,13 +46,16 @@ export class InodeCache {
   readonly #leases: LeaseTable;
   readonly #inodes = new LruMap<number, Inode>();
   #epoch = 0;
+  /** As Inode.outdatedAt, for all inodes, and for those that are not remembered. */
+  #allOutdatedAt = 0;
+  #othersOutdatedAt = 0;
 
   constructor(clock: Clock, leases: LeaseTable) {
     this.#clock = clock;
     this.#leases = leases;
   }
 
-  /** Changes of names made here whose reach is unknown: take it before asking for attributes. */
+  /** Rises with each change made here that known attributes do not show: take it before asking for attributes. */
   get epoch(): number {
     return this.#epoch;
   }
@@ -87,7 +92,7 @@ export class InodeCache {
   /** Attributes that may be believed, and for how long; undefined: ask the server. */
   fresh(ino: number): { attr: Attr; ttlMs: number } | undefined {
     const inode = this.#inodes.peek(ino);
-    if (!inode?.stamp || inode.stamp.epoch !== this.#epoch) return undefined;
+    if (!inode?.stamp || inode.stamp.epoch < this.#allOutdatedAt) return undefined;
     const now = this.#clock.now();
     if (!this.#leases.covers(ino, inode.stamp.asOf, now)) return undefined;
     return { attr: inode.attr, ttlMs: this.#leases.ttlMs(ino, now) };
@@ -101,12 +106,18 @@ export class InodeCache {
   /** An inode was changed here in a way that its known attributes do not show. */
   outdated(ino: number): void {
     const inode = this.#inodes.peek(ino);
-    if (inode) inode.stamp = undefined;
+    this.#epoch++;
+    if (!inode) {
+      this.#othersOutdatedAt = this.#epoch;
+      return;
+    }
+    inode.stamp = undefined;
+    inode.outdatedAt = this.#epoch;
   }
 
   /** Names were changed here, and it is not known which inodes lost or gained them. */
   namespaceChanged(): void {
-    this.#epoch++;
+    this.#allOutdatedAt = ++this.#epoch;
   }
 
   /** These attributes go to the kernel, which believes them for a while. */
@@ -194,9 +205,9 @@ export class InodeCache {
 
   /** @param known what is remembered of the inode already: it is changed in place, for this happens several times for a new file */
   #put(attr: Attr, stamp: Stamp, known: Inode | undefined): Inode {
-    const inode = known ?? unknownInode(attr);
+    const inode = known ?? unknownInode(attr, this.#othersOutdatedAt);
     inode.attr = attr;
-    inode.stamp = stamp;
+    inode.stamp = stamp.epoch >= inode.outdatedAt ? stamp : undefined;
     this.#inodes.set(attr.ino, inode);
     if (this.#inodes.size > INODES_MAX) this.#inodes.shift();
     return inode;
@@ -220,10 +231,11 @@ export class InodeCache {
 }
 
 /** Written out: a listing makes a thousand at once, and V8 copies by `...` with a call into its runtime. */
-function unknownInode(attr: Attr): Inode {
+function unknownInode(attr: Attr, outdatedAt: number): Inode {
   return {
     attr,
     stamp: undefined,
+    outdatedAt,
     pagesAsOf: undefined,
     pagesStamp: undefined,
     told: undefined,
