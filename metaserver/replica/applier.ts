@@ -1,3 +1,4 @@
+import type { Clock, Timer } from '../../common/clock.js';
 import { RaftEntryType } from '../../proto/gen/raft.js';
 import type { RaftEntry } from '../raft/types.js';
 import type { Command, StateMachine } from './state-machine.js';
@@ -5,9 +6,19 @@ import type { Command, StateMachine } from './state-machine.js';
 /** Applied at most in one turn of the event loop, so that messages and timers get theirs. */
 const TURN_MAX_BYTES = 1024 * 1024;
 const TURN_MAX_ENTRIES = 2048;
+/**
+ * Where nobody waits for results, on followers, entries gather for so long, or until they are so many or so large: several in one
+ * transaction take half the time of as many transactions, and none of it stands between an append and its answer.
+ */
+const GATHER_MS = 50;
+const GATHER_MAX_ENTRIES = 64;
+const GATHER_MAX_BYTES = 256 * 1024;
 
 export interface ApplierOptions<Result> {
   stateMachine: StateMachine<Result>;
+  clock: Clock;
+  /** Somebody waits for results: this server leads. */
+  waitedFor(): boolean;
   /** Runs `fn` in a later turn of the event loop. */
   schedule(fn: () => void): void;
   /** A turn is done: these entries, in order, were applied; `results` belong to those that are commands. */
@@ -26,6 +37,8 @@ export class Applier<Result> {
   readonly #options: ApplierOptions<Result>;
   #queue: RaftEntry[] = [];
   #next = 0;
+  #waitingBytes = 0;
+  #gathering: Timer | undefined;
   #scheduled = false;
   #stopped = false;
 
@@ -38,20 +51,42 @@ export class Applier<Result> {
     return this.#queue.length - this.#next;
   }
 
-  /** Takes committed entries; the first turn's worth is applied at once. */
+  /** Takes committed entries; the first turn's worth is applied at once where somebody waits for it. */
   push(entries: readonly RaftEntry[]): void {
-    for (const entry of entries) this.#queue.push(entry);
+    for (const entry of entries) {
+      this.#queue.push(entry);
+      this.#waitingBytes += entry.data.length;
+    }
+    if (this.#scheduled) return;
+    if (this.#mayGather()) this.#gathering ??= this.#options.clock.after(GATHER_MS, () => this.hurry());
+    else this.hurry();
+  }
+
+  /** Applies what has gathered. */
+  hurry(): void {
+    this.#gathering?.cancel();
+    this.#gathering = undefined;
     if (!this.#scheduled) this.#turn();
+  }
+
+  #mayGather(): boolean {
+    return (
+      this.waiting <= GATHER_MAX_ENTRIES &&
+      this.#waitingBytes <= GATHER_MAX_BYTES &&
+      !this.#options.waitedFor()
+    );
   }
 
   /** Drops what waits and applies nothing more until entries are pushed again: a snapshot takes their place. */
   clear(): void {
     this.#queue = [];
     this.#next = 0;
+    this.#waitingBytes = 0;
   }
 
   stop(): void {
     this.#stopped = true;
+    this.#gathering?.cancel();
     this.clear();
   }
 
@@ -104,6 +139,7 @@ export class Applier<Result> {
     }
     const entries = this.#queue.slice(this.#next, end);
     this.#next = end;
+    this.#waitingBytes -= bytes;
     if (this.#next === this.#queue.length) this.clear();
     return entries;
   }

@@ -190,6 +190,8 @@ export class Replica<Result> {
     });
     this.#applier = new Applier({
       stateMachine,
+      clock,
+      waitedFor: () => this.#node.role === 'leader',
       schedule: this.#schedule,
       onApplied: (entries, commands, results) => this.#onApplied(entries, commands, results),
       onFailure: (error) => this.#fail(error),
@@ -426,6 +428,7 @@ export class Replica<Result> {
       this.#proposals.rejectAfter(commit, new HoldfastError('UNAVAILABLE', 'leadership lost'));
       void this.#snapshots.abortSends();
     }
+    if (role === 'leader') this.#applier.hurry();
     this.#serveIfReady();
   }
 

@@ -5,6 +5,7 @@ import type { RaftEntry } from '../../../metaserver/raft/types.js';
 import { Applier } from '../../../metaserver/replica/applier.js';
 import type { Command, StateMachine } from '../../../metaserver/replica/state-machine.js';
 import { RaftEntryType } from '../../../proto/gen/raft.js';
+import { ManualClock } from '../../client/support/manual-clock.js';
 
 function entry(index: number, data: Buffer, type = RaftEntryType.ENTRY_COMMAND): RaftEntry {
   return { index, term: 1, type, data };
@@ -21,12 +22,15 @@ function machine(overrides: Partial<StateMachine<number>> = {}): StateMachine<nu
   };
 }
 
-function harness(stateMachine: StateMachine<number>) {
+function harness(stateMachine: StateMachine<number>, waitedFor = () => true) {
+  const clock = new ManualClock();
   const turns: (() => void)[] = [];
   const applied: { entries: number[]; commands: number[]; results: number[] }[] = [];
   const failures: unknown[] = [];
   const applier = new Applier<number>({
     stateMachine,
+    clock,
+    waitedFor,
     schedule: (fn) => turns.push(fn),
     onApplied: (entries, commands, results) =>
       applied.push({
@@ -36,7 +40,7 @@ function harness(stateMachine: StateMachine<number>) {
       }),
     onFailure: (error) => failures.push(error),
   });
-  return { applier, turns, applied, failures };
+  return { applier, clock, turns, applied, failures };
 }
 
 describe('Applier', () => {
@@ -84,6 +88,49 @@ describe('Applier', () => {
       applied.map(({ entries }) => entries),
       [[1, 2]],
     );
+  });
+
+  it('lets entries gather where nobody waits for them, up to a bound', async () => {
+    let leads = false;
+    const { applier, clock, turns, applied } = harness(machine(), () => leads);
+    const groups = () => applied.splice(0).map(({ entries }) => entries);
+    applier.push([entry(1, Buffer.from('a'))]);
+    await clock.advance(30);
+    applier.push([entry(2, Buffer.from('b'))]);
+    await clock.advance(19);
+    assert.deepEqual(groups(), []);
+    await clock.advance(1);
+    assert.deepEqual(groups(), [[1, 2]], 'the first has waited for long enough');
+    await clock.advance(1000);
+    assert.deepEqual(groups(), []);
+
+    applier.push([entry(3, Buffer.from('c'))]);
+    applier.push([entry(4, Buffer.alloc(300_000))]);
+    assert.deepEqual(groups(), [[3, 4]], 'many bytes do not wait');
+    const many = Array.from({ length: 64 }, (_, i) => entry(5 + i, Buffer.from('d')));
+    applier.push(many);
+    assert.deepEqual(groups(), []);
+    applier.push([entry(69, Buffer.from('e'))]);
+    assert.equal(groups()[0]?.length, 65, 'nor do many entries');
+
+    applier.push([entry(70, Buffer.from('f'))]);
+    applier.hurry();
+    assert.deepEqual(groups(), [[70]]);
+    leads = true;
+    applier.push([entry(71, Buffer.from('g'))]);
+    assert.deepEqual(groups(), [[71]]);
+    assert.equal(clock.timers, 0);
+    assert.equal(turns.length, 0);
+  });
+
+  it('applies nothing that had gathered when it was stopped or cleared', async () => {
+    for (const end of ['stop', 'clear'] as const) {
+      const { applier, clock, applied } = harness(machine(), () => false);
+      applier.push([entry(1, Buffer.from('a'))]);
+      applier[end]();
+      await clock.advance(1000);
+      assert.deepEqual(applied, []);
+    }
   });
 
   it('stops for good when the state machine throws or does not answer every command', () => {
