@@ -32,8 +32,8 @@ const SILENCE_BUSY_MS = 500;
 /** .. and so often while idle: a new leader serves nobody before every client that may hold leases has found it. */
 const SILENCE_IDLE_MS = 1_000;
 const KEEP_ALIVE_DEADLINE_MS = 1_500;
-/** Last closes are gathered for so long, so that a file opened again at once costs no message. */
-const CLOSED_DELAY_MS = 20;
+/** Last closes wait so long for a request to leave with, which costs no message, and for the file to be opened again. */
+const CLOSED_DELAY_MS = 50;
 
 /**
  * The mount's session with the metadata service: finds the leader, numbers mutations, repeats what was not answered.
@@ -269,6 +269,7 @@ export class MetaSession implements MetaApi {
   async #send(connection: MetaConnection, request: PendingRequest): Promise<void> {
     const sentAt = this.#deps.clock.now();
     this.requests[request.kind]++;
+    this.#tellClosed();
     try {
       const reply = await connection.call(
         bodyOf(request, this.#session, this.#ledger.ackedBelow),

@@ -235,6 +235,22 @@ describe('MetaSession', () => {
     assert.deepEqual(servers.openFiles[1], { opened: [], closed: [5, 6] });
   });
 
+  it('tells of last closes with the next request, rather than in a message that wakes the server for itself', async () => {
+    const servers = new FakeMetaservers(1);
+    const { session, clock } = await connected(servers);
+    for (const ino of [5, 6]) session.retainOpen(ino);
+    session.releaseOpen(5);
+    await session.mutate(make('a'));
+    assert.deepEqual(servers.openFiles.splice(0), [{ opened: [], closed: [5] }]);
+    await clock.advance(1000);
+    assert.deepEqual(servers.openFiles, [], 'nothing is left to tell');
+    session.releaseOpen(6);
+    await clock.advance(49);
+    assert.deepEqual(servers.openFiles, []);
+    await clock.advance(1);
+    assert.deepEqual(servers.openFiles, [{ opened: [], closed: [6] }]);
+  });
+
   it('tells again of a file that was closed before the batch that makes it reached the server', async () => {
     const servers = new FakeMetaservers(1);
     const { session, clock } = await connected(servers);
