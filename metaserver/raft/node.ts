@@ -10,6 +10,7 @@ import {
   isVoter,
   normalizeConf,
 } from './confchange.js';
+import { deferralDeadlineMs } from './deferral.js';
 import { campaign, completeTransfer } from './election.js';
 import { ENTRY_OVERHEAD_BYTES } from './messages.js';
 import type { ProgressState } from './progress.js';
@@ -148,7 +149,12 @@ export class RaftNode {
     if (Number.isNaN(raft.nowMs)) return 0;
     if (raft.role !== 'leader') return raft.electionDeadlineMs;
     const transferMs = raft.transferee === 0 ? Number.POSITIVE_INFINITY : raft.transferDeadlineMs;
-    return Math.min(raft.heartbeatDeadlineMs, raft.checkQuorumDeadlineMs(), transferMs);
+    return Math.min(
+      raft.heartbeatDeadlineMs,
+      raft.checkQuorumDeadlineMs(),
+      transferMs,
+      deferralDeadlineMs(raft),
+    );
   }
 
   /** Feeds a message that arrived. Messages that are out of date or not for this server are ignored. */

@@ -85,6 +85,8 @@ export class Progress {
   sentRound = 0;
   /** The commit index the peer was last told. */
   sentCommit = 0;
+  /** Entries wait since then to be sent, see isDeferred; Infinity: none do. */
+  deferredSinceMs = Number.POSITIVE_INFINITY;
   /** When the peer was last heard, ms. */
   lastActiveMs: number;
   /** Newest heartbeat round that the peer answered, and when that round was sent. */

@@ -2,6 +2,7 @@ import { assert } from '../../common/assert.js';
 import type { Prng } from '../../common/prng.js';
 import { RaftEntryType, type RaftMessage, RaftMessageType } from '../../proto/gen/raft.js';
 import { ConfHistory, confProblem, isJoint, isVoter, members } from './confchange.js';
+import { deferralDeadlineMs } from './deferral.js';
 import { campaign, handleTimeoutNow, handleVoteRequest, handleVoteResponse } from './election.js';
 import { handleFromLeader } from './follower.js';
 import { RaftLog } from './log.js';
@@ -64,7 +65,7 @@ export class Raft {
   readonly votes = new Map<number, boolean>();
 
   // Leaders.
-  /** All members but this server. */
+  /** All members but this server; the first ones get entries first (isDeferred). */
   readonly peers = new Map<number, Progress>();
   heartbeatDeadlineMs = 0;
   /** Index of the first entry of this leadership. */
@@ -81,6 +82,8 @@ export class Raft {
   /** Sizes of proposals that are not committed: (last index, bytes). */
   uncommitted: { last: number; bytes: number }[] = [];
   uncommittedBytes = 0;
+  /** Something should be committed by then; Infinity: everything is. */
+  commitDueMs = Number.POSITIVE_INFINITY;
   /** Something happened that may allow entries, commit indices or a heartbeat round to be sent. */
   replicationDue = false;
 
@@ -233,6 +236,7 @@ export class Raft {
     this.transferee = 0;
     this.uncommitted = [];
     this.uncommittedBytes = 0;
+    this.commitDueMs = Number.POSITIVE_INFINITY;
     this.peers.clear();
     this.firstOwnIndex = this.log.lastIndex() + 1;
     this.syncPeers();
@@ -257,6 +261,7 @@ export class Raft {
     }
     this.log.append(entries);
     if (this.confs.append(entries)) this.syncPeers();
+    this.commitDueMs = Math.min(this.commitDueMs, this.nowMs + this.config.patienceMs);
     this.replicationDue = true;
   }
 
@@ -285,6 +290,7 @@ export class Raft {
     }
     if (this.transferee !== 0 && this.nowMs >= this.transferDeadlineMs) this.transferee = 0;
     if (this.nowMs >= this.heartbeatDeadlineMs) broadcastHeartbeat(this);
+    if (this.nowMs >= deferralDeadlineMs(this)) this.replicationDue = true;
   }
 
   #electionTimeout(): void {

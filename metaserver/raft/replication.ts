@@ -1,6 +1,7 @@
 import { assert } from '../../common/assert.js';
 import { RaftEntryType, type RaftMessage, RaftMessageType } from '../../proto/gen/raft.js';
 import { encodeConf, isJoint, isVoter, leaveConf } from './confchange.js';
+import { endDeferral, isDeferred } from './deferral.js';
 import { completeTransfer } from './election.js';
 import { entriesBytes } from './messages.js';
 import type { Progress } from './progress.js';
@@ -32,7 +33,9 @@ export function replicate(raft: Raft): void {
   if (!raft.replicationDue) return;
   assert(raft.role === 'leader', 'only the leader replicates');
   raft.replicationDue = false;
-  for (const [id, peer] of raft.peers) {
+  for (const [id, peer] of [...raft.peers]) {
+    if (isDeferred(raft, id, peer)) continue;
+    endDeferral(raft, peer);
     while (!peer.paused && peer.next <= raft.log.lastIndex()) if (!sendAppend(raft, id, peer)) break;
     const isIdle = peer.state === 'replicate' && peer.inflights.count === 0;
     const isUntried = peer.state === 'probe' && !peer.probeSent;
@@ -139,6 +142,7 @@ export function maybeCommit(raft: Raft): void {
   if (index <= log.committed || !log.matches(index, raft.term)) return;
   log.commitTo(index);
   raft.confs.commit(index);
+  raft.commitDueMs = index < log.lastIndex() ? raft.nowMs + raft.config.patienceMs : Number.POSITIVE_INFINITY;
   raft.replicationDue = true;
   while (raft.uncommitted.length > 0 && raft.uncommitted[0]!.last <= index) {
     raft.uncommittedBytes -= raft.uncommitted.shift()!.bytes;

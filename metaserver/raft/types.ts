@@ -87,6 +87,10 @@ export interface RaftConfig {
    * after this time at the earliest. Default: three heartbeats, at most electionMs.
    */
   leaseMs?: number;
+  /** How long entries may wait for followers whose answers a majority does not need; 0: not at all. */
+  deferMs: number;
+  /** .. but no longer than until nothing was committed for so long. */
+  patienceMs: number;
   maxAppendBytes: number;
   maxInflightBytes: number;
   /** Proposed and uncommitted bytes beyond which propose() refuses. */

@@ -10,6 +10,10 @@ import type { StateMachine } from './state-machine.js';
 
 export const DEFAULT_ELECTION_MS = 500;
 export const DEFAULT_HEARTBEAT_MS = 100;
+/** Many times what a program takes between two calls that wait for the log, so that their entries gather; below a heartbeat. */
+const DEFER_MS = 80;
+/** What callers wait when a follower stops answering: well above what a commit takes, well below what anybody notices. */
+const PATIENCE_MS = 20;
 const MAX_APPEND_BYTES = 1024 * 1024;
 const MAX_INFLIGHT_BYTES = 16 * 1024 * 1024;
 const MAX_UNCOMMITTED_BYTES = 64 * 1024 * 1024;
@@ -80,6 +84,8 @@ export function raftConfig(
     id: member,
     electionMs: options.electionMs ?? DEFAULT_ELECTION_MS,
     heartbeatMs: options.heartbeatMs ?? DEFAULT_HEARTBEAT_MS,
+    deferMs: DEFER_MS,
+    patienceMs: PATIENCE_MS,
     maxAppendBytes: MAX_APPEND_BYTES,
     maxInflightBytes: MAX_INFLIGHT_BYTES,
     maxUncommittedBytes: MAX_UNCOMMITTED_BYTES,

@@ -14,6 +14,8 @@ function createNode(log = new MemoryLog(conf), applied = 0, term = 0): RaftNode 
     id: 1,
     electionMs: ELECTION_MS,
     heartbeatMs: 100,
+    deferMs: 0,
+    patienceMs: 20,
     maxAppendBytes: 1000,
     maxInflightBytes: 1000,
     maxUncommittedBytes: 1000,

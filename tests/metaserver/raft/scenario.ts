@@ -36,6 +36,8 @@ export class Scenario {
   #config: Omit<RaftConfig, 'id'> = {
     electionMs: 1000,
     heartbeatMs: 100,
+    deferMs: 0,
+    patienceMs: 20,
     maxAppendBytes: 1 << 20,
     maxInflightBytes: 1 << 20,
     maxUncommittedBytes: 1 << 20,

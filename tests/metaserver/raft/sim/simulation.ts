@@ -12,11 +12,15 @@ import { SimServer } from './server.js';
 const CONFIG = {
   electionMs: 150,
   heartbeatMs: 30,
+  deferMs: 0,
+  patienceMs: 8,
   // Small enough that batches are cut and windows fill.
   maxAppendBytes: 300,
   maxInflightBytes: 1000,
   maxUncommittedBytes: 4000,
 };
+/** In every other cluster entries wait for who is not needed. */
+const DEFER_MS = 25;
 const FAULTY_MS = 2500;
 /** Without faults: first with clients, then without. */
 const CALM_MS = 700;
@@ -114,7 +118,8 @@ export class Simulation {
     this.#places.set(id, place);
     const send = (message: RaftMessage) => this.#send(message);
     const diskMs = prng.float() < SLOW_DISK_CHANCE ? this.#persistMs * SLOW_DISK_FACTOR : this.#persistMs;
-    return new SimServer(id, CONFIG, diskMs, conf, this.#queue, prng, this.#checker, send);
+    const deferMs = this.options.seed % 2 === 0 ? DEFER_MS : 0;
+    return new SimServer(id, { ...CONFIG, deferMs }, diskMs, conf, this.#queue, prng, this.#checker, send);
   }
 
   servers(): readonly SimServer[] {
