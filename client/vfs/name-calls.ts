@@ -374,10 +374,13 @@ export class NameCalls {
     const { inodes, names } = this.#context;
     const { epoch } = inodes;
     const known = this.#known(parent, name);
+    const before = names.lookup(parent, name);
     const inos = typeof known === 'number' ? [parent, known] : [parent];
     const op = { $case: 'lookup' as const, value: { parent, name } };
     const { result, error, asOf } = await this.#context.ask(inos, op, caller.signal);
-    const covered = !isDots(name) && this.#context.covers(parent, asOf);
+    // A change of the name made here may have overtaken the answer on its way through this process.
+    const overtaken = names.lookup(parent, name) !== before;
+    const covered = !overtaken && !isDots(name) && this.#context.covers(parent, asOf);
     if (!result) {
       if (error?.errorName !== 'ENOENT') throw error ?? new HoldfastError('PROTOCOL', 'an empty answer');
       if (covered) names.putAbsent(parent, name);

@@ -54,6 +54,7 @@ export class MemoryMeta implements MetaApi {
   readonly #recalling = new Map<number, Deferred<void>>();
   failMutation: ((op: MutationOp) => HoldfastError | undefined) | undefined;
   #gate: Deferred<void> | undefined;
+  #arrival: Deferred<void> | undefined;
   #orphans = 0;
   #orphansSettled: Deferred<void> | undefined;
   readonly #group: Group;
@@ -79,6 +80,16 @@ export class MemoryMeta implements MetaApi {
     return () => {
       this.#gate = undefined;
       gate.resolve();
+    };
+  }
+
+  /** Answers to questions wait where they have arrived until the returned function is called. */
+  holdAnswers(): () => void {
+    const arrival = deferred<void>();
+    this.#arrival = arrival;
+    return () => {
+      this.#arrival = undefined;
+      arrival.resolve();
     };
   }
 
@@ -122,7 +133,9 @@ export class MemoryMeta implements MetaApi {
         signal,
       );
     this.#grantRead(op, result);
-    return { result, error, asOf: this.leases.stamp() };
+    const answer = { result, error, asOf: this.leases.stamp() };
+    if (this.#arrival) await this.#arrival.promise;
+    return answer;
   }
 
   async mutateBatch(changes: readonly Change[]): Promise<CommandResult[]> {

@@ -1,25 +1,9 @@
 import assert from 'node:assert/strict';
-import { deferred } from '../../../common/deferred.js';
 import { settle } from '../support/manual-clock.js';
 import { caller, TestMount } from '../support/test-mount.js';
 
 const ROOT = 1;
 const [f, g] = [Buffer.from('f'), Buffer.from('g')];
-
-/** Answers to questions that the servers have answered wait until the returned function is called. */
-function holdAnswers({ meta }: TestMount): () => void {
-  const arrival = deferred<void>();
-  const ask = meta.ask.bind(meta);
-  meta.ask = async (...question) => {
-    const answer = await ask(...question);
-    await arrival.promise;
-    return answer;
-  };
-  return () => {
-    meta.ask = ask;
-    arrival.resolve();
-  };
-}
 
 describe('attributes that were asked for before a name of the inode was removed here', () => {
   /** A file with two names that another mount made; the first is removed here while the attributes are on their way. */
@@ -33,7 +17,7 @@ describe('attributes that were asked for before a name of the inode was removed 
     await mount.fs.readdir(caller(), ROOT, listing, 0, 10, false);
     if (known) await mount.fs.getattr(caller(), ino);
     await other.fs.setattr(caller(), ino, { mode: 0o600 });
-    const arrive = holdAnswers(mount);
+    const arrive = mount.meta.holdAnswers();
     const asked = mount.fs.getattr(caller(), ino);
     await settle();
     await mount.fs.unlink(caller(), ROOT, f);

@@ -4,6 +4,7 @@ import { LISTING_PAGE_ENTRIES } from '../../../client/vfs/listings.js';
 import { ACQUIRE_RETRY_MS, SOLE_AT_CHANGES } from '../../../client/vfs/local-changes.js';
 import type { HoldfastError } from '../../../proto/errors.js';
 import { S_IFREG } from '../../../proto/types.js';
+import { settle } from '../support/manual-clock.js';
 import { boundTo } from '../support/stand-in-kernel.js';
 import { caller, TestMount } from '../support/test-mount.js';
 
@@ -88,6 +89,21 @@ describe('names looked up one after the other', () => {
     await Promise.all([third, gone]);
     await assert.rejects(mount.fs.lookup(caller(), dir, name('f40')), absent);
     assert.equal((await list(mount, dir)).length, 2 + 49);
+  });
+
+  it('are as this mount has made them while the answer was on its way', async () => {
+    const { mount, dir } = filled(2);
+    await mount
+      .second()
+      .fs.link(caller(), (await mount.fs.lookup(caller(), dir, name('f0'))).attr.ino, dir, name('g0'));
+    const arrive = mount.meta.holdAnswers();
+    const looked = mount.fs.lookup(caller(), dir, name('f0'));
+    await settle();
+    await mount.fs.unlink(caller(), dir, name('f0'));
+    arrive();
+    const { attr } = await looked;
+    await mount.fs.getattr(caller(), attr.ino);
+    await assert.rejects(mount.fs.lookup(caller(), dir, name('f0')), absent);
   });
 });
 
