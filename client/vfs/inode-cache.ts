@@ -32,6 +32,8 @@ interface Inode {
   xattrs: Map<string, Buffer | undefined> | undefined;
   xattrNames: Buffer[] | undefined;
   xattrsAsOf: number;
+  /** As outdatedAt, for extended attributes. */
+  xattrsOutdatedAt: number;
   /** Of a symlink: it never changes. */
   target: Buffer | undefined;
 }
@@ -157,25 +159,30 @@ export class InodeCache {
     return this.#xattrsOf(ino)?.xattrNames;
   }
 
-  /** @param value undefined: it does not exist. @param asOf of the answer; it is dropped when no lease covers it */
-  learnXattr(ino: number, name: string, value: Buffer | undefined, asOf: number): void {
-    const inode = this.#learnXattrs(ino, asOf);
+  /** @param value undefined: it does not exist. @param stamp of the answer; it is dropped when no lease covers it */
+  learnXattr(ino: number, name: string, value: Buffer | undefined, stamp: Stamp): void {
+    const inode = this.#learnXattrs(ino, stamp);
     if (!inode?.xattrs || (value && value.length > XATTR_CACHED_BYTES_MAX)) return;
     if (inode.xattrs.size >= XATTRS_PER_INODE_MAX) inode.xattrs.clear();
     inode.xattrs.set(name, value);
   }
 
-  learnXattrNames(ino: number, names: Buffer[], asOf: number): void {
-    const inode = this.#learnXattrs(ino, asOf);
+  learnXattrNames(ino: number, names: Buffer[], stamp: Stamp): void {
+    const inode = this.#learnXattrs(ino, stamp);
     if (inode && names.length <= XATTRS_PER_INODE_MAX) inode.xattrNames = names;
   }
 
   /** An extended attribute is being changed here. */
   xattrsChanged(ino: number): void {
     const inode = this.#inodes.peek(ino);
-    if (!inode) return;
+    this.#epoch++;
+    if (!inode) {
+      this.#othersOutdatedAt = this.#epoch;
+      return;
+    }
     inode.xattrs = undefined;
     inode.xattrNames = undefined;
+    inode.xattrsOutdatedAt = this.#epoch;
   }
 
   target(ino: number): Buffer | undefined {
@@ -218,9 +225,10 @@ export class InodeCache {
     return inode && this.#leases.covers(ino, inode.xattrsAsOf, this.#clock.now()) ? inode : undefined;
   }
 
-  #learnXattrs(ino: number, asOf: number): Inode | undefined {
+  #learnXattrs(ino: number, { asOf, epoch }: Stamp): Inode | undefined {
     const inode = this.#inodes.peek(ino);
-    if (!inode || !this.#leases.covers(ino, asOf, this.#clock.now())) return undefined;
+    if (!inode || epoch < inode.xattrsOutdatedAt) return undefined;
+    if (!this.#leases.covers(ino, asOf, this.#clock.now())) return undefined;
     if (!inode.xattrs || !this.#xattrsOf(ino)) {
       inode.xattrs = new Map();
       inode.xattrNames = undefined;
@@ -242,6 +250,7 @@ function unknownInode(attr: Attr, outdatedAt: number): Inode {
     xattrs: undefined,
     xattrNames: undefined,
     xattrsAsOf: 0,
+    xattrsOutdatedAt: outdatedAt,
     target: undefined,
   };
 }

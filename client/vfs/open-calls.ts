@@ -150,7 +150,7 @@ export class OpenCalls {
       () => {
         if (!created) checkAccess(made, caller, flags);
         inodes.tell(made); // the entry goes along
-        if (created) inodes.learnXattr(ino, CAPABILITY_NAME, undefined, inodes.stamp().asOf);
+        if (created) inodes.learnXattr(ino, CAPABILITY_NAME, undefined, inodes.stamp());
         const acquired = files.acquire(made, created);
         file = acquired;
         if (created) acquired.tail.setClear(this.#context.tenure(ino));

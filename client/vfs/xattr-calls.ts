@@ -64,15 +64,16 @@ export class XattrCalls {
 
   async #ask(caller: Caller, ino: number, name: Buffer, key: string): Promise<Buffer> {
     const { inodes } = this.#context;
+    const asked = inodes.stamp();
     try {
       const op = { $case: 'getXattr' as const, value: { ino, name } };
       const { result, asOf } = await staleIfGone(this.#context.askFor(ino, op, caller.signal));
       const value = resultOf(result, 'value');
-      inodes.learnXattr(ino, key, value, asOf);
+      inodes.learnXattr(ino, key, value, { ...asked, asOf });
       return value;
     } catch (error) {
       if (error instanceof HoldfastError && error.errorName === 'ENODATA')
-        inodes.learnXattr(ino, key, undefined, inodes.stamp().asOf);
+        inodes.learnXattr(ino, key, undefined, asked);
       throw error;
     }
   }
@@ -128,9 +129,10 @@ export class XattrCalls {
 
   async #askForNames(caller: Caller, ino: number): Promise<Buffer[]> {
     const op = { $case: 'listXattr' as const, value: { ino } };
+    const { epoch } = this.#context.inodes;
     const { result, asOf } = await staleIfGone(this.#context.askFor(ino, op, caller.signal));
     const { names } = resultOf(result, 'names');
-    this.#context.inodes.learnXattrNames(ino, names, asOf);
+    this.#context.inodes.learnXattrNames(ino, names, { asOf, epoch });
     return names;
   }
 

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { HoldfastError } from '../../../proto/errors.js';
+import { settle } from '../support/manual-clock.js';
 import { caller, TestMount } from '../support/test-mount.js';
 
 const name = (text: string): Buffer => Buffer.from(text);
@@ -46,6 +47,25 @@ describe('extended attributes', () => {
     await assert.rejects(mount.fs.getxattr(caller(), ino, capability), named('ENODATA'));
     assert.deepEqual(mount.meta.take(), []);
     await mount.close(handle);
+  });
+
+  it('that were asked for before a change made here are not believed when they arrive behind it', async () => {
+    const one = new TestMount();
+    const two = one.second();
+    const [user, other] = [name('user.a'), name('user.b')];
+    const { ino, handle } = await one.create('f');
+    await one.close(handle);
+    await one.fs.setxattr(caller(), ino, user, name('v'), 0);
+    await two.fs.lookup(caller(), 1, name('f'));
+    const arrive = two.meta.holdAnswers();
+    const asked = Promise.all([two.fs.getxattr(caller(), ino, user), two.fs.listxattr(caller(), ino)]);
+    await settle();
+    await two.fs.setxattr(caller(), ino, user, name('w'), 0);
+    await two.fs.setxattr(caller(), ino, other, name('w'), 0);
+    arrive();
+    await asked;
+    assert.equal((await two.fs.getxattr(caller(), ino, user)).toString(), 'w');
+    assert.deepEqual(await two.fs.listxattr(caller(), ino), [user, other]);
   });
 
   it('are asked for once while they are leased, absent ones too', async () => {
