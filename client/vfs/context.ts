@@ -220,6 +220,21 @@ export class VfsContext {
     }
   }
 
+  /** Has the kernel drop its pages of an inode and ask for its attributes. Until it has, nothing of them is believed here. */
+  async dropPages(ino: number): Promise<void> {
+    const { notifier, pageStores, pageCalls, pageDrops, log } = this;
+    if (!notifier) return;
+    // At once: with its attributes the kernel asks for the time of the last change before it shows a page.
+    notifier.expireAttr?.(ino);
+    const invalidated = this.doubtUntil([ino], async () => {
+      await pageStores.settled(ino);
+      await notifier.invalidateInode(ino, 0, 0);
+    });
+    invalidated.catch((error: unknown) => log.error({ ino, err: error }, 'invalidation failed'));
+    pageDrops.track(ino, invalidated);
+    await pageDrops.withPatience(pageCalls.orCalled(ino, invalidated));
+  }
+
   /**
    * A change of names: the attributes of what loses or gains a name are out of date afterwards.
    * @param children those, as far as they are known; undefined: one is not

@@ -142,27 +142,13 @@ export class Recalls implements LeaseEvents {
   async #forget(ino: number): Promise<void> {
     this.#drop(ino);
     await this.#context.notifier?.takenIn?.(ino);
-    await Promise.all([this.#context.kernel.expire(ino), this.#invalidate(ino)]);
+    await Promise.all([this.#context.kernel.expire(ino), this.#context.dropPages(ino)]);
   }
 
   /** Others may have changed the inode long ago: who reads it now must not be given the size of before. */
   async #invalidateLost(ino: number): Promise<void> {
     await delay(this.#context.clock, PAGES_KEPT_AFTER_LOSS_MS);
     await this.#context.attrRequests.answered(ino);
-    await this.#invalidate(ino);
-  }
-
-  async #invalidate(ino: number): Promise<void> {
-    const { notifier, pageStores, pageCalls, pageDrops, log } = this.#context;
-    if (!notifier) return;
-    // At once: with its attributes the kernel asks for the time of the last change before it shows a page.
-    notifier.expireAttr?.(ino);
-    const invalidated = this.#context.doubtUntil([ino], async () => {
-      await pageStores.settled(ino);
-      await notifier.invalidateInode(ino, 0, 0);
-    });
-    invalidated.catch((error: unknown) => log.error({ ino, err: error }, 'invalidation failed'));
-    pageDrops.track(ino, invalidated);
-    await pageDrops.withPatience(pageCalls.orCalled(ino, invalidated));
+    await this.#context.dropPages(ino);
   }
 }

@@ -2,7 +2,7 @@ import type { Clock } from '../../common/clock.js';
 import type { Logger } from '../../common/logger.js';
 import { HoldfastError } from '../../proto/errors.js';
 import { LeaseMode } from '../../proto/gen/meta.js';
-import { NAME_MAX_BYTES, RENAME_EXCHANGE } from '../../proto/types.js';
+import { RENAME_EXCHANGE } from '../../proto/types.js';
 import { type Answer, andThen, lastly } from '../answer.js';
 import type { ChunkApi, CommitApi } from '../data/api.js';
 import { BlockCache } from '../data/block-cache.js';
@@ -27,7 +27,7 @@ import type {
 } from '../fuse/binding.js';
 import { ChangeLane } from '../leases/change-lane.js';
 import { NameCache } from '../leases/name-cache.js';
-import { type MetaApi, resultOf } from '../meta/api.js';
+import type { MetaApi } from '../meta/api.js';
 import { QuotaKeeper } from '../quota/quota-keeper.js';
 import { settlesUnlessStalled } from '../stall.js';
 import { interruptible } from '../wait.js';
@@ -48,10 +48,9 @@ import { OpenDirectories } from './open-directories.js';
 import { Recalls } from './recalls.js';
 import { RemovedDirectories } from './removed-directories.js';
 import { SmallFiles } from './small-files.js';
+import { statfs } from './statfs.js';
 import { WriteBehind } from './write-behind.js';
 import { XattrCalls } from './xattr-calls.js';
-
-const STATFS_BLOCK_BYTES = 4096;
 
 export interface VfsParts {
   meta: MetaApi;
@@ -391,18 +390,8 @@ export class HoldfastFs implements FileSystem {
     this.#context.lostChanges.report(ino);
   }
 
-  async statfs(caller: Caller, ino: number): Promise<StatFs> {
-    const result = await this.#context.meta.read({ $case: 'statFs', value: { ino } }, caller.signal);
-    const { totalBytes, freeBytes, availBytes, inodesUsed, inodesFree } = resultOf(result, 'statFs');
-    return {
-      blockSize: STATFS_BLOCK_BYTES,
-      blocks: Math.floor(totalBytes / STATFS_BLOCK_BYTES),
-      free: Math.floor(freeBytes / STATFS_BLOCK_BYTES),
-      available: Math.floor(availBytes / STATFS_BLOCK_BYTES),
-      files: inodesUsed + inodesFree,
-      filesFree: inodesFree,
-      nameMax: NAME_MAX_BYTES,
-    };
+  statfs(caller: Caller, ino: number): Promise<StatFs> {
+    return statfs(this.#context.meta, ino, caller.signal);
   }
 
   getxattr(caller: Caller, ino: number, name: Buffer): Answer<Buffer> {
