@@ -26,6 +26,7 @@ export function copyOfAttr(attr: Attr): Attr {
     xattrKinds: attr.xattrKinds,
     hasXattrs: attr.hasXattrs,
     birth: attr.birth,
+    flags: attr.flags,
   } satisfies Record<keyof Attr, unknown>;
 }
 

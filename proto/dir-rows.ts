@@ -51,6 +51,7 @@ const ATIME_NSEC = 33;
 const CTIME_NSEC = 34;
 const BIRTH_NSEC = 35;
 const XATTR_KINDS = 36;
+const INODE_FLAGS = 37;
 const ROW_WORDS = 38;
 const ROW_BYTES = ROW_WORDS * WORD_BYTES;
 const ROW_NUMBERS = ROW_BYTES / NUMBER_BYTES;
@@ -141,6 +142,7 @@ export class DirRowsWriter {
     words[word + CTIME_NSEC] = ctime?.nsec ?? 0;
     words[word + BIRTH_NSEC] = birth?.nsec ?? 0;
     words[word + XATTR_KINDS] = attr.xattrKinds ?? 0;
+    words[word + INODE_FLAGS] = attr.flags ?? 0;
   }
 
   /** The page. Nothing is to be added any more. */
@@ -291,6 +293,7 @@ export class DirRows {
         flags & HAS_BIRTH
           ? timeLike(mtime, numbers, number + BIRTH_SEC, words, word + BIRTH_NSEC)
           : undefined,
+      flags: words[word + INODE_FLAGS] || undefined,
     } satisfies Record<keyof Attr, unknown>;
   }
 }

@@ -1,4 +1,5 @@
 import type { Attr, MakeNode, SetAttr, Time } from '../../proto/gen/meta.js';
+import { inheritedFlags } from '../../proto/inode-flags.js';
 import { HAS_ACCESS_ACL, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, S_ISGID, S_ISUID } from '../../proto/types.js';
 import { copyOfAttr } from '../attr-copy.js';
 import { later } from '../times.js';
@@ -39,6 +40,7 @@ export function newAttr(parent: Attr, node: MakeNode, ino: number, time: Time, c
     xattrKinds: 0,
     hasXattrs: false,
     project: parent.project,
+    flags: inheritedFlags(parent),
   };
 }
 

@@ -55,6 +55,7 @@ function footprintOfOne(op: NonNullable<Mutation['op']>): Footprint | undefined 
     }
     case 'setAttr':
     case 'commitWrite':
+    case 'setFlags':
     case 'setXattr':
     case 'removeXattr':
       return { inos: [op.value.ino], places: [], existingOk: false };

@@ -10,6 +10,7 @@ import {
 import type { Batch } from './batch.js';
 import type { ClusterState } from './cluster-state.js';
 import { checkTime, commitWrite, setAtimes, setAttr } from './files.js';
+import { setFlags } from './flags.js';
 import { changeQuota, reserveQuota, spend, stepQuota } from './quota-commands.js';
 import { reclaimDone } from './reclaim.js';
 import { rename } from './rename.js';
@@ -178,6 +179,8 @@ function mutate(
       return removeXattr(batch, op.value);
     case 'setAtimes':
       return setAtimes(batch, op.value);
+    case 'setFlags':
+      return setFlags(batch, op.value);
     case 'reserveQuota':
       return reserveQuota(batch, session, op.value);
     default:

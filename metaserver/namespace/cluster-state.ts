@@ -77,6 +77,7 @@ export class ClusterState {
       unnamed: false,
       project: 0,
       birth: time,
+      flags: 0,
     });
     return true;
   }

@@ -1,6 +1,7 @@
 import { laterTime } from '../../common/clock.js';
 import { HoldfastError } from '../../proto/errors.js';
 import type { CommitWrite, MutationReply, SetAtimes, SetAttr, Time } from '../../proto/gen/meta.js';
+import { FLAG_NOATIME } from '../../proto/inode-flags.js';
 import {
   BLOCK_SIZE_BYTES,
   FILE_SIZE_MAX_BYTES,
@@ -12,6 +13,7 @@ import {
   S_ISUID,
 } from '../../proto/types.js';
 import type { Batch } from './batch.js';
+import { checkMaySet } from './flags.js';
 import { type Inode, isDirectory, isRegular } from './inode-codec.js';
 import { addTruncate, checkTruncates, growOrphan } from './reclaim.js';
 import { attrReply, okReply } from './replies.js';
@@ -25,6 +27,7 @@ const NSEC_PER_SEC = 1_000_000_000;
 export function setAttr(batch: Batch, op: SetAttr): MutationReply {
   const inode = batch.inode(op.ino);
   checkSetAttr(inode, op);
+  checkMaySet(inode, op);
   admitOwner(batch, inode, op);
   const { change: before, ctime } = inode;
   if (op.killPriv) killPrivileges(batch, inode, op.killSgid === true);
@@ -119,7 +122,7 @@ export function commitWrite(batch: Batch, op: CommitWrite): MutationReply {
 export function setAtimes(batch: Batch, op: SetAtimes): MutationReply {
   for (const { ino, atime } of op.atimes) {
     const inode = batch.find(ino);
-    if (!inode || !atime || atime.nsec >= NSEC_PER_SEC) continue;
+    if (!inode || !atime || atime.nsec >= NSEC_PER_SEC || inode.flags & FLAG_NOATIME) continue;
     inode.atime = laterTime(inode.atime, atime);
     batch.keep(inode);
   }

@@ -35,6 +35,8 @@ export interface Inode {
   project: number;
   /** When it was made; unknown of inodes that were stored before this was kept, and changed since they were made. */
   birth: Time | undefined;
+  /** proto/inode-flags.ts */
+  flags: number;
 }
 
 export function isDirectory(inode: Inode): boolean {
@@ -71,10 +73,11 @@ export function attrOf(inode: Inode): Attr {
     project: inode.project || undefined,
     hasXattrs: inode.xattrBytes > 0,
     birth: inode.birth,
+    flags: inode.flags || undefined,
   };
 }
 
-// Durable layout, version 1, big-endian:
+// Durable layout, big-endian; version 1 of inodes without flags (chattr), 2 of those with some:
 //   u8 version, u8 flags, u16 mode, u32 nlink, u32 uid, u32 gid, u32 generation, u64 change, time mtime, then by flag
 //   TIMES      time atime, time ctime     (else both equal mtime)
 //   DIRECTORY  u64 parent, u32 entries
@@ -84,9 +87,11 @@ export function attrOf(inode: Inode): Attr {
 //   TRUNCATES  u8 count, count times (u32 seq, u64 from)
 //   UNNAMED    nothing
 //   PROJECT    u64 project
-// and at the end, when it is known and differs from one of the others: time birth.
+// then, when it is known and differs from one of the others: time birth,
+// and at the end of version 2: u32 flags.
 // A time is i64 sec, u32 nsec.
 const INODE_VERSION = 1;
+const FLAGGED_INODE_VERSION = 2;
 const HAS_TIMES = 1;
 const HAS_DIRECTORY = 2;
 const HAS_CONTENT = 4;
@@ -99,7 +104,8 @@ const XATTR_KINDS_SHIFT = 24;
 const FIXED_BYTES = 40;
 const TIME_BYTES = 12;
 const TRUNCATE_BYTES = 12;
-const MAX_BYTES = FIXED_BYTES + 3 * TIME_BYTES + 12 + 24 + 4 + 4 + 1 + 8;
+const FLAGS_BYTES = 4;
+const MAX_BYTES = FIXED_BYTES + 3 * TIME_BYTES + 12 + 24 + 4 + 4 + 1 + 8 + FLAGS_BYTES;
 const U32_RANGE = 0x1_0000_0000;
 
 export function encodeInode(inode: Inode): Buffer {
@@ -114,7 +120,7 @@ export function encodeInode(inode: Inode): Buffer {
     (inode.unnamed ? IS_UNNAMED : 0) |
     (inode.project ? HAS_PROJECT : 0);
   const bytes = Buffer.allocUnsafe(MAX_BYTES + inode.truncates.length * TRUNCATE_BYTES);
-  bytes[0] = INODE_VERSION;
+  bytes[0] = inode.flags ? FLAGGED_INODE_VERSION : INODE_VERSION;
   bytes[1] = flags;
   bytes.writeUInt16BE(inode.mode, 2);
   bytes.writeUInt32BE(inode.nlink, 4);
@@ -150,14 +156,15 @@ export function encodeInode(inode: Inode): Buffer {
   }
   if (inode.birth && !(sameTimes && sameTime(inode.birth, inode.mtime)))
     at = writeTime(bytes, at, inode.birth);
+  if (inode.flags) at = bytes.writeUInt32BE(inode.flags, at);
   return bytes.subarray(0, at);
 }
 
 /** @throws HoldfastError VERSION on an unknown layout */
 export function decodeInode(ino: number, bytes: Buffer): Inode {
-  if (bytes[0] !== INODE_VERSION) {
-    throw new HoldfastError('VERSION', `inode ${ino} is stored in layout ${bytes[0]}, not ${INODE_VERSION}`);
-  }
+  const version = bytes[0] as number;
+  if (version !== INODE_VERSION && version !== FLAGGED_INODE_VERSION)
+    throw new HoldfastError('VERSION', `inode ${ino} is stored in layout ${version}, which is not known`);
   const flags = bytes[1] as number;
   const mtime = readTime(bytes, 28);
   const inode: Inode = {
@@ -184,6 +191,7 @@ export function decodeInode(ino: number, bytes: Buffer): Inode {
     unnamed: (flags & IS_UNNAMED) !== 0,
     project: 0,
     birth: flags & HAS_TIMES ? undefined : mtime,
+    flags: version === FLAGGED_INODE_VERSION ? bytes.readUInt32BE(bytes.length - FLAGS_BYTES) : 0,
   };
   let at = FIXED_BYTES;
   if (flags & HAS_TIMES) {
@@ -228,7 +236,7 @@ function decodeRare(inode: Inode, bytes: Buffer, flags: number, start: number): 
     inode.project = readU64(bytes, at);
     at += 8;
   }
-  if (at < bytes.length) inode.birth = readTime(bytes, at);
+  if (at < bytes.length - (inode.flags ? FLAGS_BYTES : 0)) inode.birth = readTime(bytes, at);
   return inode;
 }
 

@@ -9,8 +9,9 @@ import {
   S_IFCHR,
 } from '../../proto/types.js';
 import type { Batch } from './batch.js';
+import { checkMayGain, checkMayLose } from './flags.js';
 import { type Inode, isDirectory } from './inode-codec.js';
-import { checkName, checkSticky, checkTaken, dots } from './names.js';
+import { checkName, checkTaken, dots } from './names.js';
 import { checkTreeChange, followTree } from './quota-commands.js';
 import type { Dentry } from './records.js';
 import { okReply, placedAt, withParents } from './replies.js';
@@ -43,8 +44,9 @@ export function rename(batch: Batch, op: Rename): MutationReply {
   checkCycles(batch, from, to, exchange);
   if (from.inode === to.inode) return okReply();
 
-  checkSticky(from.parent, from.inode, op.uid);
-  if (present(to)) checkSticky(to.parent, to.inode, op.uid);
+  checkMayLose(from.parent, from.inode, op.uid);
+  if (present(to)) checkMayLose(to.parent, to.inode, op.uid);
+  else checkMayGain(to.parent);
   const parents = from.parent === to.parent ? [from.parent] : [from.parent, to.parent];
   if (exchange && present(to)) {
     // Two at once: neither may leave its tree.

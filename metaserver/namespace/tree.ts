@@ -1,5 +1,6 @@
 import { HoldfastError } from '../../proto/errors.js';
 import type { Link, MakeNode, MutationReply, Unlink } from '../../proto/gen/meta.js';
+import { inheritedFlags } from '../../proto/inode-flags.js';
 import {
   LINK_MAX,
   MAX_INO,
@@ -16,9 +17,10 @@ import {
 } from '../../proto/types.js';
 import type { Batch } from './batch.js';
 import { checkCommit, checkSetOfNew, commitWrite, setAttr } from './files.js';
+import { checkMayGain, checkMayLose, checkUnguarded } from './flags.js';
 import { DIRECTORY_SIZE_BYTES, type Inode, isDirectory, isRegular } from './inode-codec.js';
 import { symlinkKey } from './keys.js';
-import { checkName, checkSticky, checkTaken, dots } from './names.js';
+import { checkName, checkTaken, dots } from './names.js';
 import { checkTreeChange, followTree } from './quota-commands.js';
 import { addOrphan, dropOrphan } from './reclaim.js';
 import { attrReply, okReply, placedAt, withParents } from './replies.js';
@@ -44,6 +46,7 @@ export function makeNode(batch: Batch, op: MakeNode, session: number): MutationR
     throw new HoldfastError(op.existingOk && isDirectory(inode) ? 'EISDIR' : 'EEXIST');
   }
   if (type === S_IFLNK) checkTarget(op.target);
+  checkMayGain(parent);
   if (type === S_IFDIR && parent.nlink >= LINK_MAX) throw new HoldfastError('EMLINK');
   if (batch.counters.nextIno > MAX_INO) throw new HoldfastError('ENOSPC');
 
@@ -87,6 +90,7 @@ export function addNode(
 /** open(2) with O_TMPFILE: an orphan from the start, which lives while it is open or until it gets a name. */
 function makeUnnamed(batch: Batch, parent: Inode, op: MakeNode, type: number): MutationReply {
   if (type !== S_IFREG) throw new HoldfastError('EINVAL');
+  checkMayGain(parent);
   if (batch.counters.nextIno > MAX_INO) throw new HoldfastError('ENOSPC');
   admitNew(batch, parent, op);
   const inode = newInode(batch, parent, op, type);
@@ -139,6 +143,7 @@ function newInode(batch: Batch, parent: Inode, op: MakeNode, type: number): Inod
     xattrKinds: 0,
     unnamed: false,
     project: parent.project,
+    flags: inheritedFlags(parent) ?? 0,
   };
 }
 
@@ -148,6 +153,8 @@ export function link(batch: Batch, op: Link): MutationReply {
   const parent = batch.directory(op.parent);
   checkName(op.name);
   if (dots(op.name) || batch.dentry(parent.ino, op.name)) throw new HoldfastError('EEXIST');
+  checkMayGain(parent);
+  checkUnguarded(inode);
   if (isDirectory(inode)) throw new HoldfastError('EPERM');
   if (inode.nlink === 0 && !inode.unnamed) throw new HoldfastError('ENOENT');
   if (inode.nlink >= LINK_MAX) throw new HoldfastError('EMLINK');
@@ -172,7 +179,7 @@ export function unlink(batch: Batch, op: Unlink): MutationReply {
   const dentry = batch.dentry(parent.ino, op.name);
   if (!dentry) throw new HoldfastError('ENOENT');
   const inode = batch.inode(dentry.ino);
-  checkSticky(parent, inode, op.uid);
+  checkMayLose(parent, inode, op.uid);
   if (isDirectory(inode)) throw new HoldfastError('EISDIR');
 
   batch.dropName(parent, op.name, dentry);
@@ -191,7 +198,7 @@ export function rmdir(batch: Batch, op: Unlink): MutationReply {
   if (!dentry) throw new HoldfastError('ENOENT');
   checkTaken(op.ino, dentry);
   const inode = batch.inode(dentry.ino);
-  checkSticky(parent, inode, op.uid);
+  checkMayLose(parent, inode, op.uid);
   if (!isDirectory(inode)) throw new HoldfastError('ENOTDIR');
   if (inode.entries > 0) throw new HoldfastError('ENOTEMPTY');
 

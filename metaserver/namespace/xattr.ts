@@ -28,6 +28,7 @@ import {
 } from '../../proto/types.js';
 import type { KvReader } from '../store/kv.js';
 import type { Batch } from './batch.js';
+import { checkMayLoseXattr, checkUnguarded } from './flags.js';
 import { type Inode, isDirectory, isRegular } from './inode-codec.js';
 import { nameOfKey, xattrKey, xattrRange } from './keys.js';
 import { okReply } from './replies.js';
@@ -47,6 +48,7 @@ export function setXattr(batch: Batch, op: SetXattr): MutationReply {
   if (op.flags & ~(XATTR_CREATE | XATTR_REPLACE)) throw new HoldfastError('EINVAL');
   if (op.value.length > XATTR_VALUE_MAX_BYTES) throw new HoldfastError('E2BIG');
   const inode = batch.inode(op.ino);
+  checkUnguarded(inode);
   if (isAcl(op.name)) return setAcl(batch, inode, op);
   const user = op.name.toString('latin1').startsWith('user.');
   if (user && !isRegular(inode) && !isDirectory(inode)) throw new HoldfastError('EPERM');
@@ -126,6 +128,7 @@ export function kindOf(name: Buffer): number {
 export function removeXattr(batch: Batch, op: RemoveXattr): MutationReply {
   checkXattrName(op.name);
   const inode = batch.inode(op.ino);
+  checkMayLoseXattr(inode, op.written === true);
   // That an inode has no list is what was asked for: Linux says so of no other attribute.
   if (!remove(batch, inode, op.name) && !isAcl(op.name)) throw new HoldfastError('ENODATA');
   return okReply();

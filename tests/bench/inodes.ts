@@ -185,7 +185,15 @@ function addInode(
     ...{ ino, generation: 1, mode, nlink: isFile ? 1 : 2, uid: 1000, gid: 1000, rdev: 0 },
     ...{ size: isFile ? 20_000 : 0, allocated: isFile ? 20_480 : 0, atime: time, mtime: time, ctime: time },
     ...{ chunkSize: DEFAULT_CHUNK_SIZE_BYTES, truncateSeq: 0, truncates: [], change: 3 },
-    ...{ parent: isFile ? 0 : parent, entries, xattrBytes: 0, xattrKinds: 0, unnamed: false, project: 0 },
+    ...{
+      parent: isFile ? 0 : parent,
+      entries,
+      xattrBytes: 0,
+      xattrKinds: 0,
+      unnamed: false,
+      project: 0,
+      flags: 0,
+    },
     birth: time,
   };
   const type = mode >> 12;

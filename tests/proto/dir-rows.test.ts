@@ -28,6 +28,7 @@ const attrs: fc.Arbitrary<Attr> = fc.record({
   xattrKinds: u32,
   hasXattrs: fc.boolean(),
   birth: fc.option(time, { nil: undefined }),
+  flags: fc.option(fc.integer({ min: 1, max: 0xffff_ffff }), { nil: undefined }),
 });
 const entries: fc.Arbitrary<DirEntry> = fc
   .record({

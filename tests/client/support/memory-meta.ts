@@ -305,6 +305,7 @@ export class MemoryMeta implements MetaApi {
       }
       case 'setAttr':
       case 'commitWrite':
+      case 'setFlags':
       case 'setXattr':
       case 'removeXattr':
         return [op.value.ino];

@@ -152,6 +152,7 @@ describe('namespace: durable formats', () => {
     unnamed: false,
     project: 0,
     birth: time,
+    flags: 0,
   };
 
   it('pins the plain inode', () => {
@@ -169,6 +170,18 @@ describe('namespace: durable formats', () => {
     const bytes = encodeInode(changed);
     assert.equal(hex(bytes).slice(-24), 'ffffffffffffffff00000005');
     assert.deepEqual(decodeInode(3, bytes.subarray(0, -12)), { ...changed, birth: undefined });
+  });
+
+  it('keeps flags behind all else, in a layout that is known by its number', () => {
+    const flagged = { ...file, flags: 0x90 };
+    assert.equal(hex(encodeInode(flagged)), `02${hex(encodeInode(file)).slice(2)}00000090`);
+    assert.deepEqual(decodeInode(3, encodeInode(flagged)), flagged);
+    const born = { ...flagged, ctime: { sec: 7, nsec: 8 } };
+    assert.deepEqual(decodeInode(3, encodeInode(born)), born);
+    assert.deepEqual(decodeInode(3, encodeInode({ ...born, birth: undefined })), {
+      ...born,
+      birth: undefined,
+    });
   });
 
   it('keeps every field of every kind of inode', () => {
@@ -198,6 +211,15 @@ describe('namespace: durable formats', () => {
       },
       { birth: { sec: 2 ** 33, nsec: 7 } },
       { ctime: { sec: 9, nsec: 0 }, birth: { sec: 8, nsec: 0 }, project: 5 },
+      {
+        mode: S_IFDIR | 0o755,
+        parent: 1,
+        size: 4096,
+        allocated: 0,
+        chunkSize: 0,
+        flags: 0xffff_ffff,
+        project: 5,
+      },
     ];
     for (const kind of kinds) {
       const inode = { ...file, ...kind };
@@ -221,7 +243,7 @@ describe('namespace: durable formats', () => {
 
   it('refuses an inode of an unknown layout', () => {
     const bytes = encodeInode(file);
-    bytes[0] = 2;
+    bytes[0] = 3;
     assert.throws(() => decodeInode(3, bytes), throwsWith('VERSION'));
   });
 });

@@ -21,6 +21,10 @@ export interface ModelNode {
   allocated: number;
   truncateSeq: number;
   xattrs: Map<string, string>;
+  immutable: boolean;
+  appendOnly: boolean;
+  /** Directories: by whatever is made in it, too. */
+  noAtime: boolean;
   /** Directories: names in the order in which they came. */
   children: Map<string, ModelNode> | undefined;
 }
@@ -103,7 +107,11 @@ export class Model {
         this.setXattr(op.value);
         break;
       case 'removeXattr':
+        checkFree(this.find(op.value.ino));
         check(this.find(op.value.ino).xattrs.delete(String(op.value.name)), 'ENODATA');
+        break;
+      case 'setFlags':
+        this.setFlags(op.value);
         break;
       default:
         throw new Error(`the model does not know ${op.$case}`);
@@ -120,6 +128,9 @@ export class Model {
       allocated: 0,
       truncateSeq: 0,
       xattrs: new Map(),
+      immutable: false,
+      appendOnly: false,
+      noAtime: false,
     };
     return { ...base, children: (mode & S_IFMT) === S_IFDIR ? new Map() : undefined };
   }
@@ -147,11 +158,13 @@ export class Model {
       check(op.existingOk && type === S_IFREG && typeOf(existing) === S_IFREG, 'EEXIST');
       return;
     }
+    check(!parent.immutable, 'EPERM');
     const inherits = (parent.mode & S_ISGID) !== 0;
     let mode = type === S_IFLNK ? S_IFLNK | 0o777 : op.mode;
     if (inherits && type === S_IFDIR) mode |= S_ISGID;
     const node = this.node(mode, op.uid, inherits ? parent.gid : op.gid);
     if (type === S_IFLNK) node.size = op.target.length;
+    node.noAtime = parent.noAtime;
     this.nodes.set(node.ino, node);
     parent.children.set(name, node);
   }
@@ -161,6 +174,8 @@ export class Model {
     const parent = this.directory(op.parent);
     const name = String(op.name);
     check(!isDots(name) && !parent.children.has(name), 'EEXIST');
+    check(!parent.immutable, 'EPERM');
+    checkFree(node);
     check(!node.children, 'EPERM');
     check(this.nlink(node) > 0, 'ENOENT');
     parent.children.set(name, node);
@@ -172,6 +187,7 @@ export class Model {
     if (isDots(name)) throw new Refused(!rmdir ? 'EISDIR' : name === '.' ? 'EINVAL' : 'ENOTEMPTY');
     const node = parent.children.get(name);
     if (!node) throw new Refused('ENOENT');
+    checkFree(parent, node);
     checkSticky(parent, node, op.uid);
     if (rmdir) {
       check(node.children, 'ENOTDIR');
@@ -197,6 +213,9 @@ export class Model {
     if (target && from !== to && this.holds(target, from))
       throw new Refused(exchange ? 'EINVAL' : 'ENOTEMPTY');
     if (source === target) return;
+    checkFree(from, source);
+    if (target) checkFree(to, target);
+    else check(!to.immutable, 'EPERM');
     checkSticky(from, source, op.uid);
     if (target) checkSticky(to, target, op.uid);
     if (exchange && target) {
@@ -224,6 +243,9 @@ export class Model {
     if (op.size !== undefined) {
       check(!node.children, 'EISDIR');
       check(typeOf(node) === S_IFREG, 'EINVAL');
+    }
+    checkFree(node);
+    if (op.size !== undefined) {
       if (op.size < node.size) {
         node.truncateSeq++;
         node.allocated = Math.min(node.allocated, op.size + ((4096 - (op.size % 4096)) % 4096));
@@ -246,10 +268,22 @@ export class Model {
     const name = String(op.name);
     check(name.includes('.'), 'EOPNOTSUPP');
     const node = this.find(op.ino);
+    checkFree(node);
     check(!name.startsWith('user.') || node.children || typeOf(node) === S_IFREG, 'EPERM');
     if (node.xattrs.has(name)) check(!(op.flags & 1), 'EEXIST');
     else check(!(op.flags & 2), 'ENODATA');
     node.xattrs.set(name, String(op.value));
+  }
+
+  private setFlags(op: Extract<Op, { $case: 'setFlags' }>['value']): void {
+    const node = this.find(op.ino);
+    check(op.uid === 0 || op.uid === node.uid, 'EPERM');
+    const [immutable, appendOnly, noAtime] = [0x10, 0x20, 0x80].map((bit) => (op.flags & bit) !== 0);
+    const guardsChange = immutable !== node.immutable || appendOnly !== node.appendOnly;
+    check(op.uid === 0 || !guardsChange, 'EPERM');
+    check((op.flags & 0x8) === 0 && (node.children || typeOf(node) === S_IFREG), 'EOPNOTSUPP');
+    if (node.immutable && immutable) check(!guardsChange && noAtime === node.noAtime, 'EPERM');
+    Object.assign(node, { immutable, appendOnly, noAtime });
   }
 
   /** Whether `inner` is `outer` or somewhere beneath it. */
@@ -267,6 +301,10 @@ export class Model {
 
 function check(condition: unknown, error: ErrorName): asserts condition {
   if (!condition) throw new Refused(error);
+}
+
+function checkFree(...nodes: ModelNode[]): void {
+  for (const { immutable, appendOnly } of nodes) check(!immutable && !appendOnly, 'EPERM');
 }
 
 function checkSticky(directory: ModelNode, victim: ModelNode, uid: number): void {

@@ -121,6 +121,12 @@ export const opArbitrary: fc.Arbitrary<Op> = fc.oneof(
       .record({ ino, name: fc.constantFrom('user.a', 'trusted.b') })
       .map((r): Op => ({ $case: 'removeXattr', value: { ...r, name: b(r.name) } })),
   },
+  {
+    weight: 3,
+    arbitrary: fc
+      .record({ ino, uid, flags: fc.constantFrom(0, 0, 0, 0x10, 0x20, 0x80, 0x90, 0xb0, 0x8) })
+      .map((r): Op => ({ $case: 'setFlags', value: r })),
+  },
 );
 
 /** Commands of the log: mutations of two sessions with colliding numbers, reclaims, and session ends. */

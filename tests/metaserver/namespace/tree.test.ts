@@ -55,6 +55,7 @@ describe('namespace: making nodes', () => {
       change: 1,
       xattrKinds: 0,
       hasXattrs: false,
+      flags: undefined,
       project: undefined,
       birth: time,
     });

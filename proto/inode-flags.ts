@@ -1,0 +1,41 @@
+/**
+ * Flags of an inode (Attr.flags) that are kept and obeyed: the bits and names of ioctl_iflags(2). Others are refused.
+ */
+
+/** Neither the file nor what is known of it changes; it gains and loses no name. Of a directory: nor do its names. */
+export const FLAG_IMMUTABLE = 0x10;
+/** It is written at its end alone. Of a directory: it gains names, and loses none. */
+export const FLAG_APPEND = 0x20;
+/** For dump(8) to see: it means nothing here. */
+export const FLAG_NODUMP = 0x40;
+/** Reads set no access time. */
+export const FLAG_NOATIME = 0x80;
+
+/** Only root sets and clears these. */
+export const GUARDING_FLAGS = FLAG_IMMUTABLE | FLAG_APPEND;
+export const KNOWN_FLAGS = GUARDING_FLAGS | FLAG_NODUMP | FLAG_NOATIME;
+/** What is made in a directory has them from it, as on ext4. */
+const INHERITED_FLAGS = FLAG_NODUMP | FLAG_NOATIME;
+
+/** What Attr.flags says of an inode. */
+export interface Flagged {
+  flags?: number | undefined;
+}
+
+export function isImmutable({ flags = 0 }: Flagged): boolean {
+  return (flags & FLAG_IMMUTABLE) !== 0;
+}
+
+export function isAppendOnly({ flags = 0 }: Flagged): boolean {
+  return (flags & FLAG_APPEND) !== 0;
+}
+
+/** What a new inode has from its directory; undefined: none. */
+export function inheritedFlags({ flags = 0 }: Flagged): number | undefined {
+  return flags & INHERITED_FLAGS || undefined;
+}
+
+/** Immutable or append-only: what may be done to it takes a look at the rules. */
+export function isGuarded({ flags = 0 }: Flagged): boolean {
+  return (flags & GUARDING_FLAGS) !== 0;
+}
