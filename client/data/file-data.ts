@@ -97,6 +97,11 @@ export class FileData implements FileLayout, FlushSource {
     return this.#attr.truncateSeq;
   }
 
+  /** proto/inode-flags.ts */
+  get flags(): number | undefined {
+    return this.#attr.flags;
+  }
+
   get truncates(): readonly Truncate[] {
     return this.#attr.truncates;
   }

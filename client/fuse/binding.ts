@@ -166,8 +166,11 @@ export interface FileSystem {
     flags: number,
   ): Answer<void>;
   link(caller: Caller, ino: number, newParent: number, newName: Buffer): Answer<Entry>;
-  /** `flags` of open(2), O_TRUNC among them. `killPriv` (with O_TRUNC): as in WriteRequest. */
-  open(caller: Caller, ino: number, flags: number, killPriv?: boolean): Answer<OpenReply>;
+  /**
+   * `flags` of open(2), O_TRUNC among them. `killPriv` (with O_TRUNC): as in WriteRequest. `unread`: no program reads through
+   * it, for the kernel opens it to ask about the inode, and minds nothing that is said of caches.
+   */
+  open(caller: Caller, ino: number, flags: number, killPriv?: boolean, unread?: boolean): Answer<OpenReply>;
   create(
     caller: Caller,
     parent: number,
@@ -187,7 +190,7 @@ export interface FileSystem {
   /** The last reference to the handle is gone. */
   release(ino: number, handle: number, flags: number, lockOwner?: bigint): Answer<void>;
   fsync(caller: Caller, ino: number, handle: number, dataOnly: boolean): Answer<void>;
-  opendir(caller: Caller, ino: number, flags: number): Answer<OpenReply>;
+  opendir(caller: Caller, ino: number, flags: number, unread?: boolean): Answer<OpenReply>;
   /** Entries behind `cookie` (0: from the start), "." and ".." included; an empty answer is the end. */
   readdir(
     caller: Caller,
@@ -240,7 +243,10 @@ export interface FileSystem {
   ): Promise<void>;
   /** syncfs(2). The kernel may never ask (Linux does not for plain FUSE mounts). */
   syncfs?(caller: Caller): Promise<void>;
-  ioctl?(caller: Caller, ino: number, handle: number, command: number, input: Buffer): Promise<Buffer>;
+  /** ioctl_iflags(2). The kernel may hold its lock on the inode. */
+  getFlags?(caller: Caller, ino: number): Answer<number>;
+  /** All that the inode has from now on. EPERM, also when it is not the caller's; EOPNOTSUPP: one that is not known. */
+  setFlags?(caller: Caller, ino: number, flags: number): Answer<void>;
 }
 
 /** What a binding can do; the file system adapts to it and the mount command prints what is missing. */

@@ -16,7 +16,7 @@ export const FUSE_NATIVE_LIMITS: readonly string[] = [
   'times: milliseconds, none before 1970; the modification time is set to the access time; touch -a and -m do nothing',
   'names and link targets must be UTF-8: others are left out of listings and refused with EILSEQ',
   'a file deleted while it is open stays as .fuse_hidden* until it is closed',
-  'no fallocate, SEEK_HOLE, rename flags, copy_file_range, O_TMPFILE; locks hold within this mount only',
+  'no fallocate, SEEK_HOLE, rename flags, copy_file_range, O_TMPFILE, chattr; locks hold within this mount only',
   'writes of at most 128 KiB; no invalidation: changes by other clients show after up to a second',
   'every stat asks the file system: hard links of one file are cached apart, so attributes are not believed',
   'unless root mounts: no setuid programs, no device files, no other users (see user_allow_other in fuse.conf(5))',

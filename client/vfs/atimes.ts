@@ -1,6 +1,7 @@
 import type { Clock, Timer, Timespec } from '../../common/clock.js';
 import { LruMap } from '../../common/lru-map.js';
 import type { Attr, InodeTime } from '../../proto/gen/meta.js';
+import { FLAG_NOATIME } from '../../proto/inode-flags.js';
 import { copyOfAttr } from '../attr-copy.js';
 
 /** Reads are told to the server so long after the first of them at the latest. */
@@ -38,6 +39,7 @@ export class Atimes {
 
   /** Whether a read would change the access time. @param attr as view() has it */
   due(attr: Attr): boolean {
+    if (((attr.flags ?? 0) & FLAG_NOATIME) !== 0) return false;
     const atime = attr.atime ?? { sec: 0, nsec: 0 };
     const changed = [attr.mtime, attr.ctime].some((time) => time && compare(time, atime) >= 0);
     return changed || this.#clock.wall().sec - atime.sec >= RELATIME_AGE_SEC;

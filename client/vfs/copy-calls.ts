@@ -5,6 +5,7 @@ import type { Caller } from '../fuse/binding.js';
 import type { VfsContext } from './context.js';
 import type { FileCalls } from './file-calls.js';
 import { O_APPEND, O_DSYNC, O_NOATIME, O_SYNC_ONLY, throwWriteError } from './file-table.js';
+import { checkMayWrite } from './guarded-files.js';
 import type { LockCalls } from './lock-calls.js';
 
 /** One call copies no more: it can be interrupted in between. */
@@ -74,7 +75,8 @@ export class CopyCalls {
     if (count < COPY_BY_SERVERS_BYTES_MIN || to.offset + count > FILE_SIZE_MAX_BYTES) return 0;
     const { atimes } = files;
     if ((source.flags & O_NOATIME) === 0) atimes?.read(atimes.view(source.file.view()));
-    if (!this.#context.owns(target.file.ino)) await this.#calls.announceWriter(target.file, signal);
+    await this.#calls.learnAsWriter(target.file, signal);
+    checkMayWrite(target, { flags: 0, fromCache: false }, files);
     await this.#calls.closeGap(target.file, to.offset, signal);
     const range = { at: from.offset, to: to.offset, length: count };
     const done = await lane.urgently(copyByServers(this.#chunks, source.file, target.file, range, signal));

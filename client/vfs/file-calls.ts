@@ -13,6 +13,7 @@ import { AppendTurns } from './append-turn.js';
 import { isRegular } from './attr.js';
 import type { VfsContext } from './context.js';
 import { O_APPEND, O_DSYNC, O_NOATIME, O_SYNC_ONLY, type OpenFile, throwWriteError } from './file-table.js';
+import { checkMayCut, checkMayWrite } from './guarded-files.js';
 import type { LocalChanges } from './local-changes.js';
 import type { LockCalls } from './lock-calls.js';
 import { changesNothing, checkChangeOfNothing, hasPriv, killedBy, wireChange } from './privileges.js';
@@ -88,7 +89,16 @@ export class FileCalls {
       const uncapable = request.fromCache ? undefined : this.#killCapability(ino, caller);
       return andThen(uncapable, () => this.#write(caller, ino, open, request));
     });
-    return this.#context.pageCalls.during(ino, written);
+    return this.#context.pageCalls.during(ino, request.fromCache ? this.#ofPages(ino, written) : written);
+  }
+
+  /** Pages that may not be written here are shown no longer. */
+  #ofPages(ino: number, written: Answer<number>): Answer<number> {
+    if (!(written instanceof Promise)) return written;
+    return written.catch((error: unknown) => {
+      if (error instanceof HoldfastError && error.errorName === 'EPERM') void this.#context.dropPages(ino);
+      throw error;
+    });
   }
 
   async #write(caller: Caller, ino: number, open: OpenFile, request: WriteRequest): Promise<number> {
@@ -116,7 +126,7 @@ export class FileCalls {
     const { file } = open;
     const { ino } = file;
     const put = async (): Promise<Written> => {
-      const written = await this.#put(file, request.offset, request, signal);
+      const written = await this.#put(open, request.offset, request, signal);
       if (!this.#context.owns(ino)) await this.showOthers(open, signal);
       return { at: request.offset, length: written?.length ?? 0 };
     };
@@ -137,11 +147,11 @@ export class FileCalls {
   async #append(open: OpenFile, request: WriteRequest, signal: Interrupt): Promise<Written> {
     const { file } = open;
     const alone = () => this.#isAlone(file);
-    const written = alone() ? await this.#put(file, 'end', request, signal, alone) : undefined;
+    const written = alone() ? await this.#put(open, 'end', request, signal, alone) : undefined;
     if (written) return written;
     return this.#turns.during(file.ino, signal, async () => {
       await this.announceWriter(file, signal);
-      const end = (await this.#put(file, 'end', request, signal)) as Written;
+      const end = (await this.#put(open, 'end', request, signal)) as Written;
       await this.showOthers(open, signal);
       return end;
     });
@@ -154,16 +164,18 @@ export class FileCalls {
 
   /** @param knowsEnd whether the end is where it seems from here @returns undefined: nowhere, for it is not */
   async #put(
-    file: FileData,
+    open: OpenFile,
     offset: number | 'end',
     request: WriteRequest,
     signal: Interrupt,
     knowsEnd: () => boolean = () => true,
   ): Promise<Written | undefined> {
+    const { file } = open;
     const { data, fromCache } = request;
     if (offset !== 'end' && offset > file.size) await this.closeGap(file, offset, signal);
     const mayPut = (): boolean => {
       this.#refuseLost(file.ino, request);
+      checkMayWrite(open, request, this.#context.files);
       return knowsEnd();
     };
     if (this.#context.quotas.book.active) {
@@ -257,6 +269,8 @@ export class FileCalls {
     if (rest.atime || rest.atimeNow) files.atimes?.forget(ino);
     if (size !== undefined) {
       if (size > FILE_SIZE_MAX_BYTES) throw new HoldfastError('EFBIG');
+      // Before anything is cut off here. Where it is not known, nothing waits here that could be.
+      checkMayCut(this.#context.inodes.fresh(ino)?.attr);
       const cut = (): Promise<Attr> => this.#resize(ino, size, rest, caller.signal);
       return this.#context.pageStores.without(ino, caller.signal, cut);
     }
@@ -273,6 +287,11 @@ export class FileCalls {
       file?.timesSet(attr, rest.mtime !== undefined || rest.mtimeNow === true);
       return attr;
     });
+  }
+
+  /** fallocate(2) has made nothing longer: its times are new all the same. */
+  async allocated(caller: Caller, ino: number): Promise<void> {
+    await this.#change(caller, ino, { mtimeNow: true, killPriv: false, allocating: true }, undefined);
   }
 
   /**
@@ -359,7 +378,7 @@ export class FileCalls {
     this.#context.lane.releasePlace(file.ino);
     const grow = async (): Promise<boolean> => {
       if (size <= file.size) return false;
-      await this.#cut(file, size, {});
+      await this.#cut(file, size, { allocating: true });
       return true;
     };
     // Whether others may append is asked behind the gap: the lease may have gone meanwhile.
@@ -391,7 +410,7 @@ export class FileCalls {
 
   async #removeCapability(ino: number, signal: Interrupt): Promise<void> {
     const { inodes } = this.#context;
-    const value = { ino, name: Buffer.from(CAPABILITY_NAME) };
+    const value = { ino, name: Buffer.from(CAPABILITY_NAME), written: true };
     try {
       await this.#context.mutateNames([ino], [ino], { $case: 'removeXattr', value }, signal);
     } catch (error) {

@@ -157,6 +157,13 @@ export class FileTable {
     return this.#writers.has(ino);
   }
 
+  /** Whether one is open that may write anywhere in the file, not at its end alone. */
+  writesAnywhere(ino: number): boolean {
+    for (const { file, writable, flags } of this.#handles.values())
+      if (file.ino === ino && writable && (flags & O_APPEND) === 0) return true;
+    return false;
+  }
+
   close(handle: number): OpenFile {
     const open = this.handle(handle);
     this.#handles.delete(handle);

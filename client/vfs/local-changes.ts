@@ -8,6 +8,7 @@ import {
   type SetAttr,
   type Time,
 } from '../../proto/gen/meta.js';
+import { isGuarded } from '../../proto/inode-flags.js';
 import {
   HAS_DEFAULT_ACL,
   LINK_MAX,
@@ -107,8 +108,8 @@ export class LocalChanges {
     const { names, inodes } = this.#context;
     if (!this.#context.owns(directory) || !names.tellsAbsence(directory)) return false;
     const attr = inodes.fresh(directory)?.attr;
-    // What a default ACL makes of a new inode is the server's to say.
-    return attr !== undefined && ((attr.xattrKinds ?? 0) & HAS_DEFAULT_ACL) === 0;
+    // What a default ACL makes of a new inode is the server's to say, and what may not be done in a guarded directory.
+    return attr !== undefined && ((attr.xattrKinds ?? 0) & HAS_DEFAULT_ACL) === 0 && !isGuarded(attr);
   }
 
   /**
@@ -168,7 +169,7 @@ export class LocalChanges {
 
   /** Another name for anything but a directory. @returns the inode afterwards */
   link(ino: number, parent: number, name: Buffer): Attr | undefined {
-    if (!this.owns(parent) || !this.#ownsInode(ino)) return undefined;
+    if (!this.owns(parent) || !this.#mayChange(ino)) return undefined;
     const { inodes, names, clock, files } = this.#context;
     if (names.lookup(parent, name) !== 'absent') return undefined;
     const [attr, directory] = [inodes.fresh(ino)?.attr as Attr, inodes.fresh(parent)?.attr as Attr];
@@ -244,7 +245,7 @@ export class LocalChanges {
     if (target === undefined) return false;
     const replaced = target === 'absent' ? undefined : target;
     if (replaced && flags !== 0) throw new HoldfastError('EEXIST');
-    if (replaced && (replaced.type === directory || !this.#ownsInode(replaced.ino))) return false;
+    if (replaced && (replaced.type === directory || !this.#mayChange(replaced.ino))) return false;
     if (replaced?.ino === moved.ino) return false;
     const time = clock.wall();
     const inos = [parent, moved.ino];
@@ -269,7 +270,7 @@ export class LocalChanges {
   /** @returns the inode afterwards */
   setAttr(ino: number, change: Partial<SetAttr>): Attr | undefined {
     const { inodes, clock, readOnly } = this.#context;
-    const attr = this.#ownsInode(ino) && !readOnly ? inodes.fresh(ino)?.attr : undefined;
+    const attr = this.#mayChange(ino) && !readOnly ? inodes.fresh(ino)?.attr : undefined;
     if (!attr || !canForetell(attr, change)) return undefined;
     const owner = change.uid !== undefined || change.gid !== undefined;
     if (owner && this.#context.quotas.book.limitsOwners) return undefined;
@@ -312,6 +313,7 @@ export class LocalChanges {
   #dueToAcquire(directory: number): boolean {
     const now = this.#context.clock.now();
     if (this.#context.meta.leases.believedUntil <= now) return false;
+    if (isGuarded(this.#context.inodes.known(directory) ?? {})) return false;
     const watched = this.#watch(directory);
     watched.changes++;
     if (watched.foreign > 0) watched.foreign++;
@@ -393,12 +395,18 @@ export class LocalChanges {
     return this.#context.owns(ino) && this.#context.inodes.fresh(ino) !== undefined;
   }
 
+  /** It is ours alone, and no flag of it is in the way: what guarded inodes refuse is the server's to say. */
+  #mayChange(ino: number): boolean {
+    const attr = this.#context.owns(ino) ? this.#context.inodes.fresh(ino)?.attr : undefined;
+    return attr !== undefined && !isGuarded(attr);
+  }
+
   /** The entry, when the directory and what it stands for are ours alone. @throws HoldfastError ENOENT */
   #ownedChild(parent: number, name: Buffer): Name | undefined {
     if (!this.owns(parent)) return undefined;
     const child = this.#context.names.lookup(parent, name);
     if (child === 'absent') throw new HoldfastError('ENOENT');
-    if (child && this.#ownsInode(child.ino)) return child;
+    if (child && this.#ownsInode(child.ino)) return this.#mayChange(child.ino) ? child : undefined;
     this.#watch(parent).foreign ||= 1;
     return undefined;
   }

@@ -9,6 +9,7 @@ import { isRegular } from './attr.js';
 import { masked, type VfsContext } from './context.js';
 import type { FileCalls } from './file-calls.js';
 import { O_ACCMODE, O_APPEND, O_EXCL, O_NOATIME, O_RDONLY, O_TRUNC, O_WRONLY } from './file-table.js';
+import { checkMayOpen } from './guarded-files.js';
 import type { NameCalls } from './name-calls.js';
 import { checkAccess, hasPriv, killedBy } from './privileges.js';
 import { newInodeIn, withRoom } from './quota-room.js';
@@ -28,29 +29,36 @@ export class OpenCalls {
   }
 
   /** Under a lease that allows what is wanted it is answered here; otherwise the server recalls others' and grants one. */
-  open(caller: Caller, ino: number, flags: number, killPriv: boolean): Answer<OpenReply> {
+  open(caller: Caller, ino: number, flags: number, killPriv: boolean, unread = false): Answer<OpenReply> {
     const { pageStores, readOnly } = this.#context;
     const writable = (flags & O_ACCMODE) !== O_RDONLY;
     if (readOnly && (writable || (flags & O_TRUNC) !== 0)) throw new HoldfastError('EROFS');
-    const open = (): Answer<OpenReply> => this.#open(caller, ino, flags, killPriv);
+    const open = (): Answer<OpenReply> => this.#open(caller, ino, flags, killPriv, unread);
     const changes = writable || (flags & O_TRUNC) !== 0;
     return changes ? pageStores.without(ino, caller.signal, open) : open();
   }
 
-  #open(caller: Caller, ino: number, flags: number, killPriv: boolean): Answer<OpenReply> {
+  #open(caller: Caller, ino: number, flags: number, killPriv: boolean, unread: boolean): Answer<OpenReply> {
     const { meta, files } = this.#context;
     const writable = (flags & O_ACCMODE) !== O_RDONLY;
     meta.retainOpen(ino);
     let file: FileData | undefined;
     const open = (attr: Attr): Answer<OpenReply> => {
       if (!isRegular(attr)) throw new HoldfastError('EINVAL', 'only regular files are opened here');
+      checkMayOpen(attr, flags);
       file = files.acquire(attr, false);
+      if (unread) return this.#openUnread(file, flags);
       return this.#openAcquired(caller, file, attr, flags, killPriv);
     };
     return undoing(
       () => andThen(this.#attrForOpen(ino, writable, caller), open),
       () => andThen(file && files.release(file), () => meta.releaseOpen(ino)),
     );
+  }
+
+  /** The kernel keeps the pages that it has, and reads none: should it be a program's after all, it keeps nothing. */
+  #openUnread(file: FileData, flags: number): OpenReply {
+    return { handle: this.#context.files.open(file, flags), directIo: this.#files.shared.isShared(file.ino) };
   }
 
   #openAcquired(
@@ -148,7 +156,10 @@ export class OpenCalls {
       });
     return undoing(
       () => {
-        if (!created) checkAccess(made, caller, flags);
+        if (!created) {
+          checkMayOpen(made, flags);
+          checkAccess(made, caller, flags);
+        }
         inodes.tell(made); // the entry goes along
         if (created) inodes.learnXattr(ino, CAPABILITY_NAME, undefined, inodes.stamp());
         const acquired = files.acquire(made, created);

@@ -26,11 +26,12 @@ export class OpenDirectories {
     return this.#opens.has(ino);
   }
 
-  open(ino: number): OpenReply {
+  /** @param unread nobody lists it */
+  open(ino: number, unread = false): OpenReply {
     const handle = this.#next++;
     this.#streams.set(handle, new DirectoryStream(ino, this.#context));
     this.#opens.up(ino);
-    return { handle, ...this.#kernelListing(ino) };
+    return unread ? { handle } : { handle, ...this.#kernelListing(ino) };
   }
 
   /** @param handle one that is not known is of a reader that has not opened the directory */

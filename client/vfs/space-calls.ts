@@ -6,6 +6,7 @@ import type { Caller } from '../fuse/binding.js';
 import { interruptible } from '../wait.js';
 import type { VfsContext } from './context.js';
 import type { FileCalls } from './file-calls.js';
+import { checkMayAllocate } from './guarded-files.js';
 import { seekData, seekHole } from './holes.js';
 import type { LockCalls } from './lock-calls.js';
 
@@ -51,6 +52,7 @@ export class SpaceCalls {
     const end = offset + length;
     if (this.#context.readOnly) throw new HoldfastError('EROFS');
     await this.#calls.learnAsWriter(file, caller.signal);
+    checkMayAllocate(file, kind !== 0);
     if (kind !== 0 && offset < file.size) {
       const punched = this.#context.lane.urgently(
         punchRange(file, this.#chunks, offset, Math.min(end, file.size)),
@@ -59,7 +61,7 @@ export class SpaceCalls {
       if (keepSize || end <= file.size) return;
     }
     if (!keepSize && end > file.size && (await this.#calls.extend(file, end, caller.signal))) return;
-    await this.#calls.setattr(caller, file.ino, { mtime: 'now', killPriv: false });
+    await this.#calls.allocated(caller, file.ino);
   }
 
   /** Where data is, the servers know: what is dirty goes there first. */

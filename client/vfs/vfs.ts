@@ -37,6 +37,7 @@ import { VfsContext } from './context.js';
 import { CopyCalls } from './copy-calls.js';
 import { FileCalls } from './file-calls.js';
 import { FileTable } from './file-table.js';
+import { FlagCalls } from './flag-calls.js';
 import { InodeCache } from './inode-cache.js';
 import { ANY_DIRECTORY, KernelEntries, type ToldName } from './kernel-entries.js';
 import { Listings } from './listings.js';
@@ -88,6 +89,7 @@ export class HoldfastFs implements FileSystem {
   readonly #copies: CopyCalls;
   readonly #locks: LockCalls;
   readonly #xattrs: XattrCalls;
+  readonly #flags: FlagCalls;
   readonly #directories: OpenDirectories;
   readonly #destroyStallMs: number;
   #givenUp: Unwritten | undefined;
@@ -170,6 +172,7 @@ export class HoldfastFs implements FileSystem {
     this.#opens = new OpenCalls(this.#context, this.#names, this.#fileCalls);
     this.#copies = new CopyCalls(this.#context, chunks, this.#fileCalls, this.#locks);
     this.#xattrs = new XattrCalls(this.#context, this.#local, removed);
+    this.#flags = new FlagCalls(this.#context);
     this.#destroyStallMs = parts.destroyStallMs;
   }
 
@@ -307,8 +310,8 @@ export class HoldfastFs implements FileSystem {
     return this.#during([newParent], this.#names.link(caller, ino, newParent, newName));
   }
 
-  open(caller: Caller, ino: number, flags: number, killPriv = false): Answer<OpenReply> {
-    return this.#opens.open(caller, ino, flags, killPriv);
+  open(caller: Caller, ino: number, flags: number, killPriv = false, unread = false): Answer<OpenReply> {
+    return this.#opens.open(caller, ino, flags, killPriv, unread);
   }
 
   create(
@@ -363,8 +366,8 @@ export class HoldfastFs implements FileSystem {
     return this.#fileCalls.fsync(caller, handle, dataOnly);
   }
 
-  opendir(_caller: Caller, ino: number, _flags: number): OpenReply {
-    return this.#directories.open(ino);
+  opendir(_caller: Caller, ino: number, _flags: number, unread = false): OpenReply {
+    return this.#directories.open(ino, unread);
   }
 
   async readdir(
@@ -415,6 +418,14 @@ export class HoldfastFs implements FileSystem {
 
   removexattr(caller: Caller, ino: number, name: Buffer): Answer<void> {
     return this.#during([ino], this.#xattrs.remove(caller, ino, name));
+  }
+
+  getFlags(caller: Caller, ino: number): Answer<number> {
+    return this.#during([ino], this.#flags.get(caller, ino));
+  }
+
+  setFlags(caller: Caller, ino: number, flags: number): Answer<void> {
+    return this.#during([ino], this.#flags.set(caller, ino, flags));
   }
 
   tmpfile(caller: Caller, parent: number, mode: number, flags: number, umask: number): Promise<CreateReply> {

@@ -1,5 +1,6 @@
 import { ACL_ACCESS, decodeAcl, isMinimal, modeOfAcl } from '../../proto/acl.js';
 import { type ErrorName, HoldfastError } from '../../proto/errors.js';
+import { isGuarded } from '../../proto/inode-flags.js';
 import {
   ACL_ACCESS_NAME,
   ACL_DEFAULT_NAME,
@@ -86,6 +87,17 @@ export class XattrCalls {
     flags: number,
     killSgid: boolean,
   ): Answer<void> {
+    return andThen(this.#unguarded(caller, ino), () => this.#set(caller, ino, name, value, flags, killSgid));
+  }
+
+  #set(
+    caller: Caller,
+    ino: number,
+    name: Buffer,
+    value: Buffer,
+    flags: number,
+    killSgid: boolean,
+  ): Answer<void> {
     checkXattrName(name);
     if (value.length > XATTR_VALUE_MAX_BYTES) throw new HoldfastError('E2BIG');
     const kept = this.#removed.of(ino);
@@ -137,11 +149,22 @@ export class XattrCalls {
   }
 
   async remove(caller: Caller, ino: number, name: Buffer): Promise<void> {
+    await this.#unguarded(caller, ino);
     checkXattrName(name);
     const kept = this.#removed.of(ino);
     if (kept) return this.#removed.remove(ino, kept, name.toString('latin1'));
     const op = { $case: 'removeXattr' as const, value: { ino, name } };
     await this.#change(caller, ino, op);
+  }
+
+  /** Of an immutable or append-only inode none is changed, whatever its name. @throws HoldfastError EPERM */
+  #unguarded({ signal }: Caller, ino: number): Answer<void> {
+    const { inodes } = this.#context;
+    const known = inodes.known(ino);
+    if (!known || !isGuarded(known)) return;
+    return andThen(inodes.fresh(ino)?.attr ?? this.#context.attr(ino, signal), (attr) => {
+      if (isGuarded(attr)) throw new HoldfastError('EPERM');
+    });
   }
 
   async #change(caller: Caller, ino: number, op: MutationOp): Promise<void> {

@@ -22,7 +22,7 @@ describe('a snapshot of the metadata', function () {
 
   it('is saved from a cluster that is being used, into a new file', async () => {
     await sh(`cd ${cluster.dir}; mkdir -p a/b; head -c 9000000 /dev/urandom > a/large; sha256sum a/large > a/sum;
-      ln a/large hard; ln -s a/large soft; for i in $(seq 200); do echo "file $i" > a/b/$i; done; echo 0123456789 > cut; sync`);
+      ln a/large hard; ln -s a/large soft; for i in $(seq 200); do echo "file $i" > a/b/$i; done; echo 0123456789 > cut; touch guarded; chattr +ad guarded; sync`);
     const busy = nodeScript(
       `for (let i = 0; i < 100; i++) fs.writeFileSync(path.join(args[0], 'busy-' + (i % 30)), 'x'.repeat(i));`,
       [cluster.dir],
@@ -74,7 +74,7 @@ describe('a snapshot of the metadata', function () {
     assert.match(cluster.output, /restored \d+ inodes/);
     await cluster.waitHealthy();
     await sh(`cd ${cluster.dir}; sha256sum -c a/sum; cmp a/large hard; cmp a/large soft; test $(ls a/b | wc -l) = 200;
-      test "$(cat a/b/77)" = "file 77"; test $(stat -c %h hard) = 2; ! ls | grep late`);
+      lsattr guarded | grep -q -- -ad-; ! rm guarded 2> /dev/null; chattr -a guarded; test "$(cat a/b/77)" = "file 77"; test $(stat -c %h hard) = 2; ! ls | grep late`);
     // The shorter file is as long as it was; what was cut off since is zeros. It can be written and cut again.
     await sh(`cd ${cluster.dir}; test $(stat -c %s cut) = 11; head -c 4 cut | grep -q 0123; echo abcdefghijklmn > cut;
       truncate -s 6 cut; truncate -s 10 cut; test "$(head -c 6 cut)" = abcdef; tail -c 4 cut | cmp - <(head -c 4 /dev/zero)`);

@@ -18,10 +18,12 @@ describe('the same operations on a mount and on a local file system', function (
   const cluster = new TestCluster('differential');
   let both: Differential | undefined;
   let calls = 0;
+  let flagsToo = false;
 
   before(async function () {
     openDirectory(local);
-    const { xattrs, acls } = localFeatures(local);
+    const { xattrs, acls, flags } = localFeatures(local);
+    flagsToo = flags;
     if (process.getuid?.() !== 0 || !xattrs || !acls) this.skip();
     await cluster.up();
     chmodSync(cluster.root, 0o755);
@@ -35,7 +37,7 @@ describe('the same operations on a mount and on a local file system', function (
   });
 
   it('by three users: every answer, and afterwards every name, attribute and byte, is equal', async () => {
-    both = new Differential(join(local, 'tree'), [cluster.dir]);
+    both = new Differential(join(local, 'tree'), [cluster.dir], flagsToo);
     await both.check(SEED);
     calls += both.calls;
   });
@@ -43,7 +45,7 @@ describe('the same operations on a mount and on a local file system', function (
   it('by three users on two mounts of one cluster, in turns: as if there were one', async () => {
     both?.end();
     const second = await cluster.mount('second');
-    both = new Differential(join(local, 'tree'), [cluster.dir, second]);
+    both = new Differential(join(local, 'tree'), [cluster.dir, second], flagsToo);
     await both.check(SEED, TWO_MOUNTS_RUNS);
     calls += both.calls;
     if (process.env.HOLDFAST_DIFFERENTIAL_RUNS === undefined) assert.ok(calls >= CALLS_MIN, `${calls} calls`);

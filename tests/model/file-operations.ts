@@ -149,14 +149,33 @@ const FILES: fc.WeightedArbitrary<[string, ...Argument[]]>[] = [
   { weight: 2, arbitrary: call('copy_file_range', fd, fd, size, size, size) },
 ];
 
+/** Where the local file system keeps flags of inodes, too. */
+const FLAGS: fc.WeightedArbitrary<[string, ...Argument[]]>[] = [
+  {
+    weight: 3,
+    arbitrary: call(
+      'chattr',
+      path,
+      fc.constantFrom('+i', '+a', '-ia', '-ia', '-i', '+dA', '-dA', '-i+a', '+iA'),
+    ),
+  },
+  { weight: 1, arbitrary: call('fchattr', fd, fc.constantFrom('+i', '+a', '-ia')) },
+  { weight: 1, arbitrary: call('lsattr', path) },
+];
+
 /** On one mount alone: a fifo connects the processes of one kernel's file system, as with any network file system. */
 const FIFOS: fc.WeightedArbitrary<[string, ...Argument[]]>[] = [
   { weight: 1, arbitrary: call('mkfifo', path, mode) },
 ];
 
-/** Sequences of operations that meet one another: few names, few descriptors. @param maxLength turns of the users */
-export function fileOperations(mounts: number, maxLength: number): fc.Arbitrary<FileOperations[]> {
-  const one = fc.oneof(...NAMES, ...ATTRIBUTES, ...FILES, ...(mounts === 1 ? FIFOS : []));
+/** Sequences of operations that meet one another: few names, few descriptors. @param maxLength turns of the users. @param flags of inodes, too */
+export function fileOperations(
+  mounts: number,
+  maxLength: number,
+  flagsToo = false,
+): fc.Arbitrary<FileOperations[]> {
+  const others = [...(mounts === 1 ? FIFOS : []), ...(flagsToo ? FLAGS : [])];
+  const one = fc.oneof(...NAMES, ...ATTRIBUTES, ...FILES, ...others);
   const turn = fc.record({
     mount: fc.integer({ min: 0, max: mounts - 1 }),
     user: fc.constantFrom(0, 0, 1, 2),

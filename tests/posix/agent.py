@@ -134,6 +134,88 @@ def bind_socket(path):
         made.close()
 
 
+# ioctl_iflags(2), the letters of chattr(1), and ioctl_xfs_fsgetxattr(2).
+FS_IOC_GETFLAGS, FS_IOC_SETFLAGS = 0x80086601, 0x40086602
+FS_IOC_FSGETXATTR, FS_IOC_FSSETXATTR = 0x801C581F, 0x401C5820
+INODE_FLAGS = {"S": 0x8, "i": 0x10, "a": 0x20, "d": 0x40, "A": 0x80, "D": 0x10000, "C": 0x800000}
+XFLAGS = {"i": 0x8, "a": 0x10, "S": 0x20, "A": 0x40, "d": 0x80}
+
+
+def control(fd, command, data):
+    buffer = bytearray(data)
+    fcntl.ioctl(fd, command, buffer, True)
+    return bytes(buffer)
+
+
+def letters(value, table):
+    return "".join(letter for letter, bit in table.items() if value & bit)
+
+
+def flags_get(fd):
+    return int.from_bytes(control(fd, FS_IOC_GETFLAGS, bytes(8))[:4], "little")
+
+
+def flags_set(fd, value):
+    control(fd, FS_IOC_SETFLAGS, value.to_bytes(8, "little"))
+
+
+def on_file(path, act):
+    fd = os.open(raw(path), os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+    try:
+        return act(fd)
+    finally:
+        os.close(fd)
+
+
+def fchattr(fd, change):
+    """As chattr(1): "+ia-d"."""
+    value, adds = flags_get(fd), True
+    for letter in change:
+        if letter in "+-":
+            adds = letter == "+"
+        elif adds:
+            value |= INODE_FLAGS[letter]
+        else:
+            value &= ~INODE_FLAGS[letter]
+    flags_set(fd, value)
+
+
+def xflags_set(fd, names):
+    xattr = bytearray(control(fd, FS_IOC_FSGETXATTR, bytes(28)))
+    xattr[0:4] = sum(XFLAGS[letter] for letter in names).to_bytes(4, "little")
+    control(fd, FS_IOC_FSSETXATTR, xattr)
+
+
+def flags_shown(path):
+    try:
+        return on_file(path, lambda fd: letters(flags_get(fd), INODE_FLAGS))
+    except OSError:
+        return ""  # a file system without
+
+
+def clear_flags():
+    """So that everything below the present directory can be removed."""
+    for directory, _, names in os.walk(b".", topdown=True):
+        for path in [directory] + [os.path.join(directory, name) for name in names]:
+            if st.S_IFMT(os.lstat(path).st_mode) in (st.S_IFREG, st.S_IFDIR):
+                on_file(text(path), lambda fd: fchattr(fd, "-ia"))
+
+
+def map_and_store(fd, data):
+    """Stores through a mapping, in a process of its own: what a signal or an error makes of it."""
+    child = os.fork()
+    if child == 0:
+        try:
+            with mmap.mmap(fd, len(data), mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE) as mapping:
+                mapping[0:len(data)] = raw(data)
+                mapping.flush()
+            os._exit(0)
+        except OSError:
+            os._exit(1)
+    status = os.waitpid(child, 0)[1]
+    return "stored" if status == 0 else "refused"
+
+
 def tick():
     """Ends when the clock that file times are taken from has moved on, twice."""
     for _ in range(2):
@@ -193,6 +275,8 @@ def snapshot():
         del seen["atime"]
         names = xattr_names(os.listxattr(path, follow_symlinks=False))
         seen["xattrs"] = {name: text(os.getxattr(path, raw(name), follow_symlinks=False)) for name in names}
+        if st.S_ISDIR(s.st_mode) or st.S_ISREG(s.st_mode):
+            seen["flags"] = flags_shown(text(path))
         if st.S_ISLNK(s.st_mode):
             seen["target"] = text(os.readlink(path))
         elif st.S_ISREG(s.st_mode):
@@ -385,6 +469,16 @@ CALLS = {
     "handleOf": handle_of,
     "openHandle": open_handle,
     "timed": timed,
+    "chattr": lambda p, change: on_file(p, lambda fd: fchattr(fd, change)),
+    "fchattr": fchattr,
+    "lsattr": lambda p: on_file(p, lambda fd: letters(flags_get(fd), INODE_FLAGS)),
+    "xattrFlags": lambda p: on_file(p, lambda fd: letters(
+        int.from_bytes(control(fd, FS_IOC_FSGETXATTR, bytes(28))[:4], "little"), XFLAGS)),
+    "setXattrFlags": lambda p, names: on_file(p, lambda fd: xflags_set(fd, names)),
+    "control": lambda fd, command, length: text(control(fd, command, bytes(length))),
+    "clearFlags": clear_flags,
+    "mapAndStore": map_and_store,
+    "fdAppend": lambda fd, on: fcntl.fcntl(fd, fcntl.F_SETFL, os.O_APPEND if on else 0),
     "fdFlags": lambda fd: fcntl.fcntl(fd, fcntl.F_GETFL),
 }
 

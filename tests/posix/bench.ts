@@ -24,6 +24,8 @@ export interface Features {
   reserves: boolean;
   /** Reads bring the atime behind mtime and ctime (mount option relatime, the default of Linux). */
   relatime: boolean;
+  /** chattr(1): immutable, append-only, no dump, no atime. */
+  flags: boolean;
 }
 
 /** Registers hooks: a working directory of mode 0777 for each case, which its three users are in. */

@@ -10,6 +10,7 @@ export const MOUNT_FEATURES: Features = {
   linux: true,
   reserves: false,
   relatime: true,
+  flags: true,
 };
 
 /** Tries what its second argument names on the file of its first. */
@@ -26,6 +27,14 @@ elif what == 'reserves':
     fd = os.open(path, os.O_RDWR)
     os.posix_fallocate(fd, 0, 1 << 20)
     sys.exit(os.fstat(fd).st_blocks * 512 < 1 << 20)
+elif what == 'flags':
+    import fcntl
+    fd = os.open(path, os.O_RDONLY)
+    was = bytearray(8)
+    fcntl.ioctl(fd, 0x80086601, was, True)
+    for bit in (0x10, 0x20, 0x40, 0x80):
+        fcntl.ioctl(fd, 0x40086602, bytearray((int.from_bytes(was, 'little') | bit).to_bytes(8, 'little')), True)
+        fcntl.ioctl(fd, 0x40086602, was, True)
 elif what == 'relatime':
     os.utime(path, ns=(0, 0))
     os.read(os.open(path, os.O_RDONLY), 1)
@@ -51,6 +60,7 @@ export function localFeatures(dir: string): Features {
     linux: can('linux'),
     reserves: can('reserves'),
     relatime: can('relatime'),
+    flags: can('flags'),
   };
   rmSync(file);
   return features;

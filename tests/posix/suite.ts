@@ -4,6 +4,7 @@ import { attributeCases } from './cases/attributes.js';
 import { createCases } from './cases/create.js';
 import { dataCases } from './cases/data.js';
 import { directoryCases } from './cases/directory.js';
+import { flagCases } from './cases/flags.js';
 import { linkCases } from './cases/link.js';
 import { linuxCases } from './cases/linux.js';
 import { pathCases } from './cases/paths.js';
@@ -28,6 +29,7 @@ export function posixSuite(dir: () => string, features: Features): void {
   directoryCases(bench);
   linuxCases(bench, features);
   xattrCases(bench, features);
+  flagCases(bench, features);
   aclCases(bench, features);
   stormCases(dir);
 }

@@ -2,6 +2,7 @@ import { HoldfastError } from '../../../proto/errors.js';
 import { type Answer, andThen } from '../../answer.js';
 import type { DirEntry, FileSystem } from '../binding.js';
 import type { Call, RequestBuffer } from './call.js';
+import { controlFile } from './ioctls.js';
 import {
   FSYNC_FDATASYNC,
   GETATTR_FH,
@@ -112,6 +113,11 @@ function rename(argBytes: number): Operation {
   }, nothing);
 }
 
+/** An open for an ioctl of the kernel's own has no flag at all; those of programs have O_LARGEFILE, but for old ones of 32 bits. */
+function isKernels(flags: number): boolean {
+  return flags === 0;
+}
+
 function fsync(directory: boolean): Operation {
   return operation(({ fs }, call, { buf }) => {
     const handle = readU64(buf, ARGS_AT);
@@ -218,7 +224,8 @@ const FILES: ReadonlyArray<readonly [number, Operation]> = [
     Opcode.OPEN,
     operation(({ fs }, call, { buf }) => {
       const killPriv = (buf.readUInt32LE(ARGS_AT + 4) & OPEN_KILL_SUIDGID) !== 0;
-      return fs.open(call, call.ino, buf.readUInt32LE(ARGS_AT), killPriv);
+      const flags = buf.readUInt32LE(ARGS_AT);
+      return fs.open(call, call.ino, flags, killPriv, isKernels(flags));
     }, writeOpen),
   ],
   [
@@ -306,8 +313,8 @@ const FILES: ReadonlyArray<readonly [number, Operation]> = [
       ({ fs }, call, { buf }) => {
         const inputAt = ARGS_AT + 32;
         const input = copyOf(buf, inputAt, inputAt + buf.readUInt32LE(ARGS_AT + 24));
-        const command = buf.readUInt32LE(ARGS_AT + 12);
-        return fs.ioctl ? fs.ioctl(call, call.ino, readU64(buf, ARGS_AT), command, input) : LACKING;
+        // To ENOSYS the kernel says ENOTTY.
+        return controlFile(fs, call, call.ino, buf.readUInt32LE(ARGS_AT + 12), input) ?? LACKING;
       },
       (_out, _at, output) => [Buffer.alloc(16), output],
     ),
@@ -318,7 +325,10 @@ const FILES: ReadonlyArray<readonly [number, Operation]> = [
 const OTHERS: ReadonlyArray<readonly [number, Operation]> = [
   [
     Opcode.OPENDIR,
-    operation(({ fs }, call, { buf }) => fs.opendir(call, call.ino, buf.readUInt32LE(ARGS_AT)), writeOpen),
+    operation(({ fs }, call, { buf }) => {
+      const flags = buf.readUInt32LE(ARGS_AT);
+      return fs.opendir(call, call.ino, flags, isKernels(flags));
+    }, writeOpen),
   ],
   [Opcode.READDIR, listing(false)],
   [Opcode.READDIRPLUS, listing(true)],

@@ -44,6 +44,8 @@ const op = (kind: string, a: string, more: Partial<Operation> = {}): Operation =
   ...more,
 });
 const SUB = { sub: true };
+/** Those of chattr: mostly such as leave something to do. */
+const FLAGS = [0x10, 0x20, 0x40, 0x80, 0xc0];
 
 /** Sequences in which mount and server once differed. */
 const FOUND: [string, Operation[]][] = [
@@ -271,6 +273,7 @@ describe('changes in a directory that nobody else uses', () => {
         'chmod',
         'chown',
         'utimes',
+        'chattr',
       ),
       a: fc.constantFrom('a', 'b', 'c', 'd'),
       b: fc.constantFrom('a', 'b', 'c', 'd'),
@@ -307,6 +310,8 @@ async function agrees(operations: readonly Operation[]): Promise<void> {
       if (one.kind === 'rmdir') return fs.rmdir(caller(), at, name(one.a));
       if (one.kind === 'rename') return fs.rename(caller(), at, name(one.a), other, name(one.b), 0);
       const { attr } = await fs.lookup(caller(), at, name(one.a));
+      if (one.kind === 'chattr')
+        return fs.setFlags(caller(), one.number % 5 ? attr.ino : at, FLAGS[one.number % 8] ?? 0);
       if (one.kind === 'link') return fs.link(caller(), attr.ino, other, name(one.b));
       if (one.kind === 'chmod') return fs.setattr(caller(), attr.ino, { mode: one.number });
       if (one.kind === 'chown') return fs.setattr(caller(), attr.ino, { uid: one.number, gid: 3 });

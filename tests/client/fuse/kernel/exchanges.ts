@@ -24,6 +24,9 @@ export const ATTR: FileAttr = {
 export const ENTRY: Entry = { attr: ATTR, generation: 9, entryTtlMs: 1500, attrTtlMs: 2250 };
 const OPEN = { handle: 0x5_0000_0006, directIo: true, keepCache: true, cacheDir: true, noFlush: true };
 
+/** struct fuse_ioctl_out of success. */
+const NO_RESULT = '00'.repeat(16);
+
 /** Request, method and arguments behind the caller, answer, bytes of the reply. */
 export const EXCHANGES: [keyof typeof GOLDEN_REQUESTS, string, unknown[], unknown, Buffer][] = [
   ['lookup', 'lookup', [INO, Buffer.from('name')], ENTRY, GOLDEN_REPLIES.entry],
@@ -55,7 +58,7 @@ export const EXCHANGES: [keyof typeof GOLDEN_REQUESTS, string, unknown[], unknow
   ['rename', 'rename', [INO, Buffer.from('old'), 5, Buffer.from('new'), 0], undefined, Buffer.alloc(0)],
   ['rename2', 'rename', [INO, Buffer.from('old'), 5, Buffer.from('new'), 2], undefined, Buffer.alloc(0)],
   ['link', 'link', [5, INO, Buffer.from('new')], ENTRY, GOLDEN_REPLIES.entry],
-  ['open', 'open', [INO, 0o1002, true], OPEN, GOLDEN_REPLIES.open],
+  ['open', 'open', [INO, 0o1002, true, false], OPEN, GOLDEN_REPLIES.open],
   [
     'create',
     'create',
@@ -121,13 +124,20 @@ export const EXCHANGES: [keyof typeof GOLDEN_REQUESTS, string, unknown[], unknow
     7,
     Buffer.from('0700000000000000', 'hex'),
   ],
+  ['getFlags', 'getFlags', [INO], 0x90, Buffer.from(`${NO_RESULT}90000000`, 'hex')],
+  ['getFlags32', 'getFlags', [INO], 0x10, Buffer.from(`${NO_RESULT}10000000`, 'hex')],
+  ['setFlags', 'setFlags', [INO, 0x90], undefined, Buffer.from(NO_RESULT, 'hex')],
+  ['setFlags32', 'setFlags', [INO, 0x90], undefined, Buffer.from(NO_RESULT, 'hex')],
   [
-    'ioctl',
-    'ioctl',
-    [INO, 11, 0x6601, Buffer.from([1, 2, 3, 4])],
-    Buffer.from([9]),
-    Buffer.concat([Buffer.alloc(16), Buffer.from([9])]),
+    'getXattrFlags',
+    'getFlags',
+    [INO],
+    0xf0,
+    Buffer.concat([Buffer.from(`${NO_RESULT}d8000000`, 'hex'), Buffer.alloc(24)]),
   ],
+  ['setXattrFlags', 'setFlags', [INO, 0x50], undefined, Buffer.from(NO_RESULT, 'hex')],
+  ['openForIoctl', 'open', [INO, 0, false, true], OPEN, GOLDEN_REPLIES.open],
+  ['opendirForIoctl', 'opendir', [INO, 0, true], OPEN, GOLDEN_REPLIES.open],
   [
     'readdir',
     'readdir',

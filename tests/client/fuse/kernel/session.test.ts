@@ -177,6 +177,18 @@ describe('a FUSE session', () => {
     );
   });
 
+  it('answers other ioctls with ENOSYS, which the kernel says as ENOTTY, and projects with EOPNOTSUPP', async () => {
+    const { device, calls } = await connect({ getFlags: () => 0, setFlags: () => undefined });
+    device.push(GOLDEN_REQUESTS.otherIoctl);
+    device.push(GOLDEN_REQUESTS.setProject);
+    await turn();
+    assert.deepEqual(calls, []);
+    assert.deepEqual(
+      device.replies.map((reply) => reply.error),
+      [-38, -95],
+    );
+  });
+
   it('tells errnos, EIO for what is no HoldfastError, ENOSYS for what is not there', async () => {
     const logged: string[] = [];
     const log = { ...silentLogger, error: (_fields: object, message: string) => void logged.push(message) };

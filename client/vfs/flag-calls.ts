@@ -1,0 +1,42 @@
+import { FLAG_IMMUTABLE, FLAG_NOATIME } from '../../proto/inode-flags.js';
+import { type Answer, andThen } from '../answer.js';
+import type { Caller } from '../fuse/binding.js';
+import { attrOf } from '../meta/api.js';
+import { interruptible } from '../wait.js';
+import { staleIfGone, type VfsContext } from './context.js';
+
+/** Flags of inodes, as chattr(1) sets and lsattr(1) shows them. What they forbid, the servers say; writes are refused here. */
+export class FlagCalls {
+  readonly #context: VfsContext;
+
+  constructor(context: VfsContext) {
+    this.#context = context;
+  }
+
+  get(caller: Caller, ino: number): Answer<number> {
+    const attr = this.#context.inodes.fresh(ino)?.attr ?? this.#context.attr(ino, caller.signal);
+    return andThen(attr, ({ flags }) => flags ?? 0);
+  }
+
+  /** What was written before belongs to the file: also what the kernel has of it in pages that programs have mapped. */
+  async set(caller: Caller, ino: number, flags: number): Promise<void> {
+    const { files, inodes, notifier } = this.#context;
+    if ((flags & FLAG_IMMUTABLE) !== 0) await this.#writeBack(caller, ino);
+    if ((flags & FLAG_NOATIME) !== 0) await files.atimes?.flush();
+    const op = { $case: 'setFlags' as const, value: { ino, flags, uid: caller.uid } };
+    const reply = await staleIfGone(this.#context.mutate([ino], op, caller.signal));
+    const attr = attrOf(reply.result);
+    inodes.learn(attr, inodes.stamp(), true);
+    files.get(ino)?.applyAttr(attr, true);
+    // It has a new ctime, of which the kernel knows nothing.
+    if (notifier?.expireAttr) notifier.expireAttr(ino);
+    else await notifier?.invalidateInode(ino, -1, 0);
+  }
+
+  async #writeBack({ signal }: Caller, ino: number): Promise<void> {
+    const { files, lane, notifier } = this.#context;
+    if (notifier && files.hasWriter(ino)) await interruptible(notifier.invalidateInode(ino, 0, 0), signal);
+    const file = files.get(ino);
+    if (file && !file.clean) await interruptible(lane.urgently(file.flush()), signal);
+  }
+}
