@@ -66,14 +66,11 @@ export class FileData implements FileLayout, FlushSource {
   readonly tail: FileTail;
   /** Truncates so far. */
   #cuts = 0;
-  /** The file as it was before it was opened here: what of it is on disk is unknown. */
-  #historyEnd: number;
   #writingBack = false;
 
   /** @param isNew made here just now: nobody else has written to it */
   constructor(attr: Attr, isNew: boolean, deps: DataDeps) {
     assert(attr.chunkSize > 0, 'a regular file has a chunk size');
-    this.#historyEnd = isNew ? 0 : attr.size;
     this.ino = attr.ino;
     this.chunkSize = attr.chunkSize;
     this.#attr = attr;
@@ -82,7 +79,7 @@ export class FileData implements FileLayout, FlushSource {
     this.tail = new FileTail(this, deps);
     this.#unsynced = deps.unsynced.of(attr.ino);
     this.#sends = new Sends(this, deps, this.#unsynced, (error) => this.#fail(error));
-    this.#synced = new GroupSync(this.#unsynced, deps.chunks, {
+    this.#synced = new GroupSync(this.#unsynced, deps.chunks, isNew ? 0 : attr.size, {
       writeAgain: (pieces) => this.#putBack(pieces),
       failed: (error) => this.#fail(error),
     });
@@ -243,7 +240,7 @@ export class FileData implements FileLayout, FlushSource {
    */
   async fsync(dataOnly: boolean, landed?: () => void): Promise<void> {
     while (this.#truncating) await this.#truncating;
-    await this.#recallHistory();
+    await this.#synced.recallHistory(this);
     const mark = this.#mark();
     const grows = mark.end > this.#attr.size;
     const timesDue =
@@ -366,21 +363,6 @@ export class FileData implements FileLayout, FlushSource {
     const generation = this.buffer.closeGeneration();
     this.#deps.flusher.enqueueAll(this, true);
     await this.buffer.drained(generation);
-  }
-
-  /** The first fsync here of a file that was there before speaks for what others wrote into it, too. */
-  async #recallHistory(): Promise<void> {
-    const end = this.#historyEnd;
-    if (end === 0) return;
-    this.#historyEnd = 0;
-    const { chunks } = this.#deps;
-    const groups = new Set<number>();
-    for (let chunk = 0; chunk * this.chunkSize < end; chunk++) {
-      const pg = await chunks.pgOf(this.ino, chunk);
-      if (groups.has(pg)) break; // neighbouring chunks lie in neighbouring groups: it went round
-      groups.add(pg);
-      if (!this.#unsynced.has(pg)) this.#unsynced.touch(pg);
-    }
   }
 
   /** To be written again: the servers do not have it any more. */

@@ -1,5 +1,5 @@
 import { HoldfastError, toHoldfastError } from '../../proto/errors.js';
-import type { ChunkApi } from './api.js';
+import type { ChunkApi, FileLayout } from './api.js';
 import type { Piece } from './extent.js';
 import type { LostWrites, UnsyncedWrites } from './unsynced.js';
 
@@ -13,19 +13,38 @@ export interface GroupSyncEvents {
   failed(error: HoldfastError): void;
 }
 
+type SyncedChunks = Pick<ChunkApi, 'sync' | 'pgOf'>;
+
 /** Makes the acknowledged writes of one file durable, and finds those that the servers lost before. */
 export class GroupSync {
   readonly #unsynced: UnsyncedWrites;
-  readonly #chunks: Pick<ChunkApi, 'sync'>;
+  readonly #chunks: SyncedChunks;
   readonly #events: GroupSyncEvents;
+  /** The file as it was before it was opened here: what of it is on disk is unknown. */
+  #historyEnd: number;
   /** How often something was to be written again. */
   #losses = 0;
 
-  constructor(unsynced: UnsyncedWrites, chunks: Pick<ChunkApi, 'sync'>, events: GroupSyncEvents) {
+  /** @param historyEnd size of the file when it was opened here; 0: it was made here */
+  constructor(unsynced: UnsyncedWrites, chunks: SyncedChunks, historyEnd: number, events: GroupSyncEvents) {
     this.#unsynced = unsynced;
     this.#chunks = chunks;
+    this.#historyEnd = historyEnd;
     this.#events = events;
     unsynced.onLost = (lost) => this.#found(lost);
+  }
+
+  /** The first fsync here of a file that was there before speaks for what others wrote into it, too. */
+  async recallHistory({ ino, chunkSize }: FileLayout): Promise<void> {
+    const end = this.#historyEnd;
+    this.#historyEnd = 0;
+    const groups = new Set<number>();
+    for (let chunk = 0; chunk * chunkSize < end; chunk++) {
+      const pg = await this.#chunks.pgOf(ino, chunk);
+      if (groups.has(pg)) break; // neighbouring chunks lie in neighbouring groups: it went round
+      groups.add(pg);
+      if (!this.#unsynced.has(pg)) this.#unsynced.touch(pg);
+    }
   }
 
   /** Syncs every group that has something unsynced now. Never rejects. */
