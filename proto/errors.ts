@@ -62,6 +62,7 @@ const OWN = {
   WRONG_CLUSTER: [1011, 'server belongs to another cluster', false],
   CORRUPT: [1012, 'checksum mismatch', true],
   OVERLOADED: [1013, 'a bounded queue is full', true],
+  CUT: [1014, 'the file was truncated since: write what is left', false],
 } as const satisfies Record<string, readonly [number, string, boolean]>;
 
 export type ErrorName = keyof typeof POSIX | keyof typeof OWN;

@@ -10,7 +10,7 @@ export enum FrameType {
   READ = 2,
   /**
    * Client: pg, epoch, ino, chunk, offset, truncateSeq, payload; flag SYNC. Without a payload, `length` bytes become a hole.
-   * Reply: aux = newly allocated bytes (negative for a hole), version.
+   * Reply: aux = newly allocated bytes (negative for a hole), version. CUT: bytes that a newer truncate has overtaken.
    */
   WRITE = 3,
   /**

@@ -254,7 +254,7 @@ export class Primary implements OpOwner {
   /** A write, truncate or delete gets the next version and goes to everyone. */
   #change(request: PgRequest, now: number): void {
     const ctx = this.#ctx;
-    if (request.kind === 'write' && this.#needsTruncate(request)) return;
+    if (request.kind === 'write' && (this.#needsTruncate(request) || this.#wasCut(request))) return;
     if (this.#tooFew(request)) return;
     if (this.#pending.size >= PENDING_OPS_MAX) {
       this.#answer(request, 'OVERLOADED', 'too many operations of this group');
@@ -430,6 +430,17 @@ export class Primary implements OpOwner {
     const truncateSeq = this.#ctx.env.truncateSeq(this.#ctx.id, request.ino);
     if (request.truncateSeq <= truncateSeq) return false;
     this.#ctx.emit({ kind: 'answer', request, error: 'NEED_TRUNCATE', truncateSeq });
+    return true;
+  }
+
+  /**
+   * Bytes that were sent before a truncate which is in the order already could stay behind the end. A hole cannot.
+   * @returns whether the write was refused
+   */
+  #wasCut(request: PgRequest): boolean {
+    const known = this.#ctx.env.truncateSeq(this.#ctx.id, request.ino);
+    if (request.truncateSeq >= known || request.payload.length === 0) return false;
+    this.#answer(request, 'CUT');
     return true;
   }
 

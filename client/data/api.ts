@@ -41,7 +41,7 @@ export interface ChunkApi {
   /**
    * Writes within one chunk. Repeated until answered: two writes over the same bytes must not be under way together.
    * @param sync the data is on all in-sync disks when this resolves
-   * @throws HoldfastError ENOSPC, EDQUOT, EIO
+   * @throws HoldfastError ENOSPC, EDQUOT, EIO; CUT: nothing was written, for the servers know a newer truncate than `file`
    */
   write(
     file: FileLayout,
@@ -97,6 +97,8 @@ export interface CommitApi {
     },
     spent?: QuotaAmount[],
   ): Promise<Attr>;
+  /** The inode as the server has it, whatever waits to be changed here. @throws HoldfastError */
+  attrNow(ino: number): Promise<Attr>;
   /** Of a commit that does not change the size: the data beside it has landed, nothing else is waited for any more. */
   dataLanded?(ino: number): void;
 }

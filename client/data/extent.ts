@@ -24,6 +24,17 @@ export function sliceParts(parts: readonly Buffer[], from: number, to: number): 
   return result;
 }
 
+/** What of these runs lies before `end`. */
+export function piecesBefore(pieces: readonly Piece[], end: number): Piece[] {
+  const left: Piece[] = [];
+  for (const piece of pieces) {
+    if (piece.start >= end) continue;
+    if (piece.end <= end) left.push(piece);
+    else left.push({ start: piece.start, end, parts: sliceParts(piece.parts, 0, end - piece.start) });
+  }
+  return left;
+}
+
 /** Payloads from here on are kept by reference, smaller ones are gathered into an arena. */
 const REFERENCE_BYTES_MIN = 32 * 1024;
 const ARENA_BYTES_MIN = 4096;

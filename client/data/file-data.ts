@@ -64,7 +64,7 @@ export class FileData implements FileLayout, FlushSource {
   /** What lies behind the end is being discarded: to be waited for before anybody else may write there. */
   #discarding = 0;
   readonly tail: FileTail;
-  /** Truncates so far. */
+  /** How often the size was set so far, here or by a truncate elsewhere. */
   #cuts = 0;
   #writingBack = false;
 
@@ -88,6 +88,11 @@ export class FileData implements FileLayout, FlushSource {
     this.buffer = new WriteBuffer(unitWithin(attr.chunkSize, SLOT_BYTES_MAX), (extent) =>
       deps.flusher.enqueue(this, extent, true),
     );
+  }
+
+  /** The newest from the server: without what was written here since. */
+  get attr(): Attr {
+    return this.#attr;
   }
 
   get truncateSeq(): number {
@@ -146,8 +151,24 @@ export class FileData implements FileLayout, FlushSource {
     const known = this.#attr;
     if (attr.change < known.change) return;
     this.#attr = attr;
+    if (attr.truncateSeq > known.truncateSeq) this.#cutOff(attr.size);
     const foreign = own ? attr.change > known.change + 1 : attr.change !== known.change;
     if (foreign) this.#deps.blocks.drop(this.ino);
+  }
+
+  /** What was written before a truncate, made here or elsewhere, grows the file no more; from `size` on it is not sent either. */
+  #cutOff(size: number): void {
+    this.buffer.truncate(size);
+    this.#unsynced.cut(size, Number.POSITIVE_INFINITY);
+    this.#deps.flusher.recount(this);
+    this.#sized();
+  }
+
+  /** The size was set: it speaks for all that was written before. */
+  #sized(): void {
+    this.#cuts++;
+    this.#pendingEnd = 0;
+    this.#sends.settle();
   }
 
   /** utimes(2) here: the commit of earlier writes must not set another time. */
@@ -310,11 +331,9 @@ export class FileData implements FileLayout, FlushSource {
     const { sentEnd } = this.#sends;
     if (sentEnd > size && sentEnd > this.#attr.size) await this.#commitOnce(sentEnd);
     const attr = await setAttr();
-    this.#cuts++;
+    this.#sized();
     blocks.drop(this.ino);
     this.applyAttr(attr, true);
-    this.#pendingEnd = 0;
-    this.#sends.settle();
     this.timesSet(attr, true);
     if (size < former) {
       const first = Math.floor(size / this.chunkSize);
@@ -421,6 +440,7 @@ export class FileData implements FileLayout, FlushSource {
     const { meta } = this.#deps;
     const reached = this.#sends.dataLost ? Math.min(end, this.#sends.ackedEnd) : end;
     const newSize = reached > this.#attr.size ? reached : 0;
+    const cuts = this.#cuts;
     let { allocatedDelta } = this.#sends;
     this.#sends.allocatedDelta = 0;
     this.#allocatedSent = allocatedDelta;
@@ -430,7 +450,7 @@ export class FileData implements FileLayout, FlushSource {
       const committed = this.#times.committing(mtime, ctime);
       try {
         const attr = await meta.commitWrite(
-          { ino, newSize, mtime, ctime, allocatedDelta, truncateSeq },
+          { ino, newSize: cuts === this.#cuts ? newSize : 0, mtime, ctime, allocatedDelta, truncateSeq },
           attempt === 1 ? spent : undefined,
         );
         this.#allocatedSent = 0;

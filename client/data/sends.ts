@@ -1,7 +1,8 @@
-import { type HoldfastError, toHoldfastError } from '../../proto/errors.js';
+import { HoldfastError, toHoldfastError } from '../../proto/errors.js';
+import type { Attr } from '../../proto/gen/meta.js';
 import type { ChunkApi, FileLayout, Run, Written } from './api.js';
 import type { DataDeps } from './data-deps.js';
-import type { Extent } from './extent.js';
+import { type Extent, type Piece, piecesBefore } from './extent.js';
 import {
   GATHER_EXTENT_BYTES_MAX,
   GATHERED_BYTES_MAX,
@@ -11,10 +12,21 @@ import {
 } from './limits.js';
 import type { UnsyncedWrites } from './unsynced.js';
 
+/** Truncates that may overtake one write before it is given up: each was made while the write was on its way. */
+const CUTS_MAX = 100;
+
+type SendDeps = Pick<DataDeps, 'chunks' | 'blocks' | 'owns' | 'meta'>;
+
+/** A file whose attributes grow newer while it is written. */
+export interface SentFile extends FileLayout {
+  readonly attr: Attr;
+  applyAttr(attr: Attr, own: boolean): void;
+}
+
 /** What of one file is on its way to the chunkservers, and what has reached them since the newest commit. */
 export class Sends {
-  readonly #file: FileLayout;
-  readonly #deps: Pick<DataDeps, 'chunks' | 'blocks' | 'owns'>;
+  readonly #file: SentFile;
+  readonly #deps: SendDeps;
   readonly #unsynced: UnsyncedWrites;
   readonly #failed: (error: HoldfastError) => void;
   readonly #underWay = new Map<{ readonly end: number }, Promise<unknown>>();
@@ -30,8 +42,8 @@ export class Sends {
 
   /** @param failed told of each failure: the bytes are given up */
   constructor(
-    file: FileLayout,
-    deps: Pick<DataDeps, 'chunks' | 'blocks' | 'owns'>,
+    file: SentFile,
+    deps: SendDeps,
     unsynced: UnsyncedWrites,
     failed: (error: HoldfastError) => void,
   ) {
@@ -89,16 +101,16 @@ export class Sends {
     this.sentEnd = Math.max(this.sentEnd, end);
     const life = this.#lives;
     try {
-      const { allocated, version } = await this.#write(chunk, extents, sync);
+      const { written, pieces } = await this.#writeUncut(chunk, extents, sync, life);
       const pg = sync ? 0 : await chunks.pgOf(file.ino, chunk);
-      if (life === this.#lives) {
+      if (life === this.#lives && written) {
         const keeps = !sync && owns(file.ino);
-        for (const { start, end, parts } of extents) {
+        for (const { start, end, parts } of pieces) {
           if (sync) this.#unsynced.cut(start, end);
-          else this.#unsynced.add(pg, version, start, end, keeps ? [...parts] : undefined);
+          else this.#unsynced.add(pg, written.version, start, end, keeps ? [...parts] : undefined);
         }
-        this.allocatedDelta += allocated;
-        this.ackedEnd = Math.max(this.ackedEnd, end);
+        this.allocatedDelta += written.allocated;
+        this.ackedEnd = Math.max(this.ackedEnd, (pieces.at(-1) as Piece).end);
       }
     } catch (error) {
       if (life === this.#lives) {
@@ -110,20 +122,65 @@ export class Sends {
     for (const { start, end } of extents) blocks.dropRange(file.ino, start, end, this.#blockBytes);
   }
 
-  #write(chunk: number, extents: readonly Extent[], sync: boolean): Promise<Written> {
+  /**
+   * A write belongs to the file as it was known when it left. Bytes that a truncate has overtaken are refused: where it
+   * cut, they were cut off with the rest; what lies before the end is written again, as of that truncate.
+   * @param life the session that it is written in, by number
+   * @returns what was written; nothing, when all of it was cut off
+   */
+  async #writeUncut(
+    chunk: number,
+    extents: readonly Piece[],
+    sync: boolean,
+    life: number,
+  ): Promise<{ written: Written | undefined; pieces: readonly Piece[] }> {
+    let layout = layoutOf(this.#file.attr);
+    let pieces = extents;
+    for (let cuts = 0; pieces.length > 0; cuts++) {
+      try {
+        return { written: await this.#write(layout, chunk, pieces, sync), pieces };
+      } catch (error) {
+        if (toHoldfastError(error).errorName !== 'CUT' || cuts === CUTS_MAX) throw error;
+      }
+      const attr = await this.#attrSince(layout.truncateSeq);
+      if (life !== this.#lives) throw new HoldfastError('EIO', 'the session is over');
+      layout = layoutOf(attr);
+      pieces = piecesBefore(pieces, attr.size);
+    }
+    return { written: undefined, pieces };
+  }
+
+  /** The file behind the truncate of number `seq` and at least one more. */
+  async #attrSince(seq: number): Promise<Attr> {
+    const file = this.#file;
+    if (file.truncateSeq > seq) return file.attr;
+    const attr = await this.#deps.meta.attrNow(file.ino);
+    file.applyAttr(attr, false);
+    if (attr.truncateSeq > seq) return attr;
+    throw new HoldfastError(
+      'EIO',
+      `the servers know a truncate behind ${seq} of which the metaservers do not`,
+    );
+  }
+
+  #write(file: FileLayout, chunk: number, pieces: readonly Piece[], sync: boolean): Promise<Written> {
     const { chunks } = this.#deps;
-    const base = chunk * this.#file.chunkSize;
-    const [first] = extents as [Extent];
-    if (extents.length === 1) return chunks.write(this.#file, chunk, first.start - base, first.parts, sync);
-    const runs = extents.map(
+    const base = chunk * file.chunkSize;
+    const [first] = pieces as [Piece];
+    if (pieces.length === 1) return chunks.write(file, chunk, first.start - base, first.parts, sync);
+    const runs = pieces.map(
       ({ start, end, parts }): Run => ({ start: start - base, end: end - base, parts }),
     );
-    return chunks.writeRuns(this.#file, chunk, runs, sync);
+    return chunks.writeRuns(file, chunk, runs, sync);
   }
 
   get #blockBytes(): number {
     return unitWithin(this.#file.chunkSize, READ_BLOCK_BYTES_MAX);
   }
+}
+
+function layoutOf({ ino, chunkSize, truncateSeq, truncates }: Attr): FileLayout {
+  return { ino, chunkSize, truncateSeq, truncates };
 }
 
 /** Extents of one group, as far as one message can take them all. */

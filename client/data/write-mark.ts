@@ -3,7 +3,7 @@ export interface WriteMark {
   written: number;
   /** Furthest end of what was not committed then. */
   end: number;
-  /** Truncates before it. */
+  /** How often the size had been set. */
   cuts: number;
   /** FileHolds.mark() */
   holds: number;

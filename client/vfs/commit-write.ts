@@ -1,12 +1,21 @@
 import type { Attr, QuotaAmount, Time } from '../../proto/gen/meta.js';
 import { copyOfAttr } from '../attr-copy.js';
 import type { CommitApi } from '../data/api.js';
-import { attrOf } from '../meta/api.js';
+import { attrOf, type MetaApi } from '../meta/api.js';
 import { later } from '../times.js';
 import type { VfsContext } from './context.js';
 
+/** @param meta asked behind the context's back: what waits in its lane may wait for the data that asks */
+export function newCommits(context: () => VfsContext, meta: Pick<MetaApi, 'read'>): CommitApi {
+  return {
+    commitWrite: (commit, spent) => commitWrite(context(), commit, spent),
+    dataLanded: (ino) => context().lane.dataLanded(ino),
+    attrNow: async (ino) => attrOf(await meta.read({ $case: 'getAttr', value: { ino } })),
+  };
+}
+
 /** In the lane where the file is leased exclusively, else by request; what comes back is remembered. */
-export async function commitWrite(
+async function commitWrite(
   context: VfsContext,
   commit: Parameters<CommitApi['commitWrite']>[0],
   spent: QuotaAmount[] | undefined,

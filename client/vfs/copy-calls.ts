@@ -75,12 +75,13 @@ export class CopyCalls {
     if (count < COPY_BY_SERVERS_BYTES_MIN || to.offset + count > FILE_SIZE_MAX_BYTES) return 0;
     const { atimes } = files;
     if ((source.flags & O_NOATIME) === 0) atimes?.read(atimes.view(source.file.view()));
-    await this.#calls.learnAsWriter(target.file, signal);
-    checkMayWrite(target, { flags: 0, fromCache: false }, files);
-    await this.#calls.closeGap(target.file, to.offset, signal);
     const range = { at: from.offset, to: to.offset, length: count };
-    const done = await lane.urgently(copyByServers(this.#chunks, source.file, target.file, range, signal));
-    if (done > 0) await this.#calls.showOthers(target, signal);
-    return done;
+    return this.#calls.whileSized(target.file, signal, async () => {
+      checkMayWrite(target, { flags: 0, fromCache: false }, files);
+      await this.#calls.closeGap(target.file, to.offset, signal);
+      const done = await lane.urgently(copyByServers(this.#chunks, source.file, target.file, range, signal));
+      if (done > 0) await this.#calls.showOthers(target, undefined);
+      return done;
+    });
   }
 }

@@ -124,18 +124,19 @@ export class FileCalls {
 
   async #writeAt(open: OpenFile, request: WriteRequest, signal: Interrupt): Promise<Written> {
     const { file } = open;
-    const { ino } = file;
-    const put = async (): Promise<Written> => {
-      const written = await this.#put(open, request.offset, request, signal);
-      if (!this.#context.owns(ino)) await this.showOthers(open, signal);
-      return { at: request.offset, length: written?.length ?? 0 };
-    };
-    if (this.#isAlone(file)) return put();
-    const { size } = await this.announceWriter(file, signal);
-    const grows = request.offset + request.data.length > size;
-    // Who appends has found the end, and must still find it there when he writes.
-    const inTurn = grows && !request.fromCache && !this.#context.owns(ino);
-    return inTurn ? this.#turns.during(ino, signal, put) : put();
+    const { offset, data, fromCache } = request;
+    const alone = () => this.#isAlone(file);
+    const written = alone() ? await this.#put(open, offset, request, signal, alone) : undefined;
+    if (written) return written;
+    // Who appends has found the end, and must still find it there when he writes; so must who cuts.
+    const stays = () => fromCache || this.#context.owns(file.ino) || offset + data.length <= file.attr.size;
+    if (stays()) {
+      await this.announceWriter(file, signal);
+      const over = await this.#put(open, offset, request, signal, stays);
+      if (over) await this.showOthers(open, signal);
+      if (over) return over;
+    }
+    return this.#putInTurn(open, offset, request, signal);
   }
 
   /** Nobody else writes to it, and all that others have written is known. */
@@ -148,13 +149,32 @@ export class FileCalls {
     const { file } = open;
     const alone = () => this.#isAlone(file);
     const written = alone() ? await this.#put(open, 'end', request, signal, alone) : undefined;
-    if (written) return written;
+    return written ?? this.#putInTurn(open, 'end', request, signal);
+  }
+
+  #putInTurn(
+    open: OpenFile,
+    offset: number | 'end',
+    request: WriteRequest,
+    signal: Interrupt,
+  ): Promise<Written> {
+    const { file } = open;
     return this.#turns.during(file.ino, signal, async () => {
       await this.announceWriter(file, signal);
-      const end = (await this.#put(open, 'end', request, signal)) as Written;
-      await this.showOthers(open, signal);
-      return end;
+      const put = (await this.#put(open, offset, request, signal)) as Written;
+      // Whoever is interrupted leaves, but the turn ends when it is done.
+      await this.showOthers(open, undefined);
+      return put;
     });
+  }
+
+  /**
+   * Does what must not be overtaken by a truncate: under an exclusive lease, else in turn with all that changes the size, and
+   * behind what the server says of the file. Interrupted, it goes on without the caller.
+   */
+  whileSized<T>(file: FileData, signal: Interrupt, work: () => Promise<T>): Promise<T> {
+    if (this.#isAlone(file)) return interruptible(work(), signal);
+    return this.#turns.during(file.ino, signal, () => this.announceWriter(file, signal).then(work));
   }
 
   /** Pages of a mapping come through any handle. */
@@ -188,7 +208,7 @@ export class FileCalls {
   }
 
   /** What is shared with others they see when the call returns. */
-  async showOthers(open: OpenFile, signal: Interrupt): Promise<void> {
+  async showOthers(open: OpenFile, signal: Interrupt | undefined): Promise<void> {
     if (this.#context.owns(open.file.ino)) return;
     await interruptible(this.#context.lane.urgently(open.file.flush()), signal);
     throwWriteError(open);
@@ -337,9 +357,10 @@ export class FileCalls {
 
   async #resizeClosed(ino: number, size: number, rest: Partial<SetAttr>, signal: Interrupt): Promise<Attr> {
     const { files, meta, readOnly } = this.#context;
-    const attr = size > 0 && !readOnly ? await this.#context.attr(ino, signal) : undefined;
-    if (attr && isRegular(attr) && attr.nlink > 0 && size > attr.size) {
-      // Opened for it: nobody else has it open then, or what lies behind its end is the business of those who have.
+    const attr = readOnly ? undefined : await this.#context.attr(ino, signal);
+    const grows = attr !== undefined && size > attr.size;
+    if (attr && isRegular(attr) && attr.nlink > 0 && (grows || !this.#context.owns(ino))) {
+      // Opened for it: nobody else has it open then, or what lies behind its end is the business of those who have, in turn.
       meta.retainOpen(ino);
       const file = files.acquire(attr, false);
       return lastly(
@@ -382,11 +403,7 @@ export class FileCalls {
       return true;
     };
     // Whether others may append is asked behind the gap: the lease may have gone meanwhile.
-    const done = andThen(this.closeGap(file, size, signal), () =>
-      this.#isAlone(file)
-        ? grow()
-        : this.#turns.during(file.ino, signal, () => this.announceWriter(file, signal).then(grow)),
-    );
+    const done = andThen(this.closeGap(file, size, signal), () => this.whileSized(file, signal, grow));
     return interruptible(this.#context.lane.urgently(Promise.resolve(done)), signal);
   }
 

@@ -1,6 +1,7 @@
 import { HoldfastError } from '../../proto/errors.js';
 import { FILE_SIZE_MAX_BYTES } from '../../proto/types.js';
 import type { ChunkApi } from '../data/api.js';
+import type { FileData } from '../data/file-data.js';
 import { punchRange } from '../data/punch.js';
 import type { Caller } from '../fuse/binding.js';
 import { interruptible } from '../wait.js';
@@ -51,17 +52,25 @@ export class SpaceCalls {
     if (kind === FALLOC_FL_PUNCH_HOLE && !keepSize) throw new HoldfastError('EOPNOTSUPP');
     const end = offset + length;
     if (this.#context.readOnly) throw new HoldfastError('EROFS');
-    await this.#calls.learnAsWriter(file, caller.signal);
-    checkMayAllocate(file, kind !== 0);
-    if (kind !== 0 && offset < file.size) {
-      const punched = this.#context.lane.urgently(
-        punchRange(file, this.#chunks, offset, Math.min(end, file.size)),
-      );
-      await interruptible(punched, caller.signal);
-      if (keepSize || end <= file.size) return;
+    if (kind !== 0) {
+      const punch = () => this.#punch(file, offset, end);
+      const punched = await this.#calls.whileSized(file, caller.signal, punch);
+      if (punched === 'all' || (punched === 'to the end' && keepSize)) return;
+    } else {
+      await this.#calls.learnAsWriter(file, caller.signal);
+      checkMayAllocate(file, false);
     }
     if (!keepSize && end > file.size && (await this.#calls.extend(file, end, caller.signal))) return;
     await this.#calls.allocated(caller, file.ino);
+  }
+
+  /** @returns how much of the range was there to become a hole */
+  async #punch(file: FileData, start: number, end: number): Promise<'nothing' | 'to the end' | 'all'> {
+    checkMayAllocate(file, true);
+    const { size } = file;
+    if (start >= size) return 'nothing';
+    await this.#context.lane.urgently(punchRange(file, this.#chunks, start, Math.min(end, size)));
+    return end <= size ? 'all' : 'to the end';
   }
 
   /** Where data is, the servers know: what is dirty goes there first. */

@@ -4,7 +4,7 @@ import { HoldfastError } from '../../proto/errors.js';
 import { LeaseMode } from '../../proto/gen/meta.js';
 import { RENAME_EXCHANGE } from '../../proto/types.js';
 import { type Answer, andThen, lastly } from '../answer.js';
-import type { ChunkApi, CommitApi } from '../data/api.js';
+import type { ChunkApi } from '../data/api.js';
 import { BlockCache } from '../data/block-cache.js';
 import type { Flusher } from '../data/flusher.js';
 import type { DataLimits } from '../data/limits.js';
@@ -32,7 +32,7 @@ import { QuotaKeeper } from '../quota/quota-keeper.js';
 import { settlesUnlessStalled } from '../stall.js';
 import { interruptible } from '../wait.js';
 import { Atimes } from './atimes.js';
-import { commitWrite } from './commit-write.js';
+import { newCommits } from './commit-write.js';
 import { VfsContext } from './context.js';
 import { CopyCalls } from './copy-calls.js';
 import { FileCalls } from './file-calls.js';
@@ -114,10 +114,6 @@ export class HoldfastFs implements FileSystem {
       onFailure: (inos, kind, error) => this.#changeLost(inos, kind, error),
     });
     const behind = new WriteBehind({ clock, log, lane });
-    const commits: CommitApi = {
-      commitWrite: (commit, spent) => commitWrite(this.#context, commit, spent),
-      dataLanded: (ino) => this.#context.lane.dataLanded(ino),
-    };
     const atimes =
       readOnly || parts.noAtime
         ? undefined
@@ -129,7 +125,8 @@ export class HoldfastFs implements FileSystem {
       writeBack: () => this.#writeBack(),
     });
     const data = {
-      ...{ clock, log, chunks, meta: commits, flusher, blocks, unsynced, quotas: quotas.book },
+      ...{ clock, log, chunks, flusher, blocks, unsynced, quotas: quotas.book },
+      meta: newCommits(() => this.#context, meta),
       owns: (ino: number) => this.#context.owns(ino),
       tenure: (ino: number) => this.#context.tenure(ino),
     };

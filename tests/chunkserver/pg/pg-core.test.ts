@@ -273,6 +273,20 @@ describe('the primary of a group', () => {
     assert.deepEqual(answers(f.request('truncate', { truncateSeq: 3 })), [undefined]);
   });
 
+  it('refuses bytes that a truncate has overtaken: they may lie behind the end', async () => {
+    const f = new CoreFixture().lead();
+    await f.store.truncate(0, 5, 0, 100, 3, { epoch: 1, seq: 1 });
+    const runs = [{ start: 0, end: 4 }];
+    for (const late of [{}, { truncateSeq: 2 }, { truncateSeq: 2, runs }])
+      assert.deepEqual(answers(f.request('write', late)), ['CUT']);
+    const before = f.core.last;
+    assert.deepEqual(answers(f.request('write', { truncateSeq: 4 })), ['NEED_TRUNCATE']);
+    assert.deepEqual(f.core.last, before, 'none of them has a version');
+    versionOf(f.request('write', { truncateSeq: 3 }));
+    versionOf(f.request('write', { ino: 6 }));
+    versionOf(f.request('write', { payload: Buffer.alloc(0), truncateSeq: 2 }));
+  });
+
   it('refuses what it holds when another server takes over', () => {
     const f = new CoreFixture().lead();
     f.request('write');

@@ -226,6 +226,14 @@ describe('ChunkIo', () => {
     assert.equal(servers.sent.length, 1);
   });
 
+  it('does not repeat a write that a truncate has overtaken', async () => {
+    const { servers, view, chunks } = setUp();
+    view.update(mapOf(1, [1]));
+    servers.answer = () => 'CUT';
+    await assert.rejects(chunks.write(FILE, 0, 0, [Buffer.from('x')], false), named('CUT'));
+    assert.equal(servers.sent.length, 1);
+  });
+
   it('gives up on a block that stays damaged', async () => {
     const { clock, servers, view, chunks } = setUp();
     view.update(mapOf(1, [1]));

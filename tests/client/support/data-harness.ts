@@ -44,6 +44,10 @@ export class MemoryInode implements CommitApi {
     return this.attr;
   }
 
+  async attrNow(): Promise<Attr> {
+    return this.attr;
+  }
+
   async setSize(size: number): Promise<Attr> {
     const { attr } = this;
     this.attr = { ...attr, size, change: attr.change + 1 };

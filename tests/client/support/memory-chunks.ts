@@ -1,5 +1,6 @@
 import type { ChunkApi, FileLayout, Run, Written } from '../../../client/data/api.js';
 import { type Deferred, deferred } from '../../../common/deferred.js';
+import { HoldfastError } from '../../../proto/errors.js';
 import type { DataRange } from '../../../proto/extents.js';
 import type { Lineage } from '../../../proto/lineage.js';
 import { pgOfChunk } from '../../../proto/types.js';
@@ -21,7 +22,7 @@ interface Stored {
 
 /**
  * Chunkservers in memory. What was not synced is lost by crash(). Writes can be held back and made to fail; two writes
- * under way over the same bytes are an error, as is a truncate that a group did not get in order.
+ * under way over the same bytes are an error, and a write that a truncate overtook is refused.
  */
 export class MemoryChunks implements ChunkApi {
   readonly pgCount: number;
@@ -165,6 +166,7 @@ export class MemoryChunks implements ChunkApi {
       const failure = this.failWrite?.(call);
       if (failure) throw failure;
       this.#applyTruncates(file, chunk);
+      this.#refuseOlder(file, chunk);
       const version = { epoch: this.#epoch, seq: ++this.#seq };
       return { allocated: this.#store(file.ino, chunk, offset, bytes, sync), version };
     } finally {
@@ -260,6 +262,12 @@ export class MemoryChunks implements ChunkApi {
     if (file.truncateSeq <= known) return;
     for (const { seq, from } of file.truncates) if (seq > known) this.#cut(pg, file, from);
     this.#truncated.set(key, file.truncateSeq);
+  }
+
+  /** As a primary does. */
+  #refuseOlder(file: FileLayout, chunk: number): void {
+    const known = this.#truncated.get(`${this.pgOf(file.ino, chunk)}/${file.ino}`) ?? 0;
+    if (file.truncateSeq < known) throw new HoldfastError('CUT');
   }
 
   #cut(pg: number, file: FileLayout, from: number): void {

@@ -29,7 +29,7 @@ async function make(mount: TestMount): Promise<number> {
 }
 
 async function leave(mount: TestMount, ino: number, offset: number): Promise<void> {
-  const file: FileLayout = { ino, chunkSize: CHUNK_BYTES, truncateSeq: 0, truncates: [] };
+  const file: FileLayout = mount.meta.namespace.get(ino);
   const chunk = Math.floor(offset / CHUNK_BYTES);
   const start = offset % CHUNK_BYTES;
   await mount.chunks.write(file, chunk, start, [STALE.subarray(0, CHUNK_BYTES - start)], true);

@@ -5,6 +5,7 @@ import { settle } from '../support/manual-clock.js';
 import { caller, TestMount } from '../support/test-mount.js';
 
 const O_RDWR = 2;
+const O_APPEND = 0o2000;
 const OLD = pattern(100, 1);
 const NEW = pattern(100, 2);
 
@@ -93,6 +94,165 @@ describe('a file that several mounts have open for writing', () => {
     assert.deepEqual(one.meta.locked, [ino]);
     await one.fs.setattr(caller(), ino, { size: 20, killPriv: false });
     assert.deepEqual(one.meta.locked, [ino, ino]);
+  });
+
+  describe('that another one cuts off during a write', () => {
+    const END = 10;
+    const SIZE = OLD.length;
+    const REST = Buffer.alloc(SIZE - END);
+
+    const resize = (mount: TestMount, ino: number, size: number): Promise<unknown> =>
+      mount.fs.setattr(caller(), ino, { size, killPriv: false });
+
+    /** What both mounts read. */
+    async function contents({ one, two, ino, handles }: Shared): Promise<Buffer> {
+      const [length, other] = [await size(one, ino), await size(two, ino)];
+      assert.equal(length, other);
+      const read = await one.read(handles[0], 0, length + 1);
+      assert.deepEqual(await two.read(handles[1], 0, length + 1), read);
+      return read;
+    }
+
+    /** @param meanwhile what happens when the file was cut, and the write has not landed */
+    async function cutDuring(
+      start: number,
+      data: Buffer,
+      meanwhile: (file: Shared) => Promise<unknown> = async () => {},
+    ): Promise<Shared> {
+      const file = await shared();
+      const { one, two, ino, handles } = file;
+      const release = one.chunks.hold();
+      const write = one.write(handles[0], start, data);
+      await settle();
+      await resize(two, ino, END);
+      await meanwhile(file);
+      release();
+      assert.equal(await write, data.length);
+      return file;
+    }
+
+    it('has nothing of it behind the new end when it is made longer', async () => {
+      const file = await cutDuring(50, NEW.subarray(0, 50));
+      assert.deepEqual(await contents(file), OLD.subarray(0, END));
+      await resize(file.two, file.ino, SIZE);
+      assert.deepEqual(await contents(file), Buffer.concat([OLD.subarray(0, END), REST]));
+    });
+
+    it('has nothing of it there when the mount that writes has heard of the cut, either', async () => {
+      const file = await cutDuring(50, NEW.subarray(0, 50), ({ one, ino }) => {
+        const op = { $case: 'open' as const, value: { ino, write: true } };
+        return Promise.all([one.meta.ask(op), one.fs.open(caller(), ino, O_RDWR)]);
+      });
+      assert.deepEqual(await contents(file), OLD.subarray(0, END));
+      await resize(file.two, file.ino, SIZE);
+      assert.deepEqual(await contents(file), Buffer.concat([OLD.subarray(0, END), REST]));
+    });
+
+    it('has what of it lies before the new end', async () => {
+      const file = await cutDuring(5, NEW.subarray(0, 50));
+      const left = Buffer.concat([OLD.subarray(0, 5), NEW.subarray(0, END - 5)]);
+      assert.deepEqual(await contents(file), left);
+    });
+
+    it('has it where it has been made longer again meanwhile', async () => {
+      const file = await cutDuring(50, NEW.subarray(0, 50), ({ two, ino }) => resize(two, ino, 70));
+      const gap = Buffer.alloc(50 - END);
+      assert.deepEqual(await contents(file), Buffer.concat([OLD.subarray(0, END), gap, NEW.subarray(0, 20)]));
+    });
+
+    it('is appended to at the new end', async () => {
+      let appended: Promise<unknown> | undefined;
+      const file = await cutDuring(50, NEW.subarray(0, 50), async ({ one, ino }) => {
+        const { handle } = await one.open(ino, O_RDWR | O_APPEND);
+        appended = one.write(handle, 0, NEW.subarray(0, 5), O_APPEND);
+        await settle();
+      });
+      await appended;
+      assert.deepEqual(await contents(file), Buffer.concat([OLD.subarray(0, END), NEW.subarray(0, 5)]));
+    });
+
+    it('is made longer in turn by what was to be written over bytes that are gone', async () => {
+      const file = await shared();
+      const { one, two, ino, handles } = file;
+      const ask = one.meta.ask.bind(one.meta);
+      let asked = 0;
+      one.meta.ask = async (...question) => {
+        const answer = await ask(...question);
+        if (++asked > 1) return answer;
+        await resize(two, ino, END);
+        await one.fs.open(caller(), ino, O_RDWR);
+        return answer;
+      };
+      await one.write(handles[0], 50, NEW.subarray(0, 50));
+      assert.deepEqual(one.meta.locked, [ino]);
+      const gap = Buffer.alloc(50 - END);
+      assert.deepEqual(await contents(file), Buffer.concat([OLD.subarray(0, END), gap, NEW.subarray(0, 50)]));
+    });
+
+    it('has what makes it longer although it was cut while that waited for its turn', async () => {
+      const file = await shared();
+      const { one, two, ino, handles } = file;
+      const set = one.meta.locks.set.bind(one.meta.locks);
+      let turns = 0;
+      one.meta.locks.set = async (...lock) => {
+        if (++turns === 1) await resize(two, ino, END);
+        await set(...lock);
+      };
+      await one.write(handles[0], 60, NEW);
+      const gap = Buffer.alloc(60 - END);
+      assert.deepEqual(await contents(file), Buffer.concat([OLD.subarray(0, END), gap, NEW]));
+    });
+
+    it('is cut in turn with those who make it longer by a mount that has it not open, too', async () => {
+      const { one, ino } = await shared();
+      const third = one.second();
+      await resize(third, ino, END);
+      assert.deepEqual(third.meta.locked, [ino]);
+    });
+
+    it('gets holes, and copies made by the servers, in turn', async () => {
+      const { one, ino, handles } = await shared();
+      const PUNCH = 3; // FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE
+      await one.fs.fallocate(caller(), ino, handles[0], PUNCH, 20, 30);
+      assert.deepEqual(one.meta.locked, [ino]);
+      const source = await one.create('source');
+      const data = pattern(200_000, 3);
+      await one.write(source.handle, 0, data);
+      const from = { ino: source.ino, handle: source.handle, offset: 0 };
+      await one.fs.copyFileRange(caller(), from, { ino, handle: handles[0], offset: 0 }, data.length);
+      assert.ok(one.chunks.copies.length > 0, 'by the servers');
+      assert.deepEqual(one.meta.locked, [ino, ino]);
+      assert.deepEqual(await one.read(handles[0], 0, data.length), data);
+    });
+
+    it('keeps its turn until what makes it longer is with the servers, when who writes is interrupted', async () => {
+      const { one, ino, handles } = await shared();
+      const release = one.chunks.hold();
+      const interrupt = new AbortController();
+      const given: boolean[] = [];
+      const set = one.meta.locks.set.bind(one.meta.locks);
+      one.meta.locks.set = async (lock, wait, signal) => {
+        given.push(wait);
+        await set(lock, wait, signal);
+      };
+      const request = {
+        handle: handles[0],
+        offset: 50,
+        data: NEW,
+        fromCache: false,
+        killPriv: false,
+        flags: 0,
+      };
+      const write = one.fs.write(caller({ signal: interrupt.signal }), ino, request);
+      await settle();
+      interrupt.abort();
+      await assert.rejects(write, { errorName: 'EINTR' });
+      assert.deepEqual(given, [true]);
+      release();
+      await settle();
+      assert.deepEqual(given, [true, false]);
+      assert.equal(await size(one, ino), 150);
+    });
   });
 
   describe('that another one has made longer since its size was last heard of here', () => {
