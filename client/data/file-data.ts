@@ -8,6 +8,7 @@ import { FileHolds } from '../quota/file-holds.js';
 import { amountsOf, type Hold, NO_HOLD, QuotaBook } from '../quota/quota-book.js';
 import { later } from '../times.js';
 import type { Interrupt } from '../wait.js';
+import { Alone } from './alone.js';
 import type { FileLayout, Written } from './api.js';
 import type { DataDeps } from './data-deps.js';
 import type { Extent, Piece } from './extent.js';
@@ -59,8 +60,8 @@ export class FileData implements FileLayout, FlushSource {
   readonly #unsynced: UnsyncedWrites;
   readonly #synced: GroupSync;
   #committing: Promise<void> | undefined;
-  /** A truncate, or the end being made ready for a gap: no write is taken and no commit begins meanwhile. */
-  #truncating: Promise<void> | undefined;
+  /** A truncate, or the end being made ready for a gap: no write is taken, nothing is read and no commit begins meanwhile. */
+  readonly alone = new Alone();
   /** What lies behind the end is being discarded: to be waited for before anybody else may write there. */
   #discarding = 0;
   readonly tail: FileTail;
@@ -221,7 +222,7 @@ export class FileData implements FileLayout, FlushSource {
   ): Promise<number | undefined> {
     const { flusher, clock } = this.#deps;
     for (;;) {
-      const wait = this.#truncating ?? flusher.room(this, data.length, signal);
+      const wait = this.alone.running ?? flusher.room(this, data.length, signal);
       if (!wait) break;
       await wait;
     }
@@ -246,7 +247,7 @@ export class FileData implements FileLayout, FlushSource {
 
   /** Everything written so far is on the chunkservers and visible to others. Errors: see takeError(). */
   async flush(): Promise<void> {
-    while (this.#truncating) await this.#truncating;
+    while (this.alone.running) await this.alone.running;
     if (this.clean) return;
     const mark = this.#mark();
     await this.#drain();
@@ -260,7 +261,7 @@ export class FileData implements FileLayout, FlushSource {
    * @param landed called when the data is on disk and the new size is about to be committed; not when it stays
    */
   async fsync(dataOnly: boolean, landed?: () => void): Promise<void> {
-    while (this.#truncating) await this.#truncating;
+    while (this.alone.running) await this.alone.running;
     await this.#synced.recallHistory(this);
     const mark = this.#mark();
     const grows = mark.end > this.#attr.size;
@@ -292,7 +293,7 @@ export class FileData implements FileLayout, FlushSource {
    * Goes on to its end even when its caller does not wait for it.
    */
   truncate(size: number, setAttr: () => Promise<Attr>): Promise<Attr> {
-    return this.#alone(() => this.#truncate(size, setAttr));
+    return this.alone.run(() => this.#truncate(size, setAttr));
   }
 
   /**
@@ -302,25 +303,16 @@ export class FileData implements FileLayout, FlushSource {
    */
   clearGap(end: number, tenure: Tenure): Promise<void> {
     this.#discarding++;
-    return this.#alone(() => this.tail.discard(end, tenure)).finally(() => {
-      this.#discarding--;
-    });
-  }
-
-  #alone<T>(work: () => Promise<T>): Promise<T> {
-    const former = this.#truncating;
-    const running = former ? former.then(work) : work();
-    const settle = (): void => {
-      if (this.#truncating === held) this.#truncating = undefined;
-    };
-    const held: Promise<void> = running.then(settle, settle);
-    this.#truncating = held;
-    return running;
+    return this.alone
+      .run(() => this.tail.discard(end, tenure))
+      .finally(() => {
+        this.#discarding--;
+      });
   }
 
   async #truncate(size: number, setAttr: () => Promise<Attr>): Promise<Attr> {
     const { flusher, blocks, chunks } = this.#deps;
-    await Promise.resolve(); // `#truncating` is set: no write and no commit begins
+    await Promise.resolve(); // `alone.running` is set: no write and no commit begins
     const former = this.size;
     this.buffer.truncate(size);
     this.#unsynced.cut(size, Number.POSITIVE_INFINITY);
@@ -420,7 +412,7 @@ export class FileData implements FileLayout, FlushSource {
 
   /** What a commit must wait for. */
   get #busy(): Promise<unknown> | undefined {
-    return this.#committing ?? this.#truncating;
+    return this.#committing ?? this.alone.running;
   }
 
   async #exclusively(commit: () => Promise<void>): Promise<void> {

@@ -18,6 +18,8 @@ const SMALL_READ_BYTES_MAX = 64 * 1024;
 export const DENSE_READS_MIN = 8;
 /** Blocks of one file whose small reads are counted; the one begun longest ago is forgotten. */
 const COUNTED_BLOCKS_MAX = 4096;
+/** A file that is cut again and again while it is read is answered as it was found last. */
+export const READ_ATTEMPTS_MAX = 4;
 /** An answer with more buffers than this is copied into one: writev(2) takes 1024. */
 const ANSWER_PARTS_MAX = 256;
 
@@ -77,6 +79,7 @@ export class FileReader {
   }
 
   /**
+   * @param attempt how often it was tried, this time included
    * @returns the bytes of [offset, offset + size), fewer only at the end of the file, in one or more buffers
    * @throws HoldfastError EIO; EINTR when `signal` aborts
    */
@@ -86,7 +89,10 @@ export class FileReader {
     offset: number,
     size: number,
     signal?: Interrupt,
+    attempt = 1,
   ): Promise<Buffer[]> {
+    if (file.alone.running) await interruptible(file.alone.running, signal);
+    const { begun } = file.alone;
     const end = Math.min(offset + size, file.size);
     if (end <= offset) return [];
     // Taken before anything is asked of a server: what lands meanwhile is in one of the two.
@@ -105,7 +111,9 @@ export class FileReader {
     if (stream.window > 0) this.#readAhead(file, stream, end);
     // The common small read lies in one place.
     const bases = fetched.length === 1 ? [await (fetched[0] as Promise<Base>)] : await Promise.all(fetched);
-    return compose(offset, end, dirty, bases);
+    // What was cut off meanwhile is no hole.
+    if (file.alone.begun === begun || attempt >= READ_ATTEMPTS_MAX) return compose(offset, end, dirty, bases);
+    return this.read(file, stream, offset, size, signal, attempt + 1);
   }
 
   /**

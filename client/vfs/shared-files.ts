@@ -1,12 +1,9 @@
 import { LeaseMode } from '../../proto/gen/meta.js';
 import type { FileData } from '../data/file-data.js';
-import type { FileReader } from '../data/reader.js';
+import { type FileReader, READ_ATTEMPTS_MAX } from '../data/reader.js';
 import type { AttrReply } from '../fuse/binding.js';
 import { type Interrupt, interruptible } from '../wait.js';
 import type { VfsContext } from './context.js';
-
-/** A file that is cut again and again while it is read is answered as it was found last. */
-const READ_ATTEMPTS_MAX = 4;
 
 /**
  * Files that nobody leases, for one mount writes what another has open. What is seen of them here is what every mount would

@@ -15,6 +15,34 @@ async function withFile(size: number, chunkSize: number, limits = {}): Promise<D
 }
 
 describe('reading', () => {
+  it('shows a file before a truncate or behind it, and no hole where it is being cut', async () => {
+    const mount = await withFile(1000, 4096);
+    await mount.file.write(0, pattern(1000, 2)); // dirty
+    let carryOut = (): void => {};
+    const asked = new Promise<void>((resolve) => {
+      carryOut = resolve;
+    });
+    const cut = mount.file.truncate(10, () => asked.then(() => mount.inode.setSize(10)));
+    const meanwhile = Promise.all([mount.read(5, 5), mount.read(500, 8)]);
+    await settle();
+    carryOut();
+    await cut;
+    assert.deepEqual(await meanwhile, [pattern(10, 2).subarray(5), Buffer.alloc(0)]);
+  });
+
+  it('is repeated when the file is cut before the servers answer', async () => {
+    const mount = await withFile(1000, 4096);
+    const { chunks } = mount;
+    const read = chunks.read.bind(chunks);
+    let reads = 0;
+    chunks.read = async (...where) => {
+      if (++reads === 1) await mount.truncate(10);
+      return read(...where);
+    };
+    assert.deepEqual(await mount.read(5, 100), pattern(1000, 1).subarray(5, 10));
+    assert.equal(reads, 2);
+  });
+
   it('asks only for the bytes wanted while it is not sequential', async () => {
     const mount = await withFile(8 * MIB, 4 * MIB);
     for (const offset of [5 * MIB, 1 * MIB, 7 * MIB, 3 * MIB]) {
