@@ -379,8 +379,6 @@ export class FileCalls {
   /** Cuts or lengthens a file that is open here. */
   truncate(file: FileData, size: number, rest: Partial<SetAttr>, signal: Interrupt): Promise<Attr> {
     if (this.#context.readOnly) return Promise.reject(new HoldfastError('EROFS'));
-    // A flush that waits for the truncate must not be waited for by it.
-    this.#context.lane.releasePlace(file.ino);
     const cut = (): Promise<Attr> => this.#cut(file, size, rest);
     const resize = (): Promise<Attr> =>
       this.#context.owns(file.ino) ? cut() : this.#turns.during(file.ino, signal, cut);
@@ -391,12 +389,15 @@ export class FileCalls {
 
   /** It goes on when the caller is interrupted: half a truncate would lose what is dirty. */
   #cut(file: FileData, size: number, rest: Partial<SetAttr>): Promise<Attr> {
-    return file.truncate(size, () => this.#context.setAttr(file.ino, { ...rest, size }));
+    return file.truncate(size, () => {
+      // Of a file that was closed, also during the truncate: its flush waits for this.
+      this.#context.lane.releasePlace(file.ino);
+      return this.#context.setAttr(file.ino, { ...rest, size });
+    });
   }
 
   /** Makes a file at least so long; what others have appended meanwhile stays. @returns whether it was shorter */
   extend(file: FileData, size: number, signal: Interrupt): Promise<boolean> {
-    this.#context.lane.releasePlace(file.ino);
     const grow = async (): Promise<boolean> => {
       if (size <= file.size) return false;
       await this.#cut(file, size, { allocating: true });

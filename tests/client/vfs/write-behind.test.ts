@@ -5,6 +5,7 @@ import {
   WRITE_BEHIND_FILES_MAX,
 } from '../../../client/vfs/write-behind.js';
 import { pattern } from '../support/data-harness.js';
+import { settle } from '../support/manual-clock.js';
 import { caller, TestMount } from '../support/test-mount.js';
 
 const O_RDWR = 2;
@@ -47,6 +48,25 @@ describe('files that are closed', () => {
       await writeFile(mount, `l${bytes}`, large);
     await mount.clock.advance(0);
     assert.equal(mount.chunks.writes.length, WRITE_BEHIND_BYTES_MAX / large);
+  });
+
+  it('hold up no truncate during which they were closed', async () => {
+    const mount = await alone();
+    const { handle, ino } = await mount.create('f');
+    const { handle: other } = await mount.open(ino, O_RDWR);
+    await mount.write(handle, 0, pattern(100, 1));
+    await mount.fs.fsync(caller(), ino, handle, false);
+    await mount.write(handle, 50, pattern(50, 2));
+    const release = mount.chunks.hold();
+    const synced = mount.fs.fsync(caller(), ino, handle, false);
+    await settle();
+    const cut = mount.fs.setattr(caller(), ino, { size: 10, handle, killPriv: false });
+    await settle();
+    await mount.close(other);
+    release();
+    assert.equal((await cut).attr.size, 10);
+    await synced;
+    assert.deepEqual(await mount.read(handle, 0, 100), pattern(100, 1).subarray(0, 10));
   });
 
   it('leave at once when somebody waits: an fsync of the directory, another mount', async () => {
