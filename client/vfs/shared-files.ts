@@ -18,8 +18,11 @@ export class SharedFiles {
     this.#reader = reader;
   }
 
+  /** Nobody leases it here, or others may look at it while it is written here. */
   isShared(ino: number): boolean {
-    return this.#context.mode(ino) === LeaseMode.LEASE_NONE;
+    const mode = this.#context.mode(ino);
+    if (mode === LeaseMode.LEASE_SHARED) return this.#context.files.get(ino)?.clean === false;
+    return mode === LeaseMode.LEASE_NONE;
   }
 
   /**
@@ -30,7 +33,7 @@ export class SharedFiles {
   mustAsk(file: FileData): boolean {
     const known = this.#context.inodes.fresh(file.ino);
     if (known) file.applyAttr(known.attr, false);
-    return known === undefined;
+    return known === undefined || this.isShared(file.ino);
   }
 
   /** What calls that have returned wrote under a lease that is gone is with the servers when this resolves. */

@@ -227,7 +227,8 @@ export class HoldfastFs implements FileSystem {
   getattr(caller: Caller, ino: number, _handle?: number): Answer<AttrReply> {
     const dropped = this.#context.pageDrops.dropped(ino, caller.signal);
     const known = this.#context.inodes.fresh(ino);
-    if (known && !dropped) return this.#context.attrReply(known.attr);
+    if (known && !dropped && !this.#fileCalls.shared.isShared(ino))
+      return this.#context.attrReply(known.attr);
     return this.#context.attrRequests.track(ino, this.#freshAttr(caller, ino, dropped));
   }
 

@@ -58,6 +58,24 @@ describe('a file that several mounts have open for writing', () => {
       assert.deepEqual([await size(mount, ino), await mount.read(handle, 0, 200)], [150, now]);
   });
 
+  it('shows it to nobody before, either, where an answer has brought a lease to look at it', async () => {
+    const { one, ino, handles } = await shared();
+    const release = one.chunks.hold();
+    const write = one.write(handles[0], 50, NEW);
+    await settle();
+    one.meta.leases.granted({ ino, mode: LeaseMode.LEASE_SHARED, seq: 1_000_000 });
+    const seen: (number | Buffer)[] = [];
+    const looked = size(one, ino).then(async (length) => {
+      seen.push(length, await one.read(handles[0], 0, 200));
+    });
+    await settle();
+    assert.deepEqual(seen, []);
+    release();
+    await write;
+    await looked;
+    assert.deepEqual(seen, [150, Buffer.concat([OLD.subarray(0, 50), NEW])]);
+  });
+
   it('never reads as a hole where it was cut off while it was read', async () => {
     const { one, two, ino, handles } = await shared();
     const { chunks } = one;
