@@ -14,8 +14,6 @@ export interface HistoriesOptions {
   seed: number;
   /** Processes on each mount. */
   programs?: number;
-  /** Whether they truncate their common file, too: see docs/testing.md. */
-  truncates?: boolean;
 }
 
 /** Arenas in use at a time; an operation of a program goes to any of them. */
@@ -29,7 +27,6 @@ const FIRST_TAG = 1000;
 export class Histories {
   readonly #mounts: ReadonlyMap<string, string>;
   readonly #programsOfAMount: number;
-  readonly #truncates: boolean;
   readonly #prng: Prng;
   readonly #programs = new Map<string, Program[]>();
   /** How often each mount was mounted anew. */
@@ -42,10 +39,9 @@ export class Histories {
   /** Calls that failed although their mount lived. */
   readonly offences: string[] = [];
 
-  constructor({ mounts, seed, programs = 2, truncates = false }: HistoriesOptions) {
+  constructor({ mounts, seed, programs = 2 }: HistoriesOptions) {
     this.#mounts = mounts;
     this.#programsOfAMount = programs;
-    this.#truncates = truncates;
     this.#prng = createPrng(seed);
   }
 
@@ -156,7 +152,6 @@ export class Histories {
   #program(mount: string, name: string): Program {
     const life = this.#life(mount);
     return new Program(name, life, this.#dir(mount), createPrng(this.#prng.int(2 ** 32)), {
-      truncates: this.#truncates,
       arenas: () => this.#present(),
       tag: () => this.#next++,
       value: () => (this.#next++).toString().padStart(8, '.'),

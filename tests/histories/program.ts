@@ -28,8 +28,6 @@ export interface Hooks {
   tag(): number;
   /** A value that nobody else writes. */
   value(): string;
-  /** Whether the file of cells is cut. */
-  readonly truncates: boolean;
   /** A call failed in a way that no program should see, unless its mount was killed. */
   offend(line: string): void;
 }
@@ -137,9 +135,7 @@ export class Program {
     if (choice < 4) return { kind: 'pread', at };
     if (choice < 7) return { kind: 'pwrite', at, value: this.#hooks.value() };
     if (choice < 9) return { kind: 'append', value: this.#hooks.value() };
-    return choice === 9 && this.#hooks.truncates
-      ? { kind: 'truncate', size: this.#pick(SIZES) }
-      : { kind: 'size' };
+    return choice === 9 ? { kind: 'truncate', size: this.#pick(SIZES) } : { kind: 'size' };
   }
 
   #chooseTree({ held }: Place): TreeInput {

@@ -108,7 +108,7 @@ async function main(): Promise<number> {
   if (!args.trace) Error.stackTraceLimit = 0;
   const totals = new Totals();
   const progress = new Progress(args, totals);
-  const plant = args.mutation ? ` --mutation ${args.mutation.name}` : '';
+  const plant = (args.mutation ? ` --mutation ${args.mutation.name}` : '') + (args.shared ? ' --shared' : '');
   const told = (outcome: Outcome): void => {
     if ('result' in outcome) totals.add(outcome.result);
     else {

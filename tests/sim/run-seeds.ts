@@ -14,11 +14,13 @@ export type FailureKind = 'failure' | 'livelock';
 
 /** Which seeds are run, and how. */
 export type SeedRange = Pick<Arguments, 'first' | 'seeds' | 'jobs' | 'keepGoing'> &
-  Partial<Pick<Arguments, 'mutation' | 'trace'>> & {
+  Partial<Pick<Arguments, 'mutation' | 'shared' | 'trace'>> & {
     /** Of the processes that share the seeds, as nice(1) has it; default 0. */
     niceness?: number;
   };
 
+/** The second argument of such a process. */
+export const SHARED = 'shared';
 const WORKER = new URL('./seed-worker.js', import.meta.url);
 /** Most functions run too seldom to be optimised, and the processes that share the seeds leave no processor to collect garbage on. */
 const WORKER_FLAGS = ['--always-sparkplug', '--single-threaded-gc'];
@@ -26,10 +28,9 @@ const WORKER_FLAGS = ['--always-sparkplug', '--single-threaded-gc'];
 /** One run, whatever comes of it. */
 export async function runSeed(
   seed: number,
-  mutation?: Arguments['mutation'],
-  trace?: string,
+  { mutation, shared, trace }: Pick<SeedRange, 'mutation' | 'shared' | 'trace'>,
 ): Promise<Outcome> {
-  const simulation = new Simulation({ seed, verbose: trace !== undefined, mutation });
+  const simulation = new Simulation({ seed, verbose: trace !== undefined, mutation, shared });
   try {
     return { seed, result: await simulation.run() };
   } catch (error) {
@@ -65,12 +66,12 @@ export async function runSeeds(args: SeedRange, told: (outcome: Outcome) => void
   };
   if (args.jobs === 1) {
     for (let seed = queue.next(); seed !== undefined; seed = queue.next()) {
-      tell(await runSeed(seed, args.mutation, args.trace));
+      tell(await runSeed(seed, args));
     }
     return;
   }
   const workers = Array.from({ length: Math.min(args.jobs, args.seeds) }, () =>
-    fork(WORKER, [args.mutation?.name ?? ''], { execArgv: WORKER_FLAGS }),
+    fork(WORKER, [args.mutation?.name ?? '', args.shared ? SHARED : ''], { execArgv: WORKER_FLAGS }),
   );
   for (const { pid } of workers) if (args.niceness && pid) setPriority(pid, args.niceness);
   try {

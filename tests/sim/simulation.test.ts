@@ -7,6 +7,7 @@ const JOBS = 2;
 /** The seeds take what the tests of real mounts, which run at the same time and wait for time to pass, leave idle. */
 const NICENESS = 10;
 const HANGING_SEEDS = 5;
+const SHARED_SEEDS = 40;
 /** What a metaserver logs then. */
 const SLOWER_DISK = 'the disk is slower than those of the others: handing over';
 
@@ -43,6 +44,19 @@ describe('the whole cluster in simulation', function () {
       const total = sum((result) => result[figure]);
       assert.ok(total > perSeed * SEEDS, `${total} ${figure} in ${SEEDS} seeds`);
     }
+  });
+
+  it('gives an order to all that mounts do with files that all of them write and truncate', async () => {
+    const outcomes: Outcome[] = [];
+    const range = { first: 1, seeds: SHARED_SEEDS, jobs: JOBS, keepGoing: false, niceness: NICENESS };
+    await runSeeds({ ...range, shared: true }, (outcome) => outcomes.push(outcome));
+    let operations = 0;
+    for (const outcome of outcomes) {
+      if ('error' in outcome) assert.fail(outcome.error);
+      assert.equal(outcome.result.undecided, 0);
+      operations += outcome.result.operations;
+    }
+    assert.ok(operations > 200 * SHARED_SEEDS, `${operations} operations`);
   });
 
   it('keeps it while leaders with a hanging disk hand over', async () => {

@@ -1,5 +1,6 @@
 import { crc32c } from '../../common/crc32c.js';
 import { Command } from '../../proto/gen/meta.js';
+import { cellsModel } from '../histories/cells-model.js';
 import { Cells } from './checkers/cells.js';
 import {
   checkLinearizable,
@@ -21,6 +22,7 @@ import { BlocksWorker } from './workload/blocks.js';
 import { Files, FilesWorker } from './workload/files.js';
 import { Locks, LocksWorker } from './workload/locks.js';
 import { Names, NamesWorker, REGISTERS } from './workload/names.js';
+import { holdWritesUp, Shared, SharedWorker } from './workload/shared.js';
 import { Turns, TurnsWorker } from './workload/turns.js';
 import type { Worker } from './workload/worker.js';
 import { World } from './world.js';
@@ -30,6 +32,8 @@ const FORMATION_MAX_MS = 5_000;
 const QUIET_MAX_MS = 60_000;
 /** Servers must hold the same within so long after the last answer. */
 const AGREE_MAX_MS = 10_000;
+/** Of runs in which programs use the same files, and nothing fails. */
+const SHARED_ALONE_MS = 8_000;
 
 export interface SimulationOptions {
   seed: number;
@@ -38,6 +42,8 @@ export interface SimulationOptions {
   mutation?: Mutation;
   /** The fault that comes half of the times; default: the mutation's. */
   favourite?: string;
+  /** Only programs that write, append to and truncate the same files; default: as the mutation says. */
+  shared?: boolean;
 }
 
 export interface SimulationResult {
@@ -74,6 +80,7 @@ export class Simulation {
   readonly #locks: Locks;
   readonly #attributes: Attributes;
   readonly #turns: Turns;
+  readonly #shared: Shared | undefined;
   readonly #workers: Worker[] = [];
   readonly #writers: number[] = [];
   #nextClient: number;
@@ -85,7 +92,8 @@ export class Simulation {
   readonly #aloneMs: number | undefined;
   readonly #plant: Mutation['plant'];
 
-  constructor({ seed, verbose, mutation, favourite = mutation?.favourite }: SimulationOptions) {
+  constructor(options: SimulationOptions) {
+    const { seed, verbose, mutation, favourite = mutation?.favourite } = options;
     const world = new World(seed, verbose);
     this.world = world;
     const plan = planOf(seed, world.prng);
@@ -124,6 +132,7 @@ export class Simulation {
         this.#files.cells.powerLost();
         this.#locks.cells.powerLost();
         this.#turns.cells.powerLost();
+        this.#shared?.lost();
       },
       onFullDisk: () => {
         // A close has answered; what is then written back in vain is gone.
@@ -131,11 +140,18 @@ export class Simulation {
           cells.wasFull = true;
           cells.powerLost();
         }
+        this.#shared?.diskFull();
       },
       onClientDeath: (name) => this.#replaceClient(name),
     });
     this.#blocks.unsure = () => this.nemesis.copiesMissing;
     this.#aloneMs = mutation?.aloneMs;
+    if (options.shared ?? mutation?.shared) {
+      this.#shared = new Shared();
+      // What power cuts and the like take away cannot be judged: half of the runs are without.
+      if (seed % 2 === 1) this.#aloneMs ??= SHARED_ALONE_MS;
+      holdWritesUp(this.cluster);
+    }
     this.#plant = mutation?.plant;
     mutation?.prepare?.(this.cluster);
   }
@@ -181,16 +197,19 @@ export class Simulation {
     const id = this.#writers.length + 1;
     this.#writers.push(id);
     const pgs = this.cluster.shape.pgs;
-    const workers = [
-      new NamesWorker(client, this.#names, false),
-      new NamesWorker(client, this.#names, true),
-      new FilesWorker(client, this.#files),
-      new LocksWorker(client, this.#locks, id),
-      new AttributesWorker(client, this.#attributes),
-      new TurnsWorker(client, this.#turns),
-      new BlocksWorker(client, id, this.#writers, this.#blocks, pgs),
-      new BlocksWorker(client, 0, this.#writers, this.#blocks, pgs),
-    ];
+    const shared = this.#shared;
+    const workers = shared
+      ? [false, true].map((readOnly) => new SharedWorker(client, shared, readOnly))
+      : [
+          new NamesWorker(client, this.#names, false),
+          new NamesWorker(client, this.#names, true),
+          new FilesWorker(client, this.#files),
+          new LocksWorker(client, this.#locks, id),
+          new AttributesWorker(client, this.#attributes),
+          new TurnsWorker(client, this.#turns),
+          new BlocksWorker(client, id, this.#writers, this.#blocks, pgs),
+          new BlocksWorker(client, 0, this.#writers, this.#blocks, pgs),
+        ];
     for (const worker of workers) worker.start();
     this.#workers.push(...workers);
   }
@@ -231,6 +250,7 @@ export class Simulation {
 
   /** A client is shut out: what it has not synced it may not write back any more, though it may have closed the file. */
   #sessionOver(session: number): void {
+    this.#shared?.lost(); // its client may have another session by now
     const client = this.cluster.clients.find((each) => each.session.id === session);
     if (!client) return;
     this.#expired++;
@@ -242,6 +262,7 @@ export class Simulation {
   #unsyncedLost(client: ClientMachine): void {
     this.#locks.cells.powerLost();
     this.#turns.cells.powerLost();
+    this.#shared?.lost();
     this.#files.sessionOver(client);
     this.#attributes.sessionOver(client);
   }
@@ -302,6 +323,10 @@ export class Simulation {
     await this.#settled(new FilesWorker(client, this.#files).readAll(), left());
     await this.#settled(new TurnsWorker(client, this.#turns).readAll(), left());
     await this.#settled(new AttributesWorker(client, this.#attributes).lookAtAll(), left());
+    if (this.#shared) {
+      await this.#settled(new SharedWorker(client, this.#shared, true).readAll(), left());
+      for (const { name, history } of this.#shared.sound) this.#linear(name, cellsModel, history.operations);
+    }
     await this.#agree(() => Promise.resolve(statesDiffer(cluster)));
     await this.#agree(() => replicasDiffer(cluster));
     this.#linear('namespace', namespaceModel, this.#names.history.operations);
@@ -355,7 +380,7 @@ export class Simulation {
       hash: `${world.trace.hash}-${crc32c(Buffer.from(JSON.stringify([...nemesis.counts]))).toString(16)}`,
       virtualMs: world.time.now(),
       messages: world.network.messages,
-      operations: operations + this.#blocks.reads + this.#files.cells.reads,
+      operations: operations + this.#blocks.reads + this.#files.cells.reads + (this.#shared?.judged ?? 0),
       elections: this.#raft.elections,
       faults: [...nemesis.counts.values()].reduce((sum, count) => sum + count, 0),
       faultKinds: Object.fromEntries(nemesis.counts),

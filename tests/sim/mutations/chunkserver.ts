@@ -60,6 +60,15 @@ function ignoreEpochs(host: PgHost): void {
   host.call = (pg, asked) => call(pg, { ...asked, header: { ...asked.header, epoch: present(pg) } });
 }
 
+/** Writes look as if their senders knew of every truncate. */
+function ignoreCuts(host: PgHost, store: ChunkStore): void {
+  const request = host.request.bind(host);
+  host.request = (pg, call) => {
+    const truncateSeq = Math.max(call.truncateSeq, store.truncateSeq(pg, call.ino));
+    request(pg, call.kind === 'write' ? { ...call, truncateSeq } : call);
+  };
+}
+
 /** What a client sends to a primary arrives when that has lost its groups and got them back. */
 function holdRequestsUp(cluster: Cluster): void {
   const { world, clients, chunks, metas } = cluster;
@@ -244,6 +253,13 @@ export const CHUNKSERVER_MUTATIONS: readonly Mutation[] = [
             }),
         }),
     }),
+  },
+  {
+    name: 'ignores-cuts',
+    text: 'a primary takes writes that a truncate has overtaken',
+    seeds: 100,
+    shared: true,
+    hooks: () => ({ onService: ({ host }, store) => ignoreCuts(host, store) }),
   },
   {
     name: 'ignores-truncates',

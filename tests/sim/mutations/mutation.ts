@@ -22,6 +22,8 @@ export interface Mutation {
   plant?(): () => void;
   /** The fault under which it shows: that comes half of the times. */
   favourite?: string;
+  /** Only programs that use the same files at once: SimulationOptions.shared. */
+  shared?: boolean;
   /** Other times of sessions than the seed's. */
   sessionTimes?: SessionTimes;
   /** How long things go wrong, without the faults of other runs; default: as the seed says, and with them. */
