@@ -16,6 +16,8 @@ import type { Simulation } from './simulation.js';
 export const CHUNK_BYTES = 8;
 export const INODES = 3;
 export const CHUNKS = 3;
+/** Of writeOnce(): nobody truncates it. */
+const UNCUT_INODE = INODES + 1;
 const CELL_BYTES = 2;
 const CELLS = CHUNK_BYTES / CELL_BYTES;
 const ANSWER_TIMEOUT_MS = 2500;
@@ -27,8 +29,10 @@ const SYNC_RETRY_MS = 50;
 export class Files {
   nextValue = 1;
   nextTruncate = 1;
-  /** Of each inode, the last truncate that is certainly done. */
+  /** Of each inode, the last truncate that is certainly done, and stays so. */
   readonly truncateSeqs = new Map<number, number>();
+  /** Of each inode, the last truncate that was done, whatever a power cut has taken back since. */
+  readonly doneSeqs = new Map<number, number>();
   readonly busy = new Set<number>();
 }
 
@@ -120,12 +124,13 @@ export class SimClient {
     const payload = Buffer.alloc(CHUNK_BYTES);
     for (let at = 0; at < CHUNK_BYTES; at += CELL_BYTES) payload.writeUInt16LE(value, at);
     const flags = sync ? FRAME_FLAG_SYNC : 0;
-    return { written: versionOf(await this.#repeat({ type: FrameType.WRITE, ino: 1, flags }, payload)) };
+    const fields = { type: FrameType.WRITE, ino: UNCUT_INODE, flags };
+    return { written: versionOf(await this.#repeat(fields, payload)) };
   }
 
   /** What writeOnce() left. */
   async readOnce(): Promise<number> {
-    const fields = { type: FrameType.READ, ino: 1, length: CHUNK_BYTES };
+    const fields = { type: FrameType.READ, ino: UNCUT_INODE, length: CHUNK_BYTES };
     const { payload } = await this.#repeat(fields);
     return frameOf({}, payload).payload.readUInt16LE(0);
   }
@@ -188,8 +193,12 @@ export class SimClient {
         done = true;
         acked(clock.now());
         // A power cut may take back what was not synced: the number is only used when it cannot.
+        if (kind === 'truncate') this.#files.doneSeqs.set(ino, seq);
         if (kind === 'truncate' && !this.#powerCuts) this.#files.truncateSeqs.set(ino, seq);
-        if (kind === 'delete') this.#files.truncateSeqs.delete(ino);
+        if (kind === 'delete') {
+          this.#files.doneSeqs.delete(ino);
+          this.#files.truncateSeqs.delete(ino);
+        }
         this.#files.busy.delete(ino);
       });
       clock.after(200, again);
@@ -201,12 +210,22 @@ export class SimClient {
     fields: FrameFields & { type: FrameType },
     payload: Buffer | undefined,
   ): Promise<FrameReply> {
-    const { error, reply } = await this.#call(fields, payload);
-    if (!(error instanceof FrameError)) return reply;
     const ino = fields.ino as number;
+    const { error, reply } = await this.#call(fields, payload).catch((failure: unknown) => {
+      if (toHoldfastError(failure).errorName === 'CUT') this.#learnCut(ino);
+      throw failure;
+    });
+    if (!(error instanceof FrameError)) return reply;
+    if (this.#powerCuts) this.#files.truncateSeqs.delete(ino);
     // A delete, done or on its way, forgets the number.
     if (this.#files.truncateSeqs.get(ino) !== fields.truncateSeq || this.#files.busy.has(ino)) throw error;
     throw new Error(`truncate ${error.fields.truncateSeq} here, but ${fields.truncateSeq} is done`);
+  }
+
+  /** A power cut has left the truncate in place after all. */
+  #learnCut(ino: number): void {
+    const seq = this.#files.doneSeqs.get(ino);
+    if (seq !== undefined) this.#files.truncateSeqs.set(ino, seq);
   }
 
   /** @throws HoldfastError: the outcome is unknown, but for NEED_TRUNCATE, which is returned */
