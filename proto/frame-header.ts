@@ -44,7 +44,7 @@ export enum FrameType {
   PG_INFO = 20,
   /** Chunks of a PG behind (ino, chunk), at most `length`; reply payload: packed list (chunkserver/pg). */
   LIST = 21,
-  /** One chunk whole; reply payload: packed extents (chunkserver/pg). */
+  /** One chunk whole; aux 1: also one that is damaged on all replicas; reply payload: packed extents (chunkserver/pg). */
   FETCH = 22,
   /** Primary to replica: compare with me and fetch what differs, then answer. */
   RESYNC = 23,

@@ -1,12 +1,13 @@
 import { HoldfastError } from '../../proto/errors.js';
+import type { DataRange } from '../../proto/extents.js';
 import type { ChunkContent, ChunkExtent, ChunkInfo } from '../store/chunk-store.js';
 
 /**
  * Payloads of LIST and FETCH replies, little-endian. An inode number and a sequence number are 8 bytes: float64.
  *  - list of chunks: 32 bytes each: ino f64, chunk u32, version epoch u32, version seq f64, bytes u32, reserved u32
  *  - list of truncate numbers: 16 bytes each: ino f64, truncate seq u32, reserved u32
- *  - chunk: version epoch u32, extents u32, version seq f64, truncate seq u32, reserved u32; per extent offset u32 and
- *    length u32; then the extents' data, one after the other
+ *  - chunk: version epoch u32, extents u32, version seq f64, truncate seq u32, lost ranges u32; per extent offset u32 and
+ *    length u32; the same per lost range; then the extents' data, one after the other
  */
 const CHUNK_ENTRY_BYTES = 32;
 const SEQ_ENTRY_BYTES = 16;
@@ -71,11 +72,18 @@ export function unpackTruncateSeqs(packed: Buffer): TruncateSeqEntry[] {
 /** A chunk as parts to send; the extents' buffers are not copied. */
 export function packContent(content: ChunkContent): Buffer[] {
   const extents = joinExtents(content.extents);
-  const head = Buffer.alloc(CONTENT_HEAD_BYTES + extents.length * EXTENT_HEAD_BYTES);
+  const { lost = [] } = content;
+  const head = Buffer.alloc(CONTENT_HEAD_BYTES + (extents.length + lost.length) * EXTENT_HEAD_BYTES);
   head.writeUInt32LE(content.version.epoch, 0);
   head.writeUInt32LE(extents.length, 4);
   head.writeDoubleLE(content.version.seq, 8);
   head.writeUInt32LE(content.truncateSeq, 16);
+  head.writeUInt32LE(lost.length, 20);
+  lost.forEach(({ start, end }, index) => {
+    const at = CONTENT_HEAD_BYTES + (extents.length + index) * EXTENT_HEAD_BYTES;
+    head.writeUInt32LE(start, at);
+    head.writeUInt32LE(end - start, at + 4);
+  });
   const parts: Buffer[] = [head];
   extents.forEach((run, index) => {
     head.writeUInt32LE(run.offset, CONTENT_HEAD_BYTES + index * EXTENT_HEAD_BYTES);
@@ -89,7 +97,8 @@ export function packContent(content: ChunkContent): Buffer[] {
 export function unpackContent(packed: Buffer): ChunkContent {
   if (packed.length < CONTENT_HEAD_BYTES) throw new HoldfastError('PROTOCOL', 'chunk without a head');
   const count = packed.readUInt32LE(4);
-  let at = CONTENT_HEAD_BYTES + count * EXTENT_HEAD_BYTES;
+  const lostCount = packed.readUInt32LE(20);
+  let at = CONTENT_HEAD_BYTES + (count + lostCount) * EXTENT_HEAD_BYTES;
   if (packed.length < at) throw new HoldfastError('PROTOCOL', 'chunk with a short head');
   const extents: ChunkExtent[] = [];
   for (let i = 0; i < count; i++) {
@@ -103,7 +112,16 @@ export function unpackContent(packed: Buffer): ChunkContent {
     version: { epoch: packed.readUInt32LE(0), seq: packed.readDoubleLE(8) },
     extents,
     truncateSeq: packed.readUInt32LE(16),
+    ...(lostCount > 0 ? { lost: unpackLost(packed, count, lostCount) } : {}),
   };
+}
+
+function unpackLost(packed: Buffer, extents: number, count: number): DataRange[] {
+  return Array.from({ length: count }, (_, index) => {
+    const at = CONTENT_HEAD_BYTES + (extents + index) * EXTENT_HEAD_BYTES;
+    const start = packed.readUInt32LE(at);
+    return { start, end: start + packed.readUInt32LE(at + 4) };
+  });
 }
 
 interface Run {

@@ -10,6 +10,7 @@ import {
   type Ask,
   type AskReply,
   compareKeys,
+  FETCH_SALVAGED,
   FULL_RETRY_MAX_MS,
   FULL_RETRY_MS,
   LIST_CHUNKS,
@@ -361,7 +362,7 @@ export class Pull implements OpOwner {
     const key = { ino: info.ino, chunk: info.chunk };
     const pace =
       this.#mode === 'recover' ? { bytes: info.bytes, copies: this.#ctx.inSyncPeers.length } : undefined;
-    return this.#send({ type: FrameType.FETCH, ...key }, pace, (reply) => {
+    return this.#send({ type: FrameType.FETCH, ...key, aux: FETCH_SALVAGED }, pace, (reply) => {
       const exists = page.fetched(key, reply.header.versionSeq) && reply.header.aux === 1;
       const content = exists ? unpackContent(reply.payload) : undefined;
       this.#ctx.emit({

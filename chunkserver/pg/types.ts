@@ -276,6 +276,8 @@ export const ESTIMATE_CHUNKS_MAX = 8192;
 /** LIST asks for truncate numbers instead of chunks when `aux` says so. */
 export const LIST_CHUNKS = 0;
 export const LIST_TRUNCATE_SEQS = 1;
+/** FETCH takes a chunk with ranges that are lost, too, when `aux` says so. */
+export const FETCH_SALVAGED = 1;
 
 export function sameVersion(a: Version, b: Version): boolean {
   return a.epoch === b.epoch && a.seq === b.seq;

@@ -2,7 +2,13 @@ import { toHoldfastError } from '../../proto/errors.js';
 import { FRAME_FLAG_END } from '../../proto/frame-header.js';
 import type { FrameReply } from '../../proto/frames.js';
 import { packContent, packList, packTruncateSeqs } from '../pg/pack.js';
-import { ESTIMATE_CHUNKS_MAX, LIST_TRUNCATE_SEQS, type PeerCall, RECOVERY_LIMITS } from '../pg/types.js';
+import {
+  ESTIMATE_CHUNKS_MAX,
+  FETCH_SALVAGED,
+  LIST_TRUNCATE_SEQS,
+  type PeerCall,
+  RECOVERY_LIMITS,
+} from '../pg/types.js';
 import type { ChunkKey, ChunkStore, Version } from '../store/chunk-store.js';
 
 /** Answers LIST from the store as it is now; `last` is its version. */
@@ -37,7 +43,8 @@ function estimateBytes(store: ChunkStore, pg: number): number {
 }
 
 /**
- * Answers FETCH: the chunk as it is at the moment of the call.
+ * Answers FETCH: the chunk as it is at the moment of the call. With FETCH_SALVAGED what nobody can read any more, damaged here
+ * and on no other replica, is told as lost: one damaged block must not keep a group without its copies.
  * @param repair makes a chunk with a wrong checksum whole; undefined: there is no other copy to ask
  * @param lastNow the group's last operation at the moment of the call
  */
@@ -53,12 +60,23 @@ export async function serveFetch(
   try {
     content = await store.readChunk(header.pg, key);
   } catch (error) {
-    if (!repair || toHoldfastError(error).errorName !== 'CORRUPT') throw error;
-    await repair(key);
+    if (!isCorrupt(error)) throw error;
+    const repaired = await repair?.(key).then(
+      () => true,
+      (failure: unknown) => {
+        if (!isCorrupt(failure)) throw failure;
+      },
+    );
     last = lastNow();
-    content = await store.readChunk(header.pg, key);
+    if (repaired) content = await store.readChunk(header.pg, key);
+    else if (header.aux === FETCH_SALVAGED) content = await store.salvageChunk(header.pg, key);
+    else throw error;
   }
   const fields = { versionEpoch: last.epoch, versionSeq: last.seq };
   if (!content) return { fields: { ...fields, aux: 0 } };
   return { fields: { ...fields, aux: 1 }, payload: packContent(content) };
+}
+
+function isCorrupt(error: unknown): boolean {
+  return toHoldfastError(error).errorName === 'CORRUPT';
 }

@@ -131,6 +131,7 @@ export class PgEffects {
     switch (effect.kind) {
       case 'install': {
         const { key, content, done } = effect;
+        if (content?.lost?.length) this.#repair.lacks(core.id, key, content.lost);
         const bytes = content?.extents.reduce((sum, { data }) => sum + data.length, 0) ?? 0;
         const installed = store.install(core.id, key, content).then(() => this.#fetches.copied(bytes));
         this.#stored(core, installed, done);

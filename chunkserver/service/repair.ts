@@ -1,5 +1,6 @@
 import type { Logger } from '../../common/logger.js';
 import { HoldfastError, toHoldfastError } from '../../proto/errors.js';
+import type { DataRange } from '../../proto/extents.js';
 import { FrameType } from '../../proto/frame-header.js';
 import type { Frame } from '../../proto/frames.js';
 import { unpackContent } from '../pg/pack.js';
@@ -64,6 +65,11 @@ export class Repair {
       if (own && content && sameVersion(own.version, content.version)) return true;
       return same(own?.version, observed) && same(content?.version, right);
     });
+  }
+
+  /** What nobody can read any more is noted where it is copied to, as lost. */
+  lacks(pg: number, { ino, chunk }: ChunkKey, lost: readonly DataRange[]): void {
+    this.#log.error({ pg, ino, chunk, lost }, 'copied without bytes that no replica can read');
   }
 
   #once(

@@ -42,6 +42,8 @@ export interface ChunkContent {
   extents: ChunkExtent[];
   /** Of its inode in this group; 0: never truncated. */
   truncateSeq: number;
+  /** Where there were bytes that cannot be read any more: reads of them fail, as CORRUPT. Absent: nowhere. */
+  lost?: readonly DataRange[];
 }
 
 export interface PgState {
@@ -138,6 +140,8 @@ export interface ChunkStore {
   readNow?(pg: number, key: ChunkKey, offset: number, length: number): ReadResult | undefined;
   /** The chunk as it is at the moment of the call; undefined when there is none. @throws HoldfastError CORRUPT */
   readChunk(pg: number, key: ChunkKey): Promise<ChunkContent | undefined>;
+  /** readChunk() of all that can be read: the rest is in `lost`. */
+  salvageChunk(pg: number, key: ChunkKey): Promise<ChunkContent | undefined>;
   chunkInfo(pg: number, key: ChunkKey): ChunkInfo | undefined;
   /** Whether anything of the inode is here: a chunk, be it empty, or a truncate number. */
   holds(pg: number, ino: number): boolean;

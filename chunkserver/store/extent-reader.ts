@@ -1,7 +1,8 @@
 import { Counts } from '../../common/counts.js';
 import { LogFailedError, type SegmentLog } from '../../common/segment-log.js';
-import { firstBadBlock, verifiedCrc } from '../../proto/block-crc.js';
+import { blockCeil, firstBadBlock, verifiedCrc } from '../../proto/block-crc.js';
 import { HoldfastError } from '../../proto/errors.js';
+import type { DataRange } from '../../proto/extents.js';
 import type { ChunkKey } from './chunk-store.js';
 import { type Extent, findExtent, isLost, sliceExtent } from './extents.js';
 
@@ -79,6 +80,45 @@ export class ExtentReader {
     }
   }
 
+  /** read() of all that can be read, block by block where something is damaged; the rest is `lost`, joined and in order. */
+  async salvage(
+    pg: number,
+    key: ChunkKey,
+    extents: readonly Extent[],
+  ): Promise<{ found: ExtentData[]; lost: DataRange[] }> {
+    const found: ExtentData[] = [];
+    const lost: DataRange[] = [];
+    for (const { segment } of extents) this.pin(segment);
+    try {
+      for (const extent of extents) {
+        const readable = await this.readable(pg, key, extent, extent.start, extent.end);
+        for (const range of readable ? [extent] : blocksOf(extent)) {
+          const data = readable ?? (await this.readable(pg, key, extent, range.start, range.end));
+          if (data) found.push(...data);
+          else addRange(lost, range);
+        }
+      }
+      return { found, lost };
+    } finally {
+      for (const { segment } of extents) this.unpin(segment);
+    }
+  }
+
+  private async readable(
+    pg: number,
+    key: ChunkKey,
+    extent: Extent,
+    start: number,
+    end: number,
+  ): Promise<ExtentData[] | undefined> {
+    try {
+      return await this.read(pg, key, [extent], start, end);
+    } catch (error) {
+      if (error instanceof HoldfastError && error.errorName === 'CORRUPT') return undefined;
+      throw error;
+    }
+  }
+
   /** read() in this turn; undefined: use read(), which also says what is wrong. For what lies in one place of the log. */
   readNow(extents: readonly Extent[], start: number, end: number): ExtentData[] | undefined {
     const runs = planRuns(extents, start, end);
@@ -130,6 +170,24 @@ export class ExtentReader {
       return { start, end, data, crc: undefined };
     });
   }
+}
+
+/** What has a checksum of its own each; all that is lost is one. */
+function* blocksOf(extent: Extent): Generator<DataRange> {
+  if (isLost(extent)) yield extent;
+  else {
+    for (let { start } = extent; start < extent.end; ) {
+      const end = Math.min(extent.end, blockCeil(start + 1));
+      yield { start, end };
+      start = end;
+    }
+  }
+}
+
+function addRange(ranges: DataRange[], { start, end }: DataRange): void {
+  const last = ranges.at(-1);
+  if (last && last.end === start) last.end = end;
+  else ranges.push({ start, end });
 }
 
 function planRuns(extents: readonly Extent[], start: number, end: number): Run[] {

@@ -27,6 +27,12 @@ export function isLost(extent: Extent): boolean {
   return extent.segment === LOST_SEGMENT;
 }
 
+/** Bytes that are lost: reads of them fail until they are written over, or another replica's copy is installed. */
+export function lostExtent(start: number, end: number): Extent {
+  const nowhere = { blockStart: 0, blockEnd: 0, segment: LOST_SEGMENT, place: 0, crcs: new Uint32Array(0) };
+  return { start, end, ...nowhere };
+}
+
 /** One chunk in the index. Immutable; extents ascend and do not overlap. */
 export interface ChunkState {
   version: Version;
@@ -41,17 +47,7 @@ export interface ChunkState {
  */
 export const LOST_CHUNK: ChunkState = {
   version: { epoch: 0, seq: 0 },
-  extents: [
-    {
-      start: 0,
-      end: UINT32_MAX,
-      blockStart: 0,
-      blockEnd: 0,
-      segment: LOST_SEGMENT,
-      place: 0,
-      crcs: new Uint32Array(0),
-    },
-  ],
+  extents: [lostExtent(0, UINT32_MAX)],
   bytes: 0,
 };
 

@@ -26,8 +26,8 @@ import type {
 import type { ExtentData, ExtentReader } from './extent-reader.js';
 import { isLost, newExtent } from './extents.js';
 import type { Maintenance } from './maintenance.js';
-import { EXTENT_ENTRY_BYTES, encodeMeta, META_BYTES, RecordType } from './records.js';
-import { installExtents, runExtents } from './replay.js';
+import { encodeMeta, encodeRanges, META_BYTES, RecordType } from './records.js';
+import { installExtents, runExtents, withLost } from './replay.js';
 import type { SpaceMeter } from './space.js';
 
 /** What one write or install may carry, so that it fits one record. */
@@ -245,28 +245,23 @@ export class LogChunkStore implements ChunkStore {
       this.index.applyInstall(pg, key, undefined);
       return this.finish();
     }
-    const { version, extents, truncateSeq } = content;
+    const { version, extents, truncateSeq, lost = [] } = content;
     const filled = extents.filter((extent) => extent.data.length > 0);
     for (const { offset, data } of filled) checkRange(offset, data.length);
-    const tableBytes = filled.length * EXTENT_ENTRY_BYTES;
+    const ranges = filled.map(({ offset, data }) => ({ start: offset, end: offset + data.length }));
+    const [table, lostTable] = [encodeRanges(ranges), encodeRanges(lost)];
+    const tableBytes = table.length + lostTable.length;
     const tight = this.admit(filled.reduce((sum, extent) => sum + extent.data.length, tableBytes));
-    const table = Buffer.alloc(tableBytes);
-    filled.forEach(({ offset, data }, i) => {
-      table.writeUInt32LE(offset, i * EXTENT_ENTRY_BYTES);
-      table.writeUInt32LE(data.length, i * EXTENT_ENTRY_BYTES + 4);
-    });
-    const meta = encodeMeta({ pg, ino, chunk, count: filled.length, version, truncateSeq });
+    const counts = { count: filled.length, offset: lost.length };
+    const meta = encodeMeta({ pg, ino, chunk, ...counts, version, truncateSeq });
     const crcs = filled.map(({ offset, data }) => blockCrcs(offset, data));
     let crc = crc32c(table, crc32c(meta));
     filled.forEach(({ offset, data }, i) => {
       crc = appendBlockCrcs(crc, offset, data.length, crcs[i] as Uint32Array);
     });
-    const place = this.append(RecordType.INSTALL, [meta, table, ...filled.map((each) => each.data)], crc);
-    const installed = installExtents(
-      place,
-      filled.map(({ offset, data }) => ({ offset, length: data.length })),
-      crcs,
-    );
+    const data = filled.map((each) => each.data);
+    const place = this.append(RecordType.INSTALL, [meta, table, ...data, lostTable], crc32c(lostTable, crc));
+    const installed = withLost(installExtents(place, ranges, crcs), lost);
     this.index.applyInstall(pg, key, { version, extents: installed });
     this.index.raiseTruncateSeq(pg, ino, truncateSeq);
     return this.finish(tight);
@@ -311,6 +306,19 @@ export class LogChunkStore implements ChunkStore {
     const pieces = await this.readExtents(pg, key, state.extents, 0, end);
     const extents = pieces.map((piece) => ({ offset: piece.start, data: piece.data }));
     return { version: state.version, extents, truncateSeq };
+  }
+
+  async salvageChunk(pg: number, key: ChunkKey): Promise<ChunkContent | undefined> {
+    const state = this.index.get(pg, key.ino, key.chunk);
+    if (!state) return undefined;
+    const truncateSeq = this.index.truncateSeq(pg, key.ino);
+    try {
+      const { found, lost } = await this.parts.reader.salvage(pg, key, state.extents);
+      const extents = found.map(({ start, data }) => ({ offset: start, data }));
+      return { version: state.version, extents, truncateSeq, lost };
+    } catch (error) {
+      throw asStoreError(error);
+    }
   }
 
   chunkInfo(pg: number, key: ChunkKey): ChunkInfo | undefined {

@@ -1,3 +1,4 @@
+import type { DataRange } from '../../proto/extents.js';
 import type { Version } from './chunk-store.js';
 
 /** Raised with every change of the records or of the index. */
@@ -30,7 +31,10 @@ export interface RecordMeta {
   pg: number;
   ino: number;
   chunk: number;
-  /** WRITE, MOVE: bytes from the start of the chunk. TRUNCATE: chunk size. PG_STATE: 1 when clean. */
+  /**
+   * WRITE, MOVE: bytes from the start of the chunk. TRUNCATE: chunk size. PG_STATE: 1 when clean. INSTALL: lost ranges, whose
+   * table (u32 offset and u32 length each) stands behind the data.
+   */
   offset: number;
   /** INSTALL: extents in the table behind the meta, u32 offset and u32 length each. */
   count: number;
@@ -70,4 +74,22 @@ export function decodeMeta(bytes: Buffer): RecordMeta {
     from: bytes.readDoubleLE(40),
     truncateSeq: bytes.readDoubleLE(48),
   };
+}
+
+/** A table of INSTALL: u32 offset and u32 length each. */
+export function encodeRanges(ranges: readonly DataRange[]): Buffer {
+  const table = Buffer.allocUnsafe(ranges.length * EXTENT_ENTRY_BYTES);
+  ranges.forEach(({ start, end }, i) => {
+    table.writeUInt32LE(start, i * EXTENT_ENTRY_BYTES);
+    table.writeUInt32LE(end - start, i * EXTENT_ENTRY_BYTES + 4);
+  });
+  return table;
+}
+
+/** @param count of ranges in the table that begins at `from` */
+export function decodeRanges(bytes: Buffer, from: number, count: number): DataRange[] {
+  return Array.from({ length: count }, (_, i) => {
+    const start = bytes.readUInt32LE(from + i * EXTENT_ENTRY_BYTES);
+    return { start, end: start + bytes.readUInt32LE(from + i * EXTENT_ENTRY_BYTES + 4) };
+  });
 }

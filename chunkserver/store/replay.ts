@@ -3,21 +3,35 @@ import { blockCount, blockCrcs } from '../../proto/block-crc.js';
 import { runCrcs, tableBytes, unpackTable } from '../../proto/extent-table.js';
 import type { DataRange } from '../../proto/extents.js';
 import type { ChunkIndex } from './chunk-index.js';
-import { type Extent, newExtent } from './extents.js';
-import { decodeMeta, EXTENT_ENTRY_BYTES, META_BYTES, type RecordMeta, RecordType } from './records.js';
+import { type Extent, lostExtent, newExtent, replaceRange } from './extents.js';
+import {
+  decodeMeta,
+  decodeRanges,
+  EXTENT_ENTRY_BYTES,
+  META_BYTES,
+  type RecordMeta,
+  RecordType,
+} from './records.js';
 
 /** Extents of an INSTALL record whose data lies one after the other behind meta and table. */
 export function installExtents(
   position: Position,
-  table: readonly { offset: number; length: number }[],
+  table: readonly DataRange[],
   crcs: readonly Uint32Array[],
 ): Extent[] {
   let place = SegmentLog.payloadOffset(position) + META_BYTES + table.length * EXTENT_ENTRY_BYTES;
-  return table.map(({ offset, length }, i) => {
-    const extent = newExtent(offset, length, position.segment, place, crcs[i] as Uint32Array);
-    place += length;
+  return table.map(({ start, end }, i) => {
+    const extent = newExtent(start, end - start, position.segment, place, crcs[i] as Uint32Array);
+    place += end - start;
     return extent;
   });
+}
+
+/** Ranges that are lost, over what there is otherwise. */
+export function withLost(extents: readonly Extent[], lost: readonly DataRange[]): Extent[] {
+  let all = extents;
+  for (const { start, end } of lost) all = replaceRange(all, start, end, lostExtent(start, end), () => {});
+  return [...all];
 }
 
 /** Extents of a WRITE_EXTENTS record. */
@@ -95,16 +109,12 @@ function dataExtent(meta: RecordMeta, position: Position, payload: Buffer): Exte
 }
 
 function replayInstall(meta: RecordMeta, position: Position, payload: Buffer): Extent[] {
-  const table: { offset: number; length: number }[] = [];
+  const table = decodeRanges(payload, META_BYTES, meta.count);
   const crcs: Uint32Array[] = [];
   let dataAt = META_BYTES + meta.count * EXTENT_ENTRY_BYTES;
-  for (let i = 0; i < meta.count; i++) {
-    const at = META_BYTES + i * EXTENT_ENTRY_BYTES;
-    const offset = payload.readUInt32LE(at);
-    const length = payload.readUInt32LE(at + 4);
-    table.push({ offset, length });
-    crcs.push(blockCrcs(offset, payload.subarray(dataAt, dataAt + length)));
-    dataAt += length;
+  for (const { start, end } of table) {
+    crcs.push(blockCrcs(start, payload.subarray(dataAt, dataAt + end - start)));
+    dataAt += end - start;
   }
-  return installExtents(position, table, crcs);
+  return withLost(installExtents(position, table, crcs), decodeRanges(payload, dataAt, meta.offset));
 }

@@ -36,6 +36,16 @@ describe('packed lists and chunks', () => {
     );
   });
 
+  it('keep what is lost of a chunk', () => {
+    const extents = [{ offset: 5, data: Buffer.from('ab') }];
+    const lost = [
+      { start: 0, end: 5 },
+      { start: 4096, end: 0xffff_ffff },
+    ];
+    const content = { version: { epoch: 1, seq: 2 }, truncateSeq: 3, extents, lost };
+    assert.deepEqual(unpackContent(Buffer.concat(packContent(content))), content);
+  });
+
   it('keep the bytes and the holes of a chunk, with neighbours joined', () => {
     const piece = fc.record({ gap: fc.nat(3), size: fc.integer({ min: 1, max: 20 }) });
     fc.assert(

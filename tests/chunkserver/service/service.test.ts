@@ -265,6 +265,25 @@ describe('three chunkservers', function () {
     assert.deepEqual(await cluster.read(3, 6, 1, MIB), data);
   });
 
+  it('copy all that can be read, though the only copy has a damaged block, and no bytes that are not its own', async () => {
+    const [data, other] = [bytes(50_000), bytes(50_000)];
+    await cluster.write(0, 6, 0, data, { flags: FRAME_FLAG_SYNC });
+    await cluster.write(0, 7, 0, other, { flags: FRAME_FLAG_SYNC });
+    await cluster.stopServer(2);
+    await cluster.stopServer(3);
+    await damage(path.join(cluster.dataDir(1), 'log'), data.subarray(20_000, 20_032));
+    for (const id of [2, 3]) await cluster.wipe(id);
+    for (const id of [2, 3]) await cluster.startServer(id);
+    await cluster.meta.when(() => cluster.meta.whole);
+    await cluster.stopServer(1);
+    assert.deepEqual(await cluster.read(0, 7, 0, MIB), other);
+    assert.deepEqual(await cluster.read(0, 6, 0, 16_384), data.subarray(0, 16_384));
+    assert.deepEqual(await cluster.read(0, 6, 0, MIB, { offset: 20_480 }), data.subarray(20_480));
+    assert.equal((await errorOf(cluster.read(0, 6, 0, 1, { offset: 20_479 }))).errorName, 'EIO');
+    await cluster.write(0, 6, 0, data.subarray(16_384, 20_480), { offset: 16_384 });
+    assert.deepEqual(await cluster.read(0, 6, 0, MIB), data);
+  });
+
   it('find the metaserver again when it was away', async () => {
     const { meta } = cluster;
     const port = Number(meta.address.split(':')[1]);

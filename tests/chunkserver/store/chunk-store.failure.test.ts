@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
-import type { ChunkStore } from '../../../chunkserver/store/chunk-store.js';
+import type { ChunkContent, ChunkStore } from '../../../chunkserver/store/chunk-store.js';
 import { MemoryIndexDb } from '../../../chunkserver/store/index-db.js';
 import { openChunkStore } from '../../../chunkserver/store/open.js';
 import { systemClock } from '../../../common/clock.js';
@@ -51,6 +51,36 @@ describe('chunk store when data is damaged', () => {
     await assert.rejects(store.readChunk(1, KEY), named('CORRUPT'));
     assert.equal((await store.read(1, KEY, 1000, 3096)).length, 3096);
     assert.equal((await store.read(1, KEY, 8192, 100)).length, 100);
+    await store.write(1, KEY, 4096, pattern(2, 4096), version(2));
+    assert.equal((await store.read(1, KEY, 1000, 12_000)).length, 12_000);
+  });
+
+  it('salvages all but the damaged block; whoever installs that fails to read it, also behind a crash and a clean end', async () => {
+    const source = new Machine();
+    const from = await source.boot();
+    await from.write(1, KEY, 1000, pattern(1, 12_000), version(1));
+    const file = `${DIR}/log/0000000001.seg`;
+    source.disk.flipBit(file, source.disk.content(file).indexOf(pattern(1, 12_000)) + 4000);
+    const salvaged = (await from.salvageChunk(1, KEY)) as ChunkContent;
+    assert.deepEqual(salvaged.lost, [{ start: 4096, end: 8192 }]);
+    const machine = new Machine();
+    let store = await machine.boot();
+    const isAsSalvaged = async (): Promise<void> => {
+      const sound = Buffer.concat((await store.read(1, KEY, 8192, 10_000)).data);
+      assert.deepEqual(sound, pattern(1, 12_000).subarray(7192));
+      assert.equal((await store.read(1, KEY, 1000, 3096)).length, 3096);
+      await assert.rejects(store.read(1, KEY, 8191, 1), named('CORRUPT'));
+      await assert.rejects(store.readChunk(1, KEY), named('CORRUPT'));
+      assert.deepEqual((await store.salvageChunk(1, KEY))?.lost, salvaged.lost);
+    };
+    await store.install(1, KEY, salvaged);
+    await store.sync();
+    await isAsSalvaged();
+    store = await machine.crash('nothing', 1);
+    await isAsSalvaged();
+    await store.close();
+    store = await machine.boot();
+    await isAsSalvaged();
     await store.write(1, KEY, 4096, pattern(2, 4096), version(2));
     assert.equal((await store.read(1, KEY, 1000, 12_000)).length, 12_000);
   });

@@ -166,7 +166,8 @@ export class MemoryStore implements ChunkStore {
 
   install(pg: number, key: ChunkKey, content: ChunkContent | undefined): Promise<void> {
     const { ino, chunk: index } = key;
-    this.corrupt.delete(`${pg}:${nameOf(key)}`);
+    if (content?.lost?.length) this.corrupt.add(`${pg}:${nameOf(key)}`);
+    else this.corrupt.delete(`${pg}:${nameOf(key)}`);
     return this.#do(
       (groups) => {
         const group = groupOf(groups, pg);
@@ -253,6 +254,14 @@ export class MemoryStore implements ChunkStore {
       content = { version: chunk.version, extents, truncateSeq: this.truncateSeq(pg, key.ino) };
     }
     return new Promise((resolve) => this.#complete(() => resolve(content)));
+  }
+
+  /** A chunk that is corrupt here is so as a whole. */
+  async salvageChunk(pg: number, key: ChunkKey): Promise<ChunkContent | undefined> {
+    const info = this.chunkInfo(pg, key);
+    if (!info || !this.corrupt.has(`${pg}:${nameOf(key)}`)) return this.readChunk(pg, key);
+    const lost = [{ start: 0, end: info.bytes }];
+    return { version: info.version, extents: [], truncateSeq: this.truncateSeq(pg, key.ino), lost };
   }
 
   chunkInfo(pg: number, key: ChunkKey): ChunkInfo | undefined {
