@@ -1,8 +1,10 @@
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
+import { readFile } from 'node:fs/promises';
 import { createServer, type Socket } from 'node:net';
 import { createInterface } from 'node:readline';
 import { connectTcp } from '../../proto/tcp.js';
+import { eventually } from '../lab/eventually.js';
 
 /** Listens with the shortest queue, and is stopped before it accepts anybody: further connections hang. */
 const DEAF_SERVER = `
@@ -33,6 +35,10 @@ describe('a TCP connection', function () {
     const port = await new Promise<number>((resolve) => {
       createInterface({ input: child.stdout }).once('line', (line) => resolve(Number(line)));
     });
+    // Before that it might accept all of them.
+    await eventually('the server to be stopped', async () =>
+      / T /.test(await readFile(`/proc/${child.pid}/stat`, 'utf8')),
+    );
     const sockets = Array.from({ length: CONNECTIONS }, () => connectTcp('127.0.0.1', port));
     const outcomes = await Promise.all(sockets.map(ended));
     for (const socket of sockets) socket.destroy();
