@@ -5,10 +5,12 @@ import { Supervisor } from '../../cli/supervisor.js';
 import { planCluster } from '../../cli/up-plan.js';
 import { systemClock } from '../../common/clock.js';
 import { deferred } from '../../common/deferred.js';
-import { temporaryDirectory } from '../lab/directories.js';
+import { removeTemporaryDirectories, temporaryDirectory } from '../lab/directories.js';
 import { takePorts } from '../ports.js';
 
 describe('the beginning of `up`', () => {
+  afterEach(removeTemporaryDirectories);
+
   it('goes on where one was cut short before it had written cluster.json', async () => {
     const dataDir = temporaryDirectory('plan');
     writeFileSync(join(dataDir, 'cluster.json.new'), '{"form');

@@ -1,11 +1,20 @@
 import { spawnSync } from 'node:child_process';
-import { mkdtempSync, readFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
+const made: string[] = [];
+
 /** A temporary directory of the tests. */
 export function temporaryDirectory(name: string): string {
-  return mkdtempSync(join(tmpdir(), `holdfast-${name}-`));
+  const directory = mkdtempSync(join(tmpdir(), `holdfast-${name}-`));
+  made.push(directory);
+  return directory;
+}
+
+/** Removes those that this process has made; for tests without mounts. */
+export function removeTemporaryDirectories(): void {
+  for (const directory of made.splice(0)) rmSync(directory, { recursive: true, force: true });
 }
 
 /** Mount points at and below a directory, deepest first. */
