@@ -1,13 +1,15 @@
 import assert from 'node:assert/strict';
-import { unpackList, unpackTruncateSeqs } from '../../../chunkserver/pg/pack.js';
+import { unpackContent, unpackList, unpackTruncateSeqs } from '../../../chunkserver/pg/pack.js';
 import {
+  FETCH_SALVAGED,
   LIST_CHUNKS,
   LIST_TRUNCATE_SEQS,
   type PeerCall,
   RECOVERY_LIMITS,
 } from '../../../chunkserver/pg/types.js';
-import { serveList } from '../../../chunkserver/service/copy-server.js';
-import type { ChunkStore } from '../../../chunkserver/store/chunk-store.js';
+import { serveFetch, serveList } from '../../../chunkserver/service/copy-server.js';
+import type { ChunkContent, ChunkStore } from '../../../chunkserver/store/chunk-store.js';
+import { type ErrorName, HoldfastError } from '../../../proto/errors.js';
 import { FRAME_FLAG_END } from '../../../proto/frame-header.js';
 
 const AT = { epoch: 1, seq: 1 };
@@ -44,4 +46,43 @@ describe('a list of what a group holds', () => {
       assert.deepEqual(found, inodes(0, CHUNKS));
     });
   }
+});
+
+describe('a chunk that is damaged here', () => {
+  const sound: ChunkContent = { version: AT, extents: [], truncateSeq: 0 };
+  const lost = [{ start: 0, end: 4096 }];
+
+  /** What is told of it, or the error. @param repair how asking the other replicas ends; undefined: there is none to ask */
+  async function told(aux: number, repair: 'done' | ErrorName | undefined): Promise<unknown> {
+    let damaged = true;
+    const damagedStore = {
+      readChunk: () => (damaged ? Promise.reject(new HoldfastError('CORRUPT')) : Promise.resolve(sound)),
+      salvageChunk: () => Promise.resolve({ ...sound, lost }),
+    } as unknown as ChunkStore;
+    const repairing = async (): Promise<void> => {
+      if (repair !== 'done') throw new HoldfastError(repair as ErrorName);
+      damaged = false;
+    };
+    const call = { header: { pg: 1, ino: 7, chunk: 0, aux } } as unknown as PeerCall;
+    try {
+      const { payload } = await serveFetch(damagedStore, call, () => AT, repair && repairing);
+      return unpackContent(Buffer.concat(payload as Buffer[])).lost ?? 'sound';
+    } catch (error) {
+      return (error as HoldfastError).errorName;
+    }
+  }
+
+  it('is told as lost only to whoever copies the group, and only when nobody has it', async () => {
+    assert.deepEqual(await told(FETCH_SALVAGED, undefined), lost);
+    assert.deepEqual(await told(FETCH_SALVAGED, 'CORRUPT'), lost);
+    assert.equal(await told(FETCH_SALVAGED, 'UNAVAILABLE'), 'UNAVAILABLE');
+    assert.equal(await told(FETCH_SALVAGED, 'done'), 'sound');
+  });
+
+  it('is no sound copy for whoever repairs his own', async () => {
+    assert.equal(await told(0, undefined), 'CORRUPT');
+    assert.equal(await told(0, 'CORRUPT'), 'CORRUPT');
+    assert.equal(await told(0, 'UNAVAILABLE'), 'UNAVAILABLE');
+    assert.equal(await told(0, 'done'), 'sound');
+  });
 });
