@@ -1,14 +1,16 @@
 import type { Timer } from '../../common/clock.js';
+import { EarlyPushes } from '../../proto/early-pushes.js';
 import { HoldfastError, toHoldfastError } from '../../proto/errors.js';
 import type { HelloReply, Lease, ServerEnvelope } from '../../proto/gen/meta.js';
 import { LEASES_PER_ANNOUNCEMENT_MAX } from '../../proto/types.js';
 import type { ClientBody, MetaConnection } from './dialer.js';
-import { EarlyPushes } from './early-pushes.js';
 import { LeaderSearch } from './leader-search.js';
 import type { SessionDeps, SessionOptions } from './session-options.js';
 
 /** A server that has not answered Hello, or an announcement of leases, by then is asked again. */
 const HELLO_DEADLINE_MS = 3_000;
+/** A server sends the session's recalls anew behind the answer to Hello, in as few messages as they fit into. */
+const EARLY_PUSHES_MAX = 256;
 
 /** A leader that has taken the session. */
 export interface FoundLeader {
@@ -45,7 +47,7 @@ export class LeaderFinder {
   readonly #search: LeaderSearch;
   readonly #leasesPerAnnouncement: number;
   readonly #probes = new Map<string, MetaConnection>();
-  readonly #early = new EarlyPushes();
+  readonly #early = new EarlyPushes<MetaConnection, ServerEnvelope>(EARLY_PUSHES_MAX);
   /** Why each address was of no use, last. */
   readonly #failures = new Map<string, string>();
   #found: MetaConnection | undefined;
