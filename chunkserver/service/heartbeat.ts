@@ -2,6 +2,7 @@ import { leaderRetryMs } from '../../common/backoff.js';
 import type { Clock, Timer } from '../../common/clock.js';
 import type { Logger } from '../../common/logger.js';
 import type { Prng } from '../../common/prng.js';
+import { EarlyPushes } from '../../proto/early-pushes.js';
 import { HoldfastError, toHoldfastError } from '../../proto/errors.js';
 import {
   type ChunkServerEnvelope,
@@ -25,6 +26,8 @@ export const HEARTBEAT_SILENCE_MS = 1000;
 const HEDGE_MS = 300;
 const REGISTER_TIMEOUT_MS = 5000;
 const REPORT_TIMEOUT_MS = 5000;
+/** A new leader says at once what is to be purged: some of each group. */
+const EARLY_PUSHES_MAX = 4096;
 
 type Stream = CallStream<ChunkServerEnvelope, MetaToChunkServer>;
 type Body = NonNullable<ChunkServerEnvelope['body']>;
@@ -75,6 +78,9 @@ export class HeartbeatClient {
   #order: string[];
   #round: Round | undefined;
   #stream: Stream | undefined;
+  /** #stream, once its registration was acted upon: pushes are understood from here on. */
+  #up: Stream | undefined;
+  readonly #early = new EarlyPushes<Stream, MetaToChunkServer>(EARLY_PUSHES_MAX);
   #beat: Timer | undefined;
   #retry: Timer | undefined;
   /** Rounds in a row. */
@@ -225,7 +231,9 @@ export class HeartbeatClient {
     }
     if (stream.ended) this.#ended(stream, 'ended while registering');
     if (this.#stream !== stream || this.#closed) return;
+    this.#up = stream;
     this.#deps.onUp();
+    for (const push of this.#early.take(stream)) this.#pushed(stream, push);
     const interval = registered.heartbeatIntervalMs || HEARTBEAT_INTERVAL_MS;
     this.#beatAt = clock.now();
     this.#beat = clock.every(interval, () => this.#tick(stream, interval));
@@ -265,8 +273,13 @@ export class HeartbeatClient {
       });
   }
 
-  #pushed(stream: Stream, { body }: MetaToChunkServer): void {
-    if (stream !== this.#stream || !body) return;
+  #pushed(stream: Stream, push: MetaToChunkServer): void {
+    if (stream !== this.#up) {
+      this.#early.keep(stream, push);
+      return;
+    }
+    const { body } = push;
+    if (!body) return;
     if (body.$case === 'map') this.#deps.onMap(body.value);
     else if (body.$case === 'purge') this.#deps.onPurge(body.value);
     else if (body.$case === 'task') this.#deps.onTask(body.value);
@@ -277,6 +290,7 @@ export class HeartbeatClient {
   #ended(stream: Stream, reason: string): void {
     if (stream !== this.#stream) return;
     this.#stream = undefined;
+    this.#up = undefined;
     this.#beat?.cancel();
     this.#beat = undefined;
     this.#deps.log.warn({ reason }, 'heartbeat stream ended');

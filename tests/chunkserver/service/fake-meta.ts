@@ -39,6 +39,8 @@ export class FakeMeta {
   leads = true;
   /** How registrations are refused otherwise. */
   refusal: ErrorName | undefined;
+  /** What is pushed in the same bytes as the answer to a registration. */
+  behind: Body[] = [];
   readonly purged: PurgeDone[] = [];
   /** Which sessions servers that register are told to refuse. */
   fence: Fence | undefined;
@@ -172,6 +174,7 @@ export class FakeMeta {
         const { clusterId } = this.map;
         const value = { clusterId, map: this.map, heartbeatIntervalMs: 50, fence: this.fence };
         stream.send({ ...pushOf({ $case: 'registered', value }), id });
+        for (const body of this.behind) stream.send(pushOf(body));
       } else if (body) stream.send({ ...pushOf(this.#answer(server, body)), id });
       this.#changed();
     });

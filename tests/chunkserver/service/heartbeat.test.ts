@@ -92,6 +92,22 @@ describe('the stream to the metaservers', () => {
     probe.client.close();
   });
 
+  it('loses nothing that is pushed in the same bytes as the answer to its registration', async () => {
+    const meta = await open();
+    meta.fence = { version: 1, upto: 0, live: [] };
+    meta.behind = [
+      { $case: 'fence', value: { version: 2, upto: 0, live: [] } },
+      { $case: 'map', value: { ...meta.map, version: meta.map.version + 1000 } },
+      { $case: 'purge', value: { pg: 0, ino: 7, truncateSeq: 0, truncateFrom: 0, chunkSize: 4096 } },
+    ];
+    const probe = new Probe([meta.address]);
+    await probe.leased.promise;
+    const at = probe.log.indexOf('registered');
+    assert.deepEqual(probe.log.slice(at - 1, at + 2), ['fence 1', 'registered', 'up']);
+    assert.deepEqual(probe.log.slice(-3), ['fence 2', 'map', 'purge']);
+    probe.client.close();
+  });
+
   it('gives up when it belongs to another cluster', async () => {
     const meta = await open();
     meta.refusal = 'WRONG_CLUSTER';
