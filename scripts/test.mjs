@@ -4,8 +4,11 @@ import { spawn, spawnSync } from 'node:child_process';
 import { readdirSync } from 'node:fs';
 import { dirname, join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { detachMounts, endProcesses, RUN_VARIABLE } from './run-end.mjs';
 
 const ROOT = join(dirname(fileURLToPath(import.meta.url)), '..');
+/** Twice what a run takes. One that hangs must still say so, and leave nothing behind. */
+const LIMIT_MINUTES = 18;
 const bin = (name) => join(ROOT, 'node_modules', '.bin', name);
 
 const lint = spawnSync(bin('biome'), ['ci', '--colors=off', '--error-on-warnings', '.'], {
@@ -40,11 +43,20 @@ function testFiles() {
 
 const args = process.argv.slice(2);
 const specs = args.some((arg) => arg.endsWith('.js')) ? [] : testFiles();
+const run = `${process.pid}-${Date.now()}`;
 const mocha = spawn(bin('mocha'), ['--no-color', '--parallel', '--jobs', String(JOBS), ...specs, ...args], {
   cwd: ROOT,
   stdio: ['ignore', 'pipe', 'inherit'],
-  env: { ...process.env, UV_THREADPOOL_SIZE: '16', NO_COLOR: '1' },
+  env: { ...process.env, UV_THREADPOOL_SIZE: '16', NO_COLOR: '1', [RUN_VARIABLE]: run },
 });
+let hung = false;
+const limit = setTimeout(() => {
+  hung = true;
+  const commands = endProcesses(run).map((command) => command.split('\n', 1)[0]);
+  const left = new Set([...detachMounts(), ...commands]);
+  console.log(`\nended: the tests were not through after ${LIMIT_MINUTES} minutes. Still there:`);
+  for (const line of left) console.log(`  ${line}`);
+}, LIMIT_MINUTES * 60_000);
 let tail = '';
 mocha.stdout.on('data', (chunk) => {
   process.stdout.write(chunk);
@@ -52,9 +64,10 @@ mocha.stdout.on('data', (chunk) => {
   if (tail.length > 4_000_000) tail = tail.slice(-2_000_000);
 });
 mocha.on('close', (code) => {
+  clearTimeout(limit);
   const count = (word) =>
     Number([...tail.matchAll(new RegExp(`^\\s+(\\d+) ${word}\\b`, 'gm'))].at(-1)?.[1] ?? 0);
-  const passed = count('passing');
+  const passed = hung ? (tail.match(/^\s+✔ /gm) ?? []).length : count('passing');
   let failed = count('failing');
   if (lint.status !== 0) {
     console.log('lint failed');
