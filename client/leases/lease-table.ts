@@ -118,9 +118,10 @@ export class LeaseTable {
     return held.mode;
   }
 
-  /** Whether a lease is held at all, believed just now or not. */
-  has(ino: number): boolean {
-    return this.#held.has(ino);
+  /** Whether a lease is held at all, believed just now or not. @param stamp and was already when an answer arrived */
+  has(ino: number, stamp = Number.POSITIVE_INFINITY): boolean {
+    const held = this.#held.get(ino);
+    return held !== undefined && held.since <= stamp;
   }
 
   /** Whether an answer that arrived at `stamp` is protected by a lease from then until now. */

@@ -27,6 +27,9 @@ export interface ReadAnswer {
   asOf: number;
 }
 
+/** What a change brought, and LeaseTable.stamp() when that arrived. */
+export type MutationAnswer = MutationReply & { asOf: number };
+
 /** A change that the holder of exclusive leases has made already, on its way to the server. */
 export interface Change {
   op: MutationOp;
@@ -62,7 +65,7 @@ export interface MetaApi {
    * @param spent reservations that end with it, whatever comes of it
    * @throws HoldfastError as read(); EIO when the session expired and the outcome is unknown
    */
-  mutate(op: MutationOp, signal?: Interrupt, spent?: QuotaAmount[]): Promise<MutationReply>;
+  mutate(op: MutationOp, signal?: Interrupt, spent?: QuotaAmount[]): Promise<MutationAnswer>;
   /** Resolves when every change that is repeated in the background has been answered; undefined: there is none. */
   readonly orphansSettled: Promise<void> | undefined;
   /**

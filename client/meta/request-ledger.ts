@@ -2,9 +2,9 @@ import { assert } from '../../common/assert.js';
 import { backOffMs } from '../../common/backoff.js';
 import { type Deferred, deferred } from '../../common/deferred.js';
 import { HoldfastError } from '../../proto/errors.js';
-import type { CommandResult, MutationReply, QuotaAmount } from '../../proto/gen/meta.js';
+import type { CommandResult, QuotaAmount } from '../../proto/gen/meta.js';
 import { BATCH_MUTATIONS_MAX } from '../../proto/types.js';
-import type { Change, MutationOp, ReadAnswer, ReadOp } from './api.js';
+import type { Change, MutationAnswer, MutationOp, ReadAnswer, ReadOp } from './api.js';
 
 /**
  * What a session has asked and not got answered. Pure: time and connection come in as calls, requests to send come out
@@ -46,7 +46,7 @@ export interface PendingMutation extends Common {
   readonly spent: QuotaAmount[] | undefined;
   /** 0: never sent. */
   seq: number;
-  readonly result: Deferred<MutationReply>;
+  readonly result: Deferred<MutationAnswer>;
 }
 
 /** Changes made here already, in their order, that travel together: their numbers are `seq` and those behind it. */
@@ -173,7 +173,7 @@ export class RequestLedger {
   }
 
   /** @returns true when the caller took the answer; false: it had gone, the answer is the session's to clean up */
-  answeredMutation(request: PendingMutation, reply: MutationReply): boolean {
+  answeredMutation(request: PendingMutation, reply: MutationAnswer): boolean {
     if (!this.#landed(request)) return true;
     this.#unanswered.delete(request.seq);
     this.#settleOrphan(request);

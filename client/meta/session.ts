@@ -14,7 +14,16 @@ import {
 } from '../../proto/gen/meta.js';
 import { LeaseTable, type RecallOrder } from '../leases/lease-table.js';
 import { type Interrupt, throwIfInterrupted } from '../wait.js';
-import type { Change, LeaseEvents, MetaApi, MutationOp, ReadAnswer, ReadOp, ReadResult } from './api.js';
+import type {
+  Change,
+  LeaseEvents,
+  MetaApi,
+  MutationAnswer,
+  MutationOp,
+  ReadAnswer,
+  ReadOp,
+  ReadResult,
+} from './api.js';
 import type { ClientBody, MetaConnection } from './dialer.js';
 import { bodyOf, helloOf, nameOf, randomUuid } from './envelopes.js';
 import { type FoundLeader, LeaderFinder } from './leader-finder.js';
@@ -148,7 +157,7 @@ export class MetaSession implements MetaApi {
     return this.#await(request, request.result.promise, signal);
   }
 
-  async mutate(op: MutationOp, signal?: Interrupt, spent?: QuotaAmount[]): Promise<MutationReply> {
+  async mutate(op: MutationOp, signal?: Interrupt, spent?: QuotaAmount[]): Promise<MutationAnswer> {
     throwIfInterrupted(signal);
     this.#refuseClosed();
     const request = this.#ledger.addMutation(op, this.#deps.clock.now(), spent);
@@ -307,7 +316,8 @@ export class MetaSession implements MetaApi {
       this.#ledger.answeredRead(request, { result, error: undefined, asOf: this.leases.stamp() });
     } else if (request.kind === 'mutation' && body?.$case === 'mutation') {
       this.#grant(body.value.leases);
-      if (!this.#ledger.answeredMutation(request, body.value)) this.#settleOpen(request.op, body.value);
+      const answer = Object.assign(body.value, { asOf: this.leases.stamp() });
+      if (!this.#ledger.answeredMutation(request, answer)) this.#settleOpen(request.op, answer);
     } else if (request.kind === 'batch' && body?.$case === 'batch') {
       for (const [at, { mutation }] of body.value.results.entries()) {
         this.#grant(mutation?.leases ?? []);

@@ -1,13 +1,7 @@
 import { Counts } from '../../common/counts.js';
 import type { Logger } from '../../common/logger.js';
 import { HoldfastError } from '../../proto/errors.js';
-import {
-  type Attr,
-  LeaseMode,
-  type MutationReply,
-  type QuotaAmount,
-  type SetAttr,
-} from '../../proto/gen/meta.js';
+import { type Attr, LeaseMode, type QuotaAmount, type SetAttr } from '../../proto/gen/meta.js';
 import { NAME_MAX_BYTES, S_IFDIR, S_IFMT } from '../../proto/types.js';
 import type { Answer } from '../answer.js';
 import type { Tenure } from '../data/file-tail.js';
@@ -18,6 +12,7 @@ import type { NameCache } from '../leases/name-cache.js';
 import {
   attrOf,
   type MetaApi,
+  type MutationAnswer,
   type MutationOp,
   type ReadAnswer,
   type ReadOp,
@@ -105,9 +100,12 @@ export class VfsContext {
   /**
    * Whether what is known of an inode may be believed again, although not now perhaps: as soon as an answer says that its
    * lease still holds. What is changed here meanwhile has to be known then.
+   *
+   * @param asOf of the answer to such a change. A lease that came behind it says nothing of it: others may have changed the
+   *   same in between, with both answers read at once here
    */
-  holds(ino: number): boolean {
-    return this.meta.leases.has(ino);
+  holds(ino: number, asOf: number): boolean {
+    return this.meta.leases.has(ino, asOf);
   }
 
   /** Nobody else sees or changes the inode now. */
@@ -174,7 +172,7 @@ export class VfsContext {
     op: MutationOp,
     signal?: Interrupt,
     spent?: QuotaAmount[],
-  ): Promise<MutationReply> {
+  ): Promise<MutationAnswer> {
     if (this.readOnly) throw new HoldfastError('EROFS');
     if (this.lane.touches(inos)) await interruptible(this.lane.settledFor(inos), signal);
     this.clock.takenElsewhere();
@@ -245,8 +243,8 @@ export class VfsContext {
     op: MutationOp,
     signal?: Interrupt,
     spent?: QuotaAmount[],
-  ): Promise<MutationReply> {
-    let reply: MutationReply;
+  ): Promise<MutationAnswer> {
+    let reply: MutationAnswer;
     this.nameChanges.begin(inos);
     try {
       // Changes of an inode that is not known by its name are somewhere in the lane.
@@ -259,7 +257,7 @@ export class VfsContext {
       for (const ino of inos) this.inodes.outdated(ino);
     }
     // The kernel asks for a changed directory at the next use of a name in it.
-    for (const parent of reply.parents) this.inodes.learn(parent, this.inodes.stamp(), true);
+    for (const parent of reply.parents) this.inodes.learn(parent, this.inodes.stamp(reply.asOf), true);
     return reply;
   }
 
@@ -274,7 +272,7 @@ export class VfsContext {
     // An access list follows the mode; a capability ends with a new owner or size, and with the other privileges.
     this.inodes.xattrsChanged(ino);
     const attr = attrOf(reply.result);
-    this.inodes.learn(attr, this.inodes.stamp(), true);
+    this.inodes.learn(attr, this.inodes.stamp(reply.asOf), true);
     return attr;
   }
 

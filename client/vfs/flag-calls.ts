@@ -26,7 +26,7 @@ export class FlagCalls {
     const op = { $case: 'setFlags' as const, value: { ino, flags, uid: caller.uid } };
     const reply = await staleIfGone(this.#context.mutate([ino], op, caller.signal));
     const attr = attrOf(reply.result);
-    inodes.learn(attr, inodes.stamp(), true);
+    inodes.learn(attr, inodes.stamp(reply.asOf), true);
     files.get(ino)?.applyAttr(attr, true);
     // It has a new ctime, of which the kernel knows nothing.
     if (notifier?.expireAttr) notifier.expireAttr(ino);

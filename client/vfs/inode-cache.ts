@@ -62,9 +62,9 @@ export class InodeCache {
     return this.#epoch;
   }
 
-  /** For what is learnt now. */
-  stamp(): Stamp {
-    return { asOf: this.#leases.stamp(), epoch: this.#epoch };
+  /** For what is learnt now. @param asOf LeaseTable.stamp() when it arrived, if that is not now */
+  stamp(asOf = this.#leases.stamp()): Stamp {
+    return { asOf, epoch: this.#epoch };
   }
 
   /** Takes attributes from the server. @param own they answer a change made here */

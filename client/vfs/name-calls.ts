@@ -1,5 +1,5 @@
 import { HoldfastError } from '../../proto/errors.js';
-import type { Attr, MakeNode, MutationReply, QuotaAmount, Rename } from '../../proto/gen/meta.js';
+import type { Attr, MakeNode, QuotaAmount, Rename } from '../../proto/gen/meta.js';
 import {
   RENAME_EXCHANGE,
   RENAME_NOREPLACE,
@@ -13,7 +13,7 @@ import {
 import { type Answer, andThen } from '../answer.js';
 import { copyOfMaking } from '../attr-copy.js';
 import type { Caller, Entry } from '../fuse/binding.js';
-import { attrOf, resultOf } from '../meta/api.js';
+import { attrOf, type MutationAnswer, resultOf } from '../meta/api.js';
 import { type Amount, amountsOf, type Hold, NO_HOLD, type Owner } from '../quota/quota-book.js';
 import { type Interrupt, interruptible } from '../wait.js';
 import { checkName, masked, staleIfGone, type VfsContext } from './context.js';
@@ -227,8 +227,8 @@ export class NameCalls {
     const inos = [ino, newParent];
     const reply = await this.#context.mutateNames(inos, [ino], { $case: 'link', value }, caller.signal);
     const attr = attrOf(reply.result);
-    this.#context.inodes.learn(attr, this.#context.inodes.stamp(), true);
-    this.#added(newParent, newName, attr, reply.cookie);
+    this.#context.inodes.learn(attr, this.#context.inodes.stamp(reply.asOf), true);
+    this.#added(newParent, newName, attr, reply);
     return this.#context.entry(attr, newParent, newName);
   }
 
@@ -260,13 +260,13 @@ export class NameCalls {
 
   async #makeByRequest(caller: Caller, node: NewNode, hold: Hold | undefined): Promise<Made> {
     const op = { $case: 'makeNode' as const, value: madeBy(caller, node) };
-    const make = (spent?: QuotaAmount[]): Promise<MutationReply> =>
+    const make = (spent?: QuotaAmount[]): Promise<MutationAnswer> =>
       this.#context.mutateNames([node.parent], [], op, caller.signal, spent);
     const reply = await this.#withHold(hold, caller, node.parent, make);
     const attr = attrOf(reply.result);
     this.#local.learnLayout(attr);
-    this.#context.inodes.learn(attr, this.#context.inodes.stamp(), false);
-    this.#added(node.parent, node.name, attr, reply.cookie);
+    this.#context.inodes.learn(attr, this.#context.inodes.stamp(reply.asOf), false);
+    this.#added(node.parent, node.name, attr, reply);
     // Leased with its making: nobody can have put anything into it.
     if (reply.created && (attr.mode & S_IFMT) === S_IFDIR && this.#context.owns(attr.ino))
       this.#context.names.complete(attr.ino, node.parent, []);
@@ -305,8 +305,8 @@ export class NameCalls {
     hold: Hold | undefined,
     caller: Caller,
     parent: number,
-    make: (spent?: QuotaAmount[]) => Promise<MutationReply>,
-  ): Promise<MutationReply> {
+    make: (spent?: QuotaAmount[]) => Promise<MutationAnswer>,
+  ): Promise<MutationAnswer> {
     const { quotas } = this.#context;
     if (!hold || hold === NO_HOLD) {
       const wanted = newInodeIn(this.#context, parent, caller);
@@ -354,13 +354,14 @@ export class NameCalls {
     meta.announceOpen(children);
     const inos = [parent, ...children];
     const allKnown = known === undefined ? undefined : children;
+    let asOf: number;
     try {
-      await this.#context.mutateNames(inos, allKnown, { $case: kind, value }, caller.signal);
+      ({ asOf } = await this.#context.mutateNames(inos, allKnown, { $case: kind, value }, caller.signal));
     } catch (error) {
       names.forget(parent, name);
       throw error;
     }
-    if (this.#context.holds(parent)) names.putAbsent(parent, name);
+    if (this.#context.holds(parent, asOf)) names.putAbsent(parent, name);
     if (kind === 'rmdir') for (const child of children) names.drop(child);
   }
 
@@ -400,8 +401,8 @@ export class NameCalls {
   }
 
   /** A name was made by request. */
-  #added(parent: number, name: Buffer, attr: Attr, cookie = 0): void {
-    if (!this.#context.holds(parent)) return;
+  #added(parent: number, name: Buffer, attr: Attr, { cookie = 0, asOf }: MutationAnswer): void {
+    if (!this.#context.holds(parent, asOf)) return;
     this.#context.names.put(parent, { name, ino: attr.ino, type: attr.mode >>> TYPE_SHIFT, cookie });
   }
 

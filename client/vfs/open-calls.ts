@@ -218,7 +218,7 @@ export class OpenCalls {
     );
     const attr = attrOf(reply.result);
     meta.retainOpen(attr.ino);
-    inodes.learn(attr, inodes.stamp(), true);
+    inodes.learn(attr, inodes.stamp(reply.asOf), true);
     const file = files.acquire(attr, true);
     file.tail.setClear(this.#context.tenure(attr.ino));
     const caching = await this.#context.opened(attr);

@@ -11,7 +11,7 @@ import { MutationReply } from '../../../proto/gen/meta.js';
 
 const OP: MutationOp = { $case: 'closeSession', value: {} };
 const READ = { $case: 'getAttr' as const, value: { ino: 1 } };
-const REPLY = MutationReply.create({});
+const REPLY = { ...MutationReply.create({}), asOf: 0 };
 const UNAVAILABLE = new HoldfastError('UNAVAILABLE');
 
 function add(ledger: RequestLedger, count: number): void {

@@ -3,6 +3,7 @@ import type {
   Change,
   LeaseEvents,
   MetaApi,
+  MutationAnswer,
   MutationOp,
   ReadAnswer,
   ReadOp,
@@ -54,7 +55,7 @@ export class MemoryMeta implements MetaApi {
   readonly #recalling = new Map<number, Deferred<void>>();
   failMutation: ((op: MutationOp) => HoldfastError | undefined) | undefined;
   #gate: Deferred<void> | undefined;
-  #arrival: Deferred<void> | undefined;
+  readonly #arrivals: { [to in 'questions' | 'changes']?: Deferred<void> | undefined } = {};
   #orphans = 0;
   #orphansSettled: Deferred<void> | undefined;
   readonly #group: Group;
@@ -83,12 +84,12 @@ export class MemoryMeta implements MetaApi {
     };
   }
 
-  /** Answers to questions wait where they have arrived until the returned function is called. */
-  holdAnswers(): () => void {
+  /** Answers to questions, or those to changes, wait where they have arrived until the returned function is called. */
+  holdAnswers(to: 'questions' | 'changes' = 'questions'): () => void {
     const arrival = deferred<void>();
-    this.#arrival = arrival;
+    this.#arrivals[to] = arrival;
     return () => {
-      this.#arrival = undefined;
+      this.#arrivals[to] = undefined;
       arrival.resolve();
     };
   }
@@ -134,7 +135,7 @@ export class MemoryMeta implements MetaApi {
       );
     this.#grantRead(op, result);
     const answer = { result, error, asOf: this.leases.stamp() };
-    if (this.#arrival) await this.#arrival.promise;
+    if (this.#arrivals.questions) await this.#arrivals.questions.promise;
     return answer;
   }
 
@@ -168,7 +169,7 @@ export class MemoryMeta implements MetaApi {
     for (const ino of opened) this.registered.add(ino);
   }
 
-  async mutate(op: MutationOp, signal?: AbortSignal, spent?: QuotaAmount[]): Promise<MutationReply> {
+  async mutate(op: MutationOp, signal?: AbortSignal, spent?: QuotaAmount[]): Promise<MutationAnswer> {
     this.calls.push(op.$case);
     throwIfInterrupted(signal);
     // It takes effect also when its caller has gone.
@@ -195,7 +196,7 @@ export class MemoryMeta implements MetaApi {
     return this.#orphansSettled?.promise;
   }
 
-  async #mutated(op: MutationOp, spent?: QuotaAmount[]): Promise<MutationReply> {
+  async #mutated(op: MutationOp, spent?: QuotaAmount[]): Promise<MutationAnswer> {
     await this.#pass();
     const failure = this.failMutation?.(op);
     if (failure) throw failure;
@@ -204,7 +205,9 @@ export class MemoryMeta implements MetaApi {
     if (result.error !== 0) throw errorFromCode(result.error, result.errorText);
     const reply = result.mutation as MutationReply;
     if (reply.created && reply.result?.$case === 'attr') this.#grant(reply.result.value.ino, EXCLUSIVE);
-    return reply;
+    const answer = { ...reply, asOf: this.leases.stamp() };
+    if (this.#arrivals.changes) await this.#arrivals.changes.promise;
+    return answer;
   }
 
   retainOpen(ino: number): void {
