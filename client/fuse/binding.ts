@@ -280,6 +280,11 @@ export interface Notifier {
    * and may not believe yet, would come behind the invalidation. Absent: nothing can. @returns undefined: at once
    */
   takenIn?(ino: number): Promise<void> | undefined;
+  /**
+   * Whether the kernel may yet take in names of a listing that it was answered: those it believes also behind forgetNames().
+   * Absent: it never does.
+   */
+  takesInNames?(): boolean;
   invalidateEntry(parent: number, name: Buffer): Promise<void>;
   /** The kernel asks again at the next use of the entry. Takes the kernel's lock on the directory. */
   expireEntry(parent: number, name: Buffer): Promise<void>;

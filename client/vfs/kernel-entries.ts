@@ -170,10 +170,13 @@ export class KernelEntries {
     if (this.#notifier) this.#forgetAll(this.#notifier);
   }
 
+  /** What the kernel has yet to take in of a listing it believes all the same: then all that it was told stays noted. */
   #forgetAll(notifier: Notifier): void {
-    this.#told.clear();
-    this.#links.clear();
-    this.#linksForgotten = false;
+    if (!notifier.takesInNames?.()) {
+      this.#told.clear();
+      this.#links.clear();
+      this.#linksForgotten = false;
+    }
     notifier.forgetNames();
   }
 }

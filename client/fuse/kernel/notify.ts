@@ -126,7 +126,7 @@ export class KernelNotifier implements Notifier {
   constructor(
     private readonly device: FuseDevice,
     maxWrites: number,
-    private readonly answers?: Pick<TakenIn, 'of'>,
+    private readonly answers?: Pick<TakenIn, 'of' | 'hasListing'>,
   ) {
     const forPages = maxWrites >= WRITES_WITH_STORES_MIN ? 1 : 0;
     const forNames = Math.floor((maxWrites - forPages) / 2);
@@ -139,6 +139,10 @@ export class KernelNotifier implements Notifier {
 
   takenIn(ino: number): Promise<void> | undefined {
     return this.answers?.of(ino);
+  }
+
+  takesInNames(): boolean {
+    return this.answers?.hasListing() ?? false;
   }
 
   invalidateInode(ino: number, offset: number, length: number): Promise<void> {

@@ -87,6 +87,11 @@ export class TakenIn {
     return this.#isWaitedFor(ino, this.#clock.now()) ? this.#wait(ino, this.#clock.now()) : undefined;
   }
 
+  /** Whether the kernel may not believe all of what a listing has told it. */
+  hasListing(): boolean {
+    return this.#isWaitedFor(ANY_INODE, this.#clock.now());
+  }
+
   /** @param since what is answered from then on says nothing that is to be invalidated */
   async #wait(ino: number, since: number): Promise<void> {
     do await delay(this.#clock, LOOK_INTERVAL_MS);

@@ -10,12 +10,15 @@ describe('names that the kernel believes', () => {
   let entries: KernelEntries;
   let expired: string[];
   let forgotten: number;
+  /** Whether the kernel has yet to take in a listing. */
+  let takesIn: boolean;
   /** What the kernel's lock on a directory lets through. */
   let unlocked: Promise<void>;
 
   beforeEach(() => {
     expired = [];
     forgotten = 0;
+    takesIn = false;
     unlocked = Promise.resolve();
     const notifier: Partial<Notifier> = {
       expireEntry(directory, entry) {
@@ -26,10 +29,24 @@ describe('names that the kernel believes', () => {
         forgotten++;
         return true;
       },
+      takesInNames: () => takesIn,
     };
     entries = new KernelEntries();
     entries.start(notifier as Notifier);
     forgotten = 0;
+  });
+
+  it('are expired by name when they were told by a listing that the kernel took in behind the forgetting of all', async () => {
+    takesIn = true;
+    entries.told(DIR, name('f'), 1000, FILE);
+    entries.expireAll();
+    takesIn = false;
+    await entries.expire(DIR);
+    assert.deepEqual([expired, forgotten], [[`${DIR}/f`], 1]);
+    entries.told(DIR, name('f'), 1000, FILE);
+    entries.expireAll();
+    await entries.expire(DIR);
+    assert.deepEqual([expired.length, forgotten], [1, 2]);
   });
 
   it('are expired where they have moved to', async () => {

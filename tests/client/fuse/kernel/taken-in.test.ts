@@ -58,6 +58,15 @@ describe('what the kernel has been answered, and may not believe yet', () => {
     assert.equal(await waited(DIR), TAKEN_IN_MAX_MS);
   });
 
+  it('tells whether a listing is among it', () => {
+    lookup();
+    assert.equal(takenIn.hasListing(), false);
+    takenIn.answering(call(Opcode.READDIRPLUS, OTHER, TWO), {});
+    assert.equal(takenIn.hasListing(), true);
+    threads.set(TWO, 'asleep');
+    assert.equal(takenIn.hasListing(), false);
+  });
+
   it('counts as taken in when its thread makes the next request', async () => {
     lookup();
     assert.equal(await waited(FILE, () => takenIn.asked({ pid: TWO })), TAKEN_IN_MAX_MS);
