@@ -15,6 +15,10 @@ const RETRANSMIT_MAX_MS = 200;
 /** A connection that breaks loses what was on its way, with this chance, else a part of it. */
 const LOSE_ALL_CHANCE = 0.5;
 
+/** A process that is busy reads what has arrived so much later, with what has followed it: as one piece, in one turn of its loop. */
+const READ_LATE_CHANCE = 0.1;
+const READ_LATE_MAX_MS = 3;
+
 /** TCP asks again so long after a lost SYN, and twice as long after each further one. */
 const SYN_RETRY_MS = 1_000;
 /** With a host that loses handshakes: a SYN gets lost, and who has asked is reset before anybody accepts it. */
@@ -56,6 +60,8 @@ export class Endpoint {
   stalled: { bytes: Buffer | undefined; reason: string; arrived: (() => void) | undefined }[] = [];
   /** Messages on their way to the other end. */
   readonly flying = new Set<object>();
+  /** What has arrived at this end while its process was busy. */
+  unread: Buffer[] | undefined;
   lastArrival = 0;
 
   constructor(network: Network, process: SimProcess, host: string, dialled: Dialled, isClient: boolean) {
@@ -217,11 +223,33 @@ export class Network {
       if (bytes && !from.ended) this.#closeFromOutside(from, 'connection reset');
       return;
     }
-    to.process.run('io', () => {
-      if (to.ended) return;
-      if (bytes) to.receiver?.message(bytes);
-      else this.#deliverEnd(to, reason);
-    });
+    if (!bytes) to.process.run('io', () => this.#readEnd(to, reason));
+    else if (to.unread) to.unread.push(bytes);
+    else if (to.process.paused || this.#prng.float() < READ_LATE_CHANCE) this.#readLater(to, bytes);
+    else to.receiver?.message(bytes);
+  }
+
+  #readLater(to: Endpoint, bytes: Buffer): void {
+    to.unread = [bytes];
+    const read = (): void => to.process.run('io', () => this.#readUnread(to));
+    if (to.process.paused) read();
+    else this.#time.after(this.#prng.float() * READ_LATE_MAX_MS, read);
+  }
+
+  #readUnread(to: Endpoint): void {
+    const { unread } = to;
+    to.unread = undefined;
+    if (unread && !to.ended) to.receiver?.message(Buffer.concat(unread));
+  }
+
+  /** The end is a turn of its own. */
+  #readEnd(to: Endpoint, reason: string): void {
+    if (!to.unread) {
+      this.#deliverEnd(to, reason);
+      return;
+    }
+    this.#readUnread(to);
+    this.#time.after(0, () => to.process.run('io', () => this.#deliverEnd(to, reason)));
   }
 
   #deliverEnd(to: Endpoint, reason: string): void {
