@@ -145,15 +145,19 @@ export class VfsContext {
     return this.inodes.fresh(ino)?.attr ?? this.readAttr({ $case: 'getAttr', value: { ino } }, signal);
   }
 
-  /** Asks for attributes and remembers them. An inode that is gone is ESTALE: the kernel looks its name up again. */
+  /**
+   * Asks for attributes and remembers them. An inode that is gone is ESTALE: the kernel looks its name up again. Asks once more
+   * when a change of this mount was taken in first that the answer does not know of: its caller may have seen that already.
+   */
   async readAttr(
     op: Extract<ReadOp, { $case: 'getAttr' | 'open' }>,
     signal: Interrupt | undefined,
+    again = false,
   ): Promise<Attr> {
     const { epoch } = this.inodes;
     const { result, asOf } = await staleIfGone(this.askFor(op.value.ino, op, signal));
     const attr = attrOf(result);
-    this.inodes.learn(attr, { asOf, epoch }, false);
+    if (!this.inodes.learn(attr, { asOf, epoch }, false) && !again) return this.readAttr(op, signal, true);
     return attr;
   }
 

@@ -67,13 +67,17 @@ export class InodeCache {
     return { asOf, epoch: this.#epoch };
   }
 
-  /** Takes attributes from the server. @param own they answer a change made here */
-  learn(attr: Attr, stamp: Stamp, own: boolean): void {
+  /**
+   * Takes attributes from the server. @param own they answer a change made here
+   * @returns false when newer ones are known: the answer is of the time before a change that was taken in here first
+   */
+  learn(attr: Attr, stamp: Stamp, own: boolean): boolean {
     const known = this.#inodes.peek(attr.ino);
-    if (known && attr.change < known.attr.change) return;
+    if (known && attr.change < known.attr.change) return false;
     // A change of one's own that came right behind what the pages show leaves them right.
     const pagesAsOf = own && known?.pagesAsOf === attr.change - 1 ? attr.change : known?.pagesAsOf;
     this.#put(attr, stamp, known).pagesAsOf = pagesAsOf;
+    return true;
   }
 
   /** Attributes as they are by a change made here under an exclusive lease, or by the answer to the last of those. */
@@ -208,6 +212,12 @@ export class InodeCache {
 
   forget(ino: number): void {
     this.#inodes.delete(ino);
+  }
+
+  /** What was foretold of it does not come to pass: the server is right, although what it says looks older. */
+  mistaken(ino: number): void {
+    this.#inodes.delete(ino);
+    this.#othersOutdatedAt = ++this.#epoch;
   }
 
   /** @param known what is remembered of the inode already: it is changed in place, for this happens several times for a new file */

@@ -395,7 +395,8 @@ export class NameCalls {
       await interruptible(lane.settledFor([attr.ino]), caller.signal);
       return this.#find(caller, parent, name, true);
     }
-    inodes.learn(attr, { asOf, epoch }, false);
+    // It may be no more, with the answer to it read just before this one.
+    if (!inodes.learn(attr, { asOf, epoch }, false) && !again) return this.#find(caller, parent, name, true);
     if (covered) names.put(parent, { name, ino: attr.ino, type: attr.mode >>> TYPE_SHIFT, cookie: 0 });
     return attr;
   }

@@ -478,7 +478,7 @@ export class HoldfastFs implements FileSystem {
     log.error({ inos, kind, error: error.message }, 'a change could not be made');
     for (const ino of inos) {
       lostChanges.add(ino, error);
-      inodes.leaseLost(ino);
+      inodes.mistaken(ino);
       names.drop(ino);
       const told = [kernel.expire(ino), notifier?.invalidateInode(ino, 0, 0)];
       Promise.all(told).catch((failure: unknown) => log.error({ ino, err: failure }, 'invalidation failed'));

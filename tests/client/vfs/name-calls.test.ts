@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import type { Entry } from '../../../client/fuse/binding.js';
+import { deferred } from '../../../common/deferred.js';
 import { LeaseMode } from '../../../proto/gen/meta.js';
 import { settle } from '../support/manual-clock.js';
 import { boundTo } from '../support/stand-in-kernel.js';
@@ -70,4 +71,41 @@ describe('the answer to a change of a name', () => {
       );
     });
   }
+});
+
+describe('the answer to a lookup', () => {
+  it('that tells of the time before a change made here, whose own answer was read first, is not shown', async () => {
+    const mount = new TestMount();
+    await mount.fs.init(boundTo({}));
+    const { meta, fs } = mount;
+    const { ino, handle } = await mount.create('f');
+    const other = await mount.create('other');
+    await fs.fsync(caller(), other.ino, other.handle, false);
+    await mount.close(handle);
+    // Its inode is leased exclusively, its name is not known any more.
+    meta.leaseEvents?.onRecall([
+      meta.leases.recalled({ ino: ROOT, mode: LeaseMode.LEASE_NONE, seq: 1_000_000 }),
+    ]);
+    await settle();
+    const batch = meta.mutateBatch.bind(meta);
+    const sent = deferred<void>();
+    meta.mutateBatch = async (changes) => {
+      await sent.promise;
+      return batch(changes);
+    };
+    const mtime = { sec: 3, nsec: 0 };
+    meta.take();
+    await fs.setattr(caller(), ino, { mtime });
+    const arrive = meta.holdAnswers();
+    const looked = fs.lookup(caller(), ROOT, NAME);
+    await settle();
+    assert.deepEqual(meta.take(), ['lookup']);
+    sent.resolve();
+    // Behind it in the lane, whose answers are taken in before that of the lookup is.
+    await fs.setattr(caller(), other.ino, { mtime });
+    await fs.fsync(caller(), other.ino, other.handle, false);
+    assert.deepEqual(meta.batches.at(-1), ['setAttr', 'setAttr']);
+    arrive();
+    assert.deepEqual((await looked).attr.mtime, mtime);
+  });
 });
