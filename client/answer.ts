@@ -10,6 +10,21 @@ export function andThen<A, B>(answer: Answer<A>, next: (value: A) => Answer<B>):
   return answer instanceof Promise ? answer.then(next) : next(answer);
 }
 
+/** Goes on when there is nothing to wait for any more, in the turn in which `blocked` says so: at once when it says so first. */
+export function onceFree<T>(blocked: () => Promise<void> | undefined, next: () => T): Answer<T> {
+  const wait = blocked();
+  return wait ? freed(wait, blocked, next) : next();
+}
+
+async function freed<T>(
+  first: Promise<void>,
+  blocked: () => Promise<void> | undefined,
+  next: () => T,
+): Promise<T> {
+  for (let wait: Promise<void> | undefined = first; wait; wait = blocked()) await wait;
+  return next();
+}
+
 /** As try and finally: `last` runs behind the call however it ends, and is waited for. */
 export function lastly<T>(call: () => Answer<T>, last: () => Answer<void>): Answer<T> {
   let answer: Answer<T>;

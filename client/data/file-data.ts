@@ -3,6 +3,7 @@ import type { Timespec } from '../../common/clock.js';
 import { HoldfastError, toHoldfastError } from '../../proto/errors.js';
 import type { Attr, QuotaAmount, Truncate } from '../../proto/gen/meta.js';
 import { FILE_SIZE_MAX_BYTES } from '../../proto/types.js';
+import { type Answer, onceFree } from '../answer.js';
 import { copyOfAttr } from '../attr-copy.js';
 import { FileHolds } from '../quota/file-holds.js';
 import { amountsOf, type Hold, NO_HOLD, QuotaBook } from '../quota/quota-book.js';
@@ -213,20 +214,21 @@ export class FileData implements FileLayout, FlushSource {
    * @returns where they were put; undefined: nowhere, for they may not
    * @throws HoldfastError EFBIG, as `mayPut`; EINTR when `signal` aborts while too much is dirty
    */
-  async write(
+  write(
     offset: number | 'end',
     data: Buffer,
     signal?: Interrupt,
     mayPut: () => boolean = () => true,
     hold: Hold = NO_HOLD,
-  ): Promise<number | undefined> {
+  ): Answer<number | undefined> {
+    const room = (): Promise<void> | undefined =>
+      this.alone.running ?? this.#deps.flusher.room(this, data.length, signal);
+    return onceFree(room, () => this.#put(offset, data, mayPut, hold));
+  }
+
+  /** An append takes the end that it sees: nothing is waited for since there was room. */
+  #put(offset: number | 'end', data: Buffer, mayPut: () => boolean, hold: Hold): number | undefined {
     const { flusher, clock } = this.#deps;
-    for (;;) {
-      const wait = this.alone.running ?? flusher.room(this, data.length, signal);
-      if (!wait) break;
-      await wait;
-    }
-    // No await from here on: an append takes the end that it sees.
     if (!mayPut()) return undefined;
     const start = offset === 'end' ? this.size : offset;
     const end = start + data.length;

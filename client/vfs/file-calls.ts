@@ -85,36 +85,56 @@ export class FileCalls {
     this.#refuseLost(open.file.ino, request);
     const killed = request.killPriv ? this.#killPriv(open.file, caller) : undefined;
     const written = andThen(killed, () => {
+      if (request.fromCache) return this.#writePages(caller, ino, open, request);
       // Before the kernel writes to pages of its own it sees to that itself.
-      const uncapable = request.fromCache ? undefined : this.#killCapability(ino, caller);
+      const uncapable = this.#killCapability(ino, caller);
       return andThen(uncapable, () => this.#write(caller, ino, open, request));
     });
-    return this.#context.pageCalls.during(ino, request.fromCache ? this.#ofPages(ino, written) : written);
+    return this.#context.pageCalls.during(ino, written);
   }
 
   /** Pages that may not be written here are shown no longer. */
-  #ofPages(ino: number, written: Answer<number>): Answer<number> {
-    if (!(written instanceof Promise)) return written;
-    return written.catch((error: unknown) => {
+  async #writePages(caller: Caller, ino: number, open: OpenFile, request: WriteRequest): Promise<number> {
+    try {
+      return await this.#write(caller, ino, open, request);
+    } catch (error) {
       if (error instanceof HoldfastError && error.errorName === 'EPERM') void this.#context.dropPages(ino);
       throw error;
-    });
+    }
   }
 
-  async #write(caller: Caller, ino: number, open: OpenFile, request: WriteRequest): Promise<number> {
-    const { notifier, log } = this.#context;
+  /** A write that is only put into the buffer is answered at once: most are. */
+  #write(caller: Caller, ino: number, open: OpenFile, request: WriteRequest): Answer<number> {
     // Pages that the kernel writes back have their place already.
     const append = (request.flags & O_APPEND) !== 0 && !request.fromCache;
-    const { at, length } = append
-      ? await this.#append(open, request, caller.signal)
-      : await this.#writeAt(open, request, caller.signal);
+    const written = append
+      ? this.#append(open, request, caller.signal)
+      : this.#writeAt(open, request, caller.signal);
+    const syncs = (request.flags & (O_DSYNC | O_SYNC_ONLY)) !== 0 && !request.fromCache;
+    return andThen(written, ({ at, length }) =>
+      syncs || at !== request.offset
+        ? this.#followed(caller, ino, open, request, { at, length }, syncs)
+        : length,
+    );
+  }
+
+  /** Sees to what a write asks for beside its place in the buffer. @returns its length */
+  async #followed(
+    caller: Caller,
+    ino: number,
+    open: OpenFile,
+    request: WriteRequest,
+    { at, length }: Written,
+    syncs: boolean,
+  ): Promise<number> {
+    const { notifier, log } = this.#context;
     if (at !== request.offset) {
       // Others appended meanwhile: the kernel has cached these bytes at the wrong place.
       notifier
         ?.invalidateInode(ino, 0, 0)
         .catch((error: unknown) => log.warn({ ino, err: error }, 'invalidation failed'));
     }
-    if ((request.flags & (O_DSYNC | O_SYNC_ONLY)) !== 0 && !request.fromCache) {
+    if (syncs) {
       const synced = this.#context.lane.urgently(open.file.fsync((request.flags & O_SYNC_ONLY) === 0));
       await interruptible(synced, caller.signal);
       throwWriteError(open);
@@ -122,12 +142,15 @@ export class FileCalls {
     return length;
   }
 
-  async #writeAt(open: OpenFile, request: WriteRequest, signal: Interrupt): Promise<Written> {
+  #writeAt(open: OpenFile, request: WriteRequest, signal: Interrupt): Answer<Written> {
+    const alone = () => this.#isAlone(open.file);
+    const written = alone() ? this.#put(open, request.offset, request, signal, alone) : undefined;
+    return andThen(written, (put) => put ?? this.#writeShared(open, request, signal));
+  }
+
+  async #writeShared(open: OpenFile, request: WriteRequest, signal: Interrupt): Promise<Written> {
     const { file } = open;
     const { offset, data, fromCache } = request;
-    const alone = () => this.#isAlone(file);
-    const written = alone() ? await this.#put(open, offset, request, signal, alone) : undefined;
-    if (written) return written;
     // Who appends has found the end, and must still find it there when he writes; so must who cuts.
     const stays = () => fromCache || this.#context.owns(file.ino) || offset + data.length <= file.attr.size;
     if (stays()) {
@@ -145,11 +168,10 @@ export class FileCalls {
   }
 
   /** At the end that all mounts agree on. @returns where */
-  async #append(open: OpenFile, request: WriteRequest, signal: Interrupt): Promise<Written> {
-    const { file } = open;
-    const alone = () => this.#isAlone(file);
-    const written = alone() ? await this.#put(open, 'end', request, signal, alone) : undefined;
-    return written ?? this.#putInTurn(open, 'end', request, signal);
+  #append(open: OpenFile, request: WriteRequest, signal: Interrupt): Answer<Written> {
+    const alone = () => this.#isAlone(open.file);
+    const written = alone() ? this.#put(open, 'end', request, signal, alone) : undefined;
+    return andThen(written, (put) => put ?? this.#putInTurn(open, 'end', request, signal));
   }
 
   #putInTurn(
@@ -183,28 +205,30 @@ export class FileCalls {
   }
 
   /** @param knowsEnd whether the end is where it seems from here @returns undefined: nowhere, for it is not */
-  async #put(
+  #put(
     open: OpenFile,
     offset: number | 'end',
     request: WriteRequest,
     signal: Interrupt,
     knowsEnd: () => boolean = () => true,
-  ): Promise<Written | undefined> {
+  ): Answer<Written | undefined> {
     const { file } = open;
     const { data, fromCache } = request;
-    if (offset !== 'end' && offset > file.size) await this.closeGap(file, offset, signal);
+    const gap = offset !== 'end' && offset > file.size ? this.closeGap(file, offset, signal) : undefined;
     const mayPut = (): boolean => {
       this.#refuseLost(file.ino, request);
       checkMayWrite(open, request, this.#context.files);
       return knowsEnd();
     };
-    if (this.#context.quotas.book.active) {
-      const options = { whole: fromCache, signal, mayPut };
-      return writeWithinQuota(this.#context, this.#chunks, file, offset, data, options);
-    }
-    const { length } = data;
-    const at = await file.write(offset, data, signal, mayPut);
-    return at === undefined ? undefined : { at, length };
+    return andThen(gap, () => {
+      if (this.#context.quotas.book.active) {
+        const options = { whole: fromCache, signal, mayPut };
+        return writeWithinQuota(this.#context, this.#chunks, file, offset, data, options);
+      }
+      const { length } = data;
+      const put = file.write(offset, data, signal, mayPut);
+      return andThen(put, (at) => (at === undefined ? undefined : { at, length }));
+    });
   }
 
   /** What is shared with others they see when the call returns. */

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
-import { type Answer, andThen, lastly, undoing } from '../../client/answer.js';
+import { type Answer, andThen, lastly, onceFree, undoing } from '../../client/answer.js';
+import { type Deferred, deferred } from '../../common/deferred.js';
 
 const WAYS: ReadonlyArray<readonly [string, <T>(value: T) => Answer<T>, () => Answer<never>]> = [
   [
@@ -41,6 +42,33 @@ describe('answers', () => {
       ),
       1,
     );
+  });
+
+  it('that have to wait for one thing after the other come when there is none, in the same turn', async () => {
+    assert.equal(
+      onceFree(
+        () => undefined,
+        () => 1,
+      ),
+      1,
+    );
+    const waits: Deferred<void>[] = [deferred(), deferred()];
+    let asked = 0;
+    let free = false;
+    const blocked = (): Promise<void> | undefined => {
+      const wait = waits[asked++];
+      free = wait === undefined;
+      queueMicrotask(() => {
+        free = false;
+      });
+      return wait?.promise;
+    };
+    const answer = Promise.resolve(onceFree(blocked, () => free));
+    waits[0]?.resolve();
+    await waits[0]?.promise;
+    assert.equal(asked, 2);
+    waits[1]?.resolve();
+    assert.equal(await answer, true);
   });
 
   for (const [when, answer, refusal] of WAYS) {

@@ -143,7 +143,10 @@ describe('the data of a file', () => {
     assert.equal(mount.flusher.dirtyBytes, 4096);
     assert.equal(mount.file.size, 4096);
     interrupt.abort();
-    await assert.rejects(refused, (error: HoldfastError) => error.errorName === 'EINTR');
+    await assert.rejects(
+      async () => refused,
+      (error: HoldfastError) => error.errorName === 'EINTR',
+    );
     release();
     await waiting;
     await mount.file.flush();
@@ -402,7 +405,10 @@ describe('truncate', () => {
     const mount = new DataHarness();
     await mount.file.write(0, pattern(100, 1));
     const refused = mount.file.truncate(200, () => Promise.reject(new HoldfastError('EFBIG')));
-    await assert.rejects(refused, (error: HoldfastError) => error.errorName === 'EFBIG');
+    await assert.rejects(
+      async () => refused,
+      (error: HoldfastError) => error.errorName === 'EFBIG',
+    );
     await mount.file.write(100, pattern(5, 2));
     await mount.file.flush();
     assert.equal(mount.inode.attr.size, 105);

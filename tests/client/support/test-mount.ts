@@ -19,6 +19,8 @@ export class TestMount {
   readonly chunks: MemoryChunks;
   readonly clock: ManualClock;
   readonly fs: Promised<HoldfastFs>;
+  /** The same, as a binding has it: an answer that is there at once is no promise. */
+  readonly answering: HoldfastFs;
 
   constructor(
     options: {
@@ -44,6 +46,7 @@ export class TestMount {
       noAtime: true,
       destroyStallMs: 5_000,
     });
+    this.answering = fs;
     this.fs = promised(fs);
   }
 
