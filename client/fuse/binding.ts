@@ -203,7 +203,8 @@ export interface FileSystem {
   releasedir(ino: number, handle: number): Answer<void>;
   fsyncdir(caller: Caller, ino: number, handle: number, dataOnly: boolean): Answer<void>;
   statfs(caller: Caller, ino: number): Answer<StatFs>;
-  getxattr(caller: Caller, ino: number, name: Buffer): Answer<Buffer>;
+  /** @returns undefined: there is none. The kernel asks for some again and again, and a throw costs more than the rest of the call. */
+  getxattr(caller: Caller, ino: number, name: Buffer): Answer<Buffer | undefined>;
   /** `killSgid` (of an access ACL): the caller may not keep the setgid bit. */
   setxattr(
     caller: Caller,

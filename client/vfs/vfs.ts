@@ -395,7 +395,7 @@ export class HoldfastFs implements FileSystem {
     return statfs(this.#context.meta, ino, caller.signal);
   }
 
-  getxattr(caller: Caller, ino: number, name: Buffer): Answer<Buffer> {
+  getxattr(caller: Caller, ino: number, name: Buffer): Answer<Buffer | undefined> {
     return this.#xattrs.get(caller, ino, name);
   }
 

@@ -1,5 +1,5 @@
 import { ACL_ACCESS, decodeAcl, isMinimal, modeOfAcl } from '../../proto/acl.js';
-import { type ErrorName, HoldfastError } from '../../proto/errors.js';
+import { HoldfastError } from '../../proto/errors.js';
 import { isGuarded } from '../../proto/inode-flags.js';
 import {
   ACL_ACCESS_NAME,
@@ -48,22 +48,23 @@ export class XattrCalls {
     this.#removed = removed;
   }
 
-  get(caller: Caller, ino: number, name: Buffer): Answer<Buffer> {
-    checkXattrName(name);
+  /** @returns undefined: there is none */
+  get(caller: Caller, ino: number, name: Buffer): Answer<Buffer | undefined> {
     const { inodes } = this.#context;
     const key = name.toString('latin1');
     const kind = KINDS.get(key) ?? 0;
+    if (kind === 0) checkXattrName(name);
     const kept = this.#removed.of(ino);
-    if (kept) return kept.get(key) ?? fail('ENODATA');
+    if (kept) return kept.get(key);
     const attr = inodes.fresh(ino)?.attr;
     const lacksKind = kind !== 0 && ((attr?.xattrKinds ?? 0) & kind) === 0;
-    if (attr && (attr.hasXattrs === false || lacksKind)) throw new HoldfastError('ENODATA');
+    if (attr && (attr.hasXattrs === false || lacksKind)) return undefined;
     const known = inodes.xattr(ino, key);
-    if (known === 'absent') throw new HoldfastError('ENODATA');
+    if (known === 'absent') return undefined;
     return known ?? this.#ask(caller, ino, name, key);
   }
 
-  async #ask(caller: Caller, ino: number, name: Buffer, key: string): Promise<Buffer> {
+  async #ask(caller: Caller, ino: number, name: Buffer, key: string): Promise<Buffer | undefined> {
     const { inodes } = this.#context;
     const asked = inodes.stamp();
     try {
@@ -73,9 +74,9 @@ export class XattrCalls {
       inodes.learnXattr(ino, key, value, { ...asked, asOf });
       return value;
     } catch (error) {
-      if (error instanceof HoldfastError && error.errorName === 'ENODATA')
-        inodes.learnXattr(ino, key, undefined, asked);
-      throw error;
+      if (!(error instanceof HoldfastError) || error.errorName !== 'ENODATA') throw error;
+      inodes.learnXattr(ino, key, undefined, asked);
+      return undefined;
     }
   }
 
@@ -176,10 +177,6 @@ export class XattrCalls {
       inodes.xattrsChanged(ino);
     }
   }
-}
-
-function fail(error: ErrorName): never {
-  throw new HoldfastError(error);
 }
 
 function checkXattrName(name: Buffer): void {

@@ -42,7 +42,7 @@ export interface Operation {
    * @returns LACKING when the file system lacks the method: the kernel is told ENOSYS
    */
   run(context: OperationContext, call: Call, request: RequestBuffer): unknown;
-  /** Writes the answer at `at` and returns its length, or returns its buffers. */
+  /** Writes the answer at `at` and returns its length, or a negative errno; or returns its buffers. */
   encode(out: Buffer, at: number, result: unknown): number | readonly Buffer[];
 }
 
@@ -60,6 +60,7 @@ function operation<T>(
 const nothing = (): number => 0;
 const buffers = (_out: Buffer, _at: number, result: readonly Buffer[]): readonly Buffer[] => result;
 
+const ENODATA = 61;
 /** Clamped to what struct fuse_write_out can answer, on a block boundary. */
 const COPY_MAX_BYTES = 0xffff_f000;
 /** With names of 16 bytes; entries that find no room are asked for again. */
@@ -88,7 +89,8 @@ function fitListing(fs: FileSystem, entries: readonly DirEntry[], size: number, 
 }
 
 /** The two-step protocol of getxattr and listxattr: with size 0 only the length is asked for. */
-function encodeSized(out: Buffer, at: number, { size, value }: { size: number; value: Buffer }) {
+function encodeSized(out: Buffer, at: number, { size, value }: { size: number; value: Buffer | undefined }) {
+  if (!value) return -ENODATA;
   if (size === 0) return writeCount(out, at, value.length);
   if (value.length > size) throw new HoldfastError('ERANGE');
   return [value];

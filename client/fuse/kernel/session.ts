@@ -256,7 +256,9 @@ export class Session {
       this.attrOrder.answering(call, result);
       this.options.takenIn.answering(call, result);
       const body = operation.encode(this.scratch, OUT_HEADER_BYTES, result);
-      if (typeof body === 'number') this.send([this.header(OUT_HEADER_BYTES + body, 0, call.unique)], call);
+      if (typeof body === 'number' && body < 0) this.replyError(call, -body);
+      else if (typeof body === 'number')
+        this.send([this.header(OUT_HEADER_BYTES + body, 0, call.unique)], call);
       else {
         let length = OUT_HEADER_BYTES;
         for (const part of body) length += part.length;

@@ -258,7 +258,11 @@ export class Operations {
         );
       },
       getxattr: (path: string, name: string, _position: number, reply: Reply<Buffer>) =>
-        this.run(reply, () => this.at(path, ({ ino }) => fs.getxattr(caller, ino, Buffer.from(name)))),
+        this.run(reply, async () => {
+          const value = await this.at(path, ({ ino }) => fs.getxattr(caller, ino, Buffer.from(name)));
+          if (!value) throw new HoldfastError('ENODATA');
+          return value;
+        }),
       listxattr: (path: string, reply: (errno: number, names?: Buffer[]) => void) =>
         this.run(reply, () => this.at(path, ({ ino }) => fs.listxattr(caller, ino))),
       removexattr: (path: string, name: string, reply: Reply) =>

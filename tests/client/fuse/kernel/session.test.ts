@@ -111,6 +111,13 @@ describe('a FUSE session', () => {
     });
   }
 
+  it('says ENODATA where there is no extended attribute', async () => {
+    const { device } = await connect({ getxattr: () => undefined });
+    device.push(GOLDEN_REQUESTS.getxattr);
+    await turn();
+    assert.deepEqual(device.replies, [{ error: -61, unique: UNIQUE, body: Buffer.alloc(0) }]);
+  });
+
   it('answers INIT with what both sides have, after the file system is ready', async () => {
     const ready = deferred<void>();
     const { fs, calls } = fakeFs({ init: () => ready.promise });
