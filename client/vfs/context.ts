@@ -353,16 +353,22 @@ const NO_ATTR = {
 };
 
 export function setAttrOp(ino: number, change: Partial<SetAttr>): Extract<MutationOp, { $case: 'setAttr' }> {
-  const value: SetAttr = {
-    atime: undefined,
-    mtime: undefined,
-    ctime: undefined,
-    atimeNow: false,
-    mtimeNow: false,
-    killPriv: false,
-    ...change,
+  const value = {
     ino,
-  };
+    mode: change.mode,
+    uid: change.uid,
+    gid: change.gid,
+    size: change.size,
+    atime: change.atime,
+    mtime: change.mtime,
+    atimeNow: change.atimeNow ?? false,
+    mtimeNow: change.mtimeNow ?? false,
+    killPriv: change.killPriv ?? false,
+    ctime: change.ctime,
+    killSgid: change.killSgid,
+    allocating: change.allocating,
+    changes: change.changes,
+  } satisfies Record<keyof SetAttr, unknown>;
   return { $case: 'setAttr', value };
 }
 

@@ -297,14 +297,18 @@ export class FileCalls {
   /** Mode, owner, times and size. @returns the inode afterwards, as the server has it */
   setattr(caller: Caller, ino: number, change: SetAttrRequest): Answer<Attr> {
     const { files } = this.#context;
-    const { size, ...rest } = wireChange(change);
+    const { size } = change;
     if (size !== undefined && change.handle !== undefined) this.#locks.refuseLost(ino, change.handle);
     const known = this.#context.inodes.known(ino);
     // Of a file that can be written to it may be the kernel's own, before a change of contents that it will ask for.
-    const nothing = known && !files.hasWriter(ino) && size === undefined && changesNothing(rest);
+    const nothing = known && !files.hasWriter(ino) && changesNothing(change);
     return andThen(nothing ? checkChangeOfNothing(caller, known) : undefined, () => {
-      const killed = rest.killPriv && known ? killedBy(caller, known) : {};
-      return andThen(killed, (bits) => this.#change(caller, ino, { ...rest, ...bits }, size));
+      const wire = wireChange(change);
+      const killed = wire.killPriv && known ? killedBy(caller, known) : undefined;
+      return andThen(killed, (bits) => {
+        if (bits) wire.killSgid = bits.killSgid;
+        return this.#change(caller, ino, wire, size);
+      });
     });
   }
 

@@ -47,27 +47,35 @@ async function supplementaryGroups(pid: number): Promise<number[]> {
   return groups === '' ? [] : groups.split(/\s+/).map(Number);
 }
 
-/** A change of the kernel's as the servers are asked for it. */
-export function wireChange(change: SetAttrRequest): Partial<SetAttr> {
-  const wire: Partial<SetAttr> = {};
-  if (change.mode !== undefined) wire.mode = change.mode & 0o7777;
-  if (change.uid !== undefined) wire.uid = change.uid;
-  if (change.gid !== undefined) wire.gid = change.gid;
-  if (change.size !== undefined) wire.size = change.size;
-  if (change.atime === 'now') wire.atimeNow = true;
-  else if (change.atime) wire.atime = change.atime;
-  if (change.mtime === 'now') wire.mtimeNow = true;
-  else if (change.mtime) wire.mtime = change.mtime;
-  if (change.ctime) wire.ctime = change.ctime;
+/** A change of the kernel's as the servers are asked for it, but for the size. All fields are there: one shape is quick. */
+export function wireChange(change: SetAttrRequest): WireChange {
+  const { mode, uid, gid, atime, mtime } = change;
   // A new owner clears the bits whoever gave it (chown(2)). chown(-1, -1) arrives as a change of nothing.
-  const owner = change.uid !== undefined || change.gid !== undefined;
-  wire.killPriv = change.killPriv === true || owner || changesNothing(wire);
-  return wire;
+  const killPriv =
+    change.killPriv === true || uid !== undefined || gid !== undefined || changesNothing(change);
+  return {
+    mode: mode === undefined ? undefined : mode & 0o7777,
+    uid,
+    gid,
+    atime: atime === 'now' ? undefined : atime,
+    mtime: mtime === 'now' ? undefined : mtime,
+    ctime: change.ctime,
+    atimeNow: atime === 'now',
+    mtimeNow: mtime === 'now',
+    killPriv,
+    killSgid: undefined,
+  };
 }
 
-/** @param wire without what it takes away */
-export function changesNothing({ killPriv: _, killSgid: __, ...wire }: Partial<SetAttr>): boolean {
-  return Object.keys(wire).length === 0;
+/** What wireChange() makes of a request. */
+export type WireChange = Pick<
+  SetAttr,
+  'mode' | 'uid' | 'gid' | 'atime' | 'mtime' | 'ctime' | 'atimeNow' | 'mtimeNow' | 'killPriv' | 'killSgid'
+>;
+
+/** Whether a request names nothing to change: chown(-1, -1). */
+export function changesNothing({ mode, uid, gid, size, atime, mtime, ctime }: SetAttrRequest): boolean {
+  return (mode ?? uid ?? gid ?? size ?? atime ?? mtime ?? ctime) === undefined;
 }
 
 /**

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import fc from 'fast-check';
+import type { Answer } from '../../../client/answer.js';
 import type { FileAttr } from '../../../client/fuse/binding.js';
 import { WRITE_BEHIND_DELAY_MS } from '../../../client/vfs/write-behind.js';
 import { HoldfastError } from '../../../proto/errors.js';
@@ -95,6 +96,30 @@ describe('changes in a directory that nobody else uses', () => {
       ['makeNode', 'makeNode', 'rename', 'unlink'],
       'data with its file',
     );
+  });
+
+  it('are answered without a turn of the event loop, and so is what tar writes and sets of a file', async () => {
+    const { mount, dir } = await delegated();
+    const [fs, who] = [mount.answering, caller()];
+    const atOnce = <T>(answer: Answer<T>): T => {
+      assert.ok(!(answer instanceof Promise));
+      return answer;
+    };
+    const made = atOnce(fs.create(who, dir, name('f'), 0o600, 1, 0));
+    const [{ ino }, { handle }] = [made.entry.attr, made];
+    const data = Buffer.alloc(2000, 7);
+    const request = { handle, offset: 0, data, fromCache: false, killPriv: false, flags: 1 };
+    assert.equal(atOnce(fs.write(who, ino, request)), 2000);
+    assert.equal(atOnce(fs.setattr(who, ino, { mtime: { sec: 5, nsec: 0 } })).attr.mtime.sec, 5);
+    assert.equal(atOnce(fs.getxattr(who, ino, name('security.capability'))), undefined);
+    assert.equal(atOnce(fs.setattr(who, ino, { uid: 3, gid: 4 })).attr.uid, 3);
+    assert.equal(atOnce(fs.setattr(who, ino, { mode: 0o100644 })).attr.mode, 0o100644);
+    atOnce(fs.flush(who, ino, handle, 0n));
+    atOnce(fs.release(ino, handle, 1));
+    assert.equal(atOnce(fs.getattr(who, ino)).attr.size, 2000);
+    await mount.clock.advance(1_000);
+    const { size, mode, uid, gid, mtime } = (await mount.second().fs.lookup(who, dir, name('f'))).attr;
+    assert.deepEqual([size, mode, uid, gid, mtime.sec], [2000, 0o100644, 3, 4, 5]);
   });
 
   it('cost no request for another name of a file, as git gives it to each object', async () => {
