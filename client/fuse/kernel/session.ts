@@ -68,8 +68,8 @@ export class Session {
   private readonly context: OperationContext;
   private readonly pausedReaders: (() => void)[] = [];
   private activeReaders = 0;
-  /** Requests read so far, by opcode. */
-  private readonly counts = new Map<number, number>();
+  /** Requests read so far, by opcode: all of those have a place. */
+  private readonly counts = new Array<number>(Math.max(...Object.values(Opcode)) + 1).fill(0);
   private readonly attrOrder: AttrOrder;
   private over = false;
   private readFailures = 0;
@@ -99,7 +99,7 @@ export class Session {
   requests(): Record<string, number> {
     const found: Record<string, number> = {};
     for (const [name, opcode] of Object.entries(Opcode)) {
-      const count = this.counts.get(opcode);
+      const count = this.counts[opcode];
       if (count) found[name] = count;
     }
     return found;
@@ -161,7 +161,7 @@ export class Session {
   private dispatch(request: RequestBuffer): void {
     const header = readInHeader(request.buf);
     const call = new Call(header);
-    this.counts.set(call.opcode, (this.counts.get(call.opcode) ?? 0) + 1);
+    if (call.opcode < this.counts.length) this.counts[call.opcode]!++;
     try {
       switch (call.opcode) {
         case Opcode.FORGET:

@@ -23,12 +23,14 @@ const ANY_INODE = -1;
 export type ThreadState = 'gone' | 'asleep' | { ranNs: number };
 
 interface Answered {
-  readonly at: number;
-  /** Whose attributes or names it tells. */
-  readonly inos: readonly number[];
+  at: number;
+  /** Whose attributes or names it tells; none: the thread is behind it. */
+  inos: readonly number[];
   /** What the thread had run when it was first looked at. */
   ranNs: number | undefined;
 }
+
+const NO_INODES: readonly number[] = [];
 
 /** A name with its inode. */
 type WithEntry = {
@@ -66,7 +68,9 @@ export class TakenIn {
 
   /** A request has come that waits for an answer: its thread is behind the last one. */
   asked({ pid }: Pick<Call, 'pid'>): void {
-    this.#answers.delete(pid);
+    const answered = this.#answers.peek(pid);
+    // It stays in its place: a Map of which a key is deleted and set for each request is built anew all the time.
+    if (answered) answered.inos = NO_INODES;
   }
 
   /** To be called with each answer, before it is given. */
@@ -78,7 +82,20 @@ export class TakenIn {
       this.#unknownAt = at;
       return;
     }
+    const answered = this.#answers.get(call.pid);
+    if (answered) {
+      answered.at = at;
+      answered.inos = inos;
+      answered.ranNs = undefined;
+      return;
+    }
     this.#answers.set(call.pid, { at, inos, ranNs: undefined });
+    if (this.#answers.size > THREADS_MAX) this.#makeRoom();
+  }
+
+  /** Who is not behind its answer is forgotten only where there are too many of those alone. */
+  #makeRoom(): void {
+    for (const [thread, { inos }] of [...this.#answers]) if (inos === NO_INODES) this.#answers.delete(thread);
     if (this.#answers.size > THREADS_MAX) this.#answers.shift();
   }
 

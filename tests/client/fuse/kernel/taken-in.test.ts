@@ -133,6 +133,24 @@ describe('what the kernel has been answered, and may not believe yet', () => {
     for (let n = 0; n < THREADS_MAX; n++) takenIn.answering(call(Opcode.LOOKUP, DIR, 1000 + n), entry(OTHER));
     assert.equal(await waited(FILE), 0);
   });
+
+  it('is not forgotten for the sake of threads that are behind their answers', async () => {
+    lookup(ONE);
+    for (let n = 0; n < 2 * THREADS_MAX; n++) {
+      takenIn.answering(call(Opcode.LOOKUP, DIR, 1000 + n), entry(OTHER));
+      takenIn.asked({ pid: 1000 + n });
+    }
+    assert.equal(await waited(FILE), TAKEN_IN_MAX_MS);
+  });
+
+  it('is what a thread was answered last', async () => {
+    lookup(ONE);
+    takenIn.asked({ pid: ONE });
+    assert.equal(await waited(FILE), 0);
+    await clock.advance(5);
+    lookup(ONE);
+    assert.equal(await waited(FILE), TAKEN_IN_MAX_MS);
+  });
 });
 
 describe('the state of a thread', () => {
