@@ -2,8 +2,9 @@ import { Counts } from '../../common/counts.js';
 import type { Logger } from '../../common/logger.js';
 import { HoldfastError } from '../../proto/errors.js';
 import { type Attr, LeaseMode, type QuotaAmount, type SetAttr } from '../../proto/gen/meta.js';
-import { NAME_MAX_BYTES, S_IFDIR, S_IFMT } from '../../proto/types.js';
+import { NAME_MAX_BYTES, S_IFDIR, S_IFMT, S_IFREG } from '../../proto/types.js';
 import type { Answer } from '../answer.js';
+import { copyOfAttr } from '../attr-copy.js';
 import type { Tenure } from '../data/file-tail.js';
 import type { FileClock } from '../file-clock.js';
 import type { AttrReply, Entry, Notifier, OpenReply } from '../fuse/binding.js';
@@ -165,6 +166,26 @@ export class VfsContext {
   removedDirectory(ino: number): Attr | undefined {
     const known = this.inodes.known(ino);
     return known?.nlink === 0 && (known.mode & S_IFMT) === S_IFDIR ? known : undefined;
+  }
+
+  /** The same of whatever the servers do not keep for those who have it open: all but regular files. */
+  removedForGood(ino: number): Attr | undefined {
+    const known = this.inodes.known(ino);
+    return known?.nlink === 0 && (known.mode & S_IFMT) !== S_IFREG ? known : undefined;
+  }
+
+  /**
+   * The same, when the servers have just said with `error` that they have forgotten it: another mount has removed it.
+   * @throws `error`, when it says something else, or of something else
+   */
+  forgotten(ino: number, error: unknown): Attr {
+    const known = this.inodes.known(ino);
+    const isKept = known === undefined || (known.mode & S_IFMT) === S_IFREG;
+    if (isKept || !(error instanceof HoldfastError) || error.errorName !== 'ESTALE') throw error;
+    const left = copyOfAttr(known);
+    left.nlink = 0;
+    this.inodes.setLocal(left);
+    return left;
   }
 
   /**

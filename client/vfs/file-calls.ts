@@ -322,14 +322,19 @@ export class FileCalls {
       const cut = (): Promise<Attr> => this.#resize(ino, size, rest, caller.signal);
       return this.#context.pageStores.without(ino, caller.signal, cut);
     }
-    const removed = this.#context.removedDirectory(ino);
-    if (removed) {
+    const ofRemoved = (removed: Attr): Attr => {
       const after = changedAttr(removed, rest, this.#context.clock.wall());
       this.#context.inodes.setLocal(after);
       return after;
-    }
+    };
+    const removed = this.#context.removedForGood(ino);
+    if (removed) return ofRemoved(removed);
     const file = files.get(ino);
-    const set = this.#local.setAttr(ino, rest) ?? setAttrWithin(this.#context, ino, rest, caller.signal);
+    const set =
+      this.#local.setAttr(ino, rest) ??
+      setAttrWithin(this.#context, ino, rest, caller.signal).catch((error: unknown) =>
+        ofRemoved(this.#context.forgotten(ino, error)),
+      );
     return andThen(set, (attr) => {
       file?.applyAttr(attr, true);
       file?.timesSet(attr, rest.mtime !== undefined || rest.mtimeNow === true);

@@ -201,7 +201,8 @@ export class LocalChanges {
     this.#changed(parent, time, 0);
     meta.announceOpen([child.ino]);
     this.#push({ $case: 'unlink', value: { parent, name, uid } }, [parent, child.ino], time);
-    if (inodes.known(child.ino)?.nlink === 0 && !this.#context.files.get(child.ino)) inodes.forget(child.ino);
+    const isGone = inodes.known(child.ino)?.nlink === 0 && !this.#context.removedForGood(child.ino);
+    if (isGone && !this.#context.files.get(child.ino)) inodes.forget(child.ino);
     return true;
   }
 

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { LANE_DELAY_MS } from '../../../client/leases/change-lane.js';
 import { HoldfastError } from '../../../proto/errors.js';
+import { FLAG_IMMUTABLE } from '../../../proto/inode-flags.js';
 import { S_IFIFO, S_IFMT, S_IFREG } from '../../../proto/types.js';
 import { pattern } from '../support/data-harness.js';
 import { settle } from '../support/manual-clock.js';
@@ -351,6 +352,33 @@ describe('names', () => {
     const left = (await mount.fs.getattr(caller(), ino)).attr;
     assert.deepEqual({ mode: left.mode & 0o7777, nlink: left.nlink }, { mode: 0o700, nlink: 0 });
     mount.fs.releasedir(ino, handle);
+  });
+
+  it('of a directory in use that another mount removed are those that were known, and are changed here', async () => {
+    const mount = new TestMount();
+    const { ino } = (await mount.fs.mkdir(caller(), 1, name('d'), 0o750, 0)).attr;
+    const { handle } = await mount.fs.opendir(caller(), ino, 0);
+    await mount.second().fs.rmdir(caller(), 1, name('d'));
+    await mount.clock.advance(1_000);
+    const { attr } = await mount.fs.setattr(caller(), ino, { mode: 0o700, uid: 5 });
+    assert.deepEqual([attr.mode & 0o7777, attr.uid, attr.nlink], [0o700, 5, 0]);
+    assert.deepEqual((await mount.fs.getattr(caller(), ino)).attr.uid, 5);
+    assert.equal(await mount.fs.getFlags(caller(), ino), 0);
+    await mount.fs.setFlags(caller(), ino, FLAG_IMMUTABLE);
+    assert.equal(await mount.fs.getFlags(caller(), ino), FLAG_IMMUTABLE);
+    mount.fs.releasedir(ino, handle);
+  });
+
+  it('of a fifo in use that is removed are those that were known, and are changed here', async () => {
+    const mount = new TestMount();
+    for (const by of [mount, mount.second()]) {
+      const { ino } = (await mount.fs.mknod(caller(), 1, name('p'), S_IFIFO | 0o600, 0, 0)).attr;
+      await by.fs.unlink(caller(), 1, name('p'));
+      await mount.clock.advance(1_000);
+      const { attr } = await mount.fs.setattr(caller(), ino, { mode: 0o640, mtime: { sec: 7, nsec: 0 } });
+      assert.deepEqual([attr.mode & 0o7777, attr.mtime.sec, attr.nlink], [0o640, 7, 0]);
+      assert.equal((await mount.fs.getattr(caller(), ino)).attr.mode & 0o7777, 0o640);
+    }
   });
 
   it('of an open directory that is not removed after all are those of the servers', async () => {
