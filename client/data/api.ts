@@ -85,7 +85,11 @@ export interface ChunkApi {
 
 /** What the data path asks of the metadata service. */
 export interface CommitApi {
-  /** @param spent reservations that end with it @returns the inode afterwards */
+  /**
+   * @param spent reservations that end with it
+   * @param behind all changes made here so far, also where a place before them is kept for a commit of the file
+   * @returns the inode afterwards
+   */
   commitWrite(
     commit: {
       ino: number;
@@ -96,7 +100,10 @@ export interface CommitApi {
       truncateSeq: number;
     },
     spent?: QuotaAmount[],
+    behind?: boolean,
   ): Promise<Attr>;
+  /** Whether the next commit of the file goes ahead of changes that were made before it. */
+  keepsPlace?(ino: number): boolean;
   /** The inode as the server has it, whatever waits to be changed here. @throws HoldfastError */
   attrNow(ino: number): Promise<Attr>;
   /** Of a commit that does not change the size: the data beside it has landed, nothing else is waited for any more. */

@@ -173,9 +173,12 @@ export class FileData implements FileLayout, FlushSource {
     this.#sends.settle();
   }
 
-  /** utimes(2) here: the commit of earlier writes must not set another time. */
-  timesSet(attr: Attr, mtimeSet: boolean): void {
-    this.#times.forget();
+  /**
+   * utimes(2) here: the commit of earlier writes must not set another time, and that of later ones must.
+   * @param overtaken whether the next commit goes ahead of it
+   */
+  timesSet(attr: Attr, mtimeSet: boolean, overtaken = false): void {
+    this.#times.forget(mtimeSet && overtaken ? this.#written : undefined);
     if (mtimeSet && this.#mtime) this.#mtime = attr.mtime;
     if (this.#ctime) this.#ctime = attr.ctime;
   }
@@ -402,7 +405,9 @@ export class FileData implements FileLayout, FlushSource {
     const end = mark.cuts === this.#cuts ? mark.end : 0;
     await this.#exclusively(async () => {
       await this.#commitOnce(end, this.#holds.take(mark.holds));
-      this.#book(mark.written);
+      const placeAhead = this.#deps.meta.keepsPlace?.(this.ino) ?? false;
+      const again = (): Promise<void> => this.#commitOnce(0, NO_HOLD, true);
+      this.#book(await this.#times.tellAgain(mark.written, placeAhead, again));
     });
   }
 
@@ -426,11 +431,11 @@ export class FileData implements FileLayout, FlushSource {
   }
 
   /** Failures are booked as write errors. */
-  async #commitOnce(end: number, hold: Hold = NO_HOLD): Promise<void> {
-    await this.#commitUpTo(end, amountsOf(hold)).finally(() => this.#quotas.settled(hold));
+  async #commitOnce(end: number, hold: Hold = NO_HOLD, behind = false): Promise<void> {
+    await this.#commitUpTo(end, amountsOf(hold), behind).finally(() => this.#quotas.settled(hold));
   }
 
-  async #commitUpTo(end: number, spent: QuotaAmount[] | undefined): Promise<void> {
+  async #commitUpTo(end: number, spent: QuotaAmount[] | undefined, behind: boolean): Promise<void> {
     const { meta } = this.#deps;
     const reached = this.#sends.dataLost ? Math.min(end, this.#sends.ackedEnd) : end;
     const newSize = reached > this.#attr.size ? reached : 0;
@@ -446,6 +451,7 @@ export class FileData implements FileLayout, FlushSource {
         const attr = await meta.commitWrite(
           { ino, newSize: cuts === this.#cuts ? newSize : 0, mtime, ctime, allocatedDelta, truncateSeq },
           attempt === 1 ? spent : undefined,
+          behind,
         );
         this.#allocatedSent = 0;
         this.applyAttr(attr, true);

@@ -24,6 +24,8 @@ export class WriteTimes {
   readonly #tenure: () => Tenure;
   #newest: Stamp | undefined;
   #durable: { stamp: Stamp; tenure: Tenure } | undefined;
+  /** As forget(). */
+  #setBehind: number | undefined;
 
   /** @param tenure begins now */
   constructor(clock: FileClock, tenure: () => Tenure) {
@@ -49,7 +51,7 @@ export class WriteTimes {
 
   /** A commit is sent with these times. @returns to be called when it was made */
   committing(mtime: Timespec | undefined, ctime: Timespec | undefined): () => void {
-    const stamp = this.#newest;
+    const stamp = this.#setBehind === undefined ? this.#newest : undefined;
     if (!stamp || stamp.time !== mtime || stamp.time !== ctime) return () => {};
     const tenure = this.#tenure();
     return () => {
@@ -57,8 +59,25 @@ export class WriteTimes {
     };
   }
 
-  /** The times were set otherwise. */
-  forget(): void {
+  /**
+   * Where so many writes were committed ahead of times that were set before the last of them, says theirs behind those. With
+   * another place ahead they are left to its commit: to wait here for what is behind it would be to wait for oneself.
+   * @param placeAhead whether the next commit goes ahead, too
+   * @param commit of the times, behind all that was set
+   * @returns how many writes nothing is left to be told of
+   */
+  async tellAgain(written: number, placeAhead: boolean, commit: () => Promise<void>): Promise<number> {
+    const before = this.#setBehind;
+    if (before === undefined || written <= before) return written;
+    if (placeAhead) return before;
+    this.#setBehind = undefined;
+    await commit();
+    return written;
+  }
+
+  /** The times were set otherwise. @param setBehind so many writes, of which a commit may yet go ahead of that; undefined: none does */
+  forget(setBehind?: number): void {
     this.#newest = this.#durable = undefined;
+    this.#setBehind = setBehind ?? this.#setBehind;
   }
 }

@@ -115,11 +115,18 @@ export class ChangeLane {
    * Takes a change that was made here. A commit goes to the place that is kept for it.
    * @param inos all whose attributes, names or data it changes
    * @param spent as for MetaApi.mutate
+   * @param behind all changes so far: a commit, and not in that place
    * @returns the server's answer; rejects with its refusal, which onFailure() has heard already
    */
-  push(op: MutationOp, inos: readonly number[], time?: Time, spent?: QuotaAmount[]): Promise<MutationReply> {
+  push(
+    op: MutationOp,
+    inos: readonly number[],
+    time?: Time,
+    spent?: QuotaAmount[],
+    behind = false,
+  ): Promise<MutationReply> {
     const change = { op, time, spent };
-    const place = op.$case === 'commitWrite' ? this.#places.get(op.value.ino) : undefined;
+    const place = op.$case === 'commitWrite' && !behind ? this.#places.get(op.value.ino) : undefined;
     let item = place;
     if (item) {
       item.change = change;
@@ -149,6 +156,11 @@ export class ChangeLane {
     item.result.promise.catch(() => undefined);
     this.#places.set(ino, item);
     return item;
+  }
+
+  /** Whether a commit of the file may go ahead of changes that were made before it. */
+  keepsPlace(ino: number): boolean {
+    return this.#places.has(ino);
   }
 
   /** No commit of the file comes: nothing waits for it any more. */

@@ -8,7 +8,8 @@ import type { VfsContext } from './context.js';
 /** @param meta asked behind the context's back: what waits in its lane may wait for the data that asks */
 export function newCommits(context: () => VfsContext, meta: Pick<MetaApi, 'read'>): CommitApi {
   return {
-    commitWrite: (commit, spent) => commitWrite(context(), commit, spent),
+    commitWrite: (commit, spent, behind) => commitWrite(context(), commit, spent, behind),
+    keepsPlace: (ino) => context().lane.keepsPlace(ino),
     dataLanded: (ino) => context().lane.dataLanded(ino),
     attrNow: async (ino) => attrOf(await meta.read({ $case: 'getAttr', value: { ino } })),
   };
@@ -19,6 +20,7 @@ async function commitWrite(
   context: VfsContext,
   commit: Parameters<CommitApi['commitWrite']>[0],
   spent: QuotaAmount[] | undefined,
+  behind: boolean | undefined,
 ): Promise<Attr> {
   const { inodes, lane } = context;
   const { ino } = commit;
@@ -33,10 +35,11 @@ async function commitWrite(
   const before = inodes.known(ino);
   const foretold = before && context.owns(ino) ? committed(before, commit) : undefined;
   if (foretold) inodes.setLocal(foretold);
-  const attr = attrOf((await lane.push(op, [ino], undefined, spent)).result);
+  const attr = attrOf((await lane.push(op, [ino], undefined, spent, behind)).result);
   const known = inodes.known(ino);
+  // Not foretold, a commit is not counted in what is known: that its place was ahead of other changes, the lane knows.
   const merged =
-    known && known.change > attr.change
+    known && (known.change > attr.change || lane.touches([ino]))
       ? withLaterChanges(attr, known, foretold ?? before, foretold !== undefined)
       : attr;
   if (context.owns(ino)) inodes.setLocal(merged);

@@ -337,7 +337,8 @@ export class FileCalls {
       );
     return andThen(set, (attr) => {
       file?.applyAttr(attr, true);
-      file?.timesSet(attr, rest.mtime !== undefined || rest.mtimeNow === true);
+      const mtimeSet = rest.mtime !== undefined || rest.mtimeNow === true;
+      file?.timesSet(attr, mtimeSet, this.#context.lane.keepsPlace(ino));
       return attr;
     });
   }

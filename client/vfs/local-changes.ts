@@ -443,12 +443,15 @@ export class LocalChanges {
 
   /** The server's attributes take the place of those foretold, unless further changes of ours are on their way. */
   #settled(reply: MutationReply, named: Named | undefined): void {
-    const { inodes, names } = this.#context;
+    const { inodes, names, lane } = this.#context;
     if (named && reply.cookie) names.place(named.directory, named.entry, reply.cookie);
     const attrs = reply.result?.$case === 'attr' ? [reply.result.value, ...reply.parents] : reply.parents;
     for (const attr of attrs) {
       const known = inodes.known(attr.ino);
-      if (known && attr.change >= known.change && this.#ownsInode(attr.ino)) inodes.setLocal(attr);
+      if (!known || attr.change < known.change) continue;
+      if (this.#ownsInode(attr.ino)) inodes.setLocal(attr);
+      // Given back meanwhile, perhaps not altogether, with a commit that had its place ahead of this.
+      else if (!lane.touches([attr.ino])) inodes.learn(attr, inodes.stamp(), true);
     }
   }
 }

@@ -131,6 +131,10 @@ export class Recalls implements LeaseEvents {
     const file = files.get(ino);
     if (file && !file.clean) await lane.urgently(file.flush());
     await lane.settledFor([ino]);
+    if (!file || file.clean) return;
+    // A flush may leave times to the commit of what was closed meanwhile, which the lane has had now.
+    await lane.urgently(file.flush());
+    await lane.settledFor([ino]);
   }
 
   #drop(ino: number): void {

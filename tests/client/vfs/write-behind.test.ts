@@ -98,6 +98,63 @@ describe('files that are closed', () => {
     assert.deepEqual(mount.meta.batches.flat(), ['commitWrite', 'commitWrite', 'makeNode']);
   });
 
+  it('whose times are set then have those of what is written after that', async () => {
+    const mount = await alone();
+    const { handle, ino } = await mount.create('a', 0o644, O_RDWR);
+    const { handle: other } = await mount.open(ino, O_RDWR);
+    await mount.write(other, 0, pattern(100, 1));
+    await mount.close(other);
+    await mount.fs.setattr(caller(), ino, { mtime: { sec: -5, nsec: 1 } });
+    await mount.clock.advance(1);
+    await mount.write(handle, 0, pattern(10, 2));
+    const written = (await mount.fs.getattr(caller(), ino)).attr.mtime;
+    assert.notEqual(written.sec, -5);
+    const seen = await mount.second().fs.lookup(caller(), 1, Buffer.from('a'));
+    assert.deepEqual(seen.attr.mtime, written);
+    await mount.clock.advance(1_000);
+    assert.deepEqual((await mount.fs.getattr(caller(), ino)).attr.mtime, written);
+  });
+
+  it('again while they are written have the time of what is written last, though times were set before', async () => {
+    const mount = await alone();
+    const ino = await writeFile(mount, 'a', 100);
+    await mount.fs.fsyncdir(caller(), 1, 0, false);
+    const { handle } = await mount.open(ino, O_RDWR);
+    const appended = async (from: number): Promise<void> => {
+      const other = await mount.open(ino, O_RDWR);
+      await mount.write(other.handle, from, pattern(100, 2));
+      await mount.close(other.handle);
+    };
+    await appended(100);
+    const release = mount.chunks.hold();
+    await mount.clock.advance(WRITE_BEHIND_DELAY_MS);
+    await mount.fs.setattr(caller(), ino, { mtime: { sec: -5, nsec: 1 } });
+    await mount.write(handle, 0, pattern(10, 3));
+    await appended(200);
+    release();
+    const written = (await mount.fs.getattr(caller(), ino)).attr.mtime;
+    const seen = await mount.second().fs.lookup(caller(), 1, Buffer.from('a'));
+    assert.deepEqual([seen.attr.mtime, seen.attr.size], [written, 300]);
+    await mount.clock.advance(1_000);
+    const { attr } = await mount.second().fs.lookup(caller(), 1, Buffer.from('a'));
+    assert.deepEqual([attr.mtime, attr.size], [written, 300]);
+  });
+
+  it('keep the mode, owner and times that are set then, when another mount looks at them', async () => {
+    const mount = await alone();
+    const ino = await writeFile(mount, 'a', 100);
+    await mount.fs.fsyncdir(caller(), 1, 0, false);
+    const { handle } = await mount.open(ino, O_RDWR);
+    await mount.write(handle, 100, pattern(100, 2));
+    await mount.close(handle);
+    const set = { mode: 0o600, uid: 5, mtime: { sec: 7, nsec: 0 } };
+    await mount.fs.setattr(caller(), ino, set);
+    await mount.second().fs.lookup(caller(), 1, Buffer.from('a'));
+    const { attr } = await mount.fs.lookup(caller(), 1, Buffer.from('a'));
+    const { mode, uid, mtime, size } = attr;
+    assert.deepEqual({ mode: mode & 0o7777, uid, mtime, size }, { ...set, size: 200 });
+  });
+
   it('closed again before they were written are written once', async () => {
     const mount = await alone();
     const ino = await writeFile(mount, 'a', 100);
