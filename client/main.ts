@@ -6,6 +6,7 @@ import type { Logger } from '../common/logger.js';
 import type { Prng } from '../common/prng.js';
 import type { Tracer } from '../common/trace.js';
 import { HoldfastError } from '../proto/errors.js';
+import type { Attr } from '../proto/gen/meta.js';
 import { PROTOCOL_VERSION, ROOT_INO, SESSION_TIMEOUT_MS } from '../proto/types.js';
 import { ChunkConnections, frameDialer } from './data/chunk-connections.js';
 import { ChunkIo } from './data/chunk-io.js';
@@ -14,6 +15,7 @@ import { type DataLimits, dataLimits } from './data/limits.js';
 import type { BindingInfo, Mount } from './fuse/binding.js';
 import { type BindingChoice, mountFileSystem } from './fuse/choose.js';
 import { FUSE_NATIVE_LIMITS } from './fuse/fuse-native.js';
+import { attrOf } from './meta/api.js';
 import { streamDialer } from './meta/dialer.js';
 import { MetaSession } from './meta/session.js';
 import { tracedEnvelope, tracedFileSystem, tracedFrameDialer, tracedMetaDialer } from './tracing.js';
@@ -27,6 +29,7 @@ export const FIRST_ANSWER_TIMEOUT_MS = SESSION_TIMEOUT_MS + 15_000;
 export const UNMOUNT_GRACE_MS = 2_000;
 export const UNMOUNT_STALL_MS = 10_000;
 export const SESSION_CLOSE_TIMEOUT_MS = 1_000;
+const PERMISSION_BITS = 0o7777;
 
 export interface RunMountOptions {
   /** An empty directory. */
@@ -116,7 +119,7 @@ export async function runMount(options: RunMountOptions, deps: RunMountDeps): Pr
   );
   session.onMap((map) => view.update(map));
   await session.start(options.connectTimeoutMs ?? CONNECT_TIMEOUT_MS);
-  await firstAnswer(session, clock);
+  const root = await firstAnswer(session, clock);
   const hello = () => ({
     protocol: PROTOCOL_VERSION,
     clusterId: session.clusterId,
@@ -147,7 +150,16 @@ export async function runMount(options: RunMountOptions, deps: RunMountDeps): Pr
   try {
     mount = await mountFileSystem(
       tracer ? tracedFileSystem(fs, tracer) : fs,
-      { mountPoint, fsName, allowOther, readOnly, binding, kernelOptions, busyPollUs },
+      {
+        mountPoint,
+        fsName,
+        allowOther,
+        readOnly,
+        binding,
+        kernelOptions,
+        busyPollUs,
+        rootMode: rootMode(root),
+      },
       log,
       clock,
     );
@@ -189,13 +201,13 @@ export async function runMount(options: RunMountOptions, deps: RunMountDeps): Pr
 
 /**
  * Waits until the cluster answers calls: a new leader may first have to wait for clients that died, also for a former mount
- * at this very place. @throws HoldfastError ETIMEDOUT when that takes longer than any client is waited for
+ * at this very place. @returns the root. @throws HoldfastError ETIMEDOUT when that takes longer than any client is waited for
  */
-async function firstAnswer(session: MetaSession, clock: Clock): Promise<void> {
+async function firstAnswer(session: MetaSession, clock: Clock): Promise<Attr> {
   const controller = new AbortController();
   const timer = clock.after(FIRST_ANSWER_TIMEOUT_MS, () => controller.abort());
   try {
-    await session.read({ $case: 'getAttr', value: { ino: ROOT_INO } }, controller.signal);
+    return attrOf(await session.read({ $case: 'getAttr', value: { ino: ROOT_INO } }, controller.signal));
   } catch (error) {
     await session.close(SESSION_CLOSE_TIMEOUT_MS);
     if (!controller.signal.aborted) throw error;
@@ -206,6 +218,11 @@ async function firstAnswer(session: MetaSession, clock: Clock): Promise<void> {
   } finally {
     timer.cancel();
   }
+}
+
+/** The kernel is told a mode alone, and takes root for the owner. */
+function rootMode({ mode, uid, gid }: Attr): number {
+  return uid === 0 && gid === 0 ? mode & PERMISSION_BITS : 0;
 }
 
 /** Boot, mount namespace and directory: two mounts that run at a time differ in one of them. Empty where /proc is not there. */

@@ -302,6 +302,11 @@ export interface MountOptions {
   /** Other users may use the mount (kernel: as root always). */
   allowOther: boolean;
   readOnly?: boolean;
+  /**
+   * Permissions of the root, which root owns: what the kernel goes by until it has been told its attributes. It may not come
+   * to believe any for a while, when others change the root. Absent: it lets nobody in but root before.
+   */
+  rootMode?: number;
   /** nosuid, nodev, noexec and others that the kernel applies by itself. */
   kernelOptions?: readonly string[];
   /** How long the next request is polled for behind an answer, us; 0: not at all. The binding fuse-native does not. */

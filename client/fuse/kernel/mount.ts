@@ -3,6 +3,7 @@ import { availableParallelism } from 'node:os';
 import { type Clock, delay } from '../../../common/clock.js';
 import { deferred } from '../../../common/deferred.js';
 import type { Logger } from '../../../common/logger.js';
+import { S_IFDIR } from '../../../proto/types.js';
 import type { BindingInfo, FileSystem, Mount, MountOptions } from '../binding.js';
 import { findMount, MountError, type MountInfo } from '../mount-point.js';
 import { runTool } from '../tool.js';
@@ -136,7 +137,7 @@ function notifyThreads(device: FuseDevice, reading: number): number {
 function mountArguments(options: KernelMountOptions): string[] {
   const flags = [
     'fd=3',
-    'rootmode=40000',
+    `rootmode=${(S_IFDIR | (options.rootMode ?? 0)).toString(8)}`,
     `user_id=${process.geteuid?.() ?? 0}`,
     `group_id=${process.getegid?.() ?? 0}`,
     'default_permissions',

@@ -70,6 +70,15 @@ describe('a mount of the kernel binding', () => {
     assert.deepEqual([mkdir!.uid, mkdir!.gid], [1234, 5678]);
   });
 
+  it('lets others in while its root is changed so often that the kernel learns no attributes of it', async () => {
+    await start({ rootIsInvalidated: true, rootMode: 0o755 });
+    const user = 'setpriv --reuid 1234 --regid 5678 --clear-groups';
+    assert.equal(
+      await mounted.sh(`${user} stat -c %A . && ${user} ls && echo entered`),
+      'drwxr-xr-x\nentered',
+    );
+  });
+
   it('refuses writes when it is read-only', async () => {
     await start({ readOnly: true });
     assert.equal(await mounted.sh("touch f 2>&1 | grep -o 'Read-only file system'"), 'Read-only file system');

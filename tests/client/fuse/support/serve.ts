@@ -3,6 +3,7 @@ import { type BindingChoice, mountFileSystem } from '../../../../client/fuse/cho
 import { systemClock } from '../../../../common/clock.js';
 import { createLogger, type LogLevel } from '../../../../common/logger.js';
 import { HoldfastError } from '../../../../proto/errors.js';
+import { ROOT_INO } from '../../../../proto/types.js';
 import { MemoryFs } from './memory-fs.js';
 
 /**
@@ -17,6 +18,9 @@ export interface ServeOptions {
   keepCache?: boolean;
   log?: LogLevel;
   readOnly?: boolean;
+  rootMode?: number;
+  /** Each answer with the root's attributes is overtaken by an invalidation: the kernel drops it. */
+  rootIsInvalidated?: boolean;
 }
 
 /** A request that the file system got: the method and its plain arguments. */
@@ -147,19 +151,26 @@ async function obey(command: ServeCommand, fs: MemoryFs, observer: Observer, mou
 }
 
 async function main(options: ServeOptions): Promise<void> {
+  let mount: Mount | undefined;
   const fs = new MemoryFs({
     clock: systemClock,
     ttlMs: options.ttlMs ?? 1000,
     keepCache: options.keepCache ?? false,
   });
   const observer = new Observer();
+  if (options.rootIsInvalidated) {
+    const getattr = fs.getattr.bind(fs);
+    fs.getattr = async (caller, ino) => {
+      if (ino === ROOT_INO) await mount?.info.notify?.invalidateInode(ino, -1, 0);
+      return getattr(caller, ino);
+    };
+  }
   const log = createLogger({}, options.log ?? 'warn');
-  let mount: Mount;
   try {
-    const { mountPoint, binding, readOnly } = options;
+    const { mountPoint, binding, readOnly, rootMode } = options;
     mount = await mountFileSystem(
       observer.watch(fs),
-      { mountPoint, binding, readOnly, fsName: 'memory', allowOther: true },
+      { mountPoint, binding, readOnly, rootMode, fsName: 'memory', allowOther: true },
       log,
       systemClock,
     );
@@ -172,8 +183,9 @@ async function main(options: ServeOptions): Promise<void> {
     return;
   }
   const answers = new Set<Promise<void>>();
+  const mounted = mount;
   process.on('message', (message: { id: number } & ServeCommand) => {
-    const answer = obey(message, fs, observer, mount).then(
+    const answer = obey(message, fs, observer, mounted).then(
       (result) => void process.send?.({ id: message.id, result }),
       (error: unknown) => void process.send?.({ id: message.id, error: String(error) }),
     );
