@@ -14,6 +14,9 @@ const SHRINK_MAX_MS = 60_000;
 /** What a FUSE kernel answers by itself, which knows of no flags, before it asks: EPERM of a local file system. */
 const KERNELS_OWN = ['EACCES', 'EISDIR', 'ENOTDIR'];
 
+/** st_size of any directory of a mount. */
+const DIRECTORY_BYTES = 4096;
+
 /** What may differ, and why. An operation is left out of the comparison where it meets one of these. */
 const ALLOWED: { reason: string; meets(answers: [Answer, Answer], call: FileCall): boolean }[] = [
   {
@@ -30,7 +33,9 @@ const ALLOWED: { reason: string; meets(answers: [Answer, Answer], call: FileCall
         // A default list of what is no directory; of a directory the trees would differ in the end.
         (name === 'removexattr' && attribute === 'system.posix_acl_default') ||
         (name === 'access' && mounted.errno === undefined) ||
-        (name.endsWith('write') && mounted.value === 0)), // of no bytes
+        // Of no bytes; before it asks, the kernel refuses to copy a range onto itself.
+        (name.endsWith('write') && mounted.value === 0) ||
+        (name === 'copy_file_range' && (mounted.value === 0 || mounted.errno === 'EINVAL'))),
   },
   {
     reason: 'the end of a directory as a position: POSIX gives it no meaning, ext4 has it behind all hashes',
@@ -39,6 +44,28 @@ const ALLOWED: { reason: string; meets(answers: [Answer, Answer], call: FileCall
       (Number(local.value) > Number.MAX_SAFE_INTEGER ||
         // Behind all hashes there is nothing. In a file it would be a position like any other.
         (local.errno === 'EINVAL' && whence === 'SEEK_END' && Number(offset) >= 0)),
+  },
+  {
+    reason: 'whether zeros are a hole: ext4 takes those for data that are in its cache',
+    meets: ([local, mounted], [name, , offset, whence]) =>
+      name === 'lseek' &&
+      whence === 'SEEK_HOLE' &&
+      Number(mounted.value) >= Number(offset) &&
+      Number(mounted.value) < Number(local.value),
+  },
+  {
+    reason: 'a directory is not read, ext4 says of a position behind all hashes first that it is too far',
+    meets: ([local, mounted], [name]) =>
+      name.endsWith('read') && local.errno === 'EINVAL' && mounted.errno === 'EISDIR',
+  },
+  {
+    reason:
+      'the end of a removed directory: ext4 empties it, and a FUSE kernel seeks by the size that it was told before',
+    meets: ([local, mounted], [name, , offset, whence]) =>
+      name === 'lseek' &&
+      ((whence === 'SEEK_HOLE' && local.errno === 'ENXIO' && Number(offset) < DIRECTORY_BYTES) ||
+        (whence === 'SEEK_END' && local.value === Number(offset))) &&
+      mounted.value === DIRECTORY_BYTES + (whence === 'SEEK_END' ? Number(offset) : 0),
   },
 ];
 
