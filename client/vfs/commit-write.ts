@@ -33,13 +33,14 @@ async function commitWrite(
     return attr;
   }
   const before = inodes.known(ino);
-  const foretold = before && context.owns(ino) ? committed(before, commit) : undefined;
+  // Of what is out of date no more is believed by that.
+  const foretold = before && context.owns(ino) && inodes.fresh(ino) ? committed(before, commit) : undefined;
   if (foretold) inodes.setLocal(foretold);
   const attr = attrOf((await lane.push(op, [ino], undefined, spent, behind)).result);
   const known = inodes.known(ino);
   // Not foretold, a commit is not counted in what is known: that its place was ahead of other changes, the lane knows.
   const merged =
-    known && (known.change > attr.change || lane.touches([ino]))
+    known && (known.change > attr.change || (known.change === attr.change && lane.touches([ino])))
       ? withLaterChanges(attr, known, foretold ?? before, foretold !== undefined)
       : attr;
   if (context.owns(ino)) inodes.setLocal(merged);

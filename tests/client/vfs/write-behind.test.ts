@@ -155,6 +155,26 @@ describe('files that are closed', () => {
     assert.deepEqual({ mode: mode & 0o7777, uid, mtime, size }, { ...set, size: 200 });
   });
 
+  it('have their extended attributes while the commit is on its way', async () => {
+    const mount = await alone();
+    const ino = await writeFile(mount, 'a', 100);
+    await mount.fs.fsyncdir(caller(), 1, 0, false);
+    const { handle } = await mount.open(ino, O_RDWR);
+    await mount.write(handle, 0, pattern(10, 2));
+    const { meta } = mount;
+    const send = meta.mutateBatch.bind(meta);
+    const listed: Promise<Buffer[]>[] = [];
+    meta.mutateBatch = (changes) => {
+      listed.push(mount.fs.listxattr(caller(), ino));
+      return send(changes);
+    };
+    await mount.fs.setxattr(caller(), ino, Buffer.from('user.a'), Buffer.from('v'), 0, false);
+    await mount.close(handle);
+    await mount.fs.fsyncdir(caller(), 1, 0, false);
+    assert.equal(listed.length, 1);
+    assert.deepEqual((await Promise.all(listed)).flat().map(String), ['user.a']);
+  });
+
   it('closed again before they were written are written once', async () => {
     const mount = await alone();
     const ino = await writeFile(mount, 'a', 100);
