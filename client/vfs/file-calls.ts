@@ -317,8 +317,10 @@ export class FileCalls {
     if (rest.atime || rest.atimeNow) files.atimes?.forget(ino);
     if (size !== undefined) {
       if (size > FILE_SIZE_MAX_BYTES) throw new HoldfastError('EFBIG');
-      // Before anything is cut off here. Where it is not known, nothing waits here that could be.
-      checkMayCut(this.#context.inodes.fresh(ino)?.attr);
+      // Before anything is cut off here. Of a file that is leased exclusively what is out of date are not the flags; where nothing
+      // is known of it, nothing waits here that could be cut off.
+      const owned = this.#context.owns(ino) ? files.get(ino)?.attr : undefined;
+      checkMayCut(this.#context.inodes.fresh(ino)?.attr ?? owned);
       const cut = (): Promise<Attr> => this.#resize(ino, size, rest, caller.signal);
       return this.#context.pageStores.without(ino, caller.signal, cut);
     }

@@ -52,6 +52,14 @@ describe('flags of inodes', () => {
     await refused(two.fs.setFlags(caller(), ino, 1), 'EOPNOTSUPP');
   });
 
+  it('keep what was written and not yet sent from a truncate that the servers refuse', async () => {
+    const { one, ino, handle } = await opened();
+    await set(one, ino, FLAG_APPEND);
+    await refused(one.fs.unlink(caller(), 1, name('f')));
+    await refused(one.fs.setattr(caller(), ino, { size: 4, handle }));
+    assert.equal(String(await one.read(handle, 0, 20)), '0123456789');
+  });
+
   it('of an immutable file that was set on another mount holds at once, for what is open too', async () => {
     for (const setter of ['one', 'two'] as const) {
       const mounts = await opened();
