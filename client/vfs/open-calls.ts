@@ -165,7 +165,12 @@ export class OpenCalls {
         const acquired = files.acquire(made, created);
         file = acquired;
         if (created) acquired.tail.setClear(this.#context.tenure(ino));
-        if (created || (flags & O_TRUNC) === 0) return open(acquired, made);
+        if (created) return open(acquired, made);
+        // The servers take it for opened to be read.
+        if ((flags & O_TRUNC) === 0)
+          return writable && !this.#context.owns(ino)
+            ? this.#files.announceWriter(acquired, caller.signal).then((attr) => open(acquired, attr))
+            : open(acquired, made);
         return andThen(caller.uid !== 0 ? killedBy(caller, made) : {}, (killed) =>
           this.#files.truncate(acquired, 0, killed, caller.signal).then((attr) => open(acquired, attr)),
         );

@@ -104,6 +104,19 @@ describe('a file that several mounts have open for writing', () => {
     assert.deepEqual(await one.read(handles[0], 100, 200), NEW);
   });
 
+  it('is shared from the moment on at which a create opens it for writing', async () => {
+    const one = new TestMount();
+    const two = one.second();
+    const made = await one.create('f');
+    await one.close(made.handle);
+    const reading = await one.open(made.ino, 0);
+    const writing = await two.create('f', 0o644, O_RDWR);
+    assert.deepEqual([writing.ino, writing.directIo], [made.ino, true]);
+    assert.equal(one.meta.leases.mode(made.ino, one.clock.now()), 0);
+    await one.close(reading.handle);
+    await two.close(writing.handle);
+  });
+
   it('is made longer or cut in turn with those who append, and overwritten without', async () => {
     const { one, ino, handles } = await shared();
     await one.write(handles[0], 10, NEW.subarray(0, 90));
