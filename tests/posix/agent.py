@@ -107,6 +107,7 @@ def fallocate(fd, mode, offset, length):
 
 
 def copy_file_range(source, target, count, source_at=None, target_at=None):
+    os.fstat(source)  # as cp does: a FUSE kernel ends the range at the size that it was told last
     return os.copy_file_range(source, target, count, source_at, target_at)
 
 
