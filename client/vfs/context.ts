@@ -33,6 +33,7 @@ import { PageCalls } from './page-calls.js';
 import { PageDrops } from './page-drops.js';
 import { PageStores } from './page-stores.js';
 import type { SmallFiles } from './small-files.js';
+import { UnleasedPages } from './unleased-pages.js';
 
 /** What the groups of file system calls share. */
 export class VfsContext {
@@ -53,6 +54,7 @@ export class VfsContext {
   readonly pageStores: PageStores;
   readonly pageCalls = new PageCalls();
   readonly pageDrops: PageDrops;
+  readonly unleasedPages: UnleasedPages;
   readonly lostChanges = new LostChanges();
   readonly nameChanges = new NameChanges();
   /** Inodes that changes may yet change whose callers have gone, and how many. */
@@ -91,6 +93,13 @@ export class VfsContext {
     this.readOnly = parts.readOnly;
     this.attrRequests = new AttrRequests(parts.clock);
     this.pageDrops = new PageDrops(parts.clock);
+    this.unleasedPages = new UnleasedPages({
+      notifier: () => this.notifier,
+      owns: (ino) => this.owns(ino),
+      mayFill: (ino) => this.mode(ino) === LeaseMode.LEASE_NONE && parts.files.readsPages(ino),
+      pageDrops: this.pageDrops,
+      failed: (ino, err) => parts.log.error({ ino, err }, 'invalidation failed'),
+    });
   }
 
   /** What this mount may believe of an inode now. */

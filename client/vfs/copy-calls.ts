@@ -43,6 +43,20 @@ export class CopyCalls {
   ): Promise<number> {
     const { flags } = this.#context.files.handle(to.handle);
     const stop = Math.min(length, COPY_BYTES_MAX);
+    const done = await this.#context.unleasedPages.resizing(to.ino, () =>
+      this.#copied(caller, from, to, flags, stop),
+    );
+    await this.#context.unleasedPages.drop(to.ino);
+    return done;
+  }
+
+  async #copied(
+    caller: Caller,
+    from: Place,
+    to: Place & { ino: number },
+    flags: number,
+    stop: number,
+  ): Promise<number> {
     let done = await this.#byServers(caller, from, to, stop);
     while (done < stop) {
       const size = Math.min(COPY_PIECE_BYTES, stop - done);

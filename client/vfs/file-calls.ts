@@ -64,6 +64,7 @@ export class FileCalls {
     if ((flags & O_NOATIME) === 0) atimes?.read(atimes.view(file.view()));
     this.#locks.refuseLost(file.ino, handle);
     const shared = this.shared.mustAsk(file);
+    if (shared) this.#context.unleasedPages.filled(file.ino, { from: offset, to: offset + size });
     const read = shared
       ? this.shared.read(file, offset, size, signal)
       : this.#reader.read(file, stream, offset, size, signal);
@@ -107,9 +108,9 @@ export class FileCalls {
   #write(caller: Caller, ino: number, open: OpenFile, request: WriteRequest): Answer<number> {
     // Pages that the kernel writes back have their place already.
     const append = (request.flags & O_APPEND) !== 0 && !request.fromCache;
-    const written = append
-      ? this.#append(open, request, caller.signal)
-      : this.#writeAt(open, request, caller.signal);
+    const put = (): Answer<Written> =>
+      append ? this.#append(open, request, caller.signal) : this.#writeAt(open, request, caller.signal);
+    const written = this.#context.unleasedPages.written(open, request, put);
     const syncs = (request.flags & (O_DSYNC | O_SYNC_ONLY)) !== 0 && !request.fromCache;
     return andThen(written, ({ at, length }) =>
       syncs || at !== request.offset
@@ -283,8 +284,9 @@ export class FileCalls {
 
   /** Not waited for by anybody: what is left is written in the background. */
   release(handle: number): Answer<void> {
-    const { files, meta, log } = this.#context;
+    const { files, meta, log, unleasedPages } = this.#context;
     const { file } = files.close(handle);
+    if (!files.readsPages(file.ino)) unleasedPages.forget(file.ino);
     const owned = this.#context.owns(file.ino);
     const released = lastly(
       () => andThen(owned ? this.#behind.of(file) : undefined, () => files.release(file)),
@@ -296,6 +298,13 @@ export class FileCalls {
 
   /** Mode, owner, times and size. @returns the inode afterwards, as the server has it */
   setattr(caller: Caller, ino: number, change: SetAttrRequest): Answer<Attr> {
+    const { unleasedPages } = this.#context;
+    const set = (): Answer<Attr> => this.#setattr(caller, ino, change);
+    const changed = change.size === undefined ? set() : unleasedPages.resizing(ino, set);
+    return andThen(changed, (attr) => andThen(unleasedPages.drop(ino), () => attr));
+  }
+
+  #setattr(caller: Caller, ino: number, change: SetAttrRequest): Answer<Attr> {
     const { files } = this.#context;
     const { size } = change;
     if (size !== undefined && change.handle !== undefined) this.#locks.refuseLost(ino, change.handle);

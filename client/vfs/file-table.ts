@@ -25,6 +25,8 @@ export interface OpenFile {
   readonly file: FileData;
   readonly flags: number;
   readonly writable: boolean;
+  /** The kernel reads and writes through it without its page cache. */
+  readonly direct: boolean;
   readonly errors: ErrorMark;
   readonly stream: ReadStream;
 }
@@ -36,6 +38,8 @@ export class FileTable {
   readonly #handles = new Map<number, OpenFile>();
   /** Descriptions open for writing, by inode. */
   readonly #writers = new Counts();
+  /** Descriptions through which the kernel's pages are read, by inode. */
+  readonly #cached = new Counts();
   #nextHandle = 1;
 
   /** @param atimes absent: reads set no access time */
@@ -132,12 +136,14 @@ export class FileTable {
     this.#deps.blocks.drop(file.ino);
   }
 
-  /** @returns the handle's number */
-  open(file: FileData, flags: number): number {
+  /** @param direct without the kernel's page cache @returns the handle's number */
+  open(file: FileData, flags: number, direct = false): number {
     const handle = this.#nextHandle++;
     const writable = (flags & O_ACCMODE) !== O_RDONLY;
     if (writable) this.#writers.up(file.ino);
-    this.#handles.set(handle, { file, flags, writable, errors: file.newMark(), stream: newReadStream() });
+    if (!direct) this.#cached.up(file.ino);
+    const errors = file.newMark();
+    this.#handles.set(handle, { file, flags, writable, direct, errors, stream: newReadStream() });
     return handle;
   }
 
@@ -157,6 +163,11 @@ export class FileTable {
     return this.#writers.has(ino);
   }
 
+  /** Whether one is open through which the kernel's pages are read. */
+  readsPages(ino: number): boolean {
+    return this.#cached.has(ino);
+  }
+
   /** Whether one is open that may write anywhere in the file, not at its end alone. */
   writesAnywhere(ino: number): boolean {
     for (const { file, writable, flags } of this.#handles.values())
@@ -168,6 +179,7 @@ export class FileTable {
     const open = this.handle(handle);
     this.#handles.delete(handle);
     if (open.writable) this.#writers.down(open.file.ino);
+    if (!open.direct) this.#cached.down(open.file.ino);
     return open;
   }
 }

@@ -58,7 +58,8 @@ export class OpenCalls {
 
   /** The kernel keeps the pages that it has, and reads none: should it be a program's after all, it keeps nothing. */
   #openUnread(file: FileData, flags: number): OpenReply {
-    return { handle: this.#context.files.open(file, flags), directIo: this.#files.shared.isShared(file.ino) };
+    const directIo = this.#files.shared.isShared(file.ino);
+    return { handle: this.#context.files.open(file, flags, directIo), directIo };
   }
 
   #openAcquired(
@@ -86,7 +87,7 @@ export class OpenCalls {
         // Through its page cache the kernel would send one write(2) in pieces, between which others append.
         if (writable && (flags & O_APPEND) !== 0) caching.directIo = true;
         const { keepCache, directIo } = caching;
-        return { handle: this.#context.files.open(file, flags), keepCache, directIo };
+        return { handle: this.#context.files.open(file, flags, directIo), keepCache, directIo };
       });
     });
   }
@@ -149,7 +150,7 @@ export class OpenCalls {
         const entry = this.#context.entry(attr, parent, name);
         return {
           entry,
-          handle: files.open(acquired, flags),
+          handle: files.open(acquired, flags, caching.directIo),
           keepCache: caching.keepCache,
           directIo: caching.directIo,
         };
@@ -228,7 +229,7 @@ export class OpenCalls {
     file.tail.setClear(this.#context.tenure(attr.ino));
     const caching = await this.#context.opened(attr);
     const entry = this.#context.entry(attr, parent, NO_NAME);
-    return { entry, handle: files.open(file, flags), ...caching };
+    return { entry, handle: files.open(file, flags, caching.directIo), ...caching };
   }
 
   #attrForOpen(ino: number, writable: boolean, caller: Caller): Answer<Attr> {

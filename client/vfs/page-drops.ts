@@ -47,9 +47,9 @@ export class PageDrops {
   }
 
   /** Waits for `dropped`, but not for ever. */
-  withPatience(dropped: Promise<unknown>): Promise<void> {
+  withPatience(dropped: Promise<unknown>, maxMs = PAGES_WAIT_MAX_MS): Promise<void> {
     return new Promise((resolve) => {
-      const timer = this.#clock.after(PAGES_WAIT_MAX_MS, resolve);
+      const timer = this.#clock.after(maxMs, resolve);
       const end = (): void => {
         timer.cancel();
         resolve();

@@ -7,6 +7,7 @@ import type { Caller } from '../fuse/binding.js';
 import { interruptible } from '../wait.js';
 import type { VfsContext } from './context.js';
 import type { FileCalls } from './file-calls.js';
+import type { OpenFile } from './file-table.js';
 import { checkMayAllocate } from './guarded-files.js';
 import { seekData, seekHole } from './holes.js';
 import type { LockCalls } from './lock-calls.js';
@@ -39,7 +40,20 @@ export class SpaceCalls {
     offset: number,
     length: number,
   ): Promise<void> {
-    const { file, writable } = this.#context.files.handle(handle);
+    const open = this.#context.files.handle(handle);
+    const allocate = (): Promise<void> => this.#allocate(caller, open, handle, mode, offset, length);
+    await this.#context.unleasedPages.resizing(open.file.ino, allocate);
+    await this.#context.unleasedPages.drop(open.file.ino);
+  }
+
+  async #allocate(
+    caller: Caller,
+    { file, writable }: OpenFile,
+    handle: number,
+    mode: number,
+    offset: number,
+    length: number,
+  ): Promise<void> {
     if (!writable) throw new HoldfastError('EBADF');
     if (offset < 0 || length <= 0) throw new HoldfastError('EINVAL');
     this.#locks.refuseLost(file.ino, handle);

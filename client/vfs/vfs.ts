@@ -225,6 +225,7 @@ export class HoldfastFs implements FileSystem {
   forget(_ino: number, _count: number): void {}
 
   getattr(caller: Caller, ino: number, _handle?: number): Answer<AttrReply> {
+    if (this.#context.unleasedPages.areUnguarded(ino)) void this.#context.unleasedPages.drop(ino);
     const dropped = this.#context.pageDrops.dropped(ino, caller.signal);
     const known = this.#context.inodes.fresh(ino);
     if (known && !dropped && !this.#fileCalls.shared.isShared(ino))

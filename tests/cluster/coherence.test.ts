@@ -92,6 +92,36 @@ describe('caches under leases, on two mounts of one cluster', function () {
               mv ${b}/tree/sub ${b}/tree/bus; test -d ${a}/tree/bus -a ! -e ${a}/tree/sub`);
   });
 
+  it('a page read while another mount writes to the file is not shown behind a change made here', async () => {
+    await nodeScript(
+      `const [a, b] = args;
+       fs.writeFileSync(path.join(a, 'pages'), 'none'.padEnd(100, '.'));
+       const ours = fs.openSync(path.join(a, 'pages'), 'r+');
+       const look = () => { const cell = Buffer.alloc(8); fs.readSync(ours, cell, 0, 8, 0); return cell.toString(); };
+       look();
+       const theirs = fs.openSync(path.join(b, 'pages'), 'r+');
+       const changes = {
+         fchmod: (n) => fs.fchmodSync(ours, n % 2 ? 0o600 : 0o644),
+         fchown: () => fs.fchownSync(ours, 0, 0),
+         ftruncate: () => fs.ftruncateSync(ours, 100),
+         pwrite: () => fs.writeSync(ours, 'ours', 50),
+       };
+       let n = 0;
+       for (const [name, change] of Object.entries(changes)) {
+         for (let round = 0; round < 10; round++) {
+           for (const behind of [() => {}, change]) {
+             const value = String(++n).padStart(8);
+             fs.writeSync(theirs, value, 0);
+             behind(n);
+             const seen = look();
+             if (seen !== value) throw new Error(seen + ' behind ' + name + ' in place of ' + value);
+           }
+         }
+       }`,
+      [a, b],
+    );
+  });
+
   it('a listing that the kernel keeps shows each change elsewhere, and here, to whoever lists afterwards', async () => {
     await nodeScript(
       `const [a, b] = args; fs.mkdirSync(path.join(a, 'listed'));
