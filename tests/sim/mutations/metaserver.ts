@@ -276,7 +276,7 @@ export const METASERVER_MUTATIONS: readonly Mutation[] = [
   {
     name: 'forgets-opens',
     text: 'a client does not tell a new leader which files it holds open',
-    first: 109,
+    first: 450,
     seeds: 80,
     tap: () =>
       messageTap(CLIENT_PATH, true, ClientEnvelope, (envelope) => {
