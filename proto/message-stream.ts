@@ -27,6 +27,11 @@ const JOIN_BYTES_MAX = 64 * 1024;
 /** A message out of a larger read is copied, lest what is kept of it holds the whole read in memory. */
 const VIEW_OF_BYTES_MAX = 16 * 1024;
 
+/** Runs `fn` in a later turn of the event loop, when all promises of this one have settled. */
+export type LaterTurn = (fn: () => void) => void;
+
+const laterTurn: LaterTurn = (fn) => void setImmediate(fn);
+
 /** One side of a bidirectional stream. Messages of one direction arrive in order. */
 export class RpcStream<Out, In> {
   readonly #socket: Duplex;
@@ -40,6 +45,13 @@ export class RpcStream<Out, In> {
   #waiting: In[] = [];
   /** Decoded out of the chunk that is being taken in, not handed over yet. */
   #arrived: In[] = [];
+  readonly #laterTurn: LaterTurn;
+  /** Each message is handed over in a turn of its own; those that have arrived wait here, with the socket paused: one read. */
+  #apart = false;
+  readonly #inbox: In[] = [];
+  #turning = false;
+  /** Why the stream ends behind what waits. */
+  #endsBehind: string | undefined;
   #batch: Buffer[] = [];
   #batchBytes = 0;
   #unsent = 0;
@@ -50,23 +62,35 @@ export class RpcStream<Out, In> {
   readonly peer: string;
 
   /** @param socket connected or connecting; the stream owns it */
-  constructor(socket: Duplex, out: MessageType<Out>, incoming: MessageType<In>, peer: string) {
+  constructor(
+    socket: Duplex,
+    out: MessageType<Out>,
+    incoming: MessageType<In>,
+    peer: string,
+    later: LaterTurn = laterTurn,
+  ) {
     this.#socket = socket;
+    this.#laterTurn = later;
     this.#encode = out.encode;
     this.#decode = incoming.decode;
     this.peer = peer;
     socket.on('data', (chunk: Buffer) => this.#take(chunk));
-    socket.on('end', () => this.#finish('ended by the peer'));
-    socket.on('error', (error: Error) => this.#finish(error.message));
-    socket.on('close', () => this.#finish('closed'));
+    socket.on('end', () => this.#finishBehind('ended by the peer'));
+    socket.on('error', (error: Error) => this.#finishBehind(error.message));
+    socket.on('close', () => this.#finishBehind('closed'));
   }
 
-  /** Sets the receiver; messages that came before are handed over now. Call it once. */
-  onMessage(receiver: (message: In) => void): void {
+  /**
+   * Sets the receiver; messages that came before are handed over now. Call it once.
+   * @param apart a message is handed over only when everything that those before it have set off, promises included, is
+   *   done, though they were read from the socket at once: what awaits an answer acts upon it before the next one counts
+   */
+  onMessage(receiver: (message: In) => void, apart = false): void {
     this.#onMessage = receiver;
+    this.#apart = apart;
     const waiting = this.#waiting;
     this.#waiting = [];
-    for (const message of waiting) receiver(message);
+    this.#handOver(waiting);
   }
 
   /** Called once when the stream has ended, whichever side ended it; at once when it already has. */
@@ -165,12 +189,50 @@ export class RpcStream<Out, In> {
     }
     const arrived = this.#arrived;
     this.#arrived = [];
-    for (const message of arrived) {
+    this.#handOver(arrived);
+    if (problem !== undefined) this.#finishBehind(problem);
+  }
+
+  #handOver(messages: readonly In[]): void {
+    if (this.#apart) {
+      for (const message of messages) this.#inbox.push(message);
+      if (!this.#turning) this.#handNext();
+      return;
+    }
+    for (const message of messages) {
       if (this.#endReason !== undefined) return;
       if (this.#onMessage) this.#onMessage(message);
       else this.#waiting.push(message);
     }
-    if (problem !== undefined) this.destroy(problem);
+  }
+
+  #handNext(): void {
+    this.#turning = false;
+    const message = this.#inbox.shift();
+    if (message !== undefined) this.#onMessage?.(message);
+    else if (this.#endsBehind !== undefined) this.#finish(this.#endsBehind);
+    if (this.#endReason !== undefined) return;
+    const paused = this.#socket.isPaused();
+    // What the socket has kept meanwhile comes at once when it goes on: not in the turn of the last message either.
+    if (this.#inbox.length > 0 || this.#endsBehind !== undefined || (paused && message !== undefined))
+      this.#turn();
+    else if (paused) this.#socket.resume();
+  }
+
+  #turn(): void {
+    this.#turning = true;
+    if (!this.#socket.isPaused()) this.#socket.pause();
+    this.#laterTurn(() => this.#handNext());
+  }
+
+  /** The stream ends behind the messages that have arrived. */
+  #finishBehind(reason: string): void {
+    if (!this.#apart) {
+      this.#finish(reason);
+      return;
+    }
+    this.#endsBehind ??= reason;
+    if (!this.#turning && this.#endReason === undefined) this.#turn();
   }
 
   /** The half-open rest of a stream is of no use to anybody here: both directions end together. */
@@ -178,6 +240,7 @@ export class RpcStream<Out, In> {
     if (this.#endReason !== undefined) return;
     this.#endReason = reason;
     this.#waiting = [];
+    this.#inbox.length = 0;
     this.#batch = [];
     const receiver = this.#onEnd;
     this.#onEnd = undefined;

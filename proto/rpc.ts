@@ -80,6 +80,7 @@ export class CallStream<Out extends RequestEnvelope, In extends ReplyEnvelope> {
   #nextId = 1;
 
   /**
+   * Whoever awaits an answer acts upon it before the next answer, or push, or the end, is taken in.
    * @param onPush receives envelopes with id 0
    * @param onEnd called once; all pending calls have been rejected with CONNECTION_LOST before
    */
@@ -94,7 +95,7 @@ export class CallStream<Out extends RequestEnvelope, In extends ReplyEnvelope> {
     stream.onMessage((message) => {
       if (message.id === 0) onPush(message);
       else this.#settle(message);
-    });
+    }, true);
     stream.onEnd((reason) => {
       const pending = [...this.#pending.values()];
       this.#pending.clear();

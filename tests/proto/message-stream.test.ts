@@ -72,6 +72,48 @@ describe('message streams', () => {
     );
   });
 
+  it('hand over what was read at once apart, when they are asked to: each behind all that the one before it has set off', async () => {
+    const messages = Array.from({ length: 4 }, (_, i) => Buffer.from([i]));
+    const wire = await wireBytes(messages);
+    const { socket, stream } = newStream();
+    const log: string[] = [];
+    const settle = async (what: string): Promise<void> => {
+      for (let hop = 0; hop < 20; hop++) await undefined;
+      log.push(`${what} acted upon`);
+    };
+    stream.onMessage((message) => {
+      log.push(`${message[0]}`);
+      void settle(`${message[0]}`);
+    }, true);
+    const ended = new Promise<void>((resolve) =>
+      stream.onEnd((reason) => {
+        log.push(reason);
+        resolve();
+      }),
+    );
+    // The last one is cut in two, and comes with the end.
+    socket.push(wire.subarray(0, -3));
+    socket.push(wire.subarray(-3));
+    socket.push(null);
+    await ended;
+    const each = messages.flatMap((_, i) => [`${i}`, `${i} acted upon`]);
+    assert.deepEqual(log, [...each, 'ended by the peer']);
+  });
+
+  it('hand over no more of what was read at once when they are broken off', async () => {
+    const wire = await wireBytes([Buffer.from([0]), Buffer.from([1]), Buffer.from([2])]);
+    const { socket, stream } = newStream();
+    const log: string[] = [];
+    stream.onMessage((message) => {
+      log.push(`${message[0]}`);
+      if (message[0] === 1) stream.destroy('enough');
+    }, true);
+    stream.onEnd((reason) => log.push(reason));
+    socket.push(wire);
+    for (let i = 0; i < 10; i++) await turn();
+    assert.deepEqual(log, ['0', '1', 'enough']);
+  });
+
   it('carry messages larger than one joined write', async () => {
     const large = [Buffer.alloc(100_000, 1), Buffer.alloc(3, 2), Buffer.alloc(2_000_000, 3)];
     const received: Buffer[] = [];

@@ -58,5 +58,5 @@ function streamOn<Out, In>(
   out: MessageType<Out>,
   incoming: MessageType<In>,
 ): RpcStream<Out, In> {
-  return new RpcStream(asSocket(end), out, incoming, end.peer.host);
+  return new RpcStream(asSocket(end), out, incoming, end.peer.host, (fn) => end.process.soon(fn));
 }
