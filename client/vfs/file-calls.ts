@@ -63,15 +63,20 @@ export class FileCalls {
     const { atimes } = this.#context.files;
     if ((flags & O_NOATIME) === 0) atimes?.read(atimes.view(file.view()));
     this.#locks.refuseLost(file.ino, handle);
+    const asOf = this.#context.meta.leases.stamp();
     const shared = this.shared.mustAsk(file);
-    if (shared) this.#context.unleasedPages.filled(file.ino, { from: offset, to: offset + size });
     const read = shared
       ? this.shared.read(file, offset, size, signal)
       : this.#reader.read(file, stream, offset, size, signal);
     // Behind its own request, so that it is answered first.
     if (!shared && offset === 0 && file.size <= SMALL_FILE_BYTES_MAX)
       this.#context.smallFiles.reading(file.ino);
-    const data = await this.#context.pageCalls.during(file.ino, read);
+    let data = await this.#context.pageCalls.during(file.ino, read);
+    // The lease has gone while the bytes were on their way: what others have cut off since is no hole.
+    if (!shared && !this.#context.covers(file.ino, asOf)) {
+      const again = this.shared.read(file, offset, size, signal);
+      data = await this.#context.pageCalls.during(file.ino, again);
+    }
     // It may have been waited for in the next session.
     this.#locks.refuseLost(file.ino, handle);
     return data;

@@ -52,6 +52,7 @@ export class SharedFiles {
 
   /** The size is asked for before the contents: bytes that were cut off since must not read as a hole. */
   async read(file: FileData, offset: number, size: number, signal: Interrupt): Promise<Buffer[]> {
+    this.#context.unleasedPages.filled(file.ino, { from: offset, to: offset + size });
     await this.settle(file, signal);
     const op = { $case: 'getAttr' as const, value: { ino: file.ino } };
     for (let attempt = 1; ; attempt++) {

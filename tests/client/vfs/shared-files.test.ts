@@ -92,6 +92,26 @@ describe('a file that several mounts have open for writing', () => {
     assert.deepEqual(await one.read(handles[0], 10, 100), Buffer.alloc(0));
   });
 
+  it('never reads as a hole either where its lease went while it was read, and others cut it off', async () => {
+    const one = new TestMount();
+    const two = one.second();
+    const { handle, ino } = await one.create('f');
+    await one.write(handle, 0, OLD);
+    await one.fs.fsync(caller(), ino, handle, false);
+    await one.close(handle);
+    const { handle: reading } = await two.open(ino, 0);
+    assert.notEqual(two.meta.leases.mode(ino, two.clock.now()), LeaseMode.LEASE_NONE);
+    const { chunks } = two;
+    const read = chunks.read.bind(chunks);
+    let cuts = 0;
+    chunks.read = async (file, ...where) => {
+      if (cuts++ === 0) await one.fs.setattr(caller(), ino, { size: 10, killPriv: false });
+      return read(file, ...where);
+    };
+    assert.deepEqual(await two.read(reading, 0, 100), OLD.subarray(0, 10));
+    assert.ok(cuts > 1);
+  });
+
   it('is read as it is now when a listing of its directory has just brought a lease on it', async () => {
     const { one, two, ino, handles } = await shared();
     for (const name of ['a', 'b', 'c']) await two.create(name);
