@@ -91,24 +91,31 @@ export class Compactor {
     await Promise.allSettled(this.urgent.values());
   }
 
+  /** Whether a segment is worth rewriting. */
+  hasCandidate(checkpointed: number): boolean {
+    return this.candidate(checkpointed) !== undefined;
+  }
+
   /**
    * Puts together what was noted, then rewrites the segment that has the least live data, if it has little. While space is
    * short the segment comes first: operations wait for it.
+   * @param mayRewrite asked before a segment and between its moves; what was moved when it ends stays moved
+   * @returns bytes moved out of a segment
    */
-  async pass(checkpointed: number): Promise<number> {
+  async pass(checkpointed: number, mayRewrite: () => boolean): Promise<number> {
     for (const [name, { pg, key }] of this.fragmented) {
       if (this.stopped || this.env.space.pressed) break;
       this.fragmented.delete(name);
       await this.defragment(pg, key, false);
     }
-    if (this.stopped || !this.env.space.canCompact) return 0;
+    if (this.stopped || !this.env.space.canCompact || !mayRewrite()) return 0;
     const segment = this.candidate(checkpointed);
     if (segment === undefined) {
       this.skipped.clear();
       return 0;
     }
-    const moved = await this.rewrite(segment);
-    if (moved === 0) this.skipped.add(segment);
+    const { moved, whole } = await this.rewrite(segment, mayRewrite);
+    if (moved === 0 && whole) this.skipped.add(segment);
     return moved;
   }
 
@@ -128,17 +135,22 @@ export class Compactor {
     return best;
   }
 
-  /** Moves all live bytes out of the segment. Returns how many. */
-  private async rewrite(segment: number): Promise<number> {
+  /** Moves all live bytes out of the segment, unless it is told to end before. */
+  private async rewrite(
+    segment: number,
+    mayRewrite: () => boolean,
+  ): Promise<{ moved: number; whole: boolean }> {
     const { log, reader, logger } = this.env;
     let moved = 0;
+    let whole = true;
     reader.pin(segment);
     try {
       for await (const record of log.records(segment, META_BYTES)) {
-        if (this.stopped) break;
+        whole = !this.stopped && mayRewrite();
+        if (!whole) break;
         moved += await this.moveRecord(record);
       }
-      logger.debug({ segment, moved }, 'segment compacted');
+      logger.debug({ segment, moved, whole }, 'segment compacted');
     } catch (error) {
       // Its headers cannot be read. What is live in it stays, and is repaired when it is read.
       if (diskErrorCode(error) !== 'EIO') throw error;
@@ -146,7 +158,7 @@ export class Compactor {
     } finally {
       reader.unpin(segment);
     }
-    return moved;
+    return { moved, whole };
   }
 
   private async moveRecord(record: RecordSummary): Promise<number> {

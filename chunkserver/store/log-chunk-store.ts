@@ -188,6 +188,7 @@ export class LogChunkStore implements ChunkStore {
   private append(type: number, parts: Buffer[], crc?: number): Position {
     if (this.closing) throw new HoldfastError('UNAVAILABLE', 'the store is closed');
     this.parts.maintenance.check();
+    this.parts.maintenance.used();
     try {
       const position = this.log.append(type, parts, crc);
       let bytes = 0;
@@ -278,6 +279,7 @@ export class LogChunkStore implements ChunkStore {
   }
 
   async read(pg: number, key: ChunkKey, offset: number, length: number): Promise<ReadResult> {
+    this.parts.maintenance.used();
     const state = this.index.get(pg, key.ino, key.chunk);
     if (!state) return { version: undefined, data: [], length: 0, crc: 0 };
     const pieces = await this.readExtents(pg, key, state.extents, offset, offset + length);
@@ -285,6 +287,7 @@ export class LogChunkStore implements ChunkStore {
   }
 
   readNow(pg: number, key: ChunkKey, offset: number, length: number): ReadResult | undefined {
+    this.parts.maintenance.used();
     const state = this.index.get(pg, key.ino, key.chunk);
     const pieces = state && this.parts.reader.readNow(state.extents, offset, offset + length);
     return pieces && readResult(state.version, offset, pieces);

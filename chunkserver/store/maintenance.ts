@@ -19,6 +19,9 @@ const HOLD_FACTOR = 3;
 /** ... and at so many pieces of one chunk its writes wait until it is put together. */
 export const HOLD_CHUNK_EXTENTS = 8 * DEFRAGMENT_EXTENTS;
 
+/** Segments are rewritten when the store has not been used for so long, unless dead bytes take too much. */
+export const COMPACTION_QUIET_MS = 10_000;
+
 /** A growing chunk is noted again after so many pieces more. */
 const DEFRAGMENT_STEP = 256;
 
@@ -28,6 +31,8 @@ export interface MaintenanceEnv {
   reader: ExtentReader;
   space: SpaceMeter;
   compactor: Compactor;
+  /** COMPACTION_QUIET_MS, or 0: segments are rewritten beside operations. */
+  quietMs: number;
   clock: Clock;
   logger: Logger;
   /** Told once when the index or the log can no longer be written: the store is read-only from then on. */
@@ -39,12 +44,19 @@ export interface MaintenanceEnv {
  *
  * Order of durability: log, then index, then unlink. Only what had no live byte when a checkpoint was taken is unlinked
  * after it. Checkpoints and compaction each run one at a time, beside each other.
+ *
+ * Segments are rewritten while nobody uses the store: it costs every operation beside it processor time and disk, and what
+ * waits has fewer live bytes to move. It does not wait while dead bytes take much of the space.
  */
 export class Maintenance {
   private timer?: Timer;
   private checkpointing?: Promise<void>;
   private again = false;
   private compacting?: Promise<void>;
+  private quietTimer?: Timer;
+  /** Operations so far, and how many they were when the store was last found quiet. */
+  private uses = 0;
+  private quietAt?: number;
   private checkpointedBytes = 0;
   private checkpointedSegment: number;
   /** The chunk of the last operation, when it has grown too many pieces. */
@@ -59,6 +71,11 @@ export class Maintenance {
   /** @throws HoldfastError EIO once a checkpoint has failed: what is appended from then on could never be indexed */
   check(): void {
     if (this.failure) throw this.failure;
+  }
+
+  /** To be called with every operation that somebody waits for. */
+  used(): void {
+    this.uses++;
   }
 
   /** Notes a chunk that lies in too many pieces. @param added pieces that the last operation wrote */
@@ -166,7 +183,7 @@ export class Maintenance {
   private compact(): void {
     if (this.compacting || this.stopped || this.failure) return;
     this.compacting = this.env.compactor
-      .pass(this.checkpointedSegment)
+      .pass(this.checkpointedSegment, () => this.mayRewrite)
       .catch((error: unknown) => {
         this.fail(error);
         return 0;
@@ -175,7 +192,30 @@ export class Maintenance {
         this.compacting = undefined;
         // What was moved frees its segment only with the next checkpoint.
         if (moved > 0 && !this.stopped) this.checkpoint();
+        if (!this.mayRewrite) this.awaitQuiet();
       });
+  }
+
+  private get mayRewrite(): boolean {
+    const { quietMs, space, index } = this.env;
+    return (
+      quietMs === 0 || this.uses === this.quietAt || space.pressed || space.wasteful(index.compactedBytes)
+    );
+  }
+
+  /** Compacts when nobody has used the store for a while, if there is something to compact. */
+  private awaitQuiet(): void {
+    if (this.quietTimer || this.stopped || this.failure) return;
+    if (!this.env.compactor.hasCandidate(this.checkpointedSegment)) return;
+    const { uses } = this;
+    const check = (): void => {
+      this.quietTimer = undefined;
+      if (this.uses === uses) {
+        this.quietAt = uses;
+        this.compact();
+      } else this.awaitQuiet();
+    };
+    this.quietTimer = this.env.clock.after(this.env.quietMs, check, { weak: true });
   }
 
   private fail(error: unknown): void {
@@ -190,6 +230,7 @@ export class Maintenance {
   async stop(): Promise<void> {
     this.stopped = true;
     this.timer?.cancel();
+    this.quietTimer?.cancel();
     this.env.compactor.stop();
     await this.env.compactor.idle();
     await this.compacting;

@@ -22,7 +22,7 @@ import { openFormat, writeFormat } from './format-file.js';
 import type { IndexDb } from './index-db.js';
 import { LmdbIndexDb } from './lmdb-index.js';
 import { LogChunkStore } from './log-chunk-store.js';
-import { Maintenance } from './maintenance.js';
+import { COMPACTION_QUIET_MS, Maintenance } from './maintenance.js';
 import { encodeMeta, META_BYTES, RecordType, STORE_FORMAT_VERSION, STORE_LOG_KIND } from './records.js';
 import { replayRecord } from './replay.js';
 import { SpaceMeter } from './space.js';
@@ -47,6 +47,8 @@ export interface ChunkStoreOptions {
   segmentBytes?: number;
   /** Default 64 MiB/s. */
   compactionBytesPerSecond?: number;
+  /** Segments are rewritten when the store was not used for so long; 0: beside operations. Default 10 s. */
+  compactionQuietMs?: number;
   /** Told once when the store can no longer write; its calls fail with EIO from then on. Restart is the only way out. */
   onFailure?: (error: unknown) => void;
   /** For tests: another disk, with another index and without the lock. */
@@ -166,6 +168,8 @@ async function assemble(
   const bytesPerSecond = options.compactionBytesPerSecond ?? DEFAULT_COMPACTION_BYTES_PER_SECOND;
   const compactor = new Compactor({ log, index, reader, space, clock, logger, bytesPerSecond, move });
   const onFailure = options.onFailure ?? (() => undefined);
-  const maintenance = new Maintenance({ log, index, reader, space, compactor, clock, logger, onFailure });
+  const quietMs = options.compactionQuietMs ?? COMPACTION_QUIET_MS;
+  const parts = { log, index, reader, space, compactor, quietMs, clock, logger, onFailure };
+  const maintenance = new Maintenance(parts);
   return new LogChunkStore({ log, index, reader, space, maintenance, logger, ...identity });
 }

@@ -11,6 +11,8 @@ const RESERVE_SEGMENTS = 4;
 const ADMIT_RESERVE_SEGMENTS = 3;
 /** Below it nothing that takes space is admitted, compaction neither. */
 const HARD_RESERVE_SEGMENTS = 2;
+/** Dead bytes may take so much of what is free before they are reclaimed beside operations, at the compactor's rate. */
+const WASTE_OF_FREE = 0.25;
 /** The file system is asked again after so many appended bytes. */
 const REFRESH_BYTES = 16 * 1024 * 1024;
 /** .. and after so long, for others may write to it too. */
@@ -106,6 +108,11 @@ export class SpaceMeter {
   /** True while space should be reclaimed at once and without a rate limit. */
   get pressed(): boolean {
     return this.physicalFree < 2 * this.reserve;
+  }
+
+  /** True while dead bytes take much of what there is. @param compactedBytes that the log takes at least */
+  wasteful(compactedBytes: number): boolean {
+    return this.logBytes - compactedBytes > WASTE_OF_FREE * this.physicalFree;
   }
 
   /** Whether compaction may still copy a segment. */

@@ -51,6 +51,8 @@ export class ChunkMachine extends Machine {
       clock,
       logger: log,
       segmentBytes: SEGMENT_BYTES,
+      // Compaction meets operations, which is where it could go wrong.
+      compactionQuietMs: 0,
       onFailure: (error) => this.failed(process, error),
       disk: processDisk(this.disk, process, prng, this.mood),
       openIndex: () => this.#slowly(this.#db, process),

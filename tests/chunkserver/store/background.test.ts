@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import type { ChunkStore } from '../../../chunkserver/store/chunk-store.js';
 import { MOVED_UNSYNCED_BYTES_MAX } from '../../../chunkserver/store/compactor.js';
 import { MemoryIndexDb } from '../../../chunkserver/store/index-db.js';
-import { HOLD_CHUNK_EXTENTS } from '../../../chunkserver/store/maintenance.js';
+import { COMPACTION_QUIET_MS, HOLD_CHUNK_EXTENTS } from '../../../chunkserver/store/maintenance.js';
 import { COMMIT_SLICE_BYTES, SealedIndexDb } from '../../../chunkserver/store/sealed-index-db.js';
 import type { Disk, DiskFile } from '../../../common/disk.js';
 import { MemoryDisk } from '../../../common/memory-disk.js';
@@ -80,6 +80,71 @@ describe('chunk store whose background work meets operations', () => {
     assert.ok((await machine.segmentFiles()).length < segments - 2, 'it was compacted');
     assert.ok(rests < files / 3 / 5, `${rests} rests for ${files / 3} records`);
     assert.ok(rests > 5, 'it keeps to its rate');
+  });
+
+  /** A store of which most is dead, of records that would be compacted. */
+  async function mostlyDead(machine: Machine, files = 400): Promise<ChunkStore> {
+    const store = await machine.boot();
+    for (let ino = 1; ino <= files; ino++)
+      await store.write(1, { ino, chunk: 0 }, 0, pattern(ino, 2 * KIB), version(ino));
+    for (let ino = 1; ino <= files; ino++)
+      if (ino % 8 !== 0) await store.deleteInode(1, ino, version(files + ino));
+    return store;
+  }
+
+  for (const [use, call] of [
+    [
+      'written',
+      (store: ChunkStore, i: number) => store.write(2, { ino: 1, chunk: 0 }, 0, pattern(i, 16), version(i)),
+    ],
+    ['read', (store: ChunkStore) => store.read(1, { ino: 8, chunk: 0 }, 0, KIB)],
+    ['read at once', async (store: ChunkStore) => store.readNow?.(1, { ino: 8, chunk: 0 }, 0, KIB)],
+  ] as const) {
+    it(`rewrites no segment while the store is ${use}, and does when nobody uses it`, async () => {
+      const machine = new Machine();
+      const store = await mostlyDead(machine);
+      const { length } = await machine.segmentFiles();
+      for (let i = 1; i <= 100; i++) {
+        await call(store, i);
+        await machine.clock.advance(COMPACTION_QUIET_MS / 2);
+      }
+      const inUse = (await machine.segmentFiles()).length;
+      assert.ok(inUse >= length, `${length} segments, ${inUse} later`);
+      await machine.clock.advance(10 * COMPACTION_QUIET_MS);
+      const quiet = (await machine.segmentFiles()).length;
+      assert.ok(quiet < length / 2, `${length} segments, ${quiet} when nobody used them`);
+    });
+  }
+
+  it('ends the rewriting of a segment when the store is used again, and goes on later', async () => {
+    const machine = new Machine({ segmentBytes: MIB, compactionBytesPerSecond: 16 * KIB });
+    const store = await mostlyDead(machine, 1000);
+    await machine.clock.advance(COMPACTION_QUIET_MS + 5_000);
+    const moving = machine.disk.calls.get('write') ?? 0;
+    await machine.clock.advance(2_000);
+    const moved = machine.disk.calls.get('write') ?? 0;
+    assert.ok(moved > moving, 'it is under way');
+    await store.read(1, { ino: 8, chunk: 0 }, 0, KIB);
+    await machine.clock.advance(1_000);
+    const ended = machine.disk.calls.get('write') ?? 0;
+    await machine.clock.advance(COMPACTION_QUIET_MS / 2);
+    assert.equal(machine.disk.calls.get('write') ?? 0, ended, 'it has ended');
+    const { length } = await machine.segmentFiles();
+    await machine.clock.advance(60 * COMPACTION_QUIET_MS);
+    assert.ok((await machine.segmentFiles()).length < length, 'it went on');
+    assert.deepEqual(machine.failures, []);
+  });
+
+  it('rewrites segments of a store in use when dead bytes take much of what is free', async () => {
+    const machine = new Machine({ capacityLimitBytes: 2 * MIB });
+    const store = await mostlyDead(machine);
+    const { length } = await machine.segmentFiles();
+    for (let i = 1; i <= 100; i++) {
+      await store.read(1, { ino: 8, chunk: 0 }, 0, KIB);
+      await machine.clock.advance(COMPACTION_QUIET_MS / 2);
+    }
+    const { length: later } = await machine.segmentFiles();
+    assert.ok(later < length, `${length} segments, ${later} later`);
   });
 
   /** Each write is a piece of its own; side by side unless they are to lie further apart. */

@@ -79,7 +79,7 @@ type Command = typeof command extends fc.Arbitrary<infer T> ? T : never;
 
 /** Runs commands against a store and the model; after a power cut the store must be some prefix that holds what was synced. */
 class Run {
-  private readonly machine = new Machine({ compactionBytesPerSecond: 1e6 });
+  private readonly machine = new Machine({ compactionBytesPerSecond: 1e6, compactionQuietMs: 0 });
   private model = new Model();
   /** The model after each change since the last sync, oldest first. */
   private history: Model[] = [];
