@@ -1,7 +1,7 @@
 import type { RunningMount } from '../client/main.js';
 import type { Clock, Timer } from '../common/clock.js';
 import type { Logger } from '../common/logger.js';
-import { registerMount } from './mount-registry.js';
+import { type LocalMount, registerMount } from './mount-registry.js';
 
 /**
  * Tells the process of a mount that its end is waited for. It stands for nothing else, and a process that does not know it
@@ -18,7 +18,7 @@ export const ENDING_NOTE_INTERVAL_MS = 250;
  * back, and nothing ends that but the end of this process.
  */
 export class EndingMount {
-  readonly #mountPoint: string;
+  readonly #local: LocalMount;
   readonly #mount: RunningMount;
   readonly #deps: { clock: Clock; log: Logger };
   #timer: Timer | undefined;
@@ -26,8 +26,8 @@ export class EndingMount {
   #seen = '';
   #seenAt = 0;
 
-  constructor(mountPoint: string, mount: RunningMount, deps: { clock: Clock; log: Logger }) {
-    this.#mountPoint = mountPoint;
+  constructor(local: LocalMount, mount: RunningMount, deps: { clock: Clock; log: Logger }) {
+    this.#local = local;
     this.#mount = mount;
     this.#deps = deps;
   }
@@ -65,8 +65,6 @@ export class EndingMount {
 
   #note(givenUp: boolean): void {
     const unwritten = this.#mount.unwritten();
-    const { clusterId } = this.#mount;
-    const mount = { mountPoint: this.#mountPoint, pid: process.pid, clusterId };
-    registerMount(mount, { beat: ++this.#beat, unwritten, givenUp });
+    registerMount(this.#local, { beat: ++this.#beat, unwritten, givenUp });
   }
 }

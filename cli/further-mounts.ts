@@ -23,11 +23,8 @@ export function endFurtherMounts(
   return Promise.all(further.map((mount) => endMount(mount, clock, hurry)));
 }
 
-async function endMount(
-  { mountPoint, pid }: LocalMount,
-  clock: Clock,
-  hurry: () => boolean,
-): Promise<string> {
+async function endMount(mount: LocalMount, clock: Clock, hurry: () => boolean): Promise<string> {
+  const { mountPoint, pid } = mount;
   signal(pid, 'SIGTERM');
   signal(pid, 'SIGCONT'); // one that is paused takes no SIGTERM before
   const deadline = clock.now() + STOP_GRACE_MS;
@@ -39,5 +36,5 @@ async function endMount(
   await clearStaleMount(mountPoint);
   const note = endingNote(mountPoint, pid);
   unregisterMount(mountPoint);
-  return killed || note?.givenUp ? givenUp(mountPoint, note) : `unmounted ${mountPoint}`;
+  return killed || note?.givenUp ? givenUp(mount, note) : `unmounted ${mountPoint}`;
 }

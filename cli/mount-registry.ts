@@ -20,6 +20,8 @@ export interface LocalMount {
   mountPoint: string;
   pid: number;
   clusterId: string;
+  /** Where its process, in the background, writes its log. */
+  log?: string;
 }
 
 interface Registered extends LocalMount {
@@ -75,8 +77,8 @@ export function unregisterMount(mountPoint: string): void {
   rmSync(entryPath(mountPoint), { force: true });
 }
 
-/** The pid of the process that serves this mount point, when it is still there. */
-export function mountProcess(mountPoint: string): number | undefined {
-  const pid = readEntry(entryPath(mountPoint))?.pid;
-  return pid !== undefined && isHoldfast(pid) ? pid : undefined;
+/** Who serves this mount point, when that process is still there. */
+export function localMount(mountPoint: string): LocalMount | undefined {
+  const entry = readEntry(entryPath(mountPoint));
+  return entry && isHoldfast(entry.pid) ? entry : undefined;
 }

@@ -1,18 +1,17 @@
 import { spawn } from 'node:child_process';
-import { closeSync, mkdirSync, openSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { basename, join, resolve } from 'node:path';
+import { closeSync, openSync } from 'node:fs';
+import { basename } from 'node:path';
 import { Command, Option } from 'commander';
 import type { BindingChoice } from '../client/fuse/choose.js';
 import { BUSY_POLL_US, BUSY_POLL_US_MAX } from '../client/fuse/kernel/busy-poll.js';
-import { canonicalMountPoint } from '../client/fuse/mount-point.js';
+import { canonicalMountPoint, MountError } from '../client/fuse/mount-point.js';
 import type { RunningMount } from '../client/main.js';
 import type { LogLevel } from '../common/logger.js';
+import { backgroundLog, logEnvironment, ownLog, removePassing } from './background-log.js';
 import {
   addClusterOptions,
   BINDINGS,
   type ClusterSelection,
-  DEFAULT_DATA_DIR,
   parseChoice,
   parseInteger,
   selectCluster,
@@ -27,7 +26,6 @@ import {
 import { registerMount, unregisterMount } from './mount-registry.js';
 import { CliError, EXIT_FAILED, oneLine, printJson, printLine } from './output.js';
 import { processFlags } from './process-flags.js';
-import { logFile } from './run-files.js';
 import { logLevelOption, processDeps, serveUntilStopped, startError } from './serve.js';
 import { startTracing, type Tracing, traceOption } from './tracing.js';
 
@@ -49,6 +47,8 @@ interface ReadyReport {
   limits?: string[];
   error?: string;
   exitCode?: number;
+  /** `error` says all: the log has nothing to add. */
+  badInput?: boolean;
 }
 
 /** Descriptor on which a mount in the background reports to the command that started it. */
@@ -96,8 +96,10 @@ async function mountHere(mountPoint: string, flags: MountFlags): Promise<void> {
   const { runMount } = await import('../client/main.js');
   const deps = processDeps({ part: 'mount', mountPoint }, flags.logLevel);
   const reporting = process.env.HOLDFAST_READY_FD === String(READY_FD);
+  const log = ownLog();
   let tracing: Tracing | undefined;
   let ending: EndingMount | undefined;
+  let failed = true;
   try {
     tracing = await startTracing(flags.trace, traceName(mountPoint), deps);
     const mount = await runMount(
@@ -114,10 +116,11 @@ async function mountHere(mountPoint: string, flags: MountFlags): Promise<void> {
       },
       { ...deps, tracer: tracing.tracer },
     );
-    const mounted = new EndingMount(mountPoint, mount, deps);
+    const local = { mountPoint, pid: process.pid, clusterId: mount.clusterId, log: log?.path };
+    const mounted = new EndingMount(local, mount, deps);
     ending = mounted;
     process.on(ENDING_SIGNAL, () => mounted.watch());
-    registerMount({ mountPoint, pid: process.pid, clusterId: mount.clusterId });
+    registerMount(local);
     if (reporting) await reportReady(mount);
     else {
       for (const limit of mount.limits) deps.log.info({ limit }, 'binding limit');
@@ -126,14 +129,18 @@ async function mountHere(mountPoint: string, flags: MountFlags): Promise<void> {
     process.on('SIGUSR2', () => deps.log.info({ statistics: mount.statistics() }, 'statistics'));
     const ended = mount.ended.then(() => undefined);
     process.exitCode = await serveUntilStopped({ close: () => mount.unmount(), ended }, deps);
+    failed = process.exitCode !== 0;
   } catch (error) {
     const failure = startError('mount', error);
     const { message, exitCode } = failure;
-    if (reporting) await report({ ready: false, error: message, exitCode }).catch(() => undefined);
+    const badInput = error instanceof MountError || error instanceof CliError;
+    if (reporting) await report({ ready: false, error: message, exitCode, badInput }).catch(() => undefined);
     throw failure;
   } finally {
-    if (!ending?.ended()) unregisterMount(mountPoint);
+    const gaveUp = ending?.ended() ?? false;
+    if (!gaveUp) unregisterMount(mountPoint);
     await tracing?.close();
+    if (!failed && !gaveUp) removePassing(log);
   }
 }
 
@@ -161,15 +168,15 @@ async function reportReady(mount: RunningMount): Promise<void> {
 
 async function mountInBackground(mountPoint: string, flags: MountFlags): Promise<void> {
   await selectCluster(flags);
-  const logPath = backgroundLog(mountPoint, flags);
-  const log = openSync(logPath, 'a');
+  const log = backgroundLog(mountPoint, flags);
+  const output = openSync(log.path, 'a');
   const args = [...process.argv.slice(1), '--foreground'];
   const child = spawn(process.execPath, [...process.execArgv, ...processFlags('mount'), ...args], {
-    stdio: ['ignore', log, log, 'pipe'],
+    stdio: ['ignore', output, output, 'pipe'],
     detached: true,
-    env: { ...process.env, HOLDFAST_READY_FD: String(READY_FD) },
+    env: { ...process.env, ...logEnvironment(log), HOLDFAST_READY_FD: String(READY_FD) },
   });
-  closeSync(log);
+  closeSync(output);
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const)
     process.once(signal, () => {
       // It unmounts when it finds nobody to report to.
@@ -181,15 +188,18 @@ async function mountInBackground(mountPoint: string, flags: MountFlags): Promise
   for await (const chunk of channel) text += String(chunk);
   child.unref();
   const answer = parseReport(text);
-  if (!answer.ready)
-    throw new CliError(answer.error ?? `the mount process ended early; see ${logPath}`, answer.exitCode);
+  if (!answer.ready) {
+    if (answer.badInput) removePassing(log);
+    const reason = answer.error ?? 'the mount process ended early';
+    throw new CliError(answer.badInput ? reason : `${reason}; see ${log.path}`, answer.exitCode);
+  }
   if (flags.json) {
     printJson({
       mounted: mountPoint,
       binding: answer.binding,
       limits: answer.limits ?? [],
       pid: child.pid,
-      log: logPath,
+      log: log.path,
     });
     return;
   }
@@ -203,13 +213,4 @@ function parseReport(text: string): ReadyReport {
   } catch (error) {
     return { ready: false, error: text === '' ? undefined : oneLine(error) };
   }
-}
-
-/** Beside the servers' logs when the data directory is on this machine, else in the temporary directory. */
-function backgroundLog(mountPoint: string, flags: MountFlags): string {
-  const name = `mount-${basename(mountPoint)}-${process.pid}`;
-  if (flags.cluster !== undefined || flags.meta !== undefined) return join(tmpdir(), `holdfast-${name}.log`);
-  const data = resolve(flags.data ?? DEFAULT_DATA_DIR);
-  mkdirSync(join(data, 'log'), { recursive: true });
-  return logFile(data, name);
 }

@@ -3,7 +3,13 @@ import { canonicalMountPoint, findMount } from '../client/fuse/mount-point.js';
 import { runTool, type ToolResult } from '../client/fuse/tool.js';
 import { delay, systemClock } from '../common/clock.js';
 import { ENDING_SIGNAL } from './ending-mount.js';
-import { type EndingNote, endingNote, mountProcess, unregisterMount } from './mount-registry.js';
+import {
+  type EndingNote,
+  endingNote,
+  type LocalMount,
+  localMount,
+  unregisterMount,
+} from './mount-registry.js';
 import { CliError, EXIT_FAILED, formatBytes, printJson, printLine } from './output.js';
 import { isAlive, signal } from './run-files.js';
 
@@ -38,16 +44,17 @@ export function umountCommand(): Command {
     .action(async (dir: string, flags: UmountFlags) => {
       const mountPoint = await canonicalMountPoint(dir);
       const mount = await findMount(mountPoint);
-      const pid = mountProcess(mountPoint);
+      const local = localMount(mountPoint);
       // What an interrupted unmount has left: the kernel has let go of the directory, the process still writes back.
-      if (!mount && pid === undefined) throw new CliError(`${mountPoint} is not mounted`, EXIT_FAILED);
+      if (!mount && !local) throw new CliError(`${mountPoint} is not mounted`, EXIT_FAILED);
       if (mount && !mount.type.startsWith('fuse'))
         throw new CliError(`${mountPoint} is not a Holdfast mount (${mount.type})`);
       process.once('SIGINT', () => {
         process.stderr.write(`holdfast: interrupted; ${mountPoint} may not be unmounted (--force ends it)\n`);
         process.exit(EXIT_FAILED);
       });
-      await finish(mountPoint, mount ? umount(mountPoint, flags) : Promise.resolve(), pid, flags);
+      const kernel = mount ? umount(mountPoint, flags) : Promise.resolve();
+      await (local ? finish(local, kernel, flags) : kernel);
       if (flags.json) printJson({ unmounted: mountPoint });
       else printLine(`unmounted: ${mountPoint}`);
     });
@@ -74,13 +81,8 @@ async function umount(mountPoint: string, flags: UmountFlags): Promise<void> {
 }
 
 /** Waits for the kernel and for the mount's process, as long as the latter gets on. @throws CliError */
-async function finish(
-  mountPoint: string,
-  kernel: Promise<void>,
-  pid: number | undefined,
-  flags: UmountFlags,
-): Promise<void> {
-  if (pid === undefined) return kernel;
+async function finish(local: LocalMount, kernel: Promise<void>, flags: UmountFlags): Promise<void> {
+  const { mountPoint, pid } = local;
   let kernelDone = false;
   kernel.then(
     () => {
@@ -118,7 +120,7 @@ async function finish(
   await kernel;
   note = endingNote(mountPoint, pid) ?? note;
   unregisterMount(mountPoint);
-  if (killed || note?.givenUp) throw new CliError(givenUp(mountPoint, note), EXIT_FAILED);
+  if (killed || note?.givenUp) throw new CliError(givenUp(local, note), EXIT_FAILED);
 }
 
 function stillUsed(mountPoint: string, pid: number): string {
@@ -126,10 +128,11 @@ function stillUsed(mountPoint: string, pid: number): string {
 }
 
 /** @param note absent: it said nothing before it was killed */
-export function givenUp(mountPoint: string, note: EndingNote | undefined): string {
+export function givenUp({ mountPoint, log }: LocalMount, note: EndingNote | undefined): string {
+  const hint = log === undefined ? '' : `; see ${log}`;
   if (!note)
-    return `${mountPoint} is unmounted, but its process did not answer and was killed: what was unwritten is given up`;
+    return `${mountPoint} is unmounted, but its process did not answer and was killed: what was unwritten is given up${hint}`;
   const { bytes, changes } = note.unwritten;
   const what = `${formatBytes(bytes)} of data and ${changes} changes of names`;
-  return `${mountPoint} is unmounted, but ${what} that no server took are given up`;
+  return `${mountPoint} is unmounted, but ${what} that no server took are given up${hint}`;
 }

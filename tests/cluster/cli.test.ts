@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict';
-import { cpSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { randomUUID } from 'node:crypto';
+import { cpSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { type AddressInfo, createServer } from 'node:net';
-import { join } from 'node:path';
-import { holdfast, sh } from '../lab/command.js';
+import { basename, join } from 'node:path';
+import { holdfast, MAIN, run, sh } from '../lab/command.js';
 import { mountsBelow } from '../lab/directories.js';
 import { TestCluster } from '../lab/test-cluster.js';
 
@@ -156,6 +157,32 @@ describe('the holdfast command', function () {
       assert.equal((await holdfast(['umount', dir])).code, 0);
       assert.deepEqual(mountsBelow(dir), []);
     }
+  });
+
+  it('a mount whose data directory is elsewhere logs to the temporary directory, and leaves a log there that somebody wants', async () => {
+    const temporary = path('tmp');
+    for (const dir of [temporary, path('copied'), path('full/of')]) mkdirSync(dir, { recursive: true });
+    const copy = path('copy.json');
+    cpSync(join(cluster.data, 'cluster.json'), copy);
+    const command = (...args: string[]) =>
+      run(process.execPath, [MAIN, ...args], { env: { TMPDIR: temporary } });
+
+    const mounted = await command('mount', path('copied'), '--cluster', copy, '--json');
+    assert.equal(mounted.code, 0, mounted.stderr);
+    const { log } = JSON.parse(mounted.stdout) as { log: string };
+    assert.deepEqual(readdirSync(temporary), [basename(log)]);
+    assert.equal((await command('umount', path('copied'))).code, 0);
+    assert.deepEqual(readdirSync(temporary), [], 'removed at a clean end');
+
+    const full = await command('mount', path('full'), '--cluster', copy);
+    assert.match(full.stderr, /is not empty\n$/);
+    assert.deepEqual(readdirSync(temporary), [], 'the error said all');
+
+    const text = readFileSync(copy, 'utf8').replace(/"clusterId": "[^"]+"/, `"clusterId": "${randomUUID()}"`);
+    writeFileSync(copy, text);
+    const failed = await command('mount', path('copied'), '--cluster', copy);
+    assert.match(failed.stderr, /^holdfast: .*; see \S+\/holdfast-mount-copied-\d+\.log\n$/);
+    assert.equal(readdirSync(temporary).length, 1, 'kept for whoever looks for the cause');
   });
 
   it('leaves no mount behind when whoever asked for it has gone meanwhile', async () => {
