@@ -88,25 +88,16 @@ export class XattrCalls {
     flags: number,
     killSgid: boolean,
   ): Answer<void> {
-    return andThen(this.#unguarded(caller, ino), () => this.#set(caller, ino, name, value, flags, killSgid));
-  }
-
-  #set(
-    caller: Caller,
-    ino: number,
-    name: Buffer,
-    value: Buffer,
-    flags: number,
-    killSgid: boolean,
-  ): Answer<void> {
-    checkXattrName(name);
-    if (value.length > XATTR_VALUE_MAX_BYTES) throw new HoldfastError('E2BIG');
-    const kept = this.#removed.of(ino);
-    if (kept && !KINDS.has(name.toString('latin1')))
-      return this.#removed.set(ino, kept, name.toString('latin1'), value, flags);
-    if (name.equals(ACL_ACCESS) && this.#setMode(ino, value, killSgid)) return;
-    const op = { $case: 'setXattr' as const, value: { ino, name, value, flags, killSgid } };
-    return this.#change(caller, ino, op);
+    return andThen(this.#unguarded(caller, ino), () => {
+      checkXattrName(name);
+      if (value.length > XATTR_VALUE_MAX_BYTES) throw new HoldfastError('E2BIG');
+      const kept = this.#removed.of(ino);
+      const key = name.toString('latin1');
+      if (kept && !KINDS.has(key)) return this.#removed.set(ino, kept, key, value, flags);
+      if (name.equals(ACL_ACCESS) && this.#setMode(ino, value, killSgid)) return;
+      const op = { $case: 'setXattr' as const, value: { ino, name, value, flags, killSgid } };
+      return this.#change(caller, ino, op);
+    });
   }
 
   /**
