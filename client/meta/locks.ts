@@ -45,7 +45,7 @@ export class LockClient {
     return [...this.#held.values()].flat();
   }
 
-  /** Its locks went with it. A turn to append ends with the append, which is told by other means. */
+  /** Its locks went with it. A turn to change a size ends with that change, which is told by other means. */
   sessionLost(): void {
     for (const lock of this.announce()) if (lock.kind !== LockKind.LOCK_APPEND) put(this.#lost, lock);
     this.#held.clear();

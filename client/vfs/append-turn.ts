@@ -36,7 +36,7 @@ export class AppendTurns {
         // Only the end of the mount stops it, and the session's locks with it.
         this.#log.warn(
           { ino: turn.ino, error: toHoldfastError(error).message },
-          'the turn to append was not given up',
+          'a turn to change the size of a file was not given up',
         );
       });
     }

@@ -4,7 +4,7 @@ import type { Answer } from '../answer.js';
 /**
  * Calls during which the kernel may hold its lock on pages of a file: a read until they are filled, a write through the page
  * cache until it is answered. An invalidation of the pages waits for these locks. A call here may wait for another session
- * (for its turn to append, for a lease) that waits for the recall which the invalidation belongs to: so no recall waits
+ * (for its turn to change a size, for a lease) that waits for the recall which the invalidation belongs to: so no recall waits
  * for the pages of a file while such a call is under way.
  */
 export class PageCalls {
