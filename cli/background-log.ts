@@ -1,8 +1,7 @@
 import { accessSync, constants, mkdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { basename, dirname, join, resolve } from 'node:path';
-import { clusterFilePath } from './cluster-file.js';
-import { type ClusterSelection, DEFAULT_DATA_DIR } from './cluster-options.js';
+import { basename, dirname, join } from 'node:path';
+import { type ClusterSelection, dataDirOf } from './cluster-options.js';
 import { logFile } from './run-files.js';
 
 /** Where a mount in the background writes its log. */
@@ -40,15 +39,13 @@ export function removePassing(log: BackgroundLog | undefined): void {
   if (log?.passing) rmSync(log.path, { force: true });
 }
 
-/** The data directory that was named, by itself or by its cluster file; undefined: none, or one of another user. */
-function writableDataDir({ data, cluster, meta }: ClusterSelection): string | undefined {
-  if (meta !== undefined) return undefined;
-  const dataDir = cluster === undefined ? resolve(data ?? DEFAULT_DATA_DIR) : dirname(resolve(cluster));
-  // A cluster file under another name is a copy, and lies anywhere.
-  if (cluster !== undefined && resolve(cluster) !== clusterFilePath(dataDir)) return undefined;
+/** @returns undefined when no data directory is named, or it is another user's */
+function writableDataDir(selection: ClusterSelection): string | undefined {
+  const dataDir = dataDirOf(selection);
+  if (dataDir === undefined) return undefined;
   const logs = dirname(logFile(dataDir, 'any'));
   try {
-    if (cluster === undefined) mkdirSync(logs, { recursive: true });
+    if (selection.cluster === undefined) mkdirSync(logs, { recursive: true });
     accessSync(logs, constants.W_OK);
     return dataDir;
   } catch {

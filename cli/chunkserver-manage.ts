@@ -1,4 +1,3 @@
-import { resolve } from 'node:path';
 import { Command } from 'commander';
 import { delay, systemClock } from '../common/clock.js';
 import { HoldfastError } from '../proto/errors.js';
@@ -6,14 +5,13 @@ import { AdminServiceDefinition, ChunkServerAction } from '../proto/gen/admin.js
 import {
   addClusterOptions,
   type ClusterSelection,
-  DEFAULT_DATA_DIR,
   type SelectedCluster,
   selectCluster,
 } from './cluster-options.js';
 import { type ClusterStatus, StatusReader } from './cluster-status.js';
-import { type ControlReply, sendControl } from './control.js';
 import { callLeader } from './leader-stream.js';
-import { CliError, EXIT_FAILED, oneLine, printLine } from './output.js';
+import { CliError, EXIT_FAILED, oneLine, printEvent } from './output.js';
+import { startFurther, stopForGood } from './running-up.js';
 import { renderRecovery } from './status.js';
 
 interface ManageFlags extends ClusterSelection {
@@ -46,7 +44,7 @@ export function addCommand(): Command {
     // One that was to be drained stays.
     if (id !== undefined) await order(cluster, server, ChunkServerAction.CHUNK_SERVER_KEEP);
     if (flags.wait) await waitUntil(cluster, server, flags, spread(server));
-    tell(flags, { event: 'added', server }, `added: chunkserver-${server}`);
+    printEvent(flags.json, { event: 'added', server }, `added: chunkserver-${server}`);
   });
 }
 
@@ -63,13 +61,13 @@ export function drainCommand(): Command {
     const server = parseServer(id);
     if (flags.cancel) {
       await order(cluster, server, ChunkServerAction.CHUNK_SERVER_KEEP);
-      tell(flags, { event: 'kept', server }, `not drained: chunkserver-${server}`);
+      printEvent(flags.json, { event: 'kept', server }, `not drained: chunkserver-${server}`);
       return;
     }
     await order(cluster, server, ChunkServerAction.CHUNK_SERVER_DRAIN);
     if (flags.wait) await waitUntil(cluster, server, flags, (status) => find(status, server)?.pgs === 0);
     const done = flags.wait ? 'drained' : 'draining';
-    tell(flags, { event: done, server }, `${done}: chunkserver-${server}`);
+    printEvent(flags.json, { event: done, server }, `${done}: chunkserver-${server}`);
   });
 }
 
@@ -82,10 +80,8 @@ export function removeCommand(): Command {
     const cluster = await selectCluster(flags);
     const server = parseServer(id);
     await order(cluster, server, ChunkServerAction.CHUNK_SERVER_REMOVE);
-    // A server that `up` runs is to be stopped, and not started again.
-    if (flags.meta === undefined)
-      await control(flags, 'remove', `chunkserver-${server}`).catch(() => undefined);
-    tell(flags, { event: 'removed', server }, `removed: chunkserver-${server}`);
+    await stopForGood(flags, `chunkserver-${server}`);
+    printEvent(flags.json, { event: 'removed', server }, `removed: chunkserver-${server}`);
   });
 }
 
@@ -104,20 +100,10 @@ function parseServer(text: string): number {
   return Number(match[1]);
 }
 
-function control(flags: ManageFlags, command: 'add' | 'remove', name: string): Promise<ControlReply> {
-  return sendControl(resolve(flags.data ?? DEFAULT_DATA_DIR), { command, name });
-}
-
-/** Has the running `up` start a further server. @returns its number */
+/** Has the running `up` start a further server. @returns its number. @throws CliError */
 async function startHere(flags: ManageFlags): Promise<number> {
-  const reply = await control(flags, 'add', 'chunkserver').catch(() => undefined);
-  if (!reply) {
-    throw new CliError(
-      `no 'holdfast up' is running on ${resolve(flags.data ?? DEFAULT_DATA_DIR)}: name its data directory with --data, or start 'holdfast chunkserver' where the disk is and give its number`,
-    );
-  }
-  if (!reply.ok || !reply.name) throw new CliError(`cannot add a chunkserver: ${reply.error}`, EXIT_FAILED);
-  return parseServer(reply.name);
+  const elsewhere = "start 'holdfast chunkserver' where the disk is and give its number";
+  return parseServer((await startFurther(flags, 'chunkserver', elsewhere)).name);
 }
 
 /** @throws CliError with what the leader answered */
@@ -171,7 +157,11 @@ async function waitUntil(
         const moving = recovery.pgs > 0 ? `; ${renderRecovery(recovery)}` : '';
         const line = `chunkserver-${server}: holds ${held} of ${pgs.total} PGs, ${pgs.moving} moving${moving}`;
         if (line !== last)
-          tell(flags, { event: 'progress', server, pgs: held, moving: pgs.moving, recovery }, line);
+          printEvent(
+            flags.json,
+            { event: 'progress', server, pgs: held, moving: pgs.moving, recovery },
+            line,
+          );
         last = line;
       }
       await delay(systemClock, POLL_MS);
@@ -197,8 +187,4 @@ function spread(server: number): (status: ClusterStatus, now: number) => boolean
 
 function find(status: ClusterStatus, server: number): ClusterStatus['chunkservers'][number] | undefined {
   return status.chunkservers.find(({ id }) => id === server);
-}
-
-function tell(flags: ManageFlags, value: object, line: string): void {
-  printLine(flags.json ? JSON.stringify(value) : line);
 }

@@ -1,4 +1,4 @@
-import { resolve } from 'node:path';
+import { dirname, resolve } from 'node:path';
 import { type Command, Option } from 'commander';
 import { type ClusterFile, clusterFilePath, metaAddresses, readClusterFile } from './cluster-file.js';
 import { CliError } from './output.js';
@@ -54,6 +54,15 @@ export async function selectCluster(selection: ClusterSelection): Promise<Select
       `no cluster file ${path}: start one with 'holdfast up', or name it with --data, --cluster or --meta`,
     );
   return { addresses: metaAddresses(file), file };
+}
+
+/** The data directory that was named, by itself or by the cluster file in it; undefined: the cluster may be anywhere. */
+export function dataDirOf({ data, cluster, meta }: ClusterSelection): string | undefined {
+  if (meta !== undefined) return undefined;
+  if (cluster === undefined) return resolve(data ?? DEFAULT_DATA_DIR);
+  const directory = dirname(resolve(cluster));
+  // A cluster file under another name is a copy, and lies anywhere.
+  return resolve(cluster) === clusterFilePath(directory) ? directory : undefined;
 }
 
 /** "a:1,b:2" as a list. @throws CliError naming the flag and the bad part */

@@ -1,4 +1,3 @@
-import { resolve } from 'node:path';
 import { Command } from 'commander';
 import { delay, systemClock } from '../common/clock.js';
 import { type HoldfastError, toHoldfastError } from '../proto/errors.js';
@@ -8,13 +7,12 @@ import { clusterFilePath, readClusterFile, SERVERS_MAX } from './cluster-file.js
 import {
   addClusterOptions,
   type ClusterSelection,
-  DEFAULT_DATA_DIR,
   parseAddress,
   parseInteger,
   selectCluster,
 } from './cluster-options.js';
-import { sendControl } from './control.js';
-import { CliError, EXIT_FAILED, printLine } from './output.js';
+import { CliError, EXIT_FAILED, printEvent } from './output.js';
+import { startFurther, stopForGood } from './running-up.js';
 
 interface ManageFlags extends ClusterSelection {
   json?: boolean;
@@ -39,7 +37,11 @@ export function addCommand(): Command {
     const voters = await carryOut(flags, `metaserver-${id}`, addresses, 'is a member already', (client) =>
       client.unary(fullName, methods.addMetaserver, { id, address }, CALL_TIMEOUT_MS),
     );
-    tell(flags, { event: 'added', server: id, voters }, `added: metaserver-${id}; ${majority(voters)}`);
+    printEvent(
+      flags.json,
+      { event: 'added', server: id, voters },
+      `added: metaserver-${id}; ${majority(voters)}`,
+    );
   });
 }
 
@@ -61,12 +63,12 @@ export function removeCommand(): Command {
       'is no member of the cluster',
       (client) => client.unary(fullName, methods.removeMetaserver, { id }, CALL_TIMEOUT_MS),
     );
-    // A server that `up` runs is to be stopped, and not started again.
-    if (flags.meta === undefined) {
-      const data = resolve(flags.data ?? DEFAULT_DATA_DIR);
-      await sendControl(data, { command: 'remove', name: `metaserver-${id}` }).catch(() => undefined);
-    }
-    tell(flags, { event: 'removed', server: id, voters }, `removed: metaserver-${id}; ${majority(voters)}`);
+    await stopForGood(flags, `metaserver-${id}`);
+    printEvent(
+      flags.json,
+      { event: 'removed', server: id, voters },
+      `removed: metaserver-${id}; ${majority(voters)}`,
+    );
   });
 }
 
@@ -101,19 +103,13 @@ function parseServer(text: string): { id: number; address: string } {
   return { id, address: match[2] as string };
 }
 
-/** Has the running `up` start a further server. */
+/** Has the running `up` start a further server. @throws CliError */
 async function startHere(flags: ManageFlags): Promise<{ id: number; address: string }> {
-  const data = resolve(flags.data ?? DEFAULT_DATA_DIR);
-  const reply = await sendControl(data, { command: 'add', name: 'metaserver' }).catch(() => undefined);
-  if (!reply) {
-    throw new CliError(
-      `no 'holdfast up' is running on ${data}: name its data directory with --data, or start 'holdfast metaserver' elsewhere and give id=host:port`,
-    );
-  }
-  if (!reply.ok) throw new CliError(`cannot add a metaserver: ${reply.error}`, EXIT_FAILED);
-  const file = await readClusterFile(clusterFilePath(data));
-  const server = file?.metaservers.find(({ id }) => `metaserver-${id}` === reply.name);
-  if (!server) throw new CliError(`${reply.name} is not in ${clusterFilePath(data)}`, EXIT_FAILED);
+  const elsewhere = "start 'holdfast metaserver' elsewhere and give id=host:port";
+  const { name, dataDir } = await startFurther(flags, 'metaserver', elsewhere);
+  const file = await readClusterFile(clusterFilePath(dataDir));
+  const server = file?.metaservers.find(({ id }) => `metaserver-${id}` === name);
+  if (!server) throw new CliError(`${name} is not in ${clusterFilePath(dataDir)}`, EXIT_FAILED);
   return { id: server.id, address: `${server.host}:${server.port}` };
 }
 
@@ -145,7 +141,11 @@ async function carryOut(
           matchIndex: 0,
           commitIndex: 0,
         };
-        tell(flags, { event: 'progress', name, stage, matchIndex, commitIndex }, `${name}: ${line}`);
+        printEvent(
+          flags.json,
+          { event: 'progress', name, stage, matchIndex, commitIndex },
+          `${name}: ${line}`,
+        );
       }
       last = line;
       if (systemClock.now() > until) {
@@ -188,8 +188,4 @@ async function askLeader(
     }
   }
   return undefined;
-}
-
-function tell(flags: ManageFlags, value: object, line: string): void {
-  printLine(flags.json ? JSON.stringify(value) : line);
 }

@@ -20,6 +20,11 @@ export function printJson(value: unknown): void {
   process.stdout.write(`${JSON.stringify(value, null, 2)}\n`);
 }
 
+/** One line for an event of a command that goes on: `value` for those who asked for JSON, `line` for people. */
+export function printEvent(json: boolean | undefined, value: object, line: string): void {
+  printLine(json ? JSON.stringify(value) : line);
+}
+
 /** One line on standard output. */
 export function printLine(line: string): void {
   process.stdout.write(`${line}\n`);
