@@ -109,28 +109,60 @@ export class StatusReader {
 
   /** @returns undefined when no metaserver answered */
   async read(timeoutMs: number): Promise<ClusterStatus | undefined> {
-    return mergeStatus(await this.#ask(timeoutMs), this.#expectedChunkservers);
+    const answers = await askAll(this.#clients, timeoutMs);
+    // What is said of the cluster does not depend on which of its members were named.
+    const others = unnamedMembers(answers).map((address) => new RpcClient(address));
+    try {
+      answers.push(...(await askAll(others, timeoutMs)));
+    } finally {
+      for (const client of others) client.close();
+    }
+    return mergeStatus(answers, this.#expectedChunkservers);
   }
 
   /** The cluster map, as the leader has it. @returns undefined when none answered */
   async readMap(timeoutMs: number): Promise<ClusterMap | undefined> {
-    return leaderOf((await this.#ask(timeoutMs)).flatMap(({ reply }) => (reply ? [reply] : [])))?.map;
-  }
-
-  #ask(timeoutMs: number): Promise<{ address: string; reply: StatusReply | undefined }[]> {
-    return Promise.all(
-      this.#clients.map((client) =>
-        client.unary(ADMIN, ADMIN_METHODS.status, {}, timeoutMs).then(
-          (reply) => ({ address: client.address, reply }),
-          () => ({ address: client.address, reply: undefined }),
-        ),
-      ),
-    );
+    return leaderOf(repliesOf(await askAll(this.#clients, timeoutMs)))?.map;
   }
 
   close(): void {
     for (const client of this.#clients) client.close();
   }
+}
+
+/** What a metaserver said of itself and, where it leads, of the cluster; undefined: nothing. */
+interface Answer {
+  address: string;
+  reply: StatusReply | undefined;
+}
+
+function askAll(clients: readonly RpcClient[], timeoutMs: number): Promise<Answer[]> {
+  return Promise.all(
+    clients.map((client) =>
+      client.unary(ADMIN, ADMIN_METHODS.status, {}, timeoutMs).then(
+        (reply) => ({ address: client.address, reply }),
+        () => ({ address: client.address, reply: undefined }),
+      ),
+    ),
+  );
+}
+
+function repliesOf(answers: readonly Answer[]): StatusReply[] {
+  return answers.flatMap(({ reply }) => reply ?? []);
+}
+
+/** Addresses of the members that the leader knows of and that were not asked. */
+export function unnamedMembers(answers: readonly Answer[]): string[] {
+  const replies = repliesOf(answers);
+  const asked = new Set(answers.map(({ address }) => address));
+  // A server may have been named in another way than the others call it.
+  const answered = new Set(replies.map(({ serverId }) => serverId));
+  return (
+    (leaderOf(replies)?.metaservers ?? [])
+      // Without a disk it is no member: one that was removed, or has yet to be taken in.
+      .filter(({ id, address, diskUuid }) => diskUuid !== '' && !asked.has(address) && !answered.has(id))
+      .map(({ address }) => address)
+  );
 }
 
 function leaderOf(replies: readonly StatusReply[]): StatusReply | undefined {
@@ -141,10 +173,10 @@ function leaderOf(replies: readonly StatusReply[]): StatusReply | undefined {
 
 /** One picture out of the servers' answers. The leader of the highest term speaks for the cluster. */
 export function mergeStatus(
-  answers: { address: string; reply: StatusReply | undefined }[],
+  answers: readonly Answer[],
   expectedChunkservers: number,
 ): ClusterStatus | undefined {
-  const replies = answers.flatMap(({ reply }) => (reply ? [reply] : []));
+  const replies = repliesOf(answers);
   if (replies.length === 0) return undefined;
   const leader = leaderOf(replies);
   const metaservers = mergeMetaservers(answers);
@@ -227,9 +259,7 @@ function notVoting(leader: StatusReply | undefined): string[] {
     );
 }
 
-function mergeMetaservers(
-  answers: { address: string; reply: StatusReply | undefined }[],
-): ClusterStatus['metaservers'] {
+function mergeMetaservers(answers: readonly Answer[]): ClusterStatus['metaservers'] {
   const byAddress = new Map<string, number>();
   for (const { reply } of answers)
     for (const one of reply?.metaservers ?? []) byAddress.set(one.address, one.id);

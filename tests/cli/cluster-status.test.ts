@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
-import { mergeStatus } from '../../cli/cluster-status.js';
+import { mergeStatus, unnamedMembers } from '../../cli/cluster-status.js';
 import { renderRecovery, renderStatus } from '../../cli/status.js';
-import { ChunkServerStatus, StatusReply } from '../../proto/gen/admin.js';
+import { ChunkServerStatus, MetaServerStatus, StatusReply } from '../../proto/gen/admin.js';
 import { ClusterMap, type Replica, ReplicaState } from '../../proto/gen/cluster.js';
 
 const { REPLICA_IN_SYNC: IN_SYNC, REPLICA_RECOVERING: RECOVERING } = ReplicaState;
@@ -46,6 +46,18 @@ describe('the status of a cluster', () => {
       chunkservers.map((one) => one.recovery.etaSeconds),
       [null, 4, 6],
     );
+  });
+
+  it('is asked of the members that were not named, too', () => {
+    const members = ['d1', 'd2', 'd3', ''].map((diskUuid, n) =>
+      MetaServerStatus.fromPartial({ id: n + 1, address: `m${n + 1}:1`, diskUuid }),
+    );
+    const reply = { ...leader([], []), metaservers: members };
+    assert.deepEqual(unnamedMembers([{ address: 'm1:1', reply }]), ['m2:1', 'm3:1']);
+    const down = { address: 'm3:1', reply: undefined };
+    const alias = { address: 'alias:1', reply: StatusReply.fromPartial({ serverId: 2, role: 'follower' }) };
+    assert.deepEqual(unnamedMembers([{ address: 'm1:1', reply }, down, alias]), []);
+    assert.deepEqual(unnamedMembers([alias]), [], 'only the leader knows them');
   });
 
   it('calls a PG unavailable when nobody alive has it, and names the disk that is missed', () => {

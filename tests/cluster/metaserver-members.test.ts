@@ -49,6 +49,10 @@ describe('metaservers that are added and removed under a mount', function () {
       'metaserver-3 follower',
     ]);
 
+    const { leader } = await cluster.waitHealthy();
+    const shown = await holdfast(['status', '--meta', leader?.address as string]);
+    assert.match(shown.stdout, /^metaserver-2 .* follower.*\n^metaserver-3 .* follower/m, 'by one address');
+
     const removed = await manage('remove', 'metaserver-1');
     assert.equal(removed.code, 0, removed.stderr);
     assert.match(removed.stdout, /it leads: another one takes over/);
