@@ -5,14 +5,14 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { newCluster, writeClusterFile } from '../../cli/cluster-file.js';
 import { holdfast, MAIN } from '../lab/command.js';
-import { removeTemporaryDirectories, temporaryDirectory } from '../lab/directories.js';
+import { passingDirectories } from '../lab/directories.js';
 
 /** Nobody listens on the discard port. */
 const NOBODY = [{ id: 1, host: '127.0.0.1', port: 9 }];
 
 describe('what a command prints', function () {
   this.timeout(120_000);
-  afterEach(removeTemporaryDirectories);
+  const temporaryDirectory = passingDirectories();
 
   it('may have no reader any more: no error, no stack', async () => {
     const child = spawn(process.execPath, [MAIN, 'up', '--help'], { stdio: ['ignore', 'pipe', 'pipe'] });

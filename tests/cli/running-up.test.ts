@@ -5,9 +5,10 @@ import { join } from 'node:path';
 import type { ClusterSelection } from '../../cli/cluster-options.js';
 import { type ControlRequest, listenForControl } from '../../cli/control.js';
 import { startFurther, stopForGood } from '../../cli/running-up.js';
-import { removeTemporaryDirectories, temporaryDirectory } from '../lab/directories.js';
+import { passingDirectories } from '../lab/directories.js';
 
 describe('a running `up`', () => {
+  const temporaryDirectory = passingDirectories();
   let dataDir: string;
   let server: Server;
   let asked: ControlRequest[];
@@ -21,10 +22,7 @@ describe('a running `up`', () => {
       return 'chunkserver-4';
     });
   });
-  afterEach(() => {
-    server.close();
-    removeTemporaryDirectories();
-  });
+  afterEach(() => server.close());
 
   it('is asked for further servers of its cluster, named by its data directory or the cluster file in it', async () => {
     for (const selection of [{ data: dataDir }, { cluster: join(dataDir, 'cluster.json') }]) {

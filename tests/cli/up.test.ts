@@ -5,11 +5,11 @@ import { Supervisor } from '../../cli/supervisor.js';
 import { planCluster } from '../../cli/up-plan.js';
 import { systemClock } from '../../common/clock.js';
 import { deferred } from '../../common/deferred.js';
-import { removeTemporaryDirectories, temporaryDirectory } from '../lab/directories.js';
+import { passingDirectories } from '../lab/directories.js';
 import { takePorts } from '../ports.js';
 
 describe('the beginning of `up`', () => {
-  afterEach(removeTemporaryDirectories);
+  const temporaryDirectory = passingDirectories();
 
   it('goes on where one was cut short before it had written cluster.json', async () => {
     const dataDir = temporaryDirectory('plan');

@@ -3,18 +3,22 @@ import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
-const made: string[] = [];
-
 /** A temporary directory of the tests. */
 export function temporaryDirectory(name: string): string {
-  const directory = mkdtempSync(join(tmpdir(), `holdfast-${name}-`));
-  made.push(directory);
-  return directory;
+  return mkdtempSync(join(tmpdir(), `holdfast-${name}-`));
 }
 
-/** Removes those that this process has made; for tests without mounts. */
-export function removeTemporaryDirectories(): void {
-  for (const directory of made.splice(0)) rmSync(directory, { recursive: true, force: true });
+/** Those of one suite, removed behind each of its tests; for tests without mounts. */
+export function passingDirectories(): (name: string) => string {
+  const made: string[] = [];
+  afterEach(() => {
+    for (const directory of made.splice(0)) rmSync(directory, { recursive: true, force: true });
+  });
+  return (name) => {
+    const directory = temporaryDirectory(name);
+    made.push(directory);
+    return directory;
+  };
 }
 
 /** Mount points at and below a directory, deepest first. */
