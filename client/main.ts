@@ -7,7 +7,7 @@ import type { Prng } from '../common/prng.js';
 import type { Tracer } from '../common/trace.js';
 import { HoldfastError } from '../proto/errors.js';
 import type { Attr } from '../proto/gen/meta.js';
-import { PROTOCOL_VERSION, ROOT_INO, SESSION_TIMEOUT_MS } from '../proto/types.js';
+import { PERMISSION_BITS, PROTOCOL_VERSION, ROOT_INO, SESSION_TIMEOUT_MS } from '../proto/types.js';
 import { ChunkConnections, frameDialer } from './data/chunk-connections.js';
 import { ChunkIo } from './data/chunk-io.js';
 import { ClusterView } from './data/cluster-view.js';
@@ -29,7 +29,6 @@ export const FIRST_ANSWER_TIMEOUT_MS = SESSION_TIMEOUT_MS + 15_000;
 export const UNMOUNT_GRACE_MS = 2_000;
 export const UNMOUNT_STALL_MS = 10_000;
 export const SESSION_CLOSE_TIMEOUT_MS = 1_000;
-const PERMISSION_BITS = 0o7777;
 
 export interface RunMountOptions {
   /** An empty directory. */

@@ -72,6 +72,15 @@ export const S_IFSOCK = 0o140000;
 export const S_ISUID = 0o4000;
 export const S_ISGID = 0o2000;
 export const S_ISVTX = 0o1000;
+export const S_IXGRP = 0o010;
+/** What chmod(2) sets: permissions, setuid, setgid and sticky. */
+export const PERMISSION_BITS = 0o7777;
+/** Of every symbolic link. */
+export const SYMLINK_MODE = S_IFLNK | 0o777;
+/** The type of a directory entry is its inode's mode without what lies below: d_type of readdir(3). */
+export const TYPE_SHIFT = 12;
+/** What st_size says of every directory. */
+export const DIRECTORY_SIZE_BYTES = 4096;
 
 export const RENAME_NOREPLACE = 1;
 export const RENAME_EXCHANGE = 2;

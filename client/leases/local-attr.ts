@@ -1,6 +1,17 @@
 import type { Attr, MakeNode, SetAttr, Time } from '../../proto/gen/meta.js';
 import { inheritedFlags } from '../../proto/inode-flags.js';
-import { HAS_ACCESS_ACL, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, S_ISGID, S_ISUID } from '../../proto/types.js';
+import {
+  DIRECTORY_SIZE_BYTES,
+  HAS_ACCESS_ACL,
+  PERMISSION_BITS,
+  S_IFDIR,
+  S_IFLNK,
+  S_IFMT,
+  S_IFREG,
+  S_ISGID,
+  S_ISUID,
+  SYMLINK_MODE,
+} from '../../proto/types.js';
 import { copyOfAttr } from '../attr-copy.js';
 import { later } from '../times.js';
 
@@ -8,10 +19,6 @@ import { later } from '../times.js';
  * What the metaserver will make of a change, foretold: metaserver/namespace is the authority, and tests hold the two
  * together. Pure.
  */
-
-const DIRECTORY_SIZE_BYTES = 4096;
-const PERMISSION_BITS = 0o7777;
-const SYMLINK_MODE = S_IFLNK | 0o777;
 
 /** A new inode in `parent`. @param chunkSize the cluster's, for regular files */
 export function newAttr(parent: Attr, node: MakeNode, ino: number, time: Time, chunkSize: number): Attr {

@@ -1,7 +1,7 @@
 import { CAN_PACK } from '../../proto/dir-rows.js';
 import { HoldfastError } from '../../proto/errors.js';
 import type { DirPage, DirEntry as WireEntry } from '../../proto/gen/meta.js';
-import { S_IFDIR } from '../../proto/types.js';
+import { S_IFDIR, TYPE_SHIFT } from '../../proto/types.js';
 import type { DirEntry } from '../fuse/binding.js';
 import type { Name } from '../leases/name-cache.js';
 import { resultOf } from '../meta/api.js';
@@ -16,7 +16,7 @@ const DIR_PAGE_GROWTH = 8;
 /** The kernel's cookies: 1 is behind ".", 2 behind "..", then the server's own, moved up. */
 const COOKIE_DOT = 1;
 const COOKIE_DOT_DOT = 2;
-const TYPE_DIRECTORY = S_IFDIR >> 12;
+const TYPE_DIRECTORY = S_IFDIR >>> TYPE_SHIFT;
 
 /** Consecutive entries, and what is behind them. */
 interface Page {

@@ -1,14 +1,16 @@
 import { HoldfastError } from '../../proto/errors.js';
 import type { Attr, MakeNode, QuotaAmount, Rename } from '../../proto/gen/meta.js';
 import {
+  PERMISSION_BITS,
   RENAME_EXCHANGE,
   RENAME_NOREPLACE,
   RENAME_WHITEOUT,
   S_IFDIR,
-  S_IFLNK,
   S_IFMT,
   S_IFREG,
   SYMLINK_MAX_BYTES,
+  SYMLINK_MODE,
+  TYPE_SHIFT,
 } from '../../proto/types.js';
 import { type Answer, andThen } from '../answer.js';
 import { copyOfMaking } from '../attr-copy.js';
@@ -22,8 +24,6 @@ import type { Listings } from './listings.js';
 import type { LocalChanges } from './local-changes.js';
 import { isQuotaExceeded, newInodeIn, ONE_INODE, ownerIn, withRoom } from './quota-room.js';
 import type { RemovedDirectories } from './removed-directories.js';
-
-const TYPE_SHIFT = 12;
 
 type NewNode = Pick<MakeNode, 'parent' | 'name' | 'mode'> & Partial<MakeNode>;
 
@@ -80,7 +80,7 @@ export class NameCalls {
 
   symlink(caller: Caller, parent: number, name: Buffer, target: Buffer): Answer<Entry> {
     if (target.length > SYMLINK_MAX_BYTES) throw new HoldfastError('ENAMETOOLONG');
-    return this.#make(caller, { parent, name, mode: S_IFLNK | 0o777, target });
+    return this.#make(caller, { parent, name, mode: SYMLINK_MODE, target });
   }
 
   mknod(
@@ -95,8 +95,8 @@ export class NameCalls {
     return this.#make(caller, {
       parent,
       name,
-      mode: type | (masked(mode, umask) & 0o7777),
-      askedMode: mode & 0o7777,
+      mode: type | (masked(mode, umask) & PERMISSION_BITS),
+      askedMode: mode & PERMISSION_BITS,
       rdev,
     });
   }
@@ -105,8 +105,8 @@ export class NameCalls {
     return this.#make(caller, {
       parent,
       name,
-      mode: S_IFDIR | (masked(mode, umask) & 0o7777),
-      askedMode: mode & 0o7777,
+      mode: S_IFDIR | (masked(mode, umask) & PERMISSION_BITS),
+      askedMode: mode & PERMISSION_BITS,
     });
   }
 

@@ -1,6 +1,6 @@
 import { HoldfastError } from '../../proto/errors.js';
 import type { Attr } from '../../proto/gen/meta.js';
-import { CAPABILITY_NAME, S_IFREG } from '../../proto/types.js';
+import { CAPABILITY_NAME, PERMISSION_BITS, S_IFREG } from '../../proto/types.js';
 import { type Answer, andThen, undoing } from '../answer.js';
 import type { FileData } from '../data/file-data.js';
 import type { Caller, CreateReply, OpenReply } from '../fuse/binding.js';
@@ -115,10 +115,10 @@ export class OpenCalls {
     const node = {
       parent,
       name,
-      mode: S_IFREG | (masked(mode, umask) & 0o7777),
+      mode: S_IFREG | (masked(mode, umask) & PERMISSION_BITS),
       existingOk,
       open: true,
-      askedMode: mode & 0o7777,
+      askedMode: mode & PERMISSION_BITS,
     };
     const { pageStores } = this.#context;
     const changes = (flags & O_ACCMODE) !== O_RDONLY || (flags & O_TRUNC) !== 0;
@@ -203,7 +203,10 @@ export class OpenCalls {
   ): Promise<CreateReply> {
     const { meta, files, inodes } = this.#context;
     const { uid, gid } = caller;
-    const bits = { mode: S_IFREG | (masked(mode, umask) & 0o7777), askedMode: mode & 0o7777 };
+    const bits = {
+      mode: S_IFREG | (masked(mode, umask) & PERMISSION_BITS),
+      askedMode: mode & PERMISSION_BITS,
+    };
     const value = {
       parent,
       name: NO_NAME,

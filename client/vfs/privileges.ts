@@ -1,12 +1,10 @@
 import { readFile } from 'node:fs/promises';
 import { HoldfastError } from '../../proto/errors.js';
 import type { Attr, SetAttr } from '../../proto/gen/meta.js';
-import { S_IFDIR, S_IFMT, S_ISGID, S_ISUID } from '../../proto/types.js';
+import { PERMISSION_BITS, S_IFDIR, S_IFMT, S_ISGID, S_ISUID, S_IXGRP } from '../../proto/types.js';
 import { type Answer, andThen } from '../answer.js';
 import type { Caller, SetAttrRequest } from '../fuse/binding.js';
 import { O_ACCMODE, O_RDONLY, O_TRUNC } from './file-table.js';
-
-const GROUP_EXECUTE = 0o010;
 
 /** Whether a write by one without CAP_FSETID takes something of the mode away, or may. */
 export function hasPriv(mode: number): boolean {
@@ -18,7 +16,7 @@ export function hasPriv(mode: number): boolean {
  * may execute or the caller is outside the group (setattr_should_drop_sgid() of Linux).
  */
 export function killedBy(caller: Caller, attr: Attr): Answer<Pick<SetAttr, 'killPriv' | 'killSgid'>> {
-  const setgidAlone = (attr.mode & (S_ISGID | GROUP_EXECUTE)) === S_ISGID;
+  const setgidAlone = (attr.mode & (S_ISGID | S_IXGRP)) === S_ISGID;
   const asked = setgidAlone && caller.gid !== attr.gid && caller.uid !== 0;
   if (!asked) return { killPriv: true, killSgid: false };
   return supplementaryGroups(caller.pid).then((groups) => {
@@ -36,7 +34,7 @@ export function checkChangeOfNothing(caller: Caller, attr: Attr): Answer<void> {
   if ((attr.mode & S_ISUID) !== 0) throw new HoldfastError('EPERM');
   if ((attr.mode & S_ISGID) === 0) return;
   return andThen(killedBy(caller, attr), ({ killSgid }) => {
-    if (killSgid || (attr.mode & GROUP_EXECUTE) !== 0) throw new HoldfastError('EPERM');
+    if (killSgid || (attr.mode & S_IXGRP) !== 0) throw new HoldfastError('EPERM');
   });
 }
 
@@ -54,7 +52,7 @@ export function wireChange(change: SetAttrRequest): WireChange {
   const killPriv =
     change.killPriv === true || uid !== undefined || gid !== undefined || changesNothing(change);
   return {
-    mode: mode === undefined ? undefined : mode & 0o7777,
+    mode: mode === undefined ? undefined : mode & PERMISSION_BITS,
     uid,
     gid,
     atime: atime === 'now' ? undefined : atime,

@@ -1,5 +1,5 @@
 import type { Attr } from '../../proto/gen/meta.js';
-import { S_IFMT, S_IFREG } from '../../proto/types.js';
+import { S_IFMT, S_IFREG, TYPE_SHIFT } from '../../proto/types.js';
 import type { ChunkApi } from '../data/api.js';
 import type { BlockCache } from '../data/block-cache.js';
 import { READ_BLOCK_BYTES_MAX, unitWithin } from '../data/limits.js';
@@ -19,7 +19,7 @@ const PLACES_MAX = 65_536;
 /** Readers of directories that are told apart; the one unused longest is forgotten. */
 const STREAKS_MAX = 64;
 
-const TYPE_REGULAR = S_IFREG >> 12;
+const TYPE_REGULAR = S_IFREG >>> TYPE_SHIFT;
 
 /** Somebody reads a directory's files in their order. */
 interface Streak {

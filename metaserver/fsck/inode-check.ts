@@ -1,4 +1,4 @@
-import { ROOT_INO, S_IFDIR, S_IFLNK, S_IFMT } from '../../proto/types.js';
+import { ROOT_INO, S_IFDIR, S_IFLNK, S_IFMT, TYPE_SHIFT } from '../../proto/types.js';
 import { decodeInode, encodeInode, type Inode, isDirectory, isRegular } from '../namespace/inode-codec.js';
 import {
   dentryRange,
@@ -9,6 +9,7 @@ import {
   symlinkKey,
   tableFrom,
   tableRange,
+  WHOLE_INODE,
   xattrRange,
 } from '../namespace/keys.js';
 import { decodeDentry, encodeReclaim } from '../namespace/records.js';
@@ -24,8 +25,7 @@ export const LINK_WINDOW_INODES = 1_048_576;
 /** Inodes looked at between two turns of the event loop: a directory costs a read for each level above it. */
 const INODE_SLICE = 64;
 
-const DIRECTORY_TYPE = S_IFDIR >>> 12;
-const WHOLE_INODE = 0;
+const DIRECTORY_TYPE = S_IFDIR >>> TYPE_SHIFT;
 
 /** Sums over all inodes, as they are when everything that was found is repaired. */
 export interface InodeTotals {

@@ -1,3 +1,4 @@
+import { TYPE_SHIFT } from '../../proto/types.js';
 import { loadInode } from '../namespace/batch.js';
 import { type Inode, isDirectory } from '../namespace/inode-codec.js';
 import {
@@ -19,8 +20,6 @@ import {
 import type { KvReader } from '../store/kv.js';
 import { change, FINDINGS_MAX, type Findings, shown, together } from './findings.js';
 import { type Pace, scan } from './scan.js';
-
-const TYPE_SHIFT = 12;
 
 /** What the check of names tells the check of inodes. */
 export interface Names {

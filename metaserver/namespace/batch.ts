@@ -1,14 +1,12 @@
 import { laterTime } from '../../common/clock.js';
 import { HoldfastError } from '../../proto/errors.js';
 import type { Time } from '../../proto/gen/meta.js';
-import { S_IFLNK, S_IFMT } from '../../proto/types.js';
+import { S_IFLNK, S_IFMT, TYPE_SHIFT } from '../../proto/types.js';
 import type { KvReader, KvTransaction } from '../store/kv.js';
 import { decodeInode, encodeInode, type Inode, isDirectory } from './inode-codec.js';
 import { cookieKey, dentryKey, inodeKey, symlinkKey, xattrRange } from './keys.js';
 import { type Charge, chargeOf, type QuotaTable } from './quota-table.js';
 import { type Counters, type Dentry, decodeDentry, encodeCookieEntry, encodeDentry } from './records.js';
-
-const TYPE_SHIFT = 12;
 
 /** The inode as stored, or undefined. */
 export function loadInode(kv: KvReader, ino: number): Inode | undefined {

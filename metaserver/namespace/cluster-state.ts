@@ -1,11 +1,10 @@
 import { HoldfastError } from '../../proto/errors.js';
 import { ClusterMap } from '../../proto/gen/cluster.js';
 import { InitCluster } from '../../proto/gen/meta.js';
-import { DEFAULT_CHUNK_SIZE_BYTES, ROOT_INO, S_IFDIR } from '../../proto/types.js';
+import { DEFAULT_CHUNK_SIZE_BYTES, DIRECTORY_SIZE_BYTES, ROOT_INO, S_IFDIR } from '../../proto/types.js';
 import { applyMapCommand, createMap, type MapCommand } from '../cluster/map-commands.js';
 import type { KvReader, KvTransaction } from '../store/kv.js';
 import type { Batch } from './batch.js';
-import { DIRECTORY_SIZE_BYTES } from './inode-codec.js';
 import { CLUSTER_KEY, MAP_KEY, RESTORING_KEY } from './keys.js';
 
 const ROOT_MODE = S_IFDIR | 0o755;

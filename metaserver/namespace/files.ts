@@ -5,12 +5,14 @@ import { FLAG_NOATIME } from '../../proto/inode-flags.js';
 import {
   BLOCK_SIZE_BYTES,
   FILE_SIZE_MAX_BYTES,
+  PERMISSION_BITS,
   S_IFDIR,
   S_IFLNK,
   S_IFMT,
   S_IFREG,
   S_ISGID,
   S_ISUID,
+  S_IXGRP,
 } from '../../proto/types.js';
 import type { Batch } from './batch.js';
 import { checkMaySet } from './flags.js';
@@ -19,8 +21,6 @@ import { addTruncate, checkTruncates, growOrphan } from './reclaim.js';
 import { attrReply, okReply } from './replies.js';
 import { chmodAccessAcl, dropCapability } from './xattr.js';
 
-const PERMISSION_BITS = 0o7777;
-const GROUP_EXECUTE = 0o010;
 const NSEC_PER_SEC = 1_000_000_000;
 
 /** chmod(2), chown(2), truncate(2), utimensat(2), in any mixture. */
@@ -144,7 +144,7 @@ export function checkCommit(type: number, op: CommitWrite): void {
 function killPrivileges(batch: Batch, inode: Inode, outsider = false): void {
   if (isDirectory(inode)) return;
   let mode = inode.mode & ~S_ISUID;
-  if (mode & GROUP_EXECUTE || outsider) mode &= ~S_ISGID;
+  if (mode & S_IXGRP || outsider) mode &= ~S_ISGID;
   if (mode !== inode.mode) {
     inode.mode = mode;
     batch.touch(inode);

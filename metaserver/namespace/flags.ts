@@ -7,13 +7,11 @@ import {
   isImmutable,
   KNOWN_FLAGS,
 } from '../../proto/inode-flags.js';
-import { S_ISGID, S_ISUID } from '../../proto/types.js';
+import { S_ISGID, S_ISUID, S_IXGRP } from '../../proto/types.js';
 import type { Batch } from './batch.js';
 import { type Inode, isDirectory, isRegular } from './inode-codec.js';
 import { checkSticky } from './names.js';
 import { attrReply } from './replies.js';
-
-const GROUP_EXECUTE = 0o010;
 
 /** chattr(1), ioctl_iflags(2), by the rules of ext4; like there it changes the ctime, whatever the flags were before. */
 export function setFlags(batch: Batch, op: SetFlags): MutationReply {
@@ -62,7 +60,7 @@ export function checkMaySet(inode: Inode, op: SetAttr): void {
 
 function losesBits(inode: Inode, { killSgid }: SetAttr): boolean {
   if (isDirectory(inode)) return false;
-  const setgid = inode.mode & GROUP_EXECUTE || killSgid ? S_ISGID : 0;
+  const setgid = inode.mode & S_IXGRP || killSgid ? S_ISGID : 0;
   return (inode.mode & (S_ISUID | setgid)) !== 0;
 }
 

@@ -1,6 +1,6 @@
 import { HoldfastError } from '../../proto/errors.js';
 import type { Attr, Time, Truncate } from '../../proto/gen/meta.js';
-import { S_IFDIR, S_IFMT, S_IFREG } from '../../proto/types.js';
+import { DIRECTORY_SIZE_BYTES, S_IFDIR, S_IFMT, S_IFREG } from '../../proto/types.js';
 import { readU64, writeU64 } from './keys.js';
 
 /** An inode in memory. Times and `truncates` are replaced as a whole, never changed in place. */
@@ -46,9 +46,6 @@ export function isDirectory(inode: Inode): boolean {
 export function isRegular(inode: Inode): boolean {
   return (inode.mode & S_IFMT) === S_IFREG;
 }
-
-/** What st_size says of every directory. */
-export const DIRECTORY_SIZE_BYTES = 4096;
 
 /** The inode as the wire has it: a copy that later changes do not reach. */
 export function attrOf(inode: Inode): Attr {

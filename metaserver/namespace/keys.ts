@@ -121,6 +121,9 @@ export function xattrRange(ino: number): KeyRange {
   return { start: numberKey('X', ino), end: numberKey('X', ino + 1) };
 }
 
+/** In a reclaim key: the truncate number that stands for all of an inode's data. */
+export const WHOLE_INODE = 0;
+
 export function reclaimKey(ino: number, truncateSeq: number): Buffer {
   const key = Buffer.allocUnsafe(1 + U64_BYTES + 4);
   key[0] = TAG.P;

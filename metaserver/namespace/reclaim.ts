@@ -4,11 +4,9 @@ import { MAX_PENDING_TRUNCATES } from '../../proto/types.js';
 import type { KvReader } from '../store/kv.js';
 import type { Batch } from './batch.js';
 import type { Inode } from './inode-codec.js';
-import { parseReclaimKey, reclaimKey, reclaimRange, reclaimRangeOf } from './keys.js';
+import { parseReclaimKey, reclaimKey, reclaimRange, reclaimRangeOf, WHOLE_INODE } from './keys.js';
 import { decodeReclaim, encodeReclaim, type ReclaimRecord } from './records.js';
 
-/** Truncate number that stands for all of an inode's data. */
-const WHOLE_INODE = 0;
 /** Items that one call of `listReclaims` returns at most. */
 export const MAX_RECLAIM_ITEMS = 4096;
 

@@ -2,8 +2,10 @@ import { HoldfastError } from '../../proto/errors.js';
 import type { Link, MakeNode, MutationReply, Unlink } from '../../proto/gen/meta.js';
 import { inheritedFlags } from '../../proto/inode-flags.js';
 import {
+  DIRECTORY_SIZE_BYTES,
   LINK_MAX,
   MAX_INO,
+  PERMISSION_BITS,
   S_IFBLK,
   S_IFCHR,
   S_IFDIR,
@@ -14,11 +16,12 @@ import {
   S_IFSOCK,
   S_ISGID,
   SYMLINK_MAX_BYTES,
+  SYMLINK_MODE,
 } from '../../proto/types.js';
 import type { Batch } from './batch.js';
 import { checkCommit, checkSetOfNew, commitWrite, setAttr } from './files.js';
 import { checkMayGain, checkMayLose, checkUnguarded } from './flags.js';
-import { DIRECTORY_SIZE_BYTES, type Inode, isDirectory, isRegular } from './inode-codec.js';
+import { type Inode, isDirectory, isRegular } from './inode-codec.js';
 import { symlinkKey } from './keys.js';
 import { checkName, checkTaken, dots } from './names.js';
 import { checkTreeChange, followTree } from './quota-commands.js';
@@ -27,8 +30,6 @@ import { attrReply, okReply, placedAt, withParents } from './replies.js';
 import { claimReserved } from './reserved.js';
 import { inheritAcls } from './xattr.js';
 
-const PERMISSION_BITS = 0o7777;
-const SYMLINK_MODE = S_IFLNK | 0o777;
 const KNOWN_TYPES = new Set([S_IFREG, S_IFDIR, S_IFIFO, S_IFSOCK, S_IFCHR, S_IFBLK, S_IFLNK]);
 
 /** mknod(2), mkdir(2), symlink(2), open(2) with O_CREAT. */
