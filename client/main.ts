@@ -100,72 +100,74 @@ export interface RunningMount {
 export async function runMount(options: RunMountOptions, deps: RunMountDeps): Promise<RunningMount> {
   const { clock, log, prng, tracer } = deps;
   const limits = dataLimits(options.limits);
-  const softTimeoutMs = options.soft?.timeoMs;
   const view = new ClusterView(clock);
+  const session = newSession(options, deps);
+  session.onMap((map) => view.update(map));
+  await session.start(options.connectTimeoutMs ?? CONNECT_TIMEOUT_MS);
+  const root = await firstAnswer(session, clock);
+  const connections = chunkConnections(session, deps);
+  const softTimeoutMs = options.soft?.timeoMs;
+  const ofSession = (): number => session.id;
+  const chunks = new ChunkIo({ clock, log, prng, view, connections, session: ofSession, softTimeoutMs });
+  const { readOnly = false, noAtime = false } = options;
+  const fs = new HoldfastFs({
+    ...{ meta: session, chunks, clock, log, limits, readOnly, noAtime },
+    destroyStallMs: UNMOUNT_STALL_MS,
+  });
+  const { mountPoint, fsName, binding, allowOther = true, kernelOptions = [], busyPollUs } = options;
+  const mountOptions = { mountPoint, fsName, allowOther, readOnly, binding, kernelOptions, busyPollUs };
+  const served = tracer ? tracedFileSystem(fs, tracer) : fs;
+  let mount: Mount;
+  try {
+    mount = await mountFileSystem(served, { ...mountOptions, rootMode: rootMode(root) }, log, clock);
+  } catch (error) {
+    await session.close(SESSION_CLOSE_TIMEOUT_MS);
+    throw error;
+  }
+  return runningMount({ session, connections, chunks, fs, mount, clock });
+}
+
+/** The session with the metaservers, not connected yet. */
+function newSession(options: RunMountOptions, { clock, log, prng, tracer }: RunMountDeps): MetaSession {
   const dial = tracer
     ? tracedMetaDialer(streamDialer(clock, undefined, tracedEnvelope(tracer)), tracer)
     : streamDialer(clock);
-  const session = new MetaSession(
+  return new MetaSession(
     {
       metaservers: options.metaservers,
       clusterId: options.clusterId ?? '',
       hostname: hostname(),
       mountPoint: options.mountPoint,
       place: mountPlace(options.mountPoint),
-      softTimeoutMs,
+      softTimeoutMs: options.soft?.timeoMs,
     },
     { clock, log, prng, dial },
   );
-  session.onMap((map) => view.update(map));
-  await session.start(options.connectTimeoutMs ?? CONNECT_TIMEOUT_MS);
-  const root = await firstAnswer(session, clock);
+}
+
+/** Connections to chunkservers, in the name of the session. */
+function chunkConnections(session: MetaSession, { clock, log, tracer }: RunMountDeps): ChunkConnections {
   const hello = () => ({
     protocol: PROTOCOL_VERSION,
     clusterId: session.clusterId,
     role: 'client' as const,
     id: session.id,
   });
-  const ofSession = (): number => session.id;
-  const frames = frameDialer(clock, log, hello);
-  const dialFrames = tracer ? tracedFrameDialer(frames, tracer) : frames;
-  const connections = new ChunkConnections(clock, log, dialFrames, ofSession);
-  const chunks = new ChunkIo({ clock, log, prng, view, connections, session: ofSession, softTimeoutMs });
-  const readOnly = options.readOnly ?? false;
-  const destroyStallMs = UNMOUNT_STALL_MS;
-  const noAtime = options.noAtime ?? false;
-  const fs = new HoldfastFs({
-    meta: session,
-    chunks,
-    clock,
-    log,
-    limits,
-    readOnly,
-    noAtime,
-    destroyStallMs,
-  });
+  const dial = frameDialer(clock, log, hello);
+  return new ChunkConnections(clock, log, tracer ? tracedFrameDialer(dial, tracer) : dial, () => session.id);
+}
 
-  const { mountPoint, fsName, binding, allowOther = true, kernelOptions = [], busyPollUs } = options;
-  let mount: Mount;
-  try {
-    mount = await mountFileSystem(
-      tracer ? tracedFileSystem(fs, tracer) : fs,
-      {
-        mountPoint,
-        fsName,
-        allowOther,
-        readOnly,
-        binding,
-        kernelOptions,
-        busyPollUs,
-        rootMode: rootMode(root),
-      },
-      log,
-      clock,
-    );
-  } catch (error) {
-    await session.close(SESSION_CLOSE_TIMEOUT_MS);
-    throw error;
-  }
+/** What a mount consists of, put together. */
+interface MountParts {
+  session: MetaSession;
+  connections: ChunkConnections;
+  chunks: ChunkIo;
+  fs: HoldfastFs;
+  mount: Mount;
+  clock: Clock;
+}
+
+function runningMount({ session, connections, chunks, fs, mount, clock }: MountParts): RunningMount {
   const cleanUp = async (): Promise<void> => {
     await fs.destroy();
     await session.close(SESSION_CLOSE_TIMEOUT_MS, fs.gaveUp);
