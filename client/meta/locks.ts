@@ -4,9 +4,7 @@ import { HoldfastError, toHoldfastError } from '../../proto/errors.js';
 import { type Lock, LockKind, LockOperation, LockType, type ServerEnvelope } from '../../proto/gen/meta.js';
 import { type Interrupt, throwIfInterrupted } from '../wait.js';
 import type { ClientBody } from './dialer.js';
-
-const RETRY_MIN_MS = 20;
-const RETRY_MAX_MS = 500;
+import { RETRY_MAX_MS, RETRY_MIN_MS } from './request-ledger.js';
 
 export interface LockClientDeps {
   clock: Clock;
