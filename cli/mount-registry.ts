@@ -37,6 +37,7 @@ export interface EndingNote {
   givenUp: boolean;
 }
 
+/** Notes who serves a mount point, in the place of what was noted before. @param ending how far its end is */
 export function registerMount(mount: LocalMount, ending?: EndingNote): void {
   mkdirSync(registryDir(), { recursive: true, mode: 0o755 });
   const path = entryPath(mount.mountPoint);
@@ -73,6 +74,7 @@ export function endingNote(mountPoint: string, pid: number): EndingNote | undefi
   return entry?.pid === pid ? entry.ending : undefined;
 }
 
+/** Nobody serves it any more. */
 export function unregisterMount(mountPoint: string): void {
   rmSync(entryPath(mountPoint), { force: true });
 }

@@ -35,6 +35,7 @@ export async function targetOf(path: string | undefined, flags: TargetFlags): Pr
   return target;
 }
 
+/** As targetOf; undefined: nothing was named. @throws CliError when several are */
 export async function optionalTargetOf(
   path: string | undefined,
   { user, group }: TargetFlags,

@@ -26,6 +26,7 @@ export interface Running {
   ended: Promise<Error | undefined>;
 }
 
+/** Clock, chance and log of a process of its own, which from now on ends at once when it fails. */
 export function processDeps(base: object, level: LogLevel): ProcessDeps {
   const log = createLogger(base, level);
   endOnFailure(log);

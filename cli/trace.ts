@@ -45,6 +45,7 @@ async function readTraces(dir: string): Promise<TraceSummary> {
   return summary;
 }
 
+/** For people. */
 export function renderTrace({ spans, dropped, operations, work }: TraceSummary): string {
   const times = ({ count, errors, totalUs, p50Us, p99Us }: Timing): string[] => [
     String(count),

@@ -144,6 +144,7 @@ export interface RecordHeader {
   durable: Position;
 }
 
+/** The header of a record at its place. @param seed of the log: see recordSeed() */
 export function encodeRecordHeader(seed: number, at: Position, record: RecordHeader): Buffer {
   const header = Buffer.allocUnsafe(RECORD_HEADER_BYTES);
   header.writeUInt32LE(RECORD_MAGIC_U32, 0);

@@ -13,6 +13,7 @@ export interface CopySource {
 /** Little-endian: 0 inode u64, 8 chunk u32, 12 offset u32, 16 truncate seq u32. */
 const COPY_SOURCE_BYTES = 20;
 
+/** Payload of COPY. */
 export function packCopySource({ ino, chunk, offset, truncateSeq }: CopySource): Buffer {
   const bytes = Buffer.allocUnsafe(COPY_SOURCE_BYTES);
   bytes.writeBigUInt64LE(BigInt(ino), 0);

@@ -30,6 +30,7 @@ export function lineageFields({ since, former, boundary }: Lineage): FrameFields
   return { aux: since, length: former, versionEpoch: boundary.epoch, versionSeq: boundary.seq };
 }
 
+/** Out of the reply to SYNC. */
 export function lineageOf(header: FrameHeader): Lineage {
   const { aux, length, versionEpoch, versionSeq } = header;
   return { since: aux, former: length, boundary: { epoch: versionEpoch, seq: versionSeq } };

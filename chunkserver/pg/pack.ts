@@ -16,6 +16,7 @@ const EXTENT_HEAD_BYTES = 8;
 /** More are joined by zeros: reads cannot tell, and a frame has to hold them beside 4 MiB of data. */
 export const PACKED_EXTENTS_MAX = 4096;
 
+/** Chunks, in the order of LIST. */
 export function packList(chunks: readonly ChunkInfo[]): Buffer {
   const packed = Buffer.alloc(chunks.length * CHUNK_ENTRY_BYTES);
   let at = 0;
@@ -50,6 +51,7 @@ export interface TruncateSeqEntry {
   truncateSeq: number;
 }
 
+/** As LIST answers with LIST_TRUNCATE_SEQS. */
 export function packTruncateSeqs(entries: readonly TruncateSeqEntry[]): Buffer {
   const packed = Buffer.alloc(entries.length * SEQ_ENTRY_BYTES);
   entries.forEach(({ ino, truncateSeq }, index) => {

@@ -283,6 +283,7 @@ export function sameVersion(a: Version, b: Version): boolean {
   return a.epoch === b.epoch && a.seq === b.seq;
 }
 
+/** The order in which chunks are listed and copied: by inode, then along the file. */
 export function compareKeys(a: ChunkKey, b: ChunkKey): number {
   return a.ino - b.ino || a.chunk - b.chunk;
 }

@@ -103,6 +103,7 @@ function contentSum({ extents }: ChunkContent): number {
  */
 const REPORT_BYTES = 44;
 
+/** A page of reports. */
 export function packReports(reports: readonly ChunkReport[]): Buffer {
   const packed = Buffer.alloc(reports.length * REPORT_BYTES);
   reports.forEach((each, index) => {

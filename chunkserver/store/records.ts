@@ -48,6 +48,7 @@ export const META_BYTES = 56;
 export const EXTENT_ENTRY_BYTES = 8;
 const NO_VERSION: Version = { epoch: 0, seq: 0 };
 
+/** What a record says of itself; what is left out is 0. */
 export function encodeMeta(meta: Partial<RecordMeta> & { pg: number }): Buffer {
   const { version = NO_VERSION } = meta;
   const bytes = Buffer.allocUnsafe(META_BYTES);

@@ -15,6 +15,7 @@ export type MountProblem =
   | 'no-library'
   | 'failed';
 
+/** A mount that cannot be made. */
 export class MountError extends Error {
   override name = 'MountError';
 

@@ -29,6 +29,7 @@ export interface PgView {
   readonly minInSync: number;
 }
 
+/** What the map says of its servers. */
 export function pgView({ servers, minInSync }: Pick<ClusterMap, 'servers' | 'minInSync'>): PgView {
   return { servers: new Map(servers.map((server) => [server.id, server])), minInSync };
 }

@@ -74,6 +74,7 @@ export function decodeQuota(kind: QuotaKind, id: number, bytes: Buffer): Quota {
   return quota;
 }
 
+/** A quota without limits, with nothing counted yet. */
 export function newQuota(kind: QuotaKind, id: number): Quota {
   return {
     ...{ kind, id, state: QuotaState.COUNTING, root: 0, parent: 0 },

@@ -25,6 +25,7 @@ export interface Charge extends Owner {
   orphan: boolean;
 }
 
+/** What the inode counts, as it is now. */
 export function chargeOf(inode: Inode): Charge {
   const { project, uid, gid, allocated, nlink } = inode;
   return { project, uid, gid, bytes: allocated, orphan: nlink === 0 && isRegular(inode) };

@@ -58,6 +58,7 @@ export function addTruncate(batch: Batch, inode: Inode, from: number): void {
   batch.txn.put(reclaimKey(inode.ino, inode.truncateSeq), encodeReclaim(record));
 }
 
+/** @throws HoldfastError UNAVAILABLE: too many truncates of the inode have not reached all chunkservers */
 export function checkTruncates(inode: Inode): void {
   if (inode.truncates.length < MAX_PENDING_TRUNCATES) return;
   throw new HoldfastError('UNAVAILABLE', 'earlier truncates of this file are still being applied');

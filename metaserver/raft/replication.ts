@@ -83,6 +83,7 @@ function sendSnapshot(raft: Raft, to: number, peer: Progress): boolean {
   return true;
 }
 
+/** A follower says how far its log agrees, or where it does not. */
 export function handleAppendResponse(raft: Raft, message: RaftMessage, peer: Progress): void {
   const { index } = message;
   peer.lastActiveMs = raft.nowMs;
@@ -110,6 +111,7 @@ export function handleAppendResponse(raft: Raft, message: RaftMessage, peer: Pro
   if (raft.transferee === message.from) completeTransfer(raft);
 }
 
+/** A follower has heard a round of heartbeats: reads that wait for one are confirmed, and a lost append is sent again. */
 export function handleHeartbeatResponse(raft: Raft, message: RaftMessage, peer: Progress): void {
   peer.lastActiveMs = raft.nowMs;
   const sentMs = raft.reads.roundSentMs(message.context);

@@ -14,7 +14,10 @@ interface Entry {
   sentAt: number;
 }
 
-/** The purges of one PG: sent in order to its primary, a few at a time, until each is answered. Pure but for `send`. */
+/**
+ * The purges of one PG: sent in order to its primary, a few at a time, until each is answered. Pure but for `send`. What waits
+ * is bounded by RECLAIMS_ACTIVE_MAX.
+ */
 export class PurgeLane {
   readonly pg: number;
   #queue: Entry[] = [];

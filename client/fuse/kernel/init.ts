@@ -70,6 +70,7 @@ export interface InitRequest {
   flags2: number;
 }
 
+/** What the kernel offers with FUSE_INIT. */
 export function readInit({ buf, end }: RequestBuffer): InitRequest {
   const flags = buf.readUInt32LE(ARGS_AT + 12);
   const extended = (flags & InitFlag.INIT_EXT) !== 0 && end >= ARGS_AT + 20;
