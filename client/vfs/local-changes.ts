@@ -86,6 +86,8 @@ export class LocalChanges {
   readonly #acquiring = new Map<number, Promise<void>>();
   /** When a directory was taken over last: another one is asked for at its first change then, as by rm -r. */
   #acquiredAt = Number.NEGATIVE_INFINITY;
+  /** When one was taken over last with all that others had of what is in it: another one is, too, as by rm -r of what others have made. */
+  #soleAt = Number.NEGATIVE_INFINITY;
   #refilling = false;
   #chunkSize = 0;
 
@@ -340,7 +342,7 @@ export class LocalChanges {
   async #acquire(directory: number, watched: Watched): Promise<void> {
     const { clock, log, names } = this.#context;
     watched.notBefore = clock.now() + watched.retryMs;
-    const sole = this.#wantsSole(watched);
+    const sole = this.#wantsSole(watched) || clock.now() - this.#soleAt < ACQUIRE_RETRY_MS;
     if (sole) watched.soleNotBefore = watched.notBefore;
     try {
       const pagesMax = names.isLarge(directory) ? LARGE_DIRECTORY_PAGES_MAX : Number.POSITIVE_INFINITY;
@@ -363,6 +365,7 @@ export class LocalChanges {
       if (state !== 'complete') return;
       watched.foreign = 0;
       this.#acquiredAt = clock.now();
+      if (sole) this.#soleAt = this.#acquiredAt;
       watched.due = ACQUIRE_AT_CHANGES;
       watched.changes = 0;
       if (this.#numbers.left === 0) await this.#refill();

@@ -108,7 +108,8 @@ export class MemoryMeta implements MetaApi {
   async ask(op: ReadOp, signal?: AbortSignal): Promise<ReadAnswer> {
     this.calls.push(op.$case);
     await this.#pass(signal);
-    await this.#takeLeases(subjects(op), op.$case === 'open' && op.value.write ? NONE : SHARED, signal);
+    const alone = (op.$case === 'open' && op.value.write) || this.#mustBeSole(op);
+    await this.#takeLeases(subjects(op), alone ? NONE : SHARED, signal);
     if (op.$case === 'open') {
       this.registered.add(op.value.ino);
       if (op.value.write) this.#group.writers.add(op.value.ino);
@@ -243,6 +244,11 @@ export class MemoryMeta implements MetaApi {
     return this.#group.mounts.filter((mount) => mount !== this);
   }
 
+  #mustBeSole(op: ReadOp): boolean {
+    if (!wantsExclusive(op)) return false;
+    return !subjects(op).some((ino) => this.#peers().some((peer) => peer.registered.has(ino)));
+  }
+
   async #takeLeases(inos: readonly number[], keep: LeaseMode, signal?: AbortSignal): Promise<void> {
     for (const peer of this.#peers()) {
       for (const ino of inos) {
@@ -267,9 +273,7 @@ export class MemoryMeta implements MetaApi {
     const inos = subjects(op);
     if (result?.$case === 'attr') inos.push(result.value.ino);
     if (result?.$case === 'dir') for (const { attr } of result.value.entries) if (attr) inos.push(attr.ino);
-    const exclusive =
-      (op.$case === 'open' && op.value.write) ||
-      ((op.$case === 'getAttr' || op.$case === 'readDir') && op.value.want === EXCLUSIVE);
+    const exclusive = (op.$case === 'open' && op.value.write) || wantsExclusive(op);
     for (const ino of inos) this.#grant(ino, exclusive ? EXCLUSIVE : SHARED);
   }
 
@@ -319,6 +323,8 @@ export class MemoryMeta implements MetaApi {
 }
 
 const { LEASE_NONE: NONE, LEASE_SHARED: SHARED, LEASE_EXCLUSIVE: EXCLUSIVE } = LeaseMode;
+const wantsExclusive = (op: ReadOp): boolean =>
+  (op.$case === 'getAttr' || op.$case === 'readDir') && op.value.want === EXCLUSIVE;
 /** As far as a test's clock goes. */
 const FOREVER_MS = 1e12;
 

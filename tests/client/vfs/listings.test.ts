@@ -17,6 +17,11 @@ const absent = (error: HoldfastError): boolean => error.errorName === 'ENOENT';
 /** A directory with files that nobody has a lease on, and a mount that knows nothing of it. */
 function filled(files: number, directoryEntriesMax?: number): { mount: TestMount; dir: number } {
   const mount = new TestMount({ directoryEntriesMax });
+  return { mount, dir: fill(mount, 'd', files) };
+}
+
+/** A new directory in the root, with files, made behind the mount's back. */
+function fill(mount: TestMount, directory: string, files: number): number {
   const { namespace } = mount.meta;
   const make = (parent: number, text: string, mode: number): number => {
     const node = { parent, name: name(text), mode, uid: 0, gid: 0, rdev: 0, target: Buffer.alloc(0) };
@@ -27,9 +32,9 @@ function filled(files: number, directoryEntriesMax?: number): { mount: TestMount
     assert.ok(mutation?.result?.$case === 'attr');
     return mutation.result.value.ino;
   };
-  const dir = make(1, 'd', 0o040755);
+  const dir = make(1, directory, 0o040755);
   for (let i = 0; i < files; i++) make(dir, `f${i}`, S_IFREG | 0o644);
-  return { mount, dir };
+  return dir;
 }
 
 async function list(mount: TestMount, dir: number, most = 200): Promise<DirEntry[]> {
@@ -223,6 +228,30 @@ describe('a directory that was there before', () => {
     const asked = mount.meta.take();
     assert.ok(asked.length <= 20, `${asked.length} requests: ${asked.join(' ')}`);
     assert.equal((await list(other, dir)).length, 2 + 100);
+  });
+
+  it('is asked for with all that is in it at its first change, shortly behind one that was', async () => {
+    const { mount, dir } = filled(10);
+    const dirs = [dir, ...Array.from({ length: 20 }, (_, i) => fill(mount, `d${i}`, 10))];
+    const other = mount.second();
+    for (const each of dirs) {
+      await list(other, each);
+      await list(mount, each);
+    }
+    const removeAll = async (each: number): Promise<void> => {
+      for (let i = 0; i < 10; i++) await mount.fs.unlink(caller(), each, name(`f${i}`));
+    };
+    await removeAll(dir);
+    mount.meta.take();
+    for (const each of dirs.slice(1, 11)) await removeAll(each);
+    const asked = mount.meta.take();
+    assert.ok(asked.length <= 2 * 10, `${asked.length} requests: ${asked.join(' ')}`);
+    await mount.clock.advance(ACQUIRE_RETRY_MS);
+    await mount.fs.unlink(caller(), dirs[11] as number, name('f0'));
+    await mount.fs.unlink(caller(), dirs[11] as number, name('f1'));
+    other.meta.recalls.length = 0;
+    await mount.fs.unlink(caller(), dirs[11] as number, name('f2'));
+    assert.ok(other.meta.recalls.length <= 2, 'later it takes some changes again');
   });
 
   it('is not asked for with all that is in it for the sake of a few changes', async () => {
