@@ -92,7 +92,7 @@ export class StatusReader {
   #expectedChunkservers: number;
 
   /** @param expectedChunkservers as configured; 0: as the cluster itself says */
-  constructor(addresses: string[], expectedChunkservers: number) {
+  constructor(addresses: readonly string[], expectedChunkservers: number) {
     this.#clients = addresses.map((address) => new RpcClient(address));
     this.#expectedChunkservers = expectedChunkservers;
   }
@@ -109,20 +109,32 @@ export class StatusReader {
 
   /** @returns undefined when no metaserver answered */
   async read(timeoutMs: number): Promise<ClusterStatus | undefined> {
-    const answers = await askAll(this.#clients, timeoutMs);
-    // What is said of the cluster does not depend on which of its members were named.
-    const others = unnamedMembers(answers).map((address) => new RpcClient(address));
-    try {
-      answers.push(...(await askAll(others, timeoutMs)));
-    } finally {
-      for (const client of others) client.close();
-    }
-    return mergeStatus(answers, this.#expectedChunkservers);
+    return mergeStatus(await this.#ask(timeoutMs), this.#expectedChunkservers);
   }
 
   /** The cluster map, as the leader has it. @returns undefined when none answered */
   async readMap(timeoutMs: number): Promise<ClusterMap | undefined> {
-    return leaderOf(repliesOf(await askAll(this.#clients, timeoutMs)))?.map;
+    return leaderOf(repliesOf(await this.#ask(timeoutMs)))?.map;
+  }
+
+  /** Addresses of what was named, and of all other members. */
+  async members(timeoutMs: number): Promise<string[]> {
+    return (await this.#ask(timeoutMs)).map(({ address }) => address);
+  }
+
+  /** What is said of the cluster does not depend on which of its members were named. */
+  async #ask(timeoutMs: number): Promise<Answer[]> {
+    const answers = await askAll(this.#clients, timeoutMs);
+    // One that does not lead knows who may; the leader knows all.
+    for (let round = 0; round < 2; round++) {
+      const others = unnamedMembers(answers).map((address) => new RpcClient(address));
+      try {
+        answers.push(...(await askAll(others, timeoutMs)));
+      } finally {
+        for (const client of others) client.close();
+      }
+    }
+    return answers;
   }
 
   close(): void {
@@ -151,18 +163,18 @@ function repliesOf(answers: readonly Answer[]): StatusReply[] {
   return answers.flatMap(({ reply }) => reply ?? []);
 }
 
-/** Addresses of the members that the leader knows of and that were not asked. */
+/** Addresses of members that were not asked: of those that the leader knows or, without one, that the others do. */
 export function unnamedMembers(answers: readonly Answer[]): string[] {
   const replies = repliesOf(answers);
   const asked = new Set(answers.map(({ address }) => address));
   // A server may have been named in another way than the others call it.
   const answered = new Set(replies.map(({ serverId }) => serverId));
-  return (
-    (leaderOf(replies)?.metaservers ?? [])
-      // Without a disk it is no member: one that was removed, or has yet to be taken in.
-      .filter(({ id, address, diskUuid }) => diskUuid !== '' && !asked.has(address) && !answered.has(id))
-      .map(({ address }) => address)
-  );
+  const leader = leaderOf(replies);
+  const others = (leader ? [leader] : replies)
+    .flatMap(({ metaservers }) => metaservers)
+    // Without a disk it is no member: one that was removed, or has yet to be taken in.
+    .filter(({ id, address, diskUuid }) => diskUuid !== '' && !asked.has(address) && !answered.has(id));
+  return [...new Set(others.map(({ address }) => address))];
 }
 
 function leaderOf(replies: readonly StatusReply[]): StatusReply | undefined {

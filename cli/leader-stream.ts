@@ -35,7 +35,7 @@ export async function callLeader<Req, Res extends LeaderReply>(
   pingTimeoutMs = PING_TIMEOUT_MS,
 ): Promise<void> {
   const until = systemClock.now() + SEARCH_TIMEOUT_MS;
-  let order = [...addresses];
+  const order = [...addresses];
   for (let turn = 0; ; turn++) {
     const address = order[turn % order.length] as string;
     const outcome = await callOne(address, method, request, onReply, pingTimeoutMs);
@@ -47,7 +47,8 @@ export async function callLeader<Req, Res extends LeaderReply>(
       );
     }
     const hint = outcome.error.leaderHint;
-    if (hint && addresses.includes(hint)) order = [...order, hint];
+    // The leader need not be among those that were named.
+    if (hint && !order.includes(hint)) order.push(hint);
     if (turn % order.length === order.length - 1) await delay(systemClock, SEARCH_RETRY_MS);
   }
 }

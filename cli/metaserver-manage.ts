@@ -11,6 +11,7 @@ import {
   parseInteger,
   selectCluster,
 } from './cluster-options.js';
+import { StatusReader } from './cluster-status.js';
 import { CliError, EXIT_FAILED, printEvent } from './output.js';
 import { startFurther, stopForGood } from './running-up.js';
 
@@ -21,6 +22,7 @@ interface ManageFlags extends ClusterSelection {
 
 const POLL_MS = 200;
 const CALL_TIMEOUT_MS = 5_000;
+const STATUS_TIMEOUT_MS = 2_000;
 const DEFAULT_TIMEOUT_S = 300;
 
 /** `holdfast metaserver add`: a further metaserver, which learns everything and then votes. */
@@ -127,7 +129,7 @@ async function carryOut(
   ask: (client: RpcClient) => Promise<MembershipReply>,
 ): Promise<number> {
   const until = systemClock.now() + flags.timeout * 1000;
-  const clients = addresses.map((address) => new RpcClient(address));
+  const clients = (await membersOf(addresses)).map((address) => new RpcClient(address));
   let last = 'no metaserver leads';
   try {
     for (let asked = 0; ; asked++) {
@@ -155,6 +157,16 @@ async function carryOut(
     }
   } finally {
     for (const client of clients) client.close();
+  }
+}
+
+/** With the servers that were not named: one of them may lead. */
+async function membersOf(addresses: readonly string[]): Promise<string[]> {
+  const reader = new StatusReader(addresses, 0);
+  try {
+    return await reader.members(STATUS_TIMEOUT_MS);
+  } finally {
+    reader.close();
   }
 }
 

@@ -57,7 +57,9 @@ describe('the status of a cluster', () => {
     const down = { address: 'm3:1', reply: undefined };
     const alias = { address: 'alias:1', reply: StatusReply.fromPartial({ serverId: 2, role: 'follower' }) };
     assert.deepEqual(unnamedMembers([{ address: 'm1:1', reply }, down, alias]), []);
-    assert.deepEqual(unnamedMembers([alias]), [], 'only the leader knows them');
+    const follower = StatusReply.fromPartial({ serverId: 2, role: 'follower', metaservers: members });
+    const byFollower = unnamedMembers([{ address: 'm2:1', reply: follower }]);
+    assert.deepEqual(byFollower, ['m1:1', 'm3:1'], 'one that does not lead knows who may');
   });
 
   it('calls a PG unavailable when nobody alive has it, and names the disk that is missed', () => {

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { type AddressInfo, createServer, type Socket } from 'node:net';
 import { callLeader } from '../../cli/leader-stream.js';
 import { silentLogger } from '../../common/logger.js';
+import { HoldfastError } from '../../proto/errors.js';
 import { AdminServiceDefinition, QuotaReply, QuotaRequest } from '../../proto/gen/admin.js';
 import { RpcServer } from '../../proto/rpc.js';
 
@@ -35,6 +36,29 @@ describe('a long call to the leader', function () {
     } finally {
       for (const socket of sockets) socket.destroy();
       paused.close();
+      leader.close();
+    }
+  });
+
+  it('goes to the leader that it is told of, though that was not named', async () => {
+    const { fullName, methods } = AdminServiceDefinition;
+    const leader = new RpcServer(silentLogger);
+    leader.addStream(fullName, methods.quota, (stream) =>
+      stream.onMessage(() => stream.send(QuotaReply.fromPartial({ end: true }))),
+    );
+    const leaderHint = `127.0.0.1:${await leader.listen('127.0.0.1', 0)}`;
+    const follower = new RpcServer(silentLogger);
+    const error = new HoldfastError('NOT_LEADER').code;
+    follower.addStream(fullName, methods.quota, (stream) =>
+      stream.onMessage(() => stream.send(QuotaReply.fromPartial({ error, leaderHint }))),
+    );
+    const named = [`127.0.0.1:${await follower.listen('127.0.0.1', 0)}`];
+    const ends: boolean[] = [];
+    try {
+      await callLeader(named, methods.quota, QuotaRequest.fromPartial({}), ({ end }) => ends.push(end) > 0);
+      assert.deepEqual(ends, [true]);
+    } finally {
+      follower.close();
       leader.close();
     }
   });

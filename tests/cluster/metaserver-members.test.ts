@@ -49,9 +49,17 @@ describe('metaservers that are added and removed under a mount', function () {
       'metaserver-3 follower',
     ]);
 
-    const { leader } = await cluster.waitHealthy();
-    const shown = await holdfast(['status', '--meta', leader?.address as string]);
-    assert.match(shown.stdout, /^metaserver-2 .* follower.*\n^metaserver-3 .* follower/m, 'by one address');
+    const { metaservers } = await cluster.waitHealthy();
+    const follower = metaservers.find(({ role }) => role === 'follower')?.address as string;
+    const byOne = ['--meta', follower];
+    const shown = await holdfast(['status', '--check', ...byOne]);
+    assert.equal(shown.code, 0, shown.stdout);
+    assert.match(shown.stdout, /^metaserver-1 .*\n^metaserver-2 .*\n^metaserver-3 /m, 'named by one address');
+    const checked = await holdfast(['fsck', '--quick', ...byOne]);
+    assert.doesNotMatch(checked.stderr, /no metaserver leads/);
+    const second = `2=${metaservers.find(({ id }) => id === 2)?.address}`;
+    const member = await holdfast(['metaserver', 'add', second, '--timeout', '20', ...byOne]);
+    assert.match(member.stderr, /metaserver-2 is a member already/);
 
     const removed = await manage('remove', 'metaserver-1');
     assert.equal(removed.code, 0, removed.stderr);
