@@ -17,6 +17,7 @@ import {
   S_IFLNK,
   S_IFMT,
   S_IFREG,
+  TYPE_SHIFT,
 } from '../../proto/types.js';
 import { copyOfMaking } from '../attr-copy.js';
 import type { Caller } from '../fuse/binding.js';
@@ -49,7 +50,6 @@ const WATCHED_DIRECTORIES_MAX = 1024;
 const ACQUIRE_AT_CHANGES = 2;
 /** A directory is ours, and something in it is not: so many changes by request from there on, and all in it is asked of others at once. */
 export const SOLE_AT_CHANGES = 4;
-const TYPE_SHIFT = 12;
 
 type NewNode = Pick<MakeNode, 'parent' | 'name' | 'mode' | 'uid' | 'gid'> & Partial<MakeNode>;
 
