@@ -157,6 +157,9 @@ describe('the holdfast command', function () {
       assert.equal((await holdfast(['umount', dir])).code, 0);
       assert.deepEqual(mountsBelow(dir), []);
     }
+    const logs = readdirSync(join(cluster.data, 'log')).filter((name) => name.startsWith('mount-by-'));
+    const by = logs.map((name) => name.replace(/-\d+\.log$/, '')).sort();
+    assert.deepEqual(by, ['mount-by--cluster', 'mount-by--data'], 'beside those of the servers');
   });
 
   it('a mount whose data directory is elsewhere logs to the temporary directory, and leaves a log there that somebody wants', async () => {
