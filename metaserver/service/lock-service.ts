@@ -2,6 +2,9 @@ import { type ErrorName, HoldfastError } from '../../proto/errors.js';
 import { type Lock, LockKind, LockOperation, type LockRequest, LockType } from '../../proto/gen/meta.js';
 import { LockCore } from '../locks/lock-core.js';
 
+/** Requests that wait until every session has told what it holds; a further one is refused, and comes again. */
+export const LOCK_REQUESTS_WAITING_MAX = 65_536;
+
 /** Called once: with an error, or with what keeps the caller from the lock that it tested. */
 export type LockAnswer = (error: ErrorName | undefined, conflict: Lock | undefined) => void;
 
@@ -52,11 +55,12 @@ export class LockService {
     this.#core.remove(session);
   }
 
-  /** @throws HoldfastError EINVAL for what is no lock */
+  /** @throws HoldfastError EINVAL for what is no lock; OVERLOADED when too many wait */
   request(session: number, request: LockRequest, answer: LockAnswer): void {
     const { lock, operation, wait } = request;
     if (!lock || !isSound(lock)) throw new HoldfastError('EINVAL', 'not a lock');
     if (!this.#open) {
+      if (this.#waiting.length >= LOCK_REQUESTS_WAITING_MAX) throw new HoldfastError('OVERLOADED');
       this.#waiting.push({ session, request, answer });
       return;
     }

@@ -1,5 +1,8 @@
-import { type HoldfastError, toHoldfastError } from '../../proto/errors.js';
+import { HoldfastError, toHoldfastError } from '../../proto/errors.js';
 import type { MetaReplica } from './ports.js';
+
+/** With so many waiting nothing that keeps an order is taken any more. Reads are bounded by those in flight on each stream. */
+export const IN_ORDER_WAITING_MAX = 65_536;
 
 interface WaitingRead {
   run: () => void;
@@ -9,7 +12,6 @@ interface WaitingRead {
 /**
  * Lets reads through as soon as they are linearizable: at once, without a promise, while the leader's lease holds;
  * else behind a read barrier that was begun after the read arrived. One barrier serves all that wait for it.
- * The queue is bounded by the requests in flight that each stream may have.
  */
 export class ReadGate {
   readonly #replica: Pick<MetaReplica, 'canReadNow' | 'readBarrier'>;
@@ -31,10 +33,14 @@ export class ReadGate {
     return false;
   }
 
-  /** As `pass`, for what must not overtake what passed or waits already. */
+  /** As `pass`, for what must not overtake what passed or waits already; fails with OVERLOADED when too much waits. */
   passInOrder(run: () => void, fail: (error: HoldfastError) => void): void {
     if (!this.#running) {
       this.pass(run, fail);
+      return;
+    }
+    if (this.#queue.length >= IN_ORDER_WAITING_MAX) {
+      fail(new HoldfastError('OVERLOADED'));
       return;
     }
     this.#queue.push({ run, fail });

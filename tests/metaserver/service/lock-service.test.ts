@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { LockService } from '../../../metaserver/service/lock-service.js';
+import { LOCK_REQUESTS_WAITING_MAX, LockService } from '../../../metaserver/service/lock-service.js';
 import { type Lock, LockKind, LockOperation, type LockRequest, LockType } from '../../../proto/gen/meta.js';
 
 function lock(owner: number, type = LockType.LOCK_WRITE): Lock {
@@ -55,5 +55,15 @@ describe('requests for locks that wait until every session has told a new leader
     service.over(2);
     service.open();
     assert.deepEqual(log, ['3 ok']);
+  });
+
+  it('are bounded: a further one is told to come again', () => {
+    const { service, log, ask } = fixture();
+    for (let session = 1; session <= LOCK_REQUESTS_WAITING_MAX; session++) ask(session);
+    assert.throws(() => ask(0), { errorName: 'OVERLOADED' });
+    service.open();
+    assert.deepEqual([log.length, log[0], log[1]], [LOCK_REQUESTS_WAITING_MAX, '1 ok', '2 EAGAIN']);
+    ask(1);
+    assert.equal(log.at(-1), '1 ok');
   });
 });

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { type Deferred, deferred } from '../../../common/deferred.js';
-import { ReadGate } from '../../../metaserver/service/read-gate.js';
+import { IN_ORDER_WAITING_MAX, ReadGate } from '../../../metaserver/service/read-gate.js';
 import { settled } from './fakes.js';
 
 const unexpected = (): never => assert.fail('no barrier fails here');
@@ -37,5 +37,18 @@ describe('read gate', () => {
     assert.deepEqual(done, ['first', 'second']);
     gate.passInOrder(() => done.push('third'), unexpected);
     assert.deepEqual(done, ['first', 'second', 'third']);
+  });
+
+  it('takes no more of that than has a bound, and reads all the same', async () => {
+    for (let n = 0; n < IN_ORDER_WAITING_MAX; n++) gate.passInOrder(() => {}, unexpected);
+    const refused: string[] = [];
+    gate.passInOrder(unexpected, ({ errorName }) => refused.push(errorName));
+    assert.deepEqual(refused, ['OVERLOADED']);
+    canRead = false;
+    gate.pass(() => done.push('read'), unexpected);
+    barrier.resolve();
+    await settled();
+    await settled();
+    assert.deepEqual(done, ['first', 'read']);
   });
 });
