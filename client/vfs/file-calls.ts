@@ -346,11 +346,11 @@ export class FileCalls {
     const removed = this.#context.removedForGood(ino);
     if (removed) return ofRemoved(removed);
     const file = files.get(ino);
-    const set =
-      this.#local.setAttr(ino, rest) ??
+    const set = this.#local.setAttrOr(ino, rest, caller, () =>
       setAttrWithin(this.#context, ino, rest, caller.signal).catch((error: unknown) =>
         ofRemoved(this.#context.forgotten(ino, error)),
-      );
+      ),
+    );
     return andThen(set, (attr) => {
       file?.applyAttr(attr, true);
       const mtimeSet = rest.mtime !== undefined || rest.mtimeNow === true;

@@ -73,6 +73,12 @@ export class KernelEntries {
     return ttlMs;
   }
 
+  /** The directory of the name by which the kernel was told of an inode last; undefined: not known. */
+  directoryOf(ino: number): number | undefined {
+    const links = this.#links.peek(ino);
+    return links === 'many' ? undefined : links?.at(-1)?.directory;
+  }
+
   #linkTold(directory: number, name: Buffer, ino: number): void {
     const links = this.#links.peek(ino);
     if (links === undefined) this.#links.set(ino, [{ directory, name }]);

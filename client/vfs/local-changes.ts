@@ -19,6 +19,7 @@ import {
   S_IFREG,
   TYPE_SHIFT,
 } from '../../proto/types.js';
+import { type Answer, andThen } from '../answer.js';
 import { copyOfMaking } from '../attr-copy.js';
 import type { Caller } from '../fuse/binding.js';
 import { INODE_NUMBERS_LOW, INODE_NUMBERS_PER_REQUEST, InodeNumbers } from '../leases/inode-numbers.js';
@@ -248,7 +249,10 @@ export class LocalChanges {
     if (target === undefined) return false;
     const replaced = target === 'absent' ? undefined : target;
     if (replaced && flags !== 0) throw new HoldfastError('EEXIST');
-    if (replaced && (replaced.type === directory || !this.#mayChange(replaced.ino))) return false;
+    if (replaced && (replaced.type === directory || !this.#mayChange(replaced.ino))) {
+      this.#watch(newParent).foreign ||= 1;
+      return false;
+    }
     if (replaced?.ino === moved.ino) return false;
     const time = clock.wall();
     const inos = [parent, moved.ino];
@@ -285,6 +289,34 @@ export class LocalChanges {
     return after;
   }
 
+  /** Here, if need be behind what is asked for at repeated changes; else by request. @returns the inode afterwards */
+  setAttrOr(
+    ino: number,
+    change: Partial<SetAttr>,
+    caller: Pick<Caller, 'signal'>,
+    byRequest: () => Answer<Attr>,
+  ): Answer<Attr> {
+    const set = this.setAttr(ino, change);
+    if (set) return set;
+    const known = this.#context.inodes.known(ino);
+    if (!known || isGuarded(known) || !canForetell(known, change)) return byRequest();
+    return andThen(this.#prepareInode(ino, caller), () => this.setAttr(ino, change) ?? byRequest());
+  }
+
+  /**
+   * An inode that others may know is about to be changed: at repeated changes of what is in its directory, as by chmod -R, all
+   * of that is asked for.
+   */
+  #prepareInode(ino: number, caller: Pick<Caller, 'signal'>): Promise<void> | undefined {
+    const directory = this.#context.kernel.directoryOf(ino);
+    if (directory === undefined || this.#context.readOnly || this.#context.owns(ino)) return undefined;
+    this.#watch(directory).foreign ||= 1;
+    if (!this.#acquiring.has(directory) && this.#dueToAcquire(directory, true))
+      this.#beginAcquiring(directory);
+    const acquiring = this.#acquiring.get(directory);
+    return acquiring && interruptible(acquiring, caller.signal);
+  }
+
   // ---- taking a directory over
 
   /** Somebody else wants an inode that was leased exclusively: a directory is left to all for a while, the longer the more often. */
@@ -313,7 +345,8 @@ export class LocalChanges {
     return watched;
   }
 
-  #dueToAcquire(directory: number): boolean {
+  /** @param sole its entries are what is wanted */
+  #dueToAcquire(directory: number, sole = false): boolean {
     const now = this.#context.clock.now();
     if (this.#context.meta.leases.believedUntil <= now) return false;
     if (isGuarded(this.#context.inodes.known(directory) ?? {})) return false;
@@ -324,11 +357,15 @@ export class LocalChanges {
     const due = likely && watched.due === ACQUIRE_AT_CHANGES ? 1 : watched.due;
     // Of a large one some of what is in it will always be foreign: only changes of that count.
     if (this.#context.names.isLarge(directory)) watched.foreign = 0;
-    return this.#wantsSole(watched) || (watched.changes >= due && now >= watched.notBefore);
+    return this.#wantsSole(watched) || (!sole && watched.changes >= due && now >= watched.notBefore);
   }
 
   #wantsSole({ foreign, soleNotBefore }: Watched): boolean {
-    return foreign >= SOLE_AT_CHANGES && this.#context.clock.now() >= soleNotBefore;
+    return foreign >= (this.#soleLately ? 1 : SOLE_AT_CHANGES) && this.#context.clock.now() >= soleNotBefore;
+  }
+
+  get #soleLately(): boolean {
+    return this.#context.clock.now() - this.#soleAt < ACQUIRE_RETRY_MS;
   }
 
   #beginAcquiring(directory: number): void {
@@ -342,7 +379,7 @@ export class LocalChanges {
   async #acquire(directory: number, watched: Watched): Promise<void> {
     const { clock, log, names } = this.#context;
     watched.notBefore = clock.now() + watched.retryMs;
-    const sole = this.#wantsSole(watched) || clock.now() - this.#soleAt < ACQUIRE_RETRY_MS;
+    const sole = this.#soleLately || this.#wantsSole(watched);
     if (sole) watched.soleNotBefore = watched.notBefore;
     try {
       const pagesMax = names.isLarge(directory) ? LARGE_DIRECTORY_PAGES_MAX : Number.POSITIVE_INFINITY;

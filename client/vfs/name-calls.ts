@@ -158,7 +158,7 @@ export class NameCalls {
     parents: readonly number[],
     move: Omit<Rename, 'uid' | 'gid'>,
   ): Promise<void> {
-    const { parent, name, newParent, newName } = move;
+    const { parent, name, newParent, newName, flags } = move;
     const { names, meta } = this.#context;
     const ends = [this.#known(parent, name), this.#known(newParent, newName)];
     const children = ends.filter((end): end is number => typeof end === 'number');
@@ -166,19 +166,30 @@ export class NameCalls {
     const allKnown = ends.every((end) => end !== undefined);
     const value = { ...move, uid: caller.uid, gid: caller.gid };
     meta.announceOpen(children);
+    const entry = names.lookup(parent, name);
+    const { asOf } = this.#context.inodes.stamp();
+    let moved: MutationAnswer | undefined;
     try {
       const op = { $case: 'rename' as const, value };
       const inos = [...parents, ...children];
       const known = allKnown ? children : undefined;
-      await withRoom(
+      moved = await withRoom(
         this.#context,
         () => this.#movedInto(parent, name, newParent, caller.signal),
         caller.signal,
         (spent) => this.#context.mutateNames(inos, known, op, caller.signal, spent),
       );
     } finally {
-      names.forget(parent, name);
-      names.forget(newParent, newName);
+      // Two names of one inode both stay. What was known must have been believed all the time.
+      const isMove = moved && ends[0] !== ends[1] && (flags & RENAME_EXCHANGE) === 0;
+      const believed = allKnown && parents.every((directory) => this.#context.holds(directory, asOf));
+      if (moved && isMove && believed && entry && entry !== 'absent') {
+        names.putAbsent(parent, name);
+        names.put(newParent, { ...entry, name: newName, cookie: moved.cookie ?? 0 });
+      } else {
+        names.forget(parent, name);
+        names.forget(newParent, newName);
+      }
       for (const child of children) names.drop(child);
       if (parent !== newParent) await this.#parentChanged(children);
     }

@@ -254,6 +254,77 @@ describe('a directory that was there before', () => {
     assert.ok(other.meta.recalls.length <= 2, 'later it takes some changes again');
   });
 
+  it('stays known when a name in it was changed by request', async () => {
+    const { mount, dir } = filled(10);
+    await mount.fs.mknod(caller(), dir, name('f'), S_IFREG | 0o644, 0, 0);
+    const made = await mount.fs.mkdir(caller(), dir, name('a'), 0o755, 0);
+    await mount.fs.mkdir(caller(), dir, name('b'), 0o755, 0);
+    for (const [from, to] of [
+      ['a', 'c'],
+      ['c', 'b'],
+    ] as const) {
+      await mount.fs.rename(caller(), dir, name(from), dir, name(to), 0);
+      assert.ok(mount.meta.take().includes('rename'), 'directories are moved by request');
+      await mount.fs.mknod(caller(), dir, name(`by ${to}`), S_IFREG | 0o644, 0, 0);
+      await assert.rejects(mount.fs.lookup(caller(), dir, name(from)), absent);
+      assert.deepEqual(mount.meta.take(), []);
+      assert.equal((await mount.fs.lookup(caller(), dir, name(to))).attr.ino, made.attr.ino);
+      mount.meta.take();
+    }
+    const names = (await list(mount, dir)).map((entry) => `${entry.name}`);
+    assert.deepEqual(names.filter((each) => !each.startsWith('f')).sort(), ['.', '..', 'b', 'by b', 'by c']);
+  });
+
+  it('keeps both names of an inode when one is renamed to the other by request', async () => {
+    const { mount, dir } = filled(2);
+    const other = mount.second();
+    const { attr } = await mount.fs.lookup(caller(), dir, name('f0'));
+    await mount.fs.link(caller(), attr.ino, dir, name('g'));
+    await list(other, dir);
+    await list(mount, dir);
+    await mount.fs.rename(caller(), dir, name('f0'), dir, name('g'), 0);
+    assert.ok(mount.meta.take().includes('rename'));
+    assert.equal((await mount.fs.lookup(caller(), dir, name('f0'))).attr.ino, attr.ino);
+    assert.equal((await mount.fs.lookup(caller(), dir, name('g'))).attr.ino, attr.ino);
+  });
+
+  it('is asked for with all that is in it when files that others have looked at are replaced, as by sed -i', async () => {
+    const { mount, dir } = filled(40);
+    const other = mount.second();
+    await list(other, dir);
+    await list(mount, dir);
+    for (let i = 0; i < 40; i++) {
+      await mount.fs.mknod(caller(), dir, name('new'), S_IFREG | 0o644, 0, 0);
+      await mount.fs.rename(caller(), dir, name('new'), dir, name(`f${i}`), 0);
+    }
+    const asked = mount.meta.take();
+    assert.ok(asked.length <= 20, `${asked.length} requests: ${asked.join(' ')}`);
+    assert.equal((await list(other, dir)).length, 2 + 40);
+  });
+
+  it('is asked for with all that is in it when that is changed and others have looked at it, as by chmod -R', async () => {
+    const { mount, dir } = filled(40);
+    const next = fill(mount, 'e', 40);
+    const other = mount.second();
+    await mount.fs.init(boundTo());
+    const change = async (directory: number): Promise<string[]> => {
+      const found = await list(other, directory);
+      await list(mount, directory);
+      for (const { name: each } of found.slice(2)) {
+        const { attr } = await mount.fs.lookup(caller(), directory, each);
+        await mount.fs.setattr(caller(), attr.ino, { mode: 0o600 });
+      }
+      return mount.meta.take();
+    };
+    const asked = await change(dir);
+    assert.ok(asked.length <= 20, `${asked.length} requests: ${asked.join(' ')}`);
+    const further = await change(next);
+    assert.ok(further.length <= 6, `${further.length} requests: ${further.join(' ')}`);
+    for (const directory of [dir, next])
+      for (const { entry } of await list(other, directory))
+        assert.ok(!entry || (entry.attr.mode & 0o777) === 0o600);
+  });
+
   it('is not asked for with all that is in it for the sake of a few changes', async () => {
     const { mount, dir } = filled(200);
     const other = mount.second();
