@@ -8,6 +8,13 @@ export const COPY_BY_SERVERS_BYTES_MIN = 128 * 1024;
 /** Pieces of one copy that the servers work on at a time. */
 const COPY_PIECES_AT_ONCE = 4;
 
+/** What may end a copy before its time. */
+export interface CopyEnds {
+  readonly signal: Interrupt;
+  /** Whether others wait for the target: no further pieces are begun then. */
+  isWanted(): boolean;
+}
+
 /** Bytes [at, at + length) of the source go to [to, to + length) of the target; within one chunk of each. */
 interface Piece {
   at: number;
@@ -42,7 +49,7 @@ export async function copyByServers(
   from: FileData,
   to: FileData,
   range: Piece,
-  signal: Interrupt,
+  { signal, isWanted }: CopyEnds,
 ): Promise<number> {
   if (!chunks.copy) return 0;
   await from.flush();
@@ -51,7 +58,7 @@ export async function copyByServers(
   const pieces = piecesOf(from, to, range);
   for (let next = 0; next < pieces.length; next += COPY_PIECES_AT_ONCE) {
     if (done === 0) throwIfInterrupted(signal);
-    else if (signal?.aborted) return done;
+    else if (signal?.aborted || isWanted()) return done;
     const copies = pieces
       .slice(next, next + COPY_PIECES_AT_ONCE)
       .map((piece) => copyPiece(chunks, from, to, piece));

@@ -29,6 +29,7 @@ import { KernelDentries } from './kernel-dentries.js';
 import type { KernelEntries } from './kernel-entries.js';
 import { LostChanges } from './lost-changes.js';
 import { NameChanges } from './name-changes.js';
+import { OwnedChanges } from './owned-changes.js';
 import { PageCalls } from './page-calls.js';
 import { PageDrops } from './page-drops.js';
 import { PageStores } from './page-stores.js';
@@ -53,6 +54,7 @@ export class VfsContext {
   notifier: Notifier | undefined;
   readonly pageStores: PageStores;
   readonly pageCalls = new PageCalls();
+  readonly ownedChanges = new OwnedChanges();
   readonly pageDrops: PageDrops;
   readonly unleasedPages: UnleasedPages;
   readonly lostChanges = new LostChanges();

@@ -90,10 +90,12 @@ export class CopyCalls {
     const { atimes } = files;
     if ((source.flags & O_NOATIME) === 0) atimes?.read(atimes.view(source.file.view()));
     const range = { at: from.offset, to: to.offset, length: count };
-    return this.#calls.whileSized(target.file, signal, async () => {
+    return this.#calls.whileSized(target.file, signal, async (isWanted) => {
       checkMayWrite(target, { flags: 0, fromCache: false }, files);
       await this.#calls.closeGap(target.file, to.offset, signal);
-      const done = await lane.urgently(copyByServers(this.#chunks, source.file, target.file, range, signal));
+      const done = await lane.urgently(
+        copyByServers(this.#chunks, source.file, target.file, range, { signal, isWanted }),
+      );
       if (done > 0) await this.#calls.showOthers(target, undefined);
       return done;
     });

@@ -1,7 +1,7 @@
 import { deferred } from '../../common/deferred.js';
 import { HoldfastError } from '../../proto/errors.js';
-import { type Attr, LeaseMode, type SetAttr } from '../../proto/gen/meta.js';
-import { CAPABILITY_NAME, FILE_SIZE_MAX_BYTES, HAS_CAPABILITY } from '../../proto/types.js';
+import type { Attr, SetAttr } from '../../proto/gen/meta.js';
+import { FILE_SIZE_MAX_BYTES } from '../../proto/types.js';
 import { type Answer, andThen, lastly } from '../answer.js';
 import type { ChunkApi } from '../data/api.js';
 import type { FileData } from '../data/file-data.js';
@@ -11,6 +11,7 @@ import { changedAttr } from '../leases/local-attr.js';
 import { type Interrupt, interruptible } from '../wait.js';
 import { AppendTurns } from './append-turn.js';
 import { isRegular } from './attr.js';
+import { killCapability } from './capability.js';
 import type { VfsContext } from './context.js';
 import { O_APPEND, O_DSYNC, O_NOATIME, O_SYNC_ONLY, type OpenFile, throwWriteError } from './file-table.js';
 import { checkMayCut, checkMayWrite } from './guarded-files.js';
@@ -93,7 +94,7 @@ export class FileCalls {
     const written = andThen(killed, () => {
       if (request.fromCache) return this.#writePages(caller, ino, open, request);
       // Before the kernel writes to pages of its own it sees to that itself.
-      const uncapable = this.#killCapability(ino, caller);
+      const uncapable = killCapability(this.#context, ino, caller);
       return andThen(uncapable, () => this.#write(caller, ino, open, request));
     });
     return this.#context.pageCalls.during(ino, written);
@@ -199,10 +200,21 @@ export class FileCalls {
   /**
    * Does what must not be overtaken by a truncate: under an exclusive lease, else in turn with all that changes the size, and
    * behind what the server says of the file. Interrupted, it goes on without the caller.
+   * @param work asks `isWanted` before each part of it that takes long: others wait for an end, where there is no turn
    */
-  whileSized<T>(file: FileData, signal: Interrupt, work: () => Promise<T>): Promise<T> {
-    if (this.#isAlone(file)) return interruptible(work(), signal);
-    return this.#turns.during(file.ino, signal, () => this.announceWriter(file, signal).then(work));
+  whileSized<T>(
+    file: FileData,
+    signal: Interrupt,
+    work: (isWanted: () => boolean) => Promise<T>,
+  ): Promise<T> {
+    const { ino } = file;
+    if (this.#isAlone(file)) {
+      const done = work(() => !this.#context.owns(ino));
+      return interruptible(this.#context.ownedChanges.during(ino, done), signal);
+    }
+    return this.#turns.during(ino, signal, () =>
+      this.announceWriter(file, signal).then(() => work(() => false)),
+    );
   }
 
   /** Pages of a mapping come through any handle. */
@@ -430,8 +442,11 @@ export class FileCalls {
   truncate(file: FileData, size: number, rest: Partial<SetAttr>, signal: Interrupt): Promise<Attr> {
     if (this.#context.readOnly) return Promise.reject(new HoldfastError('EROFS'));
     const cut = (): Promise<Attr> => this.#cut(file, size, rest);
+    const { ino } = file;
     const resize = (): Promise<Attr> =>
-      this.#context.owns(file.ino) ? cut() : this.#turns.during(file.ino, signal, cut);
+      this.#context.owns(ino)
+        ? this.#context.ownedChanges.during(ino, cut())
+        : this.#turns.during(ino, signal, cut);
     const gap = size > 0 ? this.closeGap(file, size, signal) : undefined;
     const done = gap ? gap.then(resize) : resize();
     return interruptible(this.#context.lane.urgently(done), signal);
@@ -464,29 +479,6 @@ export class FileCalls {
     const killed = await killedBy(caller, attr);
     file.applyAttr(await this.#context.setAttr(file.ino, killed, caller.signal), true);
     await this.privKilled(file.ino);
-  }
-
-  /** Whoever writes: root, too, who may keep setuid. */
-  #killCapability(ino: number, { signal }: Caller): Answer<void> {
-    const { inodes } = this.#context;
-    const leased = this.#context.mode(ino) !== LeaseMode.LEASE_NONE;
-    const known = leased ? inodes.fresh(ino)?.attr : inodes.known(ino);
-    return andThen(leased && !known ? this.#context.attr(ino, signal) : known, (attr) =>
-      ((attr?.xattrKinds ?? 0) & HAS_CAPABILITY) === 0 ? undefined : this.#removeCapability(ino, signal),
-    );
-  }
-
-  async #removeCapability(ino: number, signal: Interrupt): Promise<void> {
-    const { inodes } = this.#context;
-    const value = { ino, name: Buffer.from(CAPABILITY_NAME), written: true };
-    try {
-      await this.#context.mutateNames([ino], [ino], { $case: 'removeXattr', value }, signal);
-    } catch (error) {
-      if (!(error instanceof HoldfastError) || error.errorName !== 'ENODATA') throw error;
-    } finally {
-      inodes.xattrsChanged(ino);
-    }
-    await this.#context.readAttr({ $case: 'getAttr', value: { ino } }, signal);
   }
 
   /** Before the call is answered: the kernel would show the old mode until its time-out. */

@@ -127,8 +127,10 @@ export class Recalls implements LeaseEvents {
 
   /** Everything that was written or changed under an exclusive lease is where others see it. */
   async #flush(ino: number): Promise<void> {
-    const { files, lane } = this.#context;
+    const { files, lane, ownedChanges } = this.#context;
     const file = files.get(ino);
+    const changing = ownedChanges.ended(ino);
+    if (changing) await lane.urgently(changing);
     if (file && !file.clean) await lane.urgently(file.flush());
     await lane.settledFor([ino]);
     if (!file || file.clean) return;

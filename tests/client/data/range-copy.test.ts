@@ -4,7 +4,7 @@ import { HoldfastError } from '../../../proto/errors.js';
 import { CHUNK, DataHarness, MemoryInode, pattern } from '../support/data-harness.js';
 import { caller, TestMount } from '../support/test-mount.js';
 
-const SIGNAL = new AbortController().signal;
+const UNHURRIED = { signal: new AbortController().signal, isWanted: () => false };
 
 /** Two files of one mount; the source has `length` bytes that are still dirty. */
 async function twoFiles(length: number) {
@@ -22,7 +22,7 @@ describe('copies by the servers', () => {
     await target.file.write(0, pattern(2 * CHUNK, 5));
     const range = { at: 100, to: CHUNK - 50, length: 2 * CHUNK };
     const before = chunks.writes.length;
-    assert.equal(await copyByServers(chunks, source.file, target.file, range, SIGNAL), range.length);
+    assert.equal(await copyByServers(chunks, source.file, target.file, range, UNHURRIED), range.length);
     assert.equal(chunks.writes.length - before, 5, 'the dirty chunks of both files, and nothing else');
     assert.equal(chunks.reads.length, 0);
     await target.file.flush();
@@ -40,14 +40,21 @@ describe('copies by the servers', () => {
     const { target, source, chunks } = await twoFiles(6 * CHUNK);
     chunks.failCopy = (_, chunk) => (chunk === 2 ? new HoldfastError('EOPNOTSUPP') : undefined);
     const range = { at: 0, to: 0, length: 6 * CHUNK };
-    assert.equal(await copyByServers(chunks, source.file, target.file, range, SIGNAL), 2 * CHUNK);
+    assert.equal(await copyByServers(chunks, source.file, target.file, range, UNHURRIED), 2 * CHUNK);
     assert.equal(target.file.takeError(target.file.newMark()), undefined);
+  });
+
+  it('end when others wait for the target, with what has been begun', async () => {
+    const { target, source, chunks } = await twoFiles(12 * CHUNK);
+    const range = { at: 0, to: 0, length: 12 * CHUNK };
+    const wanted = { ...UNHURRIED, isWanted: () => true };
+    assert.equal(await copyByServers(chunks, source.file, target.file, range, wanted), 4 * CHUNK);
   });
 
   it('that all replicas lose before a sync are reported by it: there is nothing here to write again', async () => {
     const { target, source, chunks } = await twoFiles(2 * CHUNK);
     const range = { at: 0, to: 0, length: 2 * CHUNK };
-    await copyByServers(chunks, source.file, target.file, range, SIGNAL);
+    await copyByServers(chunks, source.file, target.file, range, UNHURRIED);
     await target.file.flush();
     const mark = target.file.newMark();
     chunks.crash();
@@ -57,7 +64,7 @@ describe('copies by the servers', () => {
 
   it('that were synced survive', async () => {
     const { target, source, chunks } = await twoFiles(2 * CHUNK);
-    await copyByServers(chunks, source.file, target.file, { at: 0, to: 0, length: 2 * CHUNK }, SIGNAL);
+    await copyByServers(chunks, source.file, target.file, { at: 0, to: 0, length: 2 * CHUNK }, UNHURRIED);
     const mark = target.file.newMark();
     await target.file.fsync(false);
     chunks.crash();
@@ -70,7 +77,13 @@ describe('copies by the servers', () => {
     const { target, source, chunks } = await twoFiles(2 * CHUNK);
     await source.file.flush();
     const release = chunks.hold();
-    const copy = copyByServers(chunks, source.file, target.file, { at: 0, to: 0, length: 2 * CHUNK }, SIGNAL);
+    const copy = copyByServers(
+      chunks,
+      source.file,
+      target.file,
+      { at: 0, to: 0, length: 2 * CHUNK },
+      UNHURRIED,
+    );
     for (let i = 0; i < 10; i++) await Promise.resolve();
     const cut = target.truncate(10);
     release();

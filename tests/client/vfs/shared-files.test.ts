@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { deferred } from '../../../common/deferred.js';
 import { LeaseMode } from '../../../proto/gen/meta.js';
 import { pattern } from '../support/data-harness.js';
 import { settle } from '../support/manual-clock.js';
@@ -145,6 +146,80 @@ describe('a file that several mounts have open for writing', () => {
     assert.deepEqual(one.meta.locked, [ino]);
     await one.fs.setattr(caller(), ino, { size: 20, killPriv: false });
     assert.deepEqual(one.meta.locked, [ino, ino]);
+  });
+
+  it('is appended to behind a truncate that its owner has begun before it was asked for the lease', async () => {
+    const one = new TestMount();
+    const two = one.second();
+    const { handle, ino } = await one.create('f');
+    await one.write(handle, 0, OLD);
+    await one.fs.fsync(caller(), ino, handle, false);
+    const release = one.meta.hold();
+    const truncated = one.fs.setattr(caller(), ino, { handle, size: 200, killPriv: false });
+    await settle();
+    const appended = two.open(ino, O_RDWR | O_APPEND).then(async (opened) => {
+      await two.write(opened.handle, 0, NEW, O_APPEND);
+      return opened.handle;
+    });
+    await settle();
+    release();
+    await truncated;
+    const whole = Buffer.concat([OLD, Buffer.alloc(100), NEW]);
+    assert.deepEqual(await two.read(await appended, 0, 400), whole);
+    assert.deepEqual(await one.read(handle, 0, 400), whole);
+  });
+
+  it('is cut behind a hole that its owner has begun to punch before it was asked for the lease', async () => {
+    const one = new TestMount();
+    const two = one.second();
+    const PUNCH = 3; // FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE
+    const { handle, ino } = await one.create('f');
+    await one.write(handle, 0, OLD);
+    await one.fs.fsync(caller(), ino, handle, false);
+    const release = one.chunks.hold();
+    const punched = one.fs.fallocate(caller(), ino, handle, PUNCH, 20, 60);
+    await settle();
+    const cut = two.open(ino, O_RDWR).then(async ({ handle: other }) => {
+      await two.fs.setattr(caller(), ino, { handle: other, size: 30, killPriv: false });
+      await one.fs.getattr(caller(), ino);
+    });
+    await settle();
+    release();
+    await Promise.all([punched, cut]);
+    assert.deepEqual([await size(one, ino), await size(two, ino)], [30, 30]);
+    assert.deepEqual(await one.read(handle, 0, 100), Buffer.concat([OLD.subarray(0, 20), Buffer.alloc(10)]));
+  });
+
+  it('is appended to behind what its owner has begun to have copied before it was asked for the lease', async () => {
+    const one = new TestMount();
+    const two = one.second();
+    const source = await one.create('source');
+    const data = pattern(200_000, 3);
+    await one.write(source.handle, 0, data);
+    const { handle, ino } = await one.create('f');
+    await one.write(handle, 0, OLD);
+    await one.fs.fsync(caller(), ino, handle, false);
+    const { chunks } = one;
+    const copy = chunks.copy.bind(chunks);
+    const gate = deferred<void>();
+    chunks.copy = async (...what) => {
+      await gate.promise;
+      return copy(...what);
+    };
+    const from = { ino: source.ino, handle: source.handle, offset: 0 };
+    const copied = one.fs.copyFileRange(caller(), from, { ino, handle, offset: 0 }, data.length);
+    await settle();
+    const appended = two.open(ino, O_RDWR | O_APPEND).then(async ({ handle: other }) => {
+      await two.write(other, 0, NEW, O_APPEND);
+      return other;
+    });
+    await settle();
+    gate.resolve();
+    await copied;
+    assert.ok(chunks.copies.length > 0, 'by the servers');
+    const whole = Buffer.concat([data, NEW]);
+    assert.ok(whole.equals(await two.read(await appended, 0, 2 * data.length)));
+    assert.ok(whole.equals(await one.read(handle, 0, 2 * data.length)));
   });
 
   describe('that another one cuts off during a write', () => {
