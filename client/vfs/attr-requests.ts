@@ -27,6 +27,11 @@ export class AttrRequests {
     }
   }
 
+  /** Whether one is on its way. */
+  has(ino: number): boolean {
+    return this.#running.has(ino);
+  }
+
   /** Resolves when the kernel has the answers to what it has asked about the inode so far. */
   async answered(ino: number): Promise<void> {
     const running = this.#running.get(ino);

@@ -27,10 +27,12 @@ async function commitWrite(
   const op = { $case: 'commitWrite' as const, value: { ...commit, killPriv: false } };
   // While a lease is being given back its changes still go ahead of it, in the lane.
   if (!context.owns(ino) && !lane.expects(ino)) {
-    const { result, asOf } = await context.mutate([ino], op, undefined, spent);
-    const attr = attrOf(result);
-    inodes.learn(attr, inodes.stamp(asOf), true);
-    return attr;
+    return inodes.during([ino], async () => {
+      const { result, asOf } = await context.mutate([ino], op, undefined, spent);
+      const attr = attrOf(result);
+      inodes.learn(attr, inodes.stamp(asOf), true);
+      return attr;
+    });
   }
   const before = inodes.known(ino);
   // Of what is out of date no more is believed by that.

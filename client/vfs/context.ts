@@ -234,7 +234,8 @@ export class VfsContext {
       this.#doubtful.up(ino);
       this.names.drop(ino);
     }
-    void settled.then(() => {
+    void this.inodes.during(inos, async () => {
+      await settled;
       for (const ino of inos) {
         this.#doubtful.down(ino);
         this.names.drop(ino);
@@ -269,47 +270,62 @@ export class VfsContext {
     await pageDrops.withPatience(pageCalls.orCalled(ino, invalidated));
   }
 
+  /** Carries out a change by request of an inode's own attributes: once others may be shown new ones, those of before are not told here. */
+  changing<T>(ino: number, change: () => Promise<T>): Promise<T> {
+    this.#expireAttr(ino);
+    return this.inodes.during([ino], change);
+  }
+
+  /**
+   * Before a change is asked for: what the kernel was told of it, it would go on telling. Where it is asking already it believes
+   * nothing, and what it would be made to drop now might be something else than what it knows.
+   */
+  #expireAttr(ino: number): void {
+    const { inodes, attrRequests, notifier } = this;
+    if (!this.owns(ino) && !attrRequests.has(ino) && inodes.isTold(ino)) notifier?.expireAttr?.(ino);
+  }
+
   /**
    * A change of names: the attributes of what loses or gains a name are out of date afterwards.
    * @param children those, as far as they are known; undefined: one is not
    */
-  async mutateNames(
+  mutateNames(
     inos: readonly number[],
     children: readonly number[] | undefined,
     op: MutationOp,
     signal?: Interrupt,
     spent?: QuotaAmount[],
   ): Promise<MutationAnswer> {
-    let reply: MutationAnswer;
-    this.nameChanges.begin(inos);
-    try {
-      // Changes of an inode that is not known by its name are somewhere in the lane.
-      if (!children) await interruptible(this.lane.settled(), signal);
-      reply = await this.mutate(inos, op, signal, spent);
-    } finally {
-      this.nameChanges.end(inos);
-      if (children) for (const child of children) this.inodes.outdated(child);
-      else this.inodes.namespaceChanged();
-      for (const ino of inos) this.inodes.outdated(ino);
-    }
-    // The kernel asks for a changed directory at the next use of a name in it.
-    for (const parent of reply.parents) this.inodes.learn(parent, this.inodes.stamp(reply.asOf), true);
-    return reply;
+    for (const child of children ?? []) this.#expireAttr(child);
+    return this.inodes.during([...inos, ...(children ?? [])], async () => {
+      let reply: MutationAnswer;
+      this.nameChanges.begin(inos);
+      try {
+        // Changes of an inode that is not known by its name are somewhere in the lane.
+        if (!children) await interruptible(this.lane.settled(), signal);
+        reply = await this.mutate(inos, op, signal, spent);
+      } finally {
+        this.nameChanges.end(inos);
+        if (children) for (const child of children) this.inodes.outdated(child);
+        else this.inodes.namespaceChanged();
+        for (const ino of inos) this.inodes.outdated(ino);
+      }
+      // The kernel asks for a changed directory at the next use of a name in it.
+      for (const parent of reply.parents) this.inodes.learn(parent, this.inodes.stamp(reply.asOf), true);
+      return reply;
+    });
   }
 
   /** @returns the inode afterwards */
-  async setAttr(
-    ino: number,
-    change: Partial<SetAttr>,
-    signal?: Interrupt,
-    spent?: QuotaAmount[],
-  ): Promise<Attr> {
-    const reply = await staleIfGone(this.mutate([ino], setAttrOp(ino, change), signal, spent));
-    // An access list follows the mode; a capability ends with a new owner or size, and with the other privileges.
-    this.inodes.xattrsChanged(ino);
-    const attr = attrOf(reply.result);
-    this.inodes.learn(attr, this.inodes.stamp(reply.asOf), true);
-    return attr;
+  setAttr(ino: number, change: Partial<SetAttr>, signal?: Interrupt, spent?: QuotaAmount[]): Promise<Attr> {
+    return this.changing(ino, async () => {
+      const reply = await staleIfGone(this.mutate([ino], setAttrOp(ino, change), signal, spent));
+      // An access list follows the mode; a capability ends with a new owner or size, and with the other privileges.
+      this.inodes.xattrsChanged(ino);
+      const attr = attrOf(reply.result);
+      this.inodes.learn(attr, this.inodes.stamp(reply.asOf), true);
+      return attr;
+    });
   }
 
   /**

@@ -42,10 +42,12 @@ export class FlagCalls {
     if (removed) return this.#ofRemoved(removed, flags);
     const op = { $case: 'setFlags' as const, value: { ino, flags, uid: caller.uid } };
     try {
-      const reply = await staleIfGone(this.#context.mutate([ino], op, caller.signal));
-      const attr = attrOf(reply.result);
-      inodes.learn(attr, inodes.stamp(reply.asOf), true);
-      return attr;
+      return await this.#context.changing(ino, async () => {
+        const reply = await staleIfGone(this.#context.mutate([ino], op, caller.signal));
+        const attr = attrOf(reply.result);
+        inodes.learn(attr, inodes.stamp(reply.asOf), true);
+        return attr;
+      });
     } catch (error) {
       return this.#ofRemoved(this.#context.forgotten(ino, error), flags);
     }

@@ -1,6 +1,7 @@
 import type { Clock } from '../../common/clock.js';
+import { Counts } from '../../common/counts.js';
 import { LruMap } from '../../common/lru-map.js';
-import type { Attr } from '../../proto/gen/meta.js';
+import { type Attr, LeaseMode } from '../../proto/gen/meta.js';
 import type { LeaseTable } from '../leases/lease-table.js';
 
 /** Inodes remembered; beyond it the one that was used least recently is forgotten. */
@@ -47,6 +48,8 @@ export class InodeCache {
   readonly #clock: Clock;
   readonly #leases: LeaseTable;
   readonly #inodes = new LruMap<number, Inode>();
+  /** Those that changes on their way may have changed by now. */
+  readonly #changing = new Counts();
   #epoch = 0;
   /** As Inode.outdatedAt, for all inodes, and for those that are not remembered. */
   #allOutdatedAt = 0;
@@ -100,8 +103,28 @@ export class InodeCache {
     const inode = this.#inodes.peek(ino);
     if (!inode?.stamp || inode.stamp.epoch < this.#allOutdatedAt) return undefined;
     const now = this.#clock.now();
-    if (!this.#leases.covers(ino, inode.stamp.asOf, now)) return undefined;
+    if (!this.#covers(ino, inode.stamp.asOf, now)) return undefined;
     return { attr: inode.attr, ttlMs: this.#leases.ttlMs(ino, now) };
+  }
+
+  /**
+   * Carries out a change by request. Whoever asks for it keeps a lease to look at the inodes, and yet others may be shown them
+   * changed before the answer is here. So until `change` has ended, and has noted what came of it, what is known of them
+   * is believed under an exclusive lease alone, which lets nobody else see them.
+   */
+  async during<T>(inos: readonly number[], change: () => Promise<T>): Promise<T> {
+    for (const ino of inos) this.#changing.up(ino);
+    try {
+      return await change();
+    } finally {
+      for (const ino of inos) this.#changing.down(ino);
+    }
+  }
+
+  #covers(ino: number, asOf: number, now: number): boolean {
+    if (!this.#leases.covers(ino, asOf, now)) return false;
+    if (this.#changing.size === 0 || !this.#changing.has(ino)) return true;
+    return this.#leases.mode(ino, now) === LeaseMode.LEASE_EXCLUSIVE;
   }
 
   /** The newest attributes known, believed or not. */
@@ -124,6 +147,12 @@ export class InodeCache {
   /** Names were changed here, and it is not known which inodes lost or gained them. */
   namespaceChanged(): void {
     this.#allOutdatedAt = ++this.#epoch;
+  }
+
+  /** Whether the kernel may be believing attributes of now, which it was told under the present lease. */
+  isTold(ino: number): boolean {
+    const fresh = this.fresh(ino);
+    return fresh !== undefined && this.#inodes.peek(ino)?.told === fresh.attr.change;
   }
 
   /** These attributes go to the kernel, which believes them for a while. */
@@ -232,7 +261,7 @@ export class InodeCache {
 
   #xattrsOf(ino: number): Inode | undefined {
     const inode = this.#inodes.peek(ino);
-    return inode && this.#leases.covers(ino, inode.xattrsAsOf, this.#clock.now()) ? inode : undefined;
+    return inode && this.#covers(ino, inode.xattrsAsOf, this.#clock.now()) ? inode : undefined;
   }
 
   #learnXattrs(ino: number, { asOf, epoch }: Stamp): Inode | undefined {

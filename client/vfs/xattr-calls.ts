@@ -162,11 +162,13 @@ export class XattrCalls {
   async #change(caller: Caller, ino: number, op: MutationOp): Promise<void> {
     const { inodes } = this.#context;
     inodes.xattrsChanged(ino);
-    try {
-      await staleIfGone(this.#context.mutateNames([ino], [ino], op, caller.signal));
-    } finally {
-      inodes.xattrsChanged(ino);
-    }
+    await this.#context.changing(ino, async () => {
+      try {
+        await staleIfGone(this.#context.mutateNames([ino], [ino], op, caller.signal));
+      } finally {
+        inodes.xattrsChanged(ino);
+      }
+    });
   }
 }
 

@@ -77,6 +77,20 @@ describe('a file that several mounts have open for writing', () => {
     assert.deepEqual(seen, [150, Buffer.concat([OLD.subarray(0, 50), NEW])]);
   });
 
+  it('has here the size that another mount was shown, while a truncate made here is not yet answered', async () => {
+    const { one, two, ino, handles } = await shared();
+    one.meta.leases.granted({ ino, mode: LeaseMode.LEASE_SHARED, seq: 1_000_000 });
+    assert.equal(await size(one, ino), 100);
+    const release = one.meta.holdAnswers('changes');
+    const truncated = one.fs.setattr(caller(), ino, { handle: handles[0], size: 10, killPriv: false });
+    await settle();
+    assert.equal(await size(two, ino), 10);
+    assert.equal(await size(one, ino), 10);
+    assert.deepEqual(await one.read(handles[0], 0, 100), OLD.subarray(0, 10));
+    release();
+    await truncated;
+  });
+
   it('never reads as a hole where it was cut off while it was read', async () => {
     const { one, two, ino, handles } = await shared();
     const { chunks } = one;
