@@ -68,10 +68,14 @@ export class NameCalls {
     return entry;
   }
 
-  /** From what is known here. */
+  /** From what is known here, and is not being changed. */
   #answer(parent: number, name: Buffer): Entry | undefined {
     const known = this.#known(parent, name);
-    if (known === 'absent') return this.#context.noEntry(parent, name);
+    if (known === 'absent') {
+      const { nameChanges } = this.#context;
+      const mayBeMade = nameChanges.has(parent) && !this.#context.owns(parent);
+      return mayBeMade ? undefined : this.#context.noEntry(parent, name);
+    }
     const fresh = known === undefined ? undefined : this.#context.inodes.fresh(known)?.attr;
     if (!fresh) return undefined;
     this.#local.learnLayout(fresh);

@@ -27,6 +27,11 @@ export class NameChanges {
     for (const ino of inos) for (const watch of this.#watches.get(ino) ?? []) watch.changed = true;
   }
 
+  /** Whether changes by request are under way: others may be shown what comes of them before it is known here. */
+  has(directory: number): boolean {
+    return this.#changing.has(directory);
+  }
+
   /** A change by request begins; end() has to follow. */
   begin(inos: readonly number[]): void {
     this.changed(inos);

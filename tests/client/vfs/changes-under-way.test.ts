@@ -64,6 +64,19 @@ describe('what a mount changes that others may look at', () => {
     assert.deepEqual([attr.mode & 0o777, ttlMs > 0, one.meta.take()], [0o600, true, []]);
   });
 
+  it('is not told to be absent while it is made, when others were shown it', async () => {
+    const { one, two } = await looking();
+    const absent = one.fs.lookup(caller(), 1, Buffer.from('new'));
+    assert.equal((await absent.catch(() => undefined))?.attr.ino ?? 0, 0);
+    const release = one.meta.holdAnswers('changes');
+    const made = one.fs.mkdir(caller(), 1, Buffer.from('new'), 0o755, 0);
+    await settle();
+    const { attr } = await two.fs.lookup(caller(), 1, Buffer.from('new'));
+    assert.equal((await one.fs.lookup(caller(), 1, Buffer.from('new'))).attr.ino, attr.ino);
+    release();
+    await made;
+  });
+
   it('is not told as it was either when the caller of the change has gone', async () => {
     const { one, two, ino } = await looking();
     const release = one.meta.holdAnswers('changes');
