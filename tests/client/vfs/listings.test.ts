@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import type { DirEntry } from '../../../client/fuse/binding.js';
 import { LISTING_PAGE_ENTRIES } from '../../../client/vfs/listings.js';
-import { ACQUIRE_RETRY_MS, SOLE_AT_CHANGES } from '../../../client/vfs/local-changes.js';
+import { ACQUIRE_RETRY_MS, SOLE_AT_CHANGES } from '../../../client/vfs/takeovers.js';
 import type { HoldfastError } from '../../../proto/errors.js';
 import { S_IFREG } from '../../../proto/types.js';
 import { settle } from '../support/manual-clock.js';
@@ -323,6 +323,21 @@ describe('a directory that was there before', () => {
     for (const directory of [dir, next])
       for (const { entry } of await list(other, directory))
         assert.ok(!entry || (entry.attr.mode & 0o777) === 0o600);
+  });
+
+  it('is not asked for with all that is in it for the sake of one file that is changed again and again', async () => {
+    const { mount, dir } = filled(40);
+    const other = mount.second();
+    await mount.fs.init(boundTo());
+    await list(other, dir);
+    const { attr } = await mount.fs.lookup(caller(), dir, name('f1'));
+    mount.meta.take();
+    for (let i = 1; i <= 20; i++) {
+      await other.fs.getattr(caller(), attr.ino);
+      await mount.fs.setattr(caller(), attr.ino, { mtime: { sec: i, nsec: 0 } });
+    }
+    assert.ok(mount.meta.take().every((kind) => kind !== 'readDir'));
+    assert.ok(other.meta.recalls.every(([ino]) => ino === attr.ino));
   });
 
   it('is not asked for with all that is in it for the sake of a few changes', async () => {
