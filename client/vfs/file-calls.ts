@@ -73,8 +73,9 @@ export class FileCalls {
     if (!shared && offset === 0 && file.size <= SMALL_FILE_BYTES_MAX)
       this.#context.smallFiles.reading(file.ino);
     let data = await this.#context.pageCalls.during(file.ino, read);
-    // The lease has gone while the bytes were on their way: what others have cut off since is no hole.
-    if (!shared && !this.#context.covers(file.ino, asOf)) {
+    // While the bytes were on their way the lease has gone, and what others have cut off since is no hole; or a write has begun
+    // here, which others do not see yet.
+    if (!shared && (!this.#context.covers(file.ino, asOf) || this.shared.isShared(file.ino))) {
       const again = this.shared.read(file, offset, size, signal);
       data = await this.#context.pageCalls.during(file.ino, again);
     }

@@ -77,6 +77,32 @@ describe('a file that several mounts have open for writing', () => {
     assert.deepEqual(seen, [150, Buffer.concat([OLD.subarray(0, 50), NEW])]);
   });
 
+  it('shows it to nobody before, either, who had begun to read before it was begun', async () => {
+    const { one, ino, handles } = await shared();
+    one.meta.leases.granted({ ino, mode: LeaseMode.LEASE_SHARED, seq: 1_000_000 });
+    assert.equal(await size(one, ino), 100);
+    const { chunks } = one;
+    const read = chunks.read.bind(chunks);
+    let written: Promise<unknown> | undefined;
+    let release: () => void = assert.fail;
+    chunks.read = async (file, ...where) => {
+      if (!written) {
+        release = chunks.hold();
+        written = one.write(handles[0], 0, NEW);
+        await settle();
+      }
+      return read(file, ...where);
+    };
+    const seen: Buffer[] = [];
+    const looked = one.read(handles[0], 0, 100).then((data) => seen.push(data));
+    await settle();
+    assert.ok(written, 'the read was on its way');
+    assert.deepEqual(seen, []);
+    release();
+    await Promise.all([written, looked]);
+    assert.deepEqual(seen, [NEW]);
+  });
+
   it('has here the size that another mount was shown, while a truncate made here is not yet answered', async () => {
     const { one, two, ino, handles } = await shared();
     one.meta.leases.granted({ ino, mode: LeaseMode.LEASE_SHARED, seq: 1_000_000 });
