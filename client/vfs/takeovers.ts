@@ -95,12 +95,13 @@ export class Takeovers {
     const directory = this.#context.kernel.directoryOf(ino);
     if (directory === undefined || this.#context.owns(ino)) return undefined;
     const watched = this.#watch(directory);
-    watched.foreign ||= 1;
     // One file that is touched again and again is no reason to ask for its neighbours.
-    const another = watched.changedInode !== ino;
-    watched.changedInode = ino;
-    const due = another && !this.#acquiring.has(directory) && this.#dueToAcquire(directory, true);
-    if (due) this.#beginAcquiring(directory);
+    if (watched.changedInode !== ino) {
+      watched.changedInode = ino;
+      watched.foreign ||= 1;
+      const due = !this.#acquiring.has(directory) && this.#dueToAcquire(directory, true);
+      if (due) this.#beginAcquiring(directory);
+    }
     return this.#acquiring.get(directory);
   }
 

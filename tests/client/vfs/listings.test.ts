@@ -338,6 +338,14 @@ describe('a directory that was there before', () => {
     }
     assert.ok(mount.meta.take().every((kind) => kind !== 'readDir'));
     assert.ok(other.meta.recalls.every(([ino]) => ino === attr.ino));
+    for (let i = 1; i <= 20; i++) {
+      await mount.clock.advance(ACQUIRE_RETRY_MS);
+      await other.fs.getattr(caller(), attr.ino);
+      await mount.fs.setattr(caller(), attr.ino, { mtime: { sec: i, nsec: 0 } });
+      await mount.fs.mknod(caller(), dir, name(`n${i}`), S_IFREG | 0o644, 0, 0);
+    }
+    const listings = mount.meta.take().filter((kind) => kind === 'readDir').length;
+    assert.ok(listings <= 3, `${listings} listings, as names beside it are made`);
   });
 
   it('is not asked for with all that is in it for the sake of a few changes', async () => {
