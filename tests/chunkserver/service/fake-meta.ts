@@ -48,8 +48,6 @@ export class FakeMeta {
   readonly fenced = new Map<number, number>();
   readonly failures: { pg: number; server: number; reason: string }[] = [];
   readonly progress = new Map<number, PgStatus[]>();
-  /** As each server said last, bytes. */
-  readonly capacities = new Map<number, number>();
 
   constructor(servers: number, pgCount: number, minInSync: number) {
     this.#servers = servers;
@@ -186,8 +184,7 @@ export class FakeMeta {
     switch (body.$case) {
       case 'heartbeat': {
         this.progress.set(server, body.value.pgs);
-        const { sequence, capacityBytes } = body.value;
-        this.capacities.set(server, capacityBytes);
+        const { sequence } = body.value;
         return { $case: 'heartbeatAck', value: { sequence, leaseMs: LEASE_MS } };
       }
       case 'replicaFailed':
