@@ -458,7 +458,7 @@ export class Primary implements OpOwner {
     const { env, inSyncPeers } = this.#ctx;
     const needed = bytes + SPACE_MARGIN_BYTES;
     return (
-      env.freeBytes(env.self) >= needed && inSyncPeers.every((server) => env.freeBytes(server) >= needed)
+      env.roomBytes(env.self) >= needed && inSyncPeers.every((server) => env.roomBytes(server) >= needed)
     );
   }
 

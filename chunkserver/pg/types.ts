@@ -195,8 +195,8 @@ export interface PgEnv {
   linked(server: number, side: LinkSide): boolean;
   /** More waits on the link to that server, or for the disk of this one, than a further write should add to. */
   congested(server: number): boolean;
-  /** Bytes that a server, this one or another, may still write; what is on its way there is taken off. */
-  freeBytes(server: number): number;
+  /** Bytes that a server, this one or another, may write now; what is on its way there is taken off. */
+  roomBytes(server: number): number;
   truncateSeq(pg: number, ino: number): number;
   chunkInfo(pg: number, key: ChunkKey): ChunkInfo | undefined;
   /** Whether the store has a chunk or a truncate number of the inode. */

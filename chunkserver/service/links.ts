@@ -25,8 +25,8 @@ export interface OutLink {
   /** One REPLICATE_SYNC serves all that ask meanwhile. */
   readonly syncs: SyncGroup;
   /** As the server last said. */
-  freeBytes: number;
-  /** Payload sent and not answered: not in `freeBytes` yet. */
+  roomBytes: number;
+  /** Payload sent and not answered: not in `roomBytes` yet. */
   inFlightBytes: number;
 }
 
@@ -58,8 +58,8 @@ export class LinkTable {
   set(server: number, side: LinkSide, link: PeerLink, sync: (done: (error?: Error) => void) => void): void {
     if (side === 'in') this.#in.set(server, link);
     else {
-      const freeBytes = Number.POSITIVE_INFINITY;
-      this.#out.set(server, { link, syncs: new SyncGroup(sync), freeBytes, inFlightBytes: 0 });
+      const roomBytes = Number.POSITIVE_INFINITY;
+      this.#out.set(server, { link, syncs: new SyncGroup(sync), roomBytes, inFlightBytes: 0 });
     }
   }
 
@@ -68,9 +68,9 @@ export class LinkTable {
     else this.#out.delete(server);
   }
 
-  freeBytes(server: number): number {
+  roomBytes(server: number): number {
     const out = this.#out.get(server);
-    return out ? out.freeBytes - out.inFlightBytes : Number.POSITIVE_INFINITY;
+    return out ? out.roomBytes - out.inFlightBytes : Number.POSITIVE_INFINITY;
   }
 
   congested(server: number): boolean {

@@ -200,7 +200,7 @@ export class PgEffects {
     const payload = bytes > 0 ? op.payload : undefined;
     out.link.request(replicateFields(core.id, op), payload, 0, crc, (error, reply) => {
       out.inFlightBytes -= bytes;
-      if (reply) out.freeBytes = reply.header.aux;
+      if (reply) out.roomBytes = reply.header.aux;
       this.#loop.dispatch(core, { kind: 'acked', op, server, error });
     });
   }
@@ -251,7 +251,7 @@ export class PgEffects {
   #answerCall(effect: Extract<Effect, { kind: 'answerCall' }>): void {
     const call = effect.call as IncomingCall;
     const error = effect.error && new HoldfastError(effect.error, effect.detail);
-    const aux = freeBytes(this.#deps.store);
+    const aux = roomBytes(this.#deps.store);
     call.answer(error, { fields: effect.fields ? joinFields(effect.fields, { aux }) : { aux } });
   }
 
@@ -294,7 +294,7 @@ export class PgEffects {
   }
 }
 
-/** What the disk of this server may still take. */
-export function freeBytes(store: ChunkStore): number {
-  return Math.max(0, store.usage().freeBytes);
+/** What the disk of this server may take now. */
+export function roomBytes(store: ChunkStore): number {
+  return Math.max(0, store.usage().roomBytes);
 }

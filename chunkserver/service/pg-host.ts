@@ -14,7 +14,7 @@ import type { ChunkStore } from '../store/chunk-store.js';
 import { Audit } from './audit.js';
 import type { ClientCall, IncomingCall } from './calls.js';
 import { LinkTable, type PeerLink } from './links.js';
-import { freeBytes, PgEffects, type PgEffectsDeps } from './pg-effects.js';
+import { PgEffects, type PgEffectsDeps, roomBytes } from './pg-effects.js';
 import { Purges } from './purges.js';
 import { Repair } from './repair.js';
 
@@ -76,7 +76,7 @@ export class PgHost {
       minInSync: () => this.#map?.minInSync ?? Number.POSITIVE_INFINITY,
       linked: (server, side) => this.links.get(server, side) !== undefined,
       congested: (server) => (server === deps.self ? diskIsBehind(store) : this.links.congested(server)),
-      freeBytes: (server) => (server === deps.self ? store.usage().freeBytes : this.links.freeBytes(server)),
+      roomBytes: (server) => (server === deps.self ? store.usage().roomBytes : this.links.roomBytes(server)),
       truncateSeq: (pg, ino) => store.truncateSeq(pg, ino),
       chunkInfo: (pg, key) => store.chunkInfo(pg, key),
       holds: (pg, ino) => store.holds(pg, ino),
@@ -146,15 +146,15 @@ export class PgHost {
     return this.links.get(server, side) === link;
   }
 
-  /** What this server's disk may still take. */
-  freeBytes(): number {
-    return freeBytes(this.#deps.store);
+  /** What this server's disk may take now. */
+  roomBytes(): number {
+    return roomBytes(this.#deps.store);
   }
 
-  /** Free bytes that another server reported. */
-  setFreeBytes(server: number, bytes: number): void {
+  /** What another server says that its disk may take now. */
+  setRoomBytes(server: number, bytes: number): void {
     const out = this.links.out(server);
-    if (out) out.freeBytes = bytes;
+    if (out) out.roomBytes = bytes;
   }
 
   tick(): void {

@@ -60,6 +60,8 @@ export interface Usage {
   capacityBytes: number;
   /** Capacity less live bytes and the headers of their records; writes are refused with ENOSPC when it ends. */
   freeBytes: number;
+  /** Of these what may be written now: before the rest, dead bytes must be reclaimed. */
+  roomBytes: number;
   /** Free on the file system, which other stores may share; absent: not known. */
   diskFreeBytes?: number;
 }

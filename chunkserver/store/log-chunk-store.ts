@@ -172,14 +172,16 @@ export class LogChunkStore implements ChunkStore {
     return found && { chunk: found.chunk, ranges: joinRanges(found.extents) };
   }
 
-  /** True when the write must be held up until space was reclaimed. */
-  private admit(bytes: number): boolean {
+  /** True when the write must be held up until space was reclaimed. @param room that it may not do without */
+  private admit(bytes: number, room = 0): boolean {
     if (bytes > MAX_WRITE_BYTES)
       throw new HoldfastError('EINVAL', `more than ${MAX_WRITE_BYTES} bytes at once`);
     const needed = SegmentLog.recordBytes(META_BYTES + bytes);
-    const admission = this.parts.space.admit(needed, this.index.compactedBytes);
+    const { space, maintenance } = this.parts;
+    const { compactedBytes } = this.index;
+    const admission = room > space.roomBytes(compactedBytes) ? 'full' : space.admit(needed, compactedBytes);
     if (admission === 'full') {
-      this.parts.maintenance.reclaim();
+      maintenance.reclaim();
       throw new HoldfastError('ENOSPC', `disk ${this.diskUuid}`);
     }
     return admission === 'tight';
@@ -252,7 +254,9 @@ export class LogChunkStore implements ChunkStore {
     const ranges = filled.map(({ offset, data }) => ({ start: offset, end: offset + data.length }));
     const [table, lostTable] = [encodeRanges(ranges), encodeRanges(lost)];
     const tableBytes = table.length + lostTable.length;
-    const tight = this.admit(filled.reduce((sum, extent) => sum + extent.data.length, tableBytes));
+    const bytes = filled.reduce((sum, extent) => sum + extent.data.length, tableBytes);
+    // Nobody has counted on its room: the last is left to operations.
+    const tight = this.admit(bytes, bytes);
     const counts = { count: filled.length, offset: lost.length };
     const meta = encodeMeta({ pg, ino, chunk, ...counts, version, truncateSeq });
     const crcs = filled.map(({ offset, data }) => blockCrcs(offset, data));
@@ -377,7 +381,10 @@ export class LogChunkStore implements ChunkStore {
   }
 
   usage(): Usage {
-    return this.parts.space.usage(this.index.liveBytes, this.index.compactedBytes);
+    const { space, maintenance } = this.parts;
+    // Nothing that has no room is sent, and so nothing would ask for more.
+    if (space.starved(MAX_WRITE_BYTES, this.index.compactedBytes)) maintenance.reclaim();
+    return space.usage(this.index.liveBytes, this.index.compactedBytes);
   }
 
   backlogBytes(): number {

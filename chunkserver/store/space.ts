@@ -5,10 +5,12 @@ import type { Usage } from './chunk-store.js';
 /** Kept free of writes, in segments: room for compaction, deletes, the index and recovery's bookkeeping. */
 const RESERVE_SEGMENTS = 4;
 /**
- * What is asked for is taken as long as so many are left: a primary may have counted on space that another program has
- * taken since, and a write that only some replicas take would cost the others their place.
+ * Primaries may count on what is above it, the first while nothing can be reclaimed. Operations are taken below it, down to
+ * HARD_RESERVE_SEGMENTS: space may have gone since a primary asked, and an operation that only some replicas take costs the
+ * others their place.
  */
-const ADMIT_RESERVE_SEGMENTS = 3;
+const ROOM_RESERVE_SEGMENTS = 3;
+const ROOM_RESERVE_SEGMENTS_RECLAIMING = 2.5;
 /** Below it nothing that takes space is admitted, compaction neither. */
 const HARD_RESERVE_SEGMENTS = 2;
 /** Dead bytes may take so much of what is free before they are reclaimed beside operations, at the compactor's rate. */
@@ -99,10 +101,26 @@ export class SpaceMeter {
   /** @param compactedBytes that the log takes at least; what it has beyond them can be reclaimed */
   admit(bytes: number, compactedBytes: number): Admission {
     const left = this.physicalFree - bytes;
-    if (left >= ADMIT_RESERVE_SEGMENTS * this.segmentBytes) return 'free';
-    const reclaimable = this.logBytes - compactedBytes;
-    const hard = HARD_RESERVE_SEGMENTS * this.segmentBytes;
-    return left >= hard && reclaimable >= RESERVE_SEGMENTS * this.segmentBytes ? 'tight' : 'full';
+    if (left >= this.reserve) return 'free';
+    if (left < HARD_RESERVE_SEGMENTS * this.segmentBytes) return 'full';
+    return this.canReclaim(compactedBytes) ? 'tight' : 'free';
+  }
+
+  private canReclaim(compactedBytes: number): boolean {
+    return this.logBytes - compactedBytes >= this.reserve;
+  }
+
+  /** What may be written before anything is reclaimed: admit() takes it, and somewhat more. At least 0. */
+  roomBytes(compactedBytes: number): number {
+    const segments = this.canReclaim(compactedBytes)
+      ? ROOM_RESERVE_SEGMENTS_RECLAIMING
+      : ROOM_RESERVE_SEGMENTS;
+    return Math.max(0, this.physicalFree - segments * this.segmentBytes);
+  }
+
+  /** True when dead bytes take the room of a write, which reclaiming them would give it. */
+  starved(bytes: number, compactedBytes: number): boolean {
+    return this.canReclaim(compactedBytes) && this.roomBytes(compactedBytes) < bytes;
   }
 
   /** True while space should be reclaimed at once and without a rate limit. */
@@ -126,6 +144,8 @@ export class SpaceMeter {
     if (this.pressed || old) this.refresh().catch(() => undefined);
     const capacityBytes = Math.max(compactedBytes, this.logBytes + this.physicalFree - this.reserve);
     const diskFreeBytes = Math.max(0, this.diskFree - this.uncounted - this.reserve);
-    return { liveBytes, capacityBytes, freeBytes: capacityBytes - compactedBytes, diskFreeBytes };
+    const freeBytes = capacityBytes - compactedBytes;
+    const roomBytes = Math.min(freeBytes, this.roomBytes(compactedBytes));
+    return { liveBytes, capacityBytes, freeBytes, roomBytes, diskFreeBytes };
   }
 }

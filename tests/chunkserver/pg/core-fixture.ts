@@ -62,7 +62,7 @@ export class CoreFixture {
       minInSync: () => this.minInSync,
       linked: (server, side) => this.links.has(`${side}${server}`),
       congested: (server) => this.behind.has(server),
-      freeBytes: () => this.free,
+      roomBytes: () => this.free,
       truncateSeq: (pg, ino) => this.store.truncateSeq(pg, ino),
       chunkInfo: (pg, key) => this.store.chunkInfo(pg, key),
       holds: (pg, ino) => this.store.holds(pg, ino),

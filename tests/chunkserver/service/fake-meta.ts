@@ -48,8 +48,6 @@ export class FakeMeta {
   readonly fenced = new Map<number, number>();
   readonly failures: { pg: number; server: number; reason: string }[] = [];
   readonly progress = new Map<number, PgStatus[]>();
-  /** Heartbeats of each server. */
-  readonly heartbeats = new Map<number, number>();
 
   constructor(servers: number, pgCount: number, minInSync: number) {
     this.#servers = servers;
@@ -186,7 +184,6 @@ export class FakeMeta {
     switch (body.$case) {
       case 'heartbeat': {
         this.progress.set(server, body.value.pgs);
-        this.heartbeats.set(server, (this.heartbeats.get(server) ?? 0) + 1);
         const { sequence } = body.value;
         return { $case: 'heartbeatAck', value: { sequence, leaseMs: LEASE_MS } };
       }

@@ -326,7 +326,8 @@ export class MemoryStore implements ChunkStore {
     for (const group of this.#groups.values())
       for (const chunk of group.chunks.values()) liveBytes += allocated(chunk);
     const { capacityBytes } = this;
-    return { liveBytes, capacityBytes, freeBytes: capacityBytes - liveBytes };
+    const freeBytes = capacityBytes - liveBytes;
+    return { liveBytes, capacityBytes, freeBytes, roomBytes: freeBytes };
   }
 
   async close(): Promise<void> {}
