@@ -51,9 +51,8 @@ export function benchCommand(): Command {
       if (!mayDropPageCache()) {
         process.stderr.write('holdfast: not root: the page cache stays, cold rows are not cold\n');
       }
-      const out = new Recorder((figure) => {
-        if (!flags.json) printLine(figureLine(figure));
-      });
+      const onFigure = flags.json ? undefined : (figure: Figure) => printLine(figureLine(figure));
+      const out = new Recorder({ onFigure });
       const { mib, seconds, files, remount } = flags;
       await runSuite(
         directory,

@@ -1,6 +1,7 @@
 import { mkdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { delay, systemClock } from '../../common/clock.js';
 import { run } from './child.js';
 import type { WorkerResult } from './file-worker.js';
 import type { BenchSizes, BenchTarget, Recorder } from './workloads.js';
@@ -31,12 +32,13 @@ export async function worker(
 }
 
 /** Creates by several processes in one directory at once, /s of all together. */
-async function createRate(dir: string, files: number, processes: number): Promise<number> {
+async function createRate(dir: string, files: number, processes: number, out: Recorder): Promise<number> {
   const each = Math.ceil(files / processes);
   const at = Number(process.hrtime.bigint()) / 1e9 + PROCESS_START_S;
-  const all = await Promise.all(
-    Array.from({ length: processes }, (_, i) => worker('create', dir, each, 1, i * each, at)),
-  );
+  const workers = Array.from({ length: processes }, (_, i) => worker('create', dir, each, 1, i * each, at));
+  await Promise.race([delay(systemClock, PROCESS_START_S * 1000), Promise.all(workers)]);
+  out.begin();
+  const all = await Promise.all(workers);
   const begun = Math.min(...all.map((one) => one.begun ?? at));
   const ended = Math.max(...all.map((one) => one.ended ?? at));
   return (each * processes) / (ended - begun);
@@ -71,7 +73,7 @@ export async function fileRows(target: BenchTarget, sizes: BenchSizes, out: Reco
   const parallel = (): string => join(target.dir(), 'parallel');
   await mkdir(parallel());
   await out.attempt('create + write 4 KiB + close, 8 at once', async () => {
-    const value = await createRate(parallel(), sizes.files, CREATE_PROCESSES);
+    const value = await createRate(parallel(), sizes.files, CREATE_PROCESSES, out);
     out.add('create + write 4 KiB + close, 8 at once', value, '/s');
   });
   const directories = (): string => join(target.dir(), 'directories');

@@ -32,29 +32,40 @@ export interface BenchTarget {
   cold(): Promise<void>;
 }
 
+export interface RecorderHooks {
+  /** What is measured begins now; told again when that was still preparation. */
+  onBegin?(): void;
+  onFigure?(figure: Figure): void;
+  /** Workloads that have not begun then are left out. */
+  timeIsOver?(): boolean;
+}
+
 /** Collects what a run measures, and tells of each figure as it comes. */
 export class Recorder {
   readonly figures: Figure[] = [];
   readonly skipped: Skipped[] = [];
-  readonly #onFigure: (figure: Figure) => void;
-  readonly #timeIsOver: () => boolean;
+  readonly #hooks: RecorderHooks;
 
-  /** @param timeIsOver workloads that have not begun then are left out */
-  constructor(onFigure: (figure: Figure) => void = () => {}, timeIsOver: () => boolean = () => false) {
-    this.#onFigure = onFigure;
-    this.#timeIsOver = timeIsOver;
+  constructor(hooks: RecorderHooks = {}) {
+    this.#hooks = hooks;
+  }
+
+  /** To be called by a workload whose preparation is over; attempt() does it for the others. */
+  begin(): void {
+    this.#hooks.onBegin?.();
   }
 
   add(workload: string, value: number, unit: string, higherIsBetter = true): void {
     const figure = { workload, value, unit, higherIsBetter };
     this.figures.push(figure);
-    this.#onFigure(figure);
+    this.#hooks.onFigure?.(figure);
   }
 
   /** Runs a workload; one that fails is recorded with its reason and the others go on. */
   async attempt(workload: string, work: () => Promise<void>): Promise<void> {
     await this.finish(workload, async () => {
-      if (this.#timeIsOver()) throw new Error('the time for this pass was over');
+      if (this.#hooks.timeIsOver?.()) throw new Error('the time for this pass was over');
+      this.begin();
       await work();
     });
   }

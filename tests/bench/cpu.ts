@@ -29,10 +29,20 @@ export function processesNaming(wanted: string): number[] {
   });
 }
 
-/** CPU time of a workload and what comes before it (its preparation, mounting anew), by kind of process. */
+/** CPU time that the whole machine has taken, ms: of programs and of the kernel, interrupts included. */
+export function machineCpuMs(): number {
+  const line = readFileSync('/proc/stat', 'utf8').split('\n', 1)[0] ?? '';
+  // proc_stat(5). Time in guests is in user and nice.
+  const [user = 0, nice = 0, system = 0, , , irq = 0, softirq = 0] = line.split(/ +/).slice(1).map(Number);
+  return ((user + nice + system + irq + softirq) * 1000) / TICKS_PER_SECOND;
+}
+
+/** CPU time of a workload by kind of process. */
 export interface CpuLap {
   workload: string;
   wallMs: number;
+  /** Of the machine: all its processes and its kernel. */
+  machineMs: number;
   /** "metaserver-2" counts as metaserver. */
   cpuMs: Record<string, number>;
 }
@@ -41,29 +51,33 @@ export interface CpuLap {
 export class CpuMeter {
   readonly #pids: () => ReadonlyMap<string, number>;
   readonly #clock: Clock;
-  #before = new Map<number, number>();
-  #at: number;
+  readonly #before = new Map<number, number>();
+  #machineBefore = 0;
+  #at = 0;
 
   constructor(pids: () => ReadonlyMap<string, number>, clock: Clock) {
     this.#pids = pids;
     this.#clock = clock;
-    this.#at = clock.now();
-    this.lap('');
+    this.begin();
   }
 
-  /** What has been used since the lap before. A process that ended meanwhile is not counted. */
+  /** A workload begins. */
+  begin(): void {
+    this.#at = this.#clock.now();
+    this.#machineBefore = machineCpuMs();
+    this.#before.clear();
+    for (const pid of this.#pids().values()) this.#before.set(pid, cpuMs(pid) ?? 0);
+  }
+
+  /** What has been used since begin(). A process that ended meanwhile is not counted. */
   lap(workload: string): CpuLap {
-    const now = this.#clock.now();
-    const taken: CpuLap = { workload, wallMs: now - this.#at, cpuMs: {} };
-    const before = this.#before;
-    this.#before = new Map();
-    this.#at = now;
+    const wallMs = this.#clock.now() - this.#at;
+    const taken: CpuLap = { workload, wallMs, machineMs: machineCpuMs() - this.#machineBefore, cpuMs: {} };
     for (const [name, pid] of this.#pids()) {
       const ms = cpuMs(pid);
       if (ms === undefined) continue;
-      this.#before.set(pid, ms);
       const kind = name.replace(/-\d+$/, '');
-      taken.cpuMs[kind] = (taken.cpuMs[kind] ?? 0) + ms - (before.get(pid) ?? 0);
+      taken.cpuMs[kind] = (taken.cpuMs[kind] ?? 0) + ms - (this.#before.get(pid) ?? 0);
     }
     return taken;
   }

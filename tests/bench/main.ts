@@ -159,7 +159,7 @@ async function compareSystems(values: Values): Promise<void> {
   const compared = values.compare && git('rev-parse', '--short', values.compare);
   const command = commandLine(values, compared);
   const run: BenchRun = {
-    ...{ machine: machine(), revision: revision(), command, warmUpSeconds },
+    ...{ machine: machine(), cores: cpus().length, revision: revision(), command, warmUpSeconds },
     ...{ passes: [], memory: [], cpu: [], absent: [] },
   };
   const base = values.write ? join(ROOT, 'docs', 'benchmarks') : resolve(ROOT, values.out);

@@ -5,20 +5,21 @@ import { type BenchRun, formatFigure, type Row, ratio, rowsOf, systemsOf } from 
 function cpuTable({ cpu }: BenchRun): string[] {
   if (cpu.length === 0) return [];
   const kinds = [...new Set(cpu.flatMap((lap) => Object.keys(lap.cpuMs)))];
-  const lines = cpu.map(({ workload, wallMs, cpuMs }) => {
+  const lines = cpu.map(({ workload, wallMs, machineMs, cpuMs }) => {
     const cores = kinds.map((kind) => (cpuMs[kind] ?? 0) / wallMs);
     const all = cores.reduce((sum, one) => sum + one, 0);
-    const cells = [...cores, all].map((one) => one.toFixed(2));
+    const cells = [...cores, all, machineMs / wallMs].map((one) => one.toFixed(2));
     return `| ${[workload, `${(wallMs / 1000).toFixed(1)} s`, ...cells].join(' | ')} |`;
   });
   return [
     '## Processor',
     '',
-    "Cores that the cluster's processes kept busy from the row before to the end of this one, in the first pass; mounting anew",
-    'and preparation are in it. The programs that make the calls, and the kernel, take the rest.',
+    "Cores that were busy in each row of the first pass: the cluster's processes, all of them, and the whole machine, with the",
+    'programs that make the calls (their start is in the row) and what the kernel does for nobody in particular. Where nearly',
+    'all are busy, they are what binds.',
     '',
-    `| workload | time | ${[...kinds, 'all'].join(' | ')} |`,
-    `|${'---|'.repeat(kinds.length + 3)}`,
+    `| workload | time | ${[...kinds, 'cluster', 'machine'].join(' | ')} |`,
+    `|${'---|'.repeat(kinds.length + 4)}`,
     ...lines,
     '',
   ];

@@ -24,7 +24,7 @@ describe('a run of the benchmark', () => {
     ...broken,
   });
   const emptyRun = (): BenchRun => ({
-    ...{ machine: '', revision: '', command: '', warmUpSeconds: 0 },
+    ...{ machine: '', cores: 1, revision: '', command: '', warmUpSeconds: 0 },
     ...{ passes: [], memory: [], cpu: [], absent: [] },
   });
   /** Two workloads with a remount between them, as the real one has. */

@@ -12,6 +12,8 @@ const FAILURES_MAX = 2;
 /** Ending a system may take so long; what is left of it then is said, and the run goes on. */
 const DOWN_TIMEOUT_MS = 120_000;
 const UP_TIMEOUT_MS = 300_000;
+/** How the second figure of one workload is named. */
+const P50_OF_ROW_BEFORE = ', p50';
 
 export interface PassOptions {
   passes: number;
@@ -57,13 +59,14 @@ async function measure(system: System, run: BenchRun, options: PassOptions): Pro
   let begun = clock.now();
   const isFirst = run.passes.length === 0;
   let meter: CpuMeter | undefined;
-  const out = new Recorder(
-    ({ workload, value, unit }) => {
+  const out = new Recorder({
+    onBegin: () => meter?.begin(),
+    onFigure: ({ workload, value, unit }) => {
       tell(`${system.name}: ${workload}: ${value.toFixed(2)} ${unit}`);
-      if (meter) run.cpu.push(meter.lap(workload));
+      if (meter && !workload.endsWith(P50_OF_ROW_BEFORE)) run.cpu.push(meter.lap(workload));
     },
-    () => clock.now() - begun > options.limitMs || options.interrupted?.() === true,
-  );
+    timeIsOver: () => clock.now() - begun > options.limitMs || options.interrupted?.() === true,
+  });
   const known = out.skipped.length;
   // What is measured belongs to the run at once: an interrupt must not lose it.
   run.passes.push({ system: system.name, figures: out.figures, skipped: out.skipped });

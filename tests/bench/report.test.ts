@@ -16,12 +16,18 @@ const pass = (system: string, rate: number, milliseconds: number): Pass => ({
 function sample(): BenchRun {
   return {
     machine: '2 cores',
+    cores: 2,
     revision: '0123abc',
     command: 'npm run bench -- --passes 3',
     warmUpSeconds: 20,
     passes: [pass('ours', 100, 10), pass('theirs', 50, 40), pass('ours', 300, 20), pass('ours', 200, 30)],
     memory: [{ name: 'mount', before: 1024 * 1024, after: 2 * 1024 * 1024 }],
-    cpu: [{ workload: 'create', wallMs: 2000, cpuMs: { mount: 500, metaserver: 1000, chunkserver: 1500 } }],
+    cpu: [
+      {
+        ...{ workload: 'create', wallMs: 2000, machineMs: 3400 },
+        cpuMs: { mount: 500, metaserver: 1000, chunkserver: 1500 },
+      },
+    ],
     absent: ['sshfs (apt install sshfs)'],
   };
 }
@@ -66,7 +72,28 @@ describe('the benchmark report', () => {
   });
 
   it('says how many cores each kind of process used in a row', () => {
-    assert.match(markdown(sample()), /\| create \| 2\.0 s \| 0\.25 \| 0\.50 \| 0\.75 \| 1\.50 \|/);
+    assert.match(markdown(sample()), /\| create \| 2\.0 s \| 0\.25 \| 0\.50 \| 0\.75 \| 1\.50 \| 1\.70 \|/);
+  });
+
+  it('holds sequential writes against a third of the disk, or what the cores allow where they are busy', () => {
+    const workload = 'sequential write 1 MiB + fsync';
+    const of = (rate: number, machineMs: number) => {
+      const run = sample();
+      const figures = (value: number) => [{ workload, value, unit: 'MB/s', higherIsBetter: true }];
+      run.passes = [
+        { system: 'ours', figures: figures(rate), skipped: [] },
+        { system: 'local disk', figures: figures(900), skipped: [] },
+      ];
+      run.cpu = [{ workload, wallMs: 1000, machineMs, cpuMs: {} }];
+      const one = verdicts(run).find(({ goal }) => goal.startsWith('of a third'));
+      assert.ok(one);
+      return [one.value, isMet(one), one.goal];
+    };
+    const goal = (disk: string, cores: string) =>
+      `of a third of the local disk's rate (${disk}), or of what the cores allow (${cores})`;
+    assert.deepEqual(of(150, 1000), [0.5, false, goal('0.50', '0.50')]);
+    assert.deepEqual(of(150, 1800), [0.9, true, goal('0.50', '0.90')]);
+    assert.deepEqual(of(450, 1000), [1.5, true, goal('1.50', '0.50')]);
   });
 
   it('holds every row against the best peer with copies, and says what was not measured', () => {

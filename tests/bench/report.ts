@@ -11,6 +11,7 @@ export interface Pass {
 /** Everything a run measured. */
 export interface BenchRun {
   machine: string;
+  cores: number;
   command: string;
   /** Commit that was measured. */
   revision: string;

@@ -26,7 +26,7 @@ export async function warmUp(directory: string, options: WarmUpOptions): Promise
   const end = clock.now() + warmUpMs;
   const isOver = (): boolean => clock.now() >= end || options.interrupted?.() === true;
   while (!isOver()) {
-    const out = new Recorder(undefined, isOver);
+    const out = new Recorder({ timeIsOver: isOver });
     await suite(directory, { groups: WARM_UP_GROUPS, sizes: WARM_UP_SIZES }, out);
     if (out.figures.length === 0) return;
   }
