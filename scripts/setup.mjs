@@ -49,10 +49,12 @@ function libraryExists(name) {
   return dirs.some((dir) => existsSync(join(dir, name)));
 }
 
+/** Its standard error is shown, and with it npm's progress on a terminal; what it prints only when it fails. */
 function run(command, args, what) {
-  const result = spawnSync(command, args, { cwd: ROOT, stdio: ['ignore', 'pipe', 'pipe'], encoding: 'utf8' });
+  const stdio = ['ignore', 'pipe', 'inherit'];
+  const result = spawnSync(command, args, { cwd: ROOT, stdio, encoding: 'utf8' });
   if (result.status === 0) return;
-  process.stderr.write(`${result.stdout ?? ''}${result.stderr ?? ''}`);
+  process.stderr.write(result.stdout ?? '');
   fail(`${what} failed (${command} ${args.join(' ')})`);
 }
 
