@@ -137,7 +137,7 @@ export class Maintenance {
 
   /** Space is short: takes a checkpoint and compacts now. */
   reclaim(): void {
-    if (!this.checkpointing) this.checkpoint();
+    if (!this.checkpointing && !this.stopped) this.checkpoint();
   }
 
   /** Starts a checkpoint, or another one behind that which runs. */

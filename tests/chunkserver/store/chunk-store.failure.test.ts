@@ -264,6 +264,23 @@ describe('chunk store when space is short', () => {
     assert.deepEqual(machine.failures, []);
   });
 
+  it('reclaims nothing more when it was closed and is asked about its room', async () => {
+    const machine = new Machine({ capacityLimitBytes: LIMIT_BYTES });
+    const store = await machine.boot();
+    // Two inodes in turns, so that no segment is free of live bytes when one of them goes.
+    const blocks = (17 * SEGMENT_BYTES) / 4200;
+    for (let i = 0; i < blocks; i++)
+      await store.write(1, { ino: 7 + (i % 2), chunk: i }, 0, pattern(i, 4096), version(i + 1));
+    const deleted = store.deleteInode(1, 7, version(1e6));
+    await Promise.all([deleted, store.close()]);
+    let checkpoints = 0;
+    machine.db.commit = async () => void checkpoints++;
+    const { roomBytes, freeBytes } = store.usage();
+    assert.ok(roomBytes < freeBytes - 4 * SEGMENT_BYTES, `${roomBytes} of ${freeBytes} bytes`);
+    await drained();
+    assert.equal(checkpoints, 0);
+  });
+
   it('takes overwrites without end on a disk that is three quarters full, by compaction', async () => {
     const machine = new Machine({ capacityLimitBytes: LIMIT_BYTES });
     const store = await machine.boot();
