@@ -13,9 +13,11 @@ const READ_AHEAD_FACTOR = 4;
 const SMALL_READ_BYTES_MAX = 64 * 1024;
 /**
  * So many small reads within one block cost about as much processor time as the whole block: with the next one it is fetched
- * whole. However a program goes on, reading costs at most about twice what it would have cost at best.
+ * whole, beside it. However a program goes on, reading costs at most about twice what it would have cost at best.
  */
 export const DENSE_READS_MIN = 8;
+/** Such blocks on their way at a time; reads beyond them are small ones as before. */
+export const DENSE_FETCHES_MAX = 8;
 /** Blocks of one file whose small reads are counted; the one begun longest ago is forgotten. */
 const COUNTED_BLOCKS_MAX = 4096;
 /** A file that is cut again and again while it is read is answered as it was found last. */
@@ -59,6 +61,7 @@ export class FileReader {
   readonly #offer: ((file: FileData, offset: number, data: Buffer) => void) | undefined;
   /** Small reads at no order of leased files, by block. */
   readonly #smallReads = new WeakMap<FileData, Map<number, number>>();
+  #denseFetches = 0;
 
   /**
    * @param mayCache whether a file's data is leased: otherwise each read goes to the servers
@@ -174,9 +177,9 @@ export class FileReader {
       const known = this.#blocks.get(file.ino, index);
       const sequential =
         stream.window > 0 && (until - at) * 2 < Math.min(unit, file.serverEnd - index * unit);
-      const dense = !known && !sequential && this.#isDense(file, index, until - at);
-      const block = known ?? (sequential || dense ? this.#fetchBlock(file, index, unit) : undefined);
-      if (dense && block) this.#offerBlock(file, index, block);
+      if (!known && !sequential && this.#isDense(file, index, until - at))
+        this.#fetchDense(file, index, unit);
+      const block = known ?? (sequential ? this.#fetchBlock(file, index, unit) : undefined);
       // A block is for all its readers: one that is interrupted leaves it to the others.
       if (block) {
         waits.push(interruptible(fromBlock(block.data, at, until, index * unit), signal));
@@ -198,7 +201,7 @@ export class FileReader {
       this.#smallReads.set(file, counts);
     }
     const count = (counts.get(index) ?? 0) + 1;
-    if (count > DENSE_READS_MIN) {
+    if (count > DENSE_READS_MIN && this.#denseFetches < DENSE_FETCHES_MAX) {
       counts.delete(index);
       return true;
     }
@@ -207,16 +210,17 @@ export class FileReader {
     return false;
   }
 
-  #offerBlock(file: FileData, index: number, block: Block): void {
-    const offer = this.#offer;
-    if (!offer) return;
-    const start = index * readBlockBytes(file.chunkSize);
-    block.data.then(
-      (data) => {
-        if (this.#blocks.get(file.ino, index) === block) offer(file, start, data);
-      },
-      () => {}, // its readers are told
-    );
+  /** Fetches a block for the reads that are to be expected of it; the one that makes it dense does not wait for it. */
+  #fetchDense(file: FileData, index: number, unit: number): void {
+    const block = this.#fetchBlock(file, index, unit);
+    if (!block) return;
+    this.#denseFetches++;
+    const fetched = (data?: Buffer): void => {
+      this.#denseFetches--;
+      if (data && this.#blocks.get(file.ino, index) === block) this.#offer?.(file, index * unit, data);
+    };
+    // A failure is told to those who wait for the block.
+    block.data.then(fetched, () => fetched());
   }
 
   async #fetchRange(file: FileLayout, start: number, end: number, signal?: Interrupt): Promise<Base> {

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { DENSE_READS_MIN, newReadStream } from '../../../client/data/reader.js';
+import { DENSE_FETCHES_MAX, DENSE_READS_MIN, newReadStream } from '../../../client/data/reader.js';
 import { CHUNK, DataHarness, MemoryInode, pattern } from '../support/data-harness.js';
 import { settle } from '../support/manual-clock.js';
 
@@ -67,14 +67,40 @@ describe('reading', () => {
     }
     const small = mount.chunks.reads.filter(({ length }) => length === 4096);
     const whole = mount.chunks.reads.filter(({ length }) => length === MIB);
-    assert.deepEqual([small.length, whole.length], [2 * DENSE_READS_MIN, 2]);
+    assert.deepEqual([small.length, whole.length], [2 * (DENSE_READS_MIN + 1), 2]);
     pattern(100, 2).copy(expected, 2 * MIB + 500);
     await mount.file.write(2 * MIB + 500, pattern(100, 2));
     await mount.file.flush();
     mount.unsynced.shared(mount.file.ino);
     await read(2 * MIB);
     await read(6 * MIB);
-    assert.equal(mount.chunks.reads.length, 2 * DENSE_READS_MIN + 3, 'the changed block is asked for');
+    assert.equal(mount.chunks.reads.length, 2 * (DENSE_READS_MIN + 1) + 3, 'the changed block is asked for');
+  });
+
+  it('lets nobody wait for a block that is fetched for reads to come, and fetches few of them at a time', async () => {
+    const blocks = DENSE_FETCHES_MAX + 3;
+    const mount = await withFile(blocks * MIB, 4 * MIB);
+    const expected = pattern(blocks * MIB, 1);
+    const { chunks } = mount;
+    const read = chunks.read.bind(chunks);
+    const held: (() => void)[] = [];
+    chunks.read = async (file, chunk, offset, length, ...rest) => {
+      if (length === MIB) await new Promise<void>((resolve) => held.push(resolve));
+      return read(file, chunk, offset, length, ...rest);
+    };
+    const readAll = async (page: number): Promise<void> => {
+      for (let block = blocks - 1; block >= 0; block--) {
+        const at = block * MIB + page * 8192;
+        assert.deepEqual(await mount.read(at, 4096), expected.subarray(at, at + 4096));
+      }
+    };
+    for (let page = 0; page <= DENSE_READS_MIN; page++) await readAll(page);
+    assert.equal(held.length, DENSE_FETCHES_MAX);
+    for (const release of held.splice(0)) release();
+    await settle();
+    await readAll(DENSE_READS_MIN + 1);
+    assert.equal(held.length, 3, 'the others as soon as there is room');
+    for (const release of held) release();
   });
 
   it('reads ahead of a sequential reader over several chunks, each byte once', async () => {
