@@ -1,16 +1,9 @@
 import fs from 'node:fs';
 import { assert } from './assert.js';
+import { DIRECT_BLOCK_BYTES, isDirectRefusal, STAGING_BYTES, StagingMemory } from './staging-memory.js';
 
-/** Place and length of what goes past the page cache are multiples of it: at least the block size of any usual disk. */
-const DIRECT_BLOCK_BYTES = 4096;
 /** Smaller pieces of a write stay in the page cache, where they cost less and are read again the soonest. */
 export const DIRECT_PART_MIN_BYTES = 256 * 1024;
-/** What one system call takes: through memory of this size, which is used again and again. */
-const STAGING_BYTES = 1024 * 1024;
-/** Writes past the page cache under way in this process at once; more wait for memory. */
-const STAGING_SLOTS = 4;
-/** Where malloc(3) places memory: the steps in which its right place is looked for. */
-const BUFFER_ALIGNMENT_BYTES = 16;
 
 /** Consecutive bytes of a write that take the same way to the disk; of one part alone where they are `direct`. */
 export interface WriteRun {
@@ -48,43 +41,8 @@ export function writeRuns(parts: readonly Buffer[], position: number): WriteRun[
   return runs;
 }
 
-/**
- * Memory at an address that the kernel takes for O_DIRECT: on a boundary that depends on the disk, and a Buffer of Node does not
- * tell where it lies.
- */
-class StagingMemory {
-  private readonly free: Buffer[] = [];
-  private readonly waiting: ((slot: Buffer) => void)[] = [];
-
-  private constructor(memory: Buffer, at: number) {
-    for (let slot = 0; slot < STAGING_SLOTS; slot++) {
-      this.free.push(memory.subarray(at + slot * STAGING_BYTES, at + (slot + 1) * STAGING_BYTES));
-    }
-  }
-
-  /** Finds such memory by trial. @param takes one block: false where it lies wrong @throws what `takes` throws */
-  static async find(takes: (block: Buffer) => Promise<boolean>): Promise<StagingMemory | undefined> {
-    const memory = Buffer.allocUnsafeSlow(STAGING_SLOTS * STAGING_BYTES + DIRECT_BLOCK_BYTES);
-    for (let at = 0; at < DIRECT_BLOCK_BYTES; at += BUFFER_ALIGNMENT_BYTES) {
-      if (await takes(memory.subarray(at, at + DIRECT_BLOCK_BYTES))) return new StagingMemory(memory, at);
-    }
-    return undefined;
-  }
-
-  take(): Promise<Buffer> {
-    const slot = this.free.pop();
-    return slot ? Promise.resolve(slot) : new Promise((resolve) => this.waiting.push(resolve));
-  }
-
-  give(slot: Buffer): void {
-    const next = this.waiting.shift();
-    if (next) next(slot);
-    else this.free.push(slot);
-  }
-}
-
-/** Of this process, once it is found: by a file whose file system takes such writes. */
-let staging: StagingMemory | undefined;
+/** Of this process. */
+const staging = new StagingMemory();
 
 /**
  * Writes of one file past the page cache (open(2), O_DIRECT). They end when the device has the bytes, in its cache at least:
@@ -107,26 +65,25 @@ export class DirectWriter {
     if (this.#refused) return 0;
     this.#fd ??= openDirect(this.path);
     const fd = await this.#fd;
-    const memory = fd === undefined ? undefined : await stagingFor(fd, bytes, run.position);
-    if (fd === undefined || !memory) {
+    const slot = fd === undefined ? undefined : await slotFor(fd, bytes, run.position);
+    if (fd === undefined || !slot) {
       this.#refused = true;
       return 0;
     }
-    const slot = await memory.take();
     try {
       for (let done = 0; done < bytes.length; ) {
-        const length = bytes.copy(slot, 0, done);
+        const length = bytes.copy(slot, 0, done, done + STAGING_BYTES);
         const written = await writeOnce(fd, slot, length, run.position + done);
         done += Math.floor(written / DIRECT_BLOCK_BYTES) * DIRECT_BLOCK_BYTES;
         if (written < length) return done;
       }
       return bytes.length;
     } catch (error) {
-      if (!isRefusal(error)) throw error;
+      if (!isDirectRefusal(error)) throw error;
       this.#refused = true;
       return 0;
     } finally {
-      memory.give(slot);
+      staging.give(slot);
     }
   }
 
@@ -136,26 +93,17 @@ export class DirectWriter {
   }
 }
 
-/** It is found by writing the first block of `bytes` to its place. */
-async function stagingFor(fd: number, bytes: Buffer, position: number): Promise<StagingMemory | undefined> {
-  if (staging) return staging;
-  const found = await StagingMemory.find(async (block) => {
+/** Its right place is found by writing the first block of `bytes` to theirs. */
+function slotFor(fd: number, bytes: Buffer, position: number): Promise<Buffer | undefined> {
+  return staging.take(async (block) => {
     bytes.copy(block);
     try {
       return (await writeOnce(fd, block, DIRECT_BLOCK_BYTES, position)) === DIRECT_BLOCK_BYTES;
     } catch (error) {
-      if (isRefusal(error)) return false;
+      if (isDirectRefusal(error)) return false;
       throw error;
     }
   });
-  staging ??= found;
-  return staging;
-}
-
-/** Not possible here, rather than failed. */
-function isRefusal(error: unknown): boolean {
-  const code = error instanceof Error && 'code' in error ? error.code : undefined;
-  return code === 'EINVAL' || code === 'EOPNOTSUPP';
 }
 
 function openDirect(path: string): Promise<number | undefined> {
@@ -163,7 +111,7 @@ function openDirect(path: string): Promise<number | undefined> {
   return new Promise((resolve, reject) =>
     fs.open(path, flags, (error, fd) => {
       if (!error) return resolve(fd);
-      return isRefusal(error) ? resolve(undefined) : reject(error);
+      return isDirectRefusal(error) ? resolve(undefined) : reject(error);
     }),
   );
 }

@@ -1,6 +1,7 @@
 import fs from 'node:fs';
 import path from 'node:path';
 import { systemClock } from './clock.js';
+import { DirectReader } from './direct-reads.js';
 import { DIRECT_PART_MIN_BYTES, DirectWriter, type WriteRun, writeRuns } from './direct-writes.js';
 
 /** An open file; every call names its position, so that calls need no order among themselves. */
@@ -130,12 +131,14 @@ class NodeFile implements DiskFile {
   private readonly reads = new PoolBackoff();
   private readonly syncs = new PoolBackoff();
   private readonly direct: DirectWriter;
+  private readonly directReads: DirectReader;
 
   constructor(
     private readonly fd: number,
     path: string,
   ) {
     this.direct = new DirectWriter(path);
+    this.directReads = new DirectReader(path);
   }
 
   write(parts: readonly Buffer[], position: number): Promise<void> {
@@ -187,6 +190,15 @@ class NodeFile implements DiskFile {
   }
 
   read(target: Buffer, position: number): Promise<number> {
+    const direct = this.directReads.wants(target.length, position, systemClock.now());
+    return direct ? this.readDirect(target, position) : this.readCached(target, position);
+  }
+
+  private async readDirect(target: Buffer, position: number): Promise<number> {
+    return (await this.directReads.read(target, position)) ?? this.readCached(target, position);
+  }
+
+  private readCached(target: Buffer, position: number): Promise<number> {
     return new Promise((resolve, reject) => this.readInto(target, 0, position, resolve, reject));
   }
 
@@ -240,7 +252,7 @@ class NodeFile implements DiskFile {
   }
 
   async close(): Promise<void> {
-    await this.direct.close();
+    await Promise.all([this.direct.close(), this.directReads.close()]);
     await settle((done) => fs.close(this.fd, done));
   }
 }

@@ -1,26 +1,18 @@
 import assert from 'node:assert/strict';
-import { spawnSync } from 'node:child_process';
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
 import { DIRECT_PART_MIN_BYTES, writeRuns } from '../../common/direct-writes.js';
 import { nodeDisk } from '../../common/disk.js';
+import { cachedBytes, TMPFS_MAGIC } from './page-cache.js';
 
 const KIB = 1024;
 const MIB = 1024 * KIB;
-/** f_type of tmpfs (statfs(2)), which is nothing but page cache. */
-const TMPFS_MAGIC = 0x01021994;
 
 function pattern(length: number, seed: number): Buffer {
   const bytes = Buffer.allocUnsafe(length);
   for (let i = 0; i < length; i++) bytes[i] = (i * 31 + seed + (i >> 12)) & 0xff;
   return bytes;
-}
-
-/** Bytes of the file that are in the page cache (fincore(1)); undefined where that tool is not installed. */
-function cachedBytes(file: string): number | undefined {
-  const found = spawnSync('fincore', ['--bytes', '--noheadings', '--output', 'RES', file]);
-  return found.status === 0 ? Number(found.stdout.toString()) : undefined;
 }
 
 describe('writes past the page cache', () => {
