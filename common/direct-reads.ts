@@ -6,12 +6,15 @@ import { DIRECT_BLOCK_BYTES, isDirectRefusal, STAGING_BYTES, StagingMemory } fro
 export const DIRECT_READ_MIN_BYTES = 256 * 1024;
 /** What is read again within this time is read through the page cache, and stays there. */
 export const READ_AGAIN_MS = 600_000;
-/** Pieces of a file whose last large read is remembered. */
+/** It is remembered by pieces of this size, so many of a file, of so many files; beyond that it is forgotten. */
 const PIECE_BYTES = 1024 * 1024;
 const PIECES_MAX = 1024;
+const FILES_MAX = 1024;
 
 /** Of this process. */
 const staging = new StagingMemory();
+/** When pieces were read, ms, by path: files are closed and opened again while they are read. */
+const recentReads = new LruMap<string, Map<number, number>>();
 
 /**
  * Large reads of one file past the page cache (open(2), O_DIRECT): the kernel would read ahead behind each of them, up to
@@ -20,8 +23,6 @@ const staging = new StagingMemory();
  */
 export class DirectReader {
   readonly #path: string;
-  /** When each piece was read, ms. */
-  readonly #readAt = new LruMap<number, number>();
   #fd?: Promise<number | undefined>;
   /** This file system, or this kernel, does not do it. */
   #refused = false;
@@ -34,9 +35,12 @@ export class DirectReader {
   wants(length: number, position: number, now: number): boolean {
     if (length < DIRECT_READ_MIN_BYTES) return false;
     const piece = Math.floor((position + length / 2) / PIECE_BYTES);
-    const before = this.#readAt.get(piece);
-    this.#readAt.set(piece, now);
-    if (this.#readAt.size > PIECES_MAX) this.#readAt.shift();
+    const pieces = recentReads.get(this.#path) ?? new Map<number, number>();
+    const before = pieces.get(piece);
+    if (pieces.size >= PIECES_MAX) pieces.clear();
+    pieces.set(piece, now);
+    recentReads.set(this.#path, pieces);
+    if (recentReads.size > FILES_MAX) recentReads.shift();
     return !this.#refused && (before === undefined || now - before >= READ_AGAIN_MS);
   }
 

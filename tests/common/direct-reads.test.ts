@@ -19,6 +19,9 @@ describe('large reads past the page cache', () => {
     assert.equal(reader.wants(MIB, 100, 1000), false, 'again');
     assert.equal(reader.wants(MIB, 0, 1000 + READ_AGAIN_MS - 1), false, 'and again');
     assert.equal(reader.wants(MIB, 0, 1000 + 2 * READ_AGAIN_MS), true, 'after a long time');
+    const opened = new DirectReader('/nowhere');
+    assert.equal(opened.wants(MIB, 0, 1001 + 2 * READ_AGAIN_MS), false, 'of a file that was opened anew');
+    assert.equal(new DirectReader('/elsewhere').wants(MIB, 0, 1000), true, 'of another file');
   });
 
   it('leave what cannot be opened so to the page cache', async () => {
