@@ -5,6 +5,7 @@ import { openChunkStore } from '../../chunkserver/store/open.js';
 import { LogCorruptError } from '../../common/segment-log.js';
 import { processDisk } from './disk.js';
 import { Machine } from './machine.js';
+import { compactionQuietMsOf } from './plan.js';
 import type { SimProcess } from './process.js';
 import { simDialer } from './rpc.js';
 import { simSockets } from './sockets.js';
@@ -51,8 +52,7 @@ export class ChunkMachine extends Machine {
       clock,
       logger: log,
       segmentBytes: SEGMENT_BYTES,
-      // Compaction meets operations, which is where it could go wrong.
-      compactionQuietMs: 0,
+      compactionQuietMs: compactionQuietMsOf(world.seed),
       onFailure: (error) => this.failed(process, error),
       disk: processDisk(this.disk, process, prng, this.mood),
       openIndex: () => this.#slowly(this.#db, process),

@@ -8,6 +8,7 @@ import { MetaSession } from '../../client/meta/session.js';
 import { HoldfastFs } from '../../client/vfs/vfs.js';
 import type { ClusterMap } from '../../proto/gen/cluster.js';
 import { PROTOCOL_VERSION } from '../../proto/types.js';
+import { limitsOf } from './plan.js';
 import type { SimProcess } from './process.js';
 import { simDialer } from './rpc.js';
 import { simSockets } from './sockets.js';
@@ -74,7 +75,7 @@ export class ClientMachine {
       chunks: this.chunks,
       clock,
       log,
-      limits: dataLimits(),
+      limits: dataLimits(limitsOf(world.seed)),
       readOnly: false,
       destroyStallMs: DESTROY_STALL_MS,
     });

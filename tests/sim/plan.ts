@@ -1,3 +1,4 @@
+import type { DataLimits } from '../../client/data/limits.js';
 import type { Prng } from '../../common/prng.js';
 import { SESSION_TIMES, type SessionTimes } from '../../proto/types.js';
 import type { ClusterShape } from './cluster.js';
@@ -51,4 +52,19 @@ export function shapeOf(seed: number): ClusterShape {
   if (seed % 11 === 0) return { ...shape, metaservers: 5 };
   if (seed % 13 === 0) return { ...shape, chunkservers: 4, replicas: 2, minInSync: 1 };
   return shape;
+}
+
+/** So few that they are synced unasked, the oldest first, in most runs some times: two or three small writes begin it. */
+const FEW_KEPT_BYTES = 2048;
+/** So short that stores often are quiet for as long, and are used again while they compact. */
+const COMPACTION_QUIET_MS = 150;
+
+/** Bounds of a mount's data path: in every third run few unsynced writes are kept. */
+export function limitsOf(seed: number): Partial<DataLimits> {
+  return seed % 3 === 1 ? { unsyncedKeptBytesMax: FEW_KEPT_BYTES } : {};
+}
+
+/** In most runs compaction meets operations, which is where it could go wrong; in every fourth it waits for quiet. */
+export function compactionQuietMsOf(seed: number): number {
+  return seed % 4 === 3 ? COMPACTION_QUIET_MS : 0;
 }

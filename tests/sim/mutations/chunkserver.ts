@@ -164,7 +164,8 @@ export const CHUNKSERVER_MUTATIONS: readonly Mutation[] = [
   {
     name: 'skips-peering',
     text: 'a new primary takes over without making the replicas identical',
-    seeds: 200,
+    first: 250,
+    seeds: 100,
     favourite: 'kill of a chunkserver and a client',
     tap: () =>
       frameTap((frame) => {
