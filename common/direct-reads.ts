@@ -102,8 +102,8 @@ function slotFor(fd: number, position: number): Promise<Buffer | undefined> {
   const at = Math.floor(position / DIRECT_BLOCK_BYTES) * DIRECT_BLOCK_BYTES;
   return staging.take(async (block) => {
     try {
-      await readOnce(fd, block, 0, DIRECT_BLOCK_BYTES, at);
-      return true;
+      // Behind the end of a file the kernel does not look where the memory lies.
+      return (await readOnce(fd, block, 0, DIRECT_BLOCK_BYTES, at)) > 0;
     } catch (error) {
       if (isDirectRefusal(error)) return false;
       throw error;

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
@@ -79,6 +80,21 @@ describe('large reads past the page cache', () => {
         await reader.close();
       }
       await file.close();
+    });
+
+    it('are not put off by a first read behind the end of a file', () => {
+      const disk = new URL('../../common/direct-reads.js', import.meta.url).href;
+      // In a process of its own, for the memory is found once.
+      const script = `
+        const { DirectReader } = await import(${JSON.stringify(disk)});
+        const behind = new DirectReader(${JSON.stringify(name)});
+        await behind.read(Buffer.alloc(${MIB}), ${2 * FILE_BYTES});
+        const reader = new DirectReader(${JSON.stringify(name)});
+        console.log(await reader.read(Buffer.alloc(${MIB}), 0));`;
+      const run = (source: string): string =>
+        execFileSync(process.execPath, ['--input-type=module', '-e', source], { encoding: 'utf8' });
+      const without = script.replace(/await behind.read.*;/, '');
+      assert.equal(run(script), run(without), 'as if that read had not been');
     });
 
     it('take many at once, with the memory that there is', async () => {
