@@ -164,6 +164,19 @@ export class LeaseCore {
     return { ino, mode: grant.mode, seq: grant.seq };
   }
 
+  /**
+   * The exclusive lease on an inode that the session has just made under a number of its own. It holds it whether there is room
+   * or not: the bounds are passed by what a mount makes until it has answered the recalls that this begins.
+   * @returns undefined: the session takes no leases
+   */
+  grantMade(session: number, ino: number, now: number): Lease | undefined {
+    const holder = this.#book.holders.get(session);
+    if (!holder?.wants) return undefined;
+    this.#hasRoom(holder, now);
+    const { seq } = this.#book.put(holder, ino, LeaseMode.LEASE_EXCLUSIVE, ++this.#seq);
+    return { ino, mode: LeaseMode.LEASE_EXCLUSIVE, seq };
+  }
+
   #grantNew(holder: Holder, ino: number, mode: LeaseMode, now: number): Lease | undefined {
     if (!this.#hasRoom(holder, now)) return undefined;
     const { seq } = this.#book.put(holder, ino, mode, ++this.#seq);

@@ -2,6 +2,7 @@ import type { Clock, Timespec } from '../../common/clock.js';
 import { DirRows } from '../../proto/dir-rows.js';
 import { HoldfastError } from '../../proto/errors.js';
 import {
+  type Attr,
   type Lease,
   LeaseMode,
   type Mutation,
@@ -9,7 +10,7 @@ import {
   type ReadReply,
   type ReadRequest,
 } from '../../proto/gen/meta.js';
-import { S_IFDIR, S_IFMT, S_IFREG, type SessionTimes } from '../../proto/types.js';
+import { S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, type SessionTimes } from '../../proto/types.js';
 import { type Footprint, footprintOf, nameKey, subjectOf, toldBy } from '../leases/footprint.js';
 import { LeaseCore, type RecallSink } from '../leases/lease-core.js';
 import { NameOrder } from '../leases/name-order.js';
@@ -281,12 +282,9 @@ export class LeaseGate {
   grantAfter(session: number, op: NonNullable<Mutation['op']>, reply: MutationReply): void {
     const attr = reply.result?.$case === 'attr' ? reply.result.value : undefined;
     reply.leases = [];
-    if (attr) {
-      const type = attr.mode & S_IFMT;
-      const ownable = type === S_IFREG || type === S_IFDIR;
-      const exclusive = op.$case === 'makeNode' && reply.created && ownable;
-      this.#grantMissing(reply, session, attr.ino, exclusive);
-    }
+    const made = op.$case === 'makeNode' && reply.created && attr && isOwnable(attr) ? op.value : undefined;
+    if (attr && made?.ino) this.#grantMade(reply, session, attr.ino);
+    else if (attr) this.#grantMissing(reply, session, attr.ino, made !== undefined);
     for (const { ino } of reply.parents) this.#grantMissing(reply, session, ino, false);
   }
 
@@ -321,6 +319,13 @@ export class LeaseGate {
   #grantMissing(reply: MutationReply, session: number, ino: number, exclusive: boolean): void {
     if (this.#core.holds(session, ino)) return;
     this.#grant(reply.leases, session, ino, exclusive ? LeaseMode.LEASE_EXCLUSIVE : LeaseMode.LEASE_SHARED);
+  }
+
+  /** Whoever made an inode under a number of its own has held it exclusively since, and may have changed more of it. */
+  #grantMade(reply: MutationReply, session: number, ino: number): void {
+    if (this.#core.holds(session, ino)) return;
+    const lease = this.#core.grantMade(session, ino, this.#options.clock.now());
+    if (lease) reply.leases.push(lease);
   }
 
   /**
@@ -400,6 +405,12 @@ function wantedMode(op: ReadOp): LeaseMode {
   const wants = op.$case === 'getAttr' || op.$case === 'readDir';
   if (wants && op.value.want === LeaseMode.LEASE_EXCLUSIVE) return LeaseMode.LEASE_EXCLUSIVE;
   return LeaseMode.LEASE_SHARED;
+}
+
+/** The kinds of inodes that a mount makes by itself (client/vfs/local-changes.ts). */
+function isOwnable({ mode }: Attr): boolean {
+  const type = mode & S_IFMT;
+  return type === S_IFREG || type === S_IFDIR || type === S_IFLNK;
 }
 
 function secondsOf({ sec, nsec }: Timespec): number {

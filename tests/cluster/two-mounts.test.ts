@@ -60,6 +60,22 @@ describe('two mounts of one cluster', function () {
     );
   });
 
+  for (const [kind, make] of [
+    ['file', 'touch'],
+    ['directory', 'mkdir'],
+    ['symbolic link', 'ln -s nowhere'],
+    ['fifo', 'mkfifo'],
+  ])
+    it(`times and owner of a ${kind} that are set on one are seen on the other at once, whatever is known there`, async () => {
+      const dir = `of-${kind?.replace(' ', '-')}`;
+      const look = (): Promise<string> => sh(`stat -c '%Y %u' ${b}/${dir}/d/x`);
+      await sh(`mkdir ${a}/${dir} ${a}/${dir}/d; ${make} ${a}/${dir}/d/x; stat ${b}/${dir}/d`);
+      await sh(`touch -h -d @7 ${a}/${dir}/d/x`);
+      assert.equal((await look()).trim(), '7 0');
+      await sh(`chown -h 1234 ${a}/${dir}/d/x`);
+      assert.equal((await look()).trim(), '7 1234');
+    });
+
   it('an exclusive create has one winner', async () => {
     const claim = (dir: string): Promise<string> =>
       nodeScript(

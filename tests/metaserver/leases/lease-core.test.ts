@@ -301,6 +301,22 @@ describe('lease core', () => {
     assert.equal(core.size, 8);
   });
 
+  it('grants what its holder has made by itself although there is no room, and recalls older leases for it', () => {
+    const { grant, core, recalls } = fixture({ perSession: 8, total: 100, trim: 2 });
+    for (let ino = 1; ino <= 8; ino++) grant(1, ino, SHARED);
+    assert.equal(grant(1, 9, SHARED), undefined);
+    recalls.length = 0;
+    for (let ino = 10; ino <= 12; ino++) assert.deepEqual(core.grantMade(1, ino, NOW)?.mode, EXCLUSIVE);
+    assert.equal(core.readable(2, 10), false);
+    assert.deepEqual(
+      recalls.map(([session, ino]) => [session, ino]),
+      [
+        [1, 3],
+        [1, 4],
+      ],
+    );
+  });
+
   it('has room for what listings bring, also for mounts that hold as many as they keep, until recalls are near', () => {
     const { grant, core } = fixture();
     let ino = 1;

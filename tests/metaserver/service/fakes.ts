@@ -28,7 +28,7 @@ import {
   type ReadReply,
   type ReadRequest,
 } from '../../../proto/gen/meta.js';
-import { S_IFREG } from '../../../proto/types.js';
+import { S_IFMT, S_IFREG } from '../../../proto/types.js';
 
 /** Virtual time: timers run in order inside `advance`. */
 export class FakeClock implements Clock {
@@ -256,7 +256,9 @@ export class FakeState implements MetaState {
       const name = String(op.value.name);
       if (this.names.has(name)) result = failure('EEXIST');
       else {
-        const attr = Attr.create({ ino: this.#nextIno++, mode: S_IFREG | op.value.mode, nlink: 1 });
+        const { ino = this.#nextIno++, mode: asked } = op.value;
+        const mode = (asked & S_IFMT) === 0 ? S_IFREG | asked : asked;
+        const attr = Attr.create({ ino, mode, nlink: 1 });
         this.inodes.set(attr.ino, attr);
         this.names.set(name, attr.ino);
         const reply = { result: { $case: 'attr' as const, value: attr }, created: true };

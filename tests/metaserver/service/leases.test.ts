@@ -4,9 +4,12 @@ import { type Lease, LeaseMode, type MutationReply, type ReadReply } from '../..
 import {
   CLIENT_LEASE_OVER_MS,
   LEASES_PER_ANNOUNCEMENT_MAX,
+  S_IFDIR,
+  S_IFREG,
   SESSION_TIMEOUT_MS,
+  SYMLINK_MODE,
 } from '../../../proto/types.js';
-import { type Harness, type TestChunkServer, type TestClient, withHarness } from './harness.js';
+import { type Harness, makeNode, type TestChunkServer, type TestClient, withHarness } from './harness.js';
 
 const { LEASE_NONE: NONE, LEASE_SHARED: SHARED, LEASE_EXCLUSIVE: EXCLUSIVE } = LeaseMode;
 const ROOT = 1;
@@ -78,6 +81,17 @@ describe('leases of the client service', () => {
         [f, SHARED],
       ]);
       assert.deepEqual(modes(await two.read(getAttr(f))), [[f, SHARED]]);
+    }));
+
+  it('are exclusive on what a mount has made by itself, of each kind that it makes so', () =>
+    withHarness(async (harness) => {
+      const [one] = await pair(harness);
+      for (const mode of [S_IFREG | 0o644, S_IFDIR | 0o755, SYMLINK_MODE]) {
+        const making = makeNode(`of mode ${mode}`);
+        assert.ok(making.$case === 'makeNode');
+        const made = await one.mutate({ ...making, value: { ...making.value, mode, ino: 1000 + mode } });
+        assert.deepEqual(modes(made), [[inoOf(made), EXCLUSIVE]]);
+      }
     }));
 
   it('come with the answer that a name does not exist', () =>
