@@ -256,6 +256,8 @@ describe('the judge of histories', () => {
     assert.equal(violations(history('b2', [45])).length, 1, 'of another mount');
     const listed = op('a2', 45, { kind: 'list', dir: 1 }, '');
     assert.equal(violations([...history('a2', [60]), listed]).length, 1, 'another call saw it before');
+    const elsewhere = op('a2', 45, { kind: 'list', dir: 2 }, '');
+    assert.equal(violations([...history('a2', [60]), elsewhere]).length, 0, 'it had not to do with the name');
   });
 
   it('lets what a killed mount had not synced be lost or come late, but nothing that it had', () => {

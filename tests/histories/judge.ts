@@ -88,7 +88,7 @@ function idleBesideExchange(tree: readonly Recorded<TreeInput>[]): Recorded<Tree
 /**
  * The kernel shows a name as it knows it until a change of that name, made on its own mount, returns. Other mounts may have seen
  * the change before: so what is seen of the name meanwhile may be of any moment since the change was called, and since whoever
- * looks made another call than to look.
+ * looks made another call in that directory than to look.
  */
 function looksBesideChanges(tree: readonly Recorded<TreeInput>[]): Recorded<TreeInput>[] {
   return tree.map((look) => {
@@ -99,11 +99,16 @@ function looksBesideChanges(tree: readonly Recorded<TreeInput>[]): Recorded<Tree
       .map(({ call }) => call);
     const before = tree
       .filter(
-        ({ client, end, input }) => client === look.client && end < look.call && input.kind !== 'lookup',
+        ({ client, end, input }) =>
+          client === look.client && end < look.call && input.kind !== 'lookup' && isIn(input, dir),
       )
       .map(({ end }) => end);
     return { ...look, call: Math.min(look.call, Math.max(Math.min(...changed), ...before)) };
   });
+}
+
+function isIn(input: TreeInput, dir: number): boolean {
+  return ('dir' in input && input.dir === dir) || (input.kind === 'rename' && input.toDir === dir);
 }
 
 function changes(input: TreeInput, dir: number, name: string): boolean {

@@ -19,7 +19,29 @@ BOB = (64002, 64002, (64003,))
 TYPES = ("file", "dir", "fifo", "block", "char", "socket", "symlink")
 libc = ctypes.CDLL(None, use_errno=True)
 PART = int(os.environ.get("HOLDFAST_MATRIX_PART", "1"))
+# The same directory on another mount: there it is prepared, looked at and cleared away; the calls are made here.
+ELSEWHERE = os.environ.get("HOLDFAST_MATRIX_ELSEWHERE")
 CASES = []
+top = ""
+
+
+def elsewhere(function):
+    """Makes a function that takes a path work in the present directory as the other mount has it."""
+    def there(*args, **more):
+        try:
+            here = os.getcwd()
+        except FileNotFoundError:
+            here = "/"
+        if isinstance(args[0], int) or not (here + "/").startswith(top + "/"):
+            return function(*args, **more)
+        back = os.open(".", os.O_PATH)
+        os.chdir(ELSEWHERE + here[len(top):])
+        try:
+            return function(*args, **more)
+        finally:
+            os.fchdir(back)
+            os.close(back)
+    return there if ELSEWHERE else function
 
 
 def case(function):
@@ -76,6 +98,11 @@ class user:
 
 
 def make(kind, path, mode=0o644, owner=None):
+    made(path, kind, mode, owner)
+
+
+@elsewhere
+def made(path, kind, mode, owner):
     if kind == "file":
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, mode))
     elif kind == "dir":
@@ -98,6 +125,7 @@ def make(kind, path, mode=0o644, owner=None):
         os.lchown(path, owner[0], owner[1])
 
 
+@elsewhere
 def remove(path):
     try:
         if stat.S_ISDIR(os.lstat(path).st_mode):
@@ -108,6 +136,7 @@ def remove(path):
         pass
 
 
+@elsewhere
 def put(path, data=b"", mode=0o644):
     fd = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, mode)
     os.write(fd, data)
@@ -115,6 +144,7 @@ def put(path, data=b"", mode=0o644):
     os.chmod(path, mode)
 
 
+@elsewhere
 def get(path):
     fd = os.open(path, os.O_RDONLY)
     try:
@@ -127,6 +157,7 @@ KIND = {stat.S_IFREG: "file", stat.S_IFDIR: "dir", stat.S_IFLNK: "symlink", stat
         stat.S_IFSOCK: "socket", stat.S_IFCHR: "char", stat.S_IFBLK: "block"}
 
 
+@elsewhere
 def seen(path):
     """Type, mode, links, owner, group and size (not of directories)."""
     try:
@@ -188,6 +219,7 @@ def in_child(call):
 
 
 def run(directory, wanted):
+    global top
     os.umask(0)
     os.chdir(directory)
     top = os.getcwd()
