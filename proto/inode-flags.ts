@@ -1,3 +1,7 @@
+import { HoldfastError } from './errors.js';
+import type { Attr, SetAttr } from './gen/meta.js';
+import { S_IFDIR, S_IFMT, S_ISGID, S_ISUID, S_IXGRP } from './types.js';
+
 /**
  * Flags of an inode (Attr.flags) that are kept and obeyed: the bits and names of ioctl_iflags(2). Others are refused.
  */
@@ -38,4 +42,26 @@ export function inheritedFlags({ flags = 0 }: Flagged): number | undefined {
 /** Immutable or append-only: what may be done to it takes a look at the rules. */
 export function isGuarded({ flags = 0 }: Flagged): boolean {
   return (flags & GUARDING_FLAGS) !== 0;
+}
+
+/**
+ * What immutable and append-only forbid of a change of attributes: an append-only file takes the present as both of its times,
+ * and what fallocate(2) does without a mode. @throws HoldfastError EPERM
+ */
+export function checkMaySet(inode: Flagged & Pick<Attr, 'mode' | 'size'>, op: Partial<SetAttr>): void {
+  if (!isGuarded(inode)) return;
+  const { mode, uid, gid, size, atime, mtime, atimeNow, mtimeNow, killPriv, allocating } = op;
+  const owner = mode ?? uid ?? gid;
+  const touches = atimeNow && mtimeNow;
+  const times = atime !== undefined || mtime !== undefined || ((atimeNow || mtimeNow) && !touches);
+  const cuts = size !== undefined && !(allocating && size >= inode.size);
+  const loses = killPriv && losesBits(inode, op);
+  if (isImmutable(inode) || owner !== undefined || cuts || loses || (times && !allocating))
+    throw new HoldfastError('EPERM');
+}
+
+function losesBits({ mode }: Pick<Attr, 'mode'>, { killSgid }: Partial<SetAttr>): boolean {
+  if ((mode & S_IFMT) === S_IFDIR) return false;
+  const setgid = mode & S_IXGRP || killSgid ? S_ISGID : 0;
+  return (mode & (S_ISUID | setgid)) !== 0;
 }

@@ -1,6 +1,7 @@
 import { deferred } from '../../common/deferred.js';
 import { HoldfastError } from '../../proto/errors.js';
 import type { Attr, SetAttr } from '../../proto/gen/meta.js';
+import { checkMaySet } from '../../proto/inode-flags.js';
 import { FILE_SIZE_MAX_BYTES } from '../../proto/types.js';
 import { type Answer, andThen, lastly } from '../answer.js';
 import type { ChunkApi } from '../data/api.js';
@@ -17,6 +18,7 @@ import { O_APPEND, O_DSYNC, O_NOATIME, O_SYNC_ONLY, type OpenFile, throwWriteErr
 import { checkMayCut, checkMayWrite } from './guarded-files.js';
 import type { LocalChanges } from './local-changes.js';
 import type { LockCalls } from './lock-calls.js';
+import { checkOwner } from './ownership.js';
 import { changesNothing, checkChangeOfNothing, hasPriv, killedBy, wireChange } from './privileges.js';
 import { setAttrWithin, type Written, writeWithinQuota } from './quota-room.js';
 import { SharedFiles } from './shared-files.js';
@@ -317,7 +319,8 @@ export class FileCalls {
   /** Mode, owner, times and size. @returns the inode afterwards, as the server has it */
   setattr(caller: Caller, ino: number, change: SetAttrRequest): Answer<Attr> {
     const { unleasedPages } = this.#context;
-    const set = (): Answer<Attr> => this.#setattr(caller, ino, change);
+    const set = (): Answer<Attr> =>
+      andThen(checkOwner(this.#context, caller, ino, change), () => this.#setattr(caller, ino, change));
     const changed = change.size === undefined ? set() : unleasedPages.resizing(ino, set);
     return andThen(changed, (attr) => andThen(unleasedPages.drop(ino), () => attr));
   }
@@ -352,6 +355,7 @@ export class FileCalls {
       return this.#context.pageStores.without(ino, caller.signal, cut);
     }
     const ofRemoved = (removed: Attr): Attr => {
+      checkMaySet(removed, rest);
       const after = changedAttr(removed, rest, this.#context.clock.wall());
       this.#context.inodes.setLocal(after);
       return after;
@@ -482,11 +486,12 @@ export class FileCalls {
     await this.privKilled(file.ino);
   }
 
-  /** Before the call is answered: the kernel would show the old mode until its time-out. */
+  /** Before the call is answered: the kernel would show the old mode until its time-out, and go by it (link(2)) until a lookup. */
   async privKilled(ino: number): Promise<void> {
-    const { notifier, log } = this.#context;
+    const { notifier, log, kernel } = this.#context;
     await notifier
       ?.invalidateInode(ino, -1, 0)
       .catch((error: unknown) => log.warn({ ino, err: error }, 'invalidation failed'));
+    await kernel.expire(ino);
   }
 }

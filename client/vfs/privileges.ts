@@ -38,10 +38,14 @@ export function checkChangeOfNothing(caller: Caller, attr: Attr): Answer<void> {
   });
 }
 
+/** proc_pid_status(5); empty when the process is not visible here, or has ended. */
+export function processStatus(pid: number): Promise<string> {
+  return readFile(`/proc/${pid}/status`, 'utf8').catch(() => '');
+}
+
 /** Requests name the caller's group alone. None when the process is not visible here, or has ended. */
 async function supplementaryGroups(pid: number): Promise<number[]> {
-  const status = await readFile(`/proc/${pid}/status`, 'utf8').catch(() => '');
-  const groups = /^Groups:(.*)$/m.exec(status)?.[1]?.trim() ?? '';
+  const groups = /^Groups:(.*)$/m.exec(await processStatus(pid))?.[1]?.trim() ?? '';
   return groups === '' ? [] : groups.split(/\s+/).map(Number);
 }
 

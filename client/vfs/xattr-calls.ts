@@ -1,4 +1,4 @@
-import { ACL_ACCESS, decodeAcl, isMinimal, modeOfAcl } from '../../proto/acl.js';
+import { ACL_ACCESS, ACL_DEFAULT, decodeAcl, isMinimal, modeOfAcl } from '../../proto/acl.js';
 import { HoldfastError } from '../../proto/errors.js';
 import { isGuarded } from '../../proto/inode-flags.js';
 import {
@@ -17,6 +17,7 @@ import type { Caller } from '../fuse/binding.js';
 import { type MutationOp, resultOf } from '../meta/api.js';
 import { staleIfGone, type VfsContext } from './context.js';
 import type { LocalChanges } from './local-changes.js';
+import { checkOwner } from './ownership.js';
 import type { RemovedDirectories } from './removed-directories.js';
 
 const TRUSTED_PREFIX = Buffer.from('trusted.');
@@ -29,12 +30,18 @@ const NAMESPACES = [Buffer.from('user.'), TRUSTED_PREFIX, Buffer.from('security.
 const SELINUX_LABEL = Buffer.from('security.selinux');
 /** setuid, setgid, sticky. */
 const SPECIAL_BITS = 0o7000;
+/** Who may set an access list may change the mode. */
+const CHANGE_OF_MODE = { mode: 0 };
 /** Attributes that the kernel asks for by itself, again and again: their absence is among what is known of an inode. */
 const KINDS: ReadonlyMap<string, number> = new Map([
   [ACL_ACCESS_NAME, HAS_ACCESS_ACL],
   [ACL_DEFAULT_NAME, HAS_DEFAULT_ACL],
   [CAPABILITY_NAME, HAS_CAPABILITY],
 ]);
+
+function isAcl(name: Buffer): boolean {
+  return name.equals(ACL_ACCESS) || name.equals(ACL_DEFAULT);
+}
 
 /** Extended attributes. Of `system.` there are access control lists, which the kernel checks. */
 export class XattrCalls {
@@ -88,7 +95,7 @@ export class XattrCalls {
     flags: number,
     killSgid: boolean,
   ): Answer<void> {
-    return andThen(this.#unguarded(caller, ino), () => {
+    return andThen(this.#checkMayChange(caller, ino, name), () => {
       checkXattrName(name);
       if (value.length > XATTR_VALUE_MAX_BYTES) throw new HoldfastError('E2BIG');
       const kept = this.#removed.of(ino);
@@ -141,7 +148,7 @@ export class XattrCalls {
   }
 
   async remove(caller: Caller, ino: number, name: Buffer): Promise<void> {
-    await this.#unguarded(caller, ino);
+    await this.#checkMayChange(caller, ino, name);
     checkXattrName(name);
     const kept = this.#removed.of(ino);
     if (kept) return this.#removed.remove(ino, kept, name.toString('latin1'));
@@ -149,14 +156,17 @@ export class XattrCalls {
     await this.#change(caller, ino, op);
   }
 
-  /** Of an immutable or append-only inode none is changed, whatever its name. @throws HoldfastError EPERM */
-  #unguarded({ signal }: Caller, ino: number): Answer<void> {
+  /** Of an immutable or append-only inode none is changed, and an access list by its owner alone. @throws HoldfastError EPERM */
+  #checkMayChange(caller: Caller, ino: number, name: Buffer): Answer<void> {
     const { inodes } = this.#context;
+    const owned = isAcl(name) ? checkOwner(this.#context, caller, ino, CHANGE_OF_MODE) : undefined;
     const known = inodes.known(ino);
-    if (!known || !isGuarded(known)) return;
-    return andThen(inodes.fresh(ino)?.attr ?? this.#context.attr(ino, signal), (attr) => {
-      if (isGuarded(attr)) throw new HoldfastError('EPERM');
-    });
+    if (!known || !isGuarded(known)) return owned;
+    return andThen(owned, () =>
+      andThen(inodes.fresh(ino)?.attr ?? this.#context.attr(ino, caller.signal), (attr) => {
+        if (isGuarded(attr)) throw new HoldfastError('EPERM');
+      }),
+    );
   }
 
   async #change(caller: Caller, ino: number, op: MutationOp): Promise<void> {

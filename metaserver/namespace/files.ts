@@ -1,7 +1,7 @@
 import { laterTime } from '../../common/clock.js';
 import { HoldfastError } from '../../proto/errors.js';
 import type { CommitWrite, MutationReply, SetAtimes, SetAttr, Time } from '../../proto/gen/meta.js';
-import { FLAG_NOATIME } from '../../proto/inode-flags.js';
+import { checkMaySet, FLAG_NOATIME } from '../../proto/inode-flags.js';
 import {
   BLOCK_SIZE_BYTES,
   FILE_SIZE_MAX_BYTES,
@@ -15,7 +15,6 @@ import {
   S_IXGRP,
 } from '../../proto/types.js';
 import type { Batch } from './batch.js';
-import { checkMaySet } from './flags.js';
 import { type Inode, isDirectory, isRegular } from './inode-codec.js';
 import { addTruncate, checkTruncates, growOrphan } from './reclaim.js';
 import { attrReply, okReply } from './replies.js';

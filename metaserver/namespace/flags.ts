@@ -1,5 +1,5 @@
 import { HoldfastError } from '../../proto/errors.js';
-import type { MutationReply, SetAttr, SetFlags } from '../../proto/gen/meta.js';
+import type { MutationReply, SetFlags } from '../../proto/gen/meta.js';
 import {
   GUARDING_FLAGS,
   isAppendOnly,
@@ -7,7 +7,6 @@ import {
   isImmutable,
   KNOWN_FLAGS,
 } from '../../proto/inode-flags.js';
-import { S_ISGID, S_ISUID, S_IXGRP } from '../../proto/types.js';
 import type { Batch } from './batch.js';
 import { type Inode, isDirectory, isRegular } from './inode-codec.js';
 import { checkSticky } from './names.js';
@@ -43,25 +42,6 @@ export function checkMayLose(directory: Inode, victim: Inode, uid: number): void
 /** It is about to get a further name, an attribute, or to lose one. @throws HoldfastError EPERM */
 export function checkUnguarded(inode: Inode): void {
   if (isGuarded(inode)) throw new HoldfastError('EPERM');
-}
-
-/** An append-only file takes the present as both of its times, and what fallocate(2) does without a mode. @throws HoldfastError EPERM */
-export function checkMaySet(inode: Inode, op: SetAttr): void {
-  if (!isGuarded(inode)) return;
-  const { mode, uid, gid, size, atime, mtime, atimeNow, mtimeNow, killPriv, allocating } = op;
-  const owner = mode ?? uid ?? gid;
-  const touches = atimeNow && mtimeNow;
-  const times = atime !== undefined || mtime !== undefined || ((atimeNow || mtimeNow) && !touches);
-  const cuts = size !== undefined && !(allocating && size >= inode.size);
-  const loses = killPriv && losesBits(inode, op);
-  if (isImmutable(inode) || owner !== undefined || cuts || loses || (times && !allocating))
-    throw new HoldfastError('EPERM');
-}
-
-function losesBits(inode: Inode, { killSgid }: SetAttr): boolean {
-  if (isDirectory(inode)) return false;
-  const setgid = inode.mode & S_IXGRP || killSgid ? S_ISGID : 0;
-  return (inode.mode & (S_ISUID | setgid)) !== 0;
 }
 
 /** A write may take an attribute from what it is appended to. @throws HoldfastError EPERM */

@@ -285,6 +285,24 @@ export function appendOnlyFileCases(bench: Bench, { linux, xattrs, acls }: Featu
       assert.equal(await bench.root.ok('readAll', 'f'), 'content');
     });
 
+    it('is obeyed by a directory that was removed while it is open', async () => {
+      for (const flag of ['+a', '+i']) {
+        await bench.root.ok('mkdir', 'd');
+        const fd = await bench.root.open('d', 'O_RDONLY|O_DIRECTORY');
+        await bench.root.ok('rmdir', 'd');
+        await bench.root.ok('fchattr', fd, flag);
+        await bench.root.fails('EPERM', 'fchmod', fd, 0o700);
+        await bench.root.fails('EPERM', 'fchown', fd, 1, 1);
+        await bench.root.fails('EPERM', 'futimens', fd, '7', '7');
+        await bench.root.fails('EPERM', 'futimens', fd, 'omit', 'now');
+        if (flag === '+a') await bench.root.ok('futimens', fd, 'now', 'now');
+        else await bench.root.fails('EPERM', 'futimens', fd, 'now', 'now');
+        await bench.root.ok('fchattr', fd, '-ai');
+        await bench.root.ok('fchmod', fd, 0o700);
+        await bench.root.ok('close', fd);
+      }
+    });
+
     it('keeps setuid: whose write would take it away does not write', async () => {
       await bench.root.ok('chmod', 'f', 0o4666);
       await bench.root.ok('chattr', 'f', '+a');

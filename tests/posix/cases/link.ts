@@ -44,6 +44,23 @@ export function linkCases(bench: Bench): void {
       assert.equal((await bench.root.lstat('m')).type, 'symlink');
     });
 
+    it("somebody else's file takes one when a write has taken its setuid and setgid away", async () => {
+      await bench.root.ok('chmod', '.', 0o777);
+      await bench.alice.ok('umask', 0);
+      for (const [n, flags] of ['O_WRONLY', 'O_WRONLY|O_TRUNC'].entries()) {
+        const made = await bench.alice.open(`f${n}`, 'O_WRONLY|O_CREAT|O_EXCL', 0o6777);
+        await bench.alice.ok('write', made, 'x');
+        await bench.bob.ok('link', `f${n}`, `g${n}`);
+        await bench.alice.ok('close', made);
+        await bench.alice.ok('chmod', `f${n}`, 0o6777);
+        await bench.bob.fails('EPERM', 'link', `f${n}`, `h${n}`);
+        const fd = await bench.alice.open(`f${n}`, flags);
+        await bench.alice.ok('write', fd, 'x');
+        await bench.bob.ok('link', `f${n}`, `i${n}`);
+        await bench.alice.ok('close', fd);
+      }
+    });
+
     it('EEXIST whatever is there, ENOENT without a source, EPERM for directories', async () => {
       await bench.root.file('a');
       for (const call of [
