@@ -3,6 +3,14 @@ import { HoldfastError } from '../../proto/errors.js';
 
 /** Names remembered; of another one it is not known what the kernel takes it for. */
 const NAMES_MAX = 16_384;
+/** Directories whose former place the kernel has yet to drop. */
+const LEFT_MAX = 256;
+
+/** A name in a directory. */
+export interface Place {
+  readonly parent: number;
+  readonly name: Buffer;
+}
 
 /**
  * Which directories names stand for in the kernel, whether they may still be believed there or not. The kernel looks a name
@@ -13,15 +21,50 @@ const NAMES_MAX = 16_384;
  */
 export class KernelDentries {
   readonly #directories = new LruMap<string, number>();
+  /** Of each of them, the name that the kernel has it by: a directory has one. */
+  readonly #places = new Map<number, Place>();
+  readonly #left = new LruMap<number, Place>();
 
   /** The kernel is told what a name stands for. @param directory the inode, if that is a directory; 0: something else, or nothing */
   told(parent: number, name: Buffer, directory: number): void {
-    if (directory === 0) {
-      if (this.#directories.size > 0) this.#directories.delete(keyOf(parent, name));
-      return;
+    const place = directory === 0 ? undefined : this.#places.get(directory);
+    if (place && place.parent !== parent) {
+      this.#left.set(directory, place);
+      if (this.#left.size > LEFT_MAX) this.#left.shift();
     }
-    this.#directories.set(keyOf(parent, name), directory);
-    if (this.#directories.size > NAMES_MAX) this.#directories.shift();
+    this.#note(parent, name, directory);
+  }
+
+  #note(parent: number, name: Buffer, directory: number): void {
+    const key = keyOf(parent, name);
+    const before = this.#directories.size > 0 ? this.#directories.peek(key) : undefined;
+    if (before !== undefined && before !== directory) this.#forget(key, before);
+    if (directory === 0) return;
+    this.#directories.set(key, directory);
+    this.#places.set(directory, { parent, name });
+    if (this.#directories.size <= NAMES_MAX) return;
+    const [oldest, ino] = this.#directories.shift() as [string, number];
+    this.#forget(oldest, ino);
+  }
+
+  #forget(key: string, directory: number): void {
+    this.#directories.delete(key);
+    const place = this.#places.get(directory);
+    if (place && keyOf(place.parent, place.name) === key) this.#places.delete(directory);
+  }
+
+  /**
+   * Another mount has moved a directory since the kernel was told of it in another one: the kernel takes it over at its next
+   * lookup, but not at one within rename(2), which ends with ESTALE for as long as the kernel has the former name. (In d_splice_alias
+   * of Linux' fs/dcache.c, of a lock that rename holds.)
+   * @returns that name, once
+   */
+  takeLeft(directory: number): Place | undefined {
+    const place = this.#left.size > 0 ? this.#left.peek(directory) : undefined;
+    if (!place) return undefined;
+    this.#left.delete(directory);
+    // It may have come back by now.
+    return place.parent === this.#places.get(directory)?.parent ? undefined : place;
   }
 
   /** When a call arrives that removes the name: the kernel asks for nothing of that name until it is answered. */
@@ -32,8 +75,9 @@ export class KernelDentries {
   /** The kernel moves what it has of one name to another. */
   moved(parent: number, name: Buffer, newParent: number, newName: Buffer, exchange: boolean): void {
     const [from, to] = [this.get(parent, name), this.get(newParent, newName)];
-    this.told(parent, name, (exchange && to) || 0);
-    this.told(newParent, newName, from ?? 0);
+    this.#note(parent, name, 0);
+    this.#note(newParent, newName, from ?? 0);
+    if (exchange && to) this.#note(parent, name, to);
   }
 }
 

@@ -1,3 +1,4 @@
+import { delay } from '../../common/clock.js';
 import { HoldfastError } from '../../proto/errors.js';
 import type { Attr, MakeNode, QuotaAmount, Rename } from '../../proto/gen/meta.js';
 import {
@@ -19,7 +20,7 @@ import { attrOf, type MutationAnswer, resultOf } from '../meta/api.js';
 import { type Amount, amountsOf, type Hold, NO_HOLD, type Owner } from '../quota/quota-book.js';
 import { type Interrupt, interruptible } from '../wait.js';
 import { checkName, masked, staleIfGone, type VfsContext } from './context.js';
-import { checkTaken } from './kernel-dentries.js';
+import { checkTaken, type Place } from './kernel-dentries.js';
 import type { Listings } from './listings.js';
 import type { LocalChanges } from './local-changes.js';
 import { isQuotaExceeded, newInodeIn, ONE_INODE, ownerIn, withRoom } from './quota-room.js';
@@ -33,6 +34,8 @@ interface Made {
   created: boolean;
 }
 const DOT = 0x2e;
+/** So long a lookup waits for the kernel to drop the place that a directory was moved from. */
+const DROP_WAIT_MS = 100;
 
 /** Calls on names: answered here as far as leases allow, else by one request to the metadata service. */
 export class NameCalls {
@@ -49,6 +52,23 @@ export class NameCalls {
   }
 
   lookup(caller: Caller, parent: number, name: Buffer): Answer<Entry> {
+    return andThen(this.#lookup(caller, parent, name), (entry) => {
+      const left = this.#context.kernelDentries.takeLeft(entry.attr.ino);
+      if (!left || !this.#context.notifier) return entry;
+      return this.#dropped(left).then(() => this.lookup(caller, parent, name));
+    });
+  }
+
+  /** The kernel drops a name of a directory. It waits for its lock there, which whoever waits for this may hold. */
+  async #dropped({ parent, name }: Place): Promise<void> {
+    const { notifier, clock, log } = this.#context;
+    const dropped = notifier?.invalidateEntry(parent, name).catch((error: unknown) => {
+      log.warn({ parent, err: error }, 'invalidation failed');
+    });
+    await Promise.race([dropped, delay(clock, DROP_WAIT_MS)]);
+  }
+
+  #lookup(caller: Caller, parent: number, name: Buffer): Answer<Entry> {
     checkName(name);
     if (isDots(name)) return this.#askOfHandle(caller, parent, name);
     const known = this.#answer(parent, name);

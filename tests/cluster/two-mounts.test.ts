@@ -76,6 +76,22 @@ describe('two mounts of one cluster', function () {
       assert.equal((await look()).trim(), '7 1234');
     });
 
+  it('a directory that the other one has moved is moved on, and replaced, by a rename that looks at nothing before', async () => {
+    const moves = `const [a, b] = args, make = (path) => fs.mkdirSync(path, { recursive: true });
+      make(b + '/from/x'); make(b + '/to');
+      fs.renameSync(a + '/from/x', a + '/to/y');
+      fs.renameSync(b + '/to/y', b + '/z');
+      make(b + '/from/x'); make(b + '/new');
+      fs.renameSync(a + '/from/x', a + '/to/y');
+      fs.renameSync(b + '/new', b + '/to/y');`;
+    await sh(`mkdir ${a}/moves`);
+    await nodeScript(moves, [`${a}/moves`, `${b}/moves`]);
+    assert.equal(
+      (await sh(`cd ${b}/moves && find . | sort`)).split('\n').join(' ').trim(),
+      '. ./from ./to ./to/y ./z',
+    );
+  });
+
   it('an exclusive create has one winner', async () => {
     const claim = (dir: string): Promise<string> =>
       nodeScript(

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { KernelDentries } from '../../../client/vfs/kernel-dentries.js';
 import { RENAME_EXCHANGE } from '../../../proto/types.js';
+import { boundTo } from '../support/stand-in-kernel.js';
 import { caller, TestMount } from '../support/test-mount.js';
 
 const ROOT = 1;
@@ -102,5 +103,56 @@ describe('what the kernel has of a name', () => {
     for (let i = 0; i < 20_000; i++) many.told(3, bytes(`${i}`), i + 1);
     assert.equal(many.get(2, g), undefined);
     assert.equal(many.get(3, bytes('19999')), 20_000);
+  });
+});
+
+describe('a directory that another mount has moved to another one since the kernel looked it up', () => {
+  const mounts = async (wait?: Promise<void>) => {
+    const one = new TestMount();
+    const dropped: string[] = [];
+    const invalidateEntry = async (parent: number, name: Buffer): Promise<void> => {
+      dropped.push(`${parent}/${name}`);
+      await wait;
+    };
+    await one.fs.init(boundTo({ invalidateEntry }));
+    const make = async (parent: number, name: string): Promise<number> =>
+      (await one.fs.mkdir(caller(), parent, bytes(name), 0o755, 0)).attr.ino;
+    const [a, b] = [await make(ROOT, 'a'), await make(ROOT, 'b')];
+    const x = await make(a, 'x');
+    const look = async (parent: number, name: string): Promise<number> =>
+      (await one.fs.lookup(caller(), parent, bytes(name))).attr.ino;
+    const other = one.second();
+    const move = (from: number, name: string, to: number, newName: string): Promise<void> =>
+      other.fs.rename(caller(), from, bytes(name), to, bytes(newName), 0);
+    return { one, other, dropped, look, move, a, b, x };
+  };
+
+  it('is dropped where it was before a lookup is answered: rename(2) could not take it over from there', async () => {
+    const { dropped, look, move, a, b, x } = await mounts();
+    await move(a, 'x', b, 'y');
+    assert.equal(await look(b, 'y'), x);
+    assert.deepEqual(dropped, [`${a}/x`]);
+    assert.equal(await look(b, 'y'), x);
+    assert.equal(dropped.length, 1);
+    await move(b, 'y', a, 'x');
+    assert.equal(await look(a, 'x'), x);
+    assert.deepEqual(dropped, [`${a}/x`, `${b}/y`]);
+  });
+
+  it('is left where it was moved within its directory, or by this mount: the kernel needs no lock for that, or knows', async () => {
+    const { one, dropped, look, move, a, b, x } = await mounts();
+    await move(a, 'x', a, 'y');
+    assert.equal(await look(a, 'y'), x);
+    await one.fs.rename(caller(), a, bytes('y'), b, bytes('z'), 0);
+    assert.equal(await look(b, 'z'), x);
+    assert.deepEqual(dropped, []);
+  });
+
+  it('is found although the kernel cannot drop it now: who holds its lock may wait for the lookup', async () => {
+    const { one, look, move, a, b, x } = await mounts(new Promise(() => {}));
+    await move(a, 'x', b, 'y');
+    const found = look(b, 'y');
+    for (let turn = 0; turn < 20; turn++) await one.clock.advance(10);
+    assert.equal(await found, x);
   });
 });
