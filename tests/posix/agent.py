@@ -331,6 +331,15 @@ def renameat2_at(directory, name, target_directory, target, flags):
                          ctypes.c_uint(flags)))
 
 
+def seek(fd, at, whence):
+    """lseek(2). Where holes are may differ from one file system to the other: the position stays as it was before."""
+    here = os.lseek(fd, 0, os.SEEK_CUR)
+    found = os.lseek(fd, at, getattr(os, whence))
+    if whence in ("SEEK_DATA", "SEEK_HOLE"):
+        os.lseek(fd, here, os.SEEK_SET)
+    return found
+
+
 def parent_listed(fd):
     """The inode that ".." has in the listing of an open directory, begun anew."""
     number = {"x86_64": 217, "aarch64": 61}[os.uname().machine]
@@ -404,7 +413,7 @@ CALLS = {
     "pread": lambda fd, n, at: text(os.pread(fd, n, at)),
     "write": lambda fd, d: os.write(fd, raw(d)),
     "pwrite": lambda fd, d, at: os.pwrite(fd, raw(d), at),
-    "lseek": lambda fd, at, whence: os.lseek(fd, at, getattr(os, whence)),
+    "lseek": seek,
     "ftruncate": lambda fd, n: os.ftruncate(fd, n),
     "fsync": lambda fd: os.fsync(fd),
     "fdatasync": lambda fd: os.fdatasync(fd),
