@@ -18,12 +18,22 @@ const MAY_DIFFER: readonly RegExp[] = [
   /^working_directory_that_is_gone: {2}tmpfile/,
 ];
 
-/** @returns its output as lines, each behind the name of its case */
-function matrix(dir: string): Promise<string[]> {
+/** What inotify tells: another mount's changes are none of this kernel. */
+const OF_THIS_KERNEL = /^leases_and_watches: {2}event: /;
+
+/**
+ * @param elsewhere the same directory on another mount, where it is prepared and looked at
+ * @returns its output as lines, each behind the name of its case
+ */
+function matrix(dir: string, elsewhere?: string): Promise<string[]> {
   return new Promise((resolve, reject) => {
     const child = spawn('python3', [MATRIX, dir], {
       cwd: '/',
-      env: { ...process.env, HOLDFAST_MATRIX_PART: PART, PYTHONDONTWRITEBYTECODE: '1', LC_ALL: 'C.UTF-8' },
+      env: {
+        ...process.env,
+        ...{ HOLDFAST_MATRIX_PART: PART, PYTHONDONTWRITEBYTECODE: '1', LC_ALL: 'C.UTF-8' },
+        ...(elsewhere && { HOLDFAST_MATRIX_ELSEWHERE: elsewhere }),
+      },
       timeout: TIMEOUT_MS,
       killSignal: 'SIGKILL',
     });
@@ -50,8 +60,8 @@ function matrix(dir: string): Promise<string[]> {
   });
 }
 
-function workDirectory(inside: string): string {
-  const dir = join(inside, 'matrix');
+function workDirectory(inside: string, name = 'matrix'): string {
+  const dir = join(inside, name);
   mkdirSync(dir);
   chmodSync(dir, 0o755);
   return dir;
@@ -62,6 +72,7 @@ describe('the matrix of calls', function () {
   this.timeout(TIMEOUT_MS * 2);
   const cluster = new TestCluster('matrix', ONE_OF_EACH);
   let local = '';
+  let expected: string[] = [];
   before(async function () {
     if (process.getuid?.() !== 0) return this.skip();
     local = mkdtempSync(join(tmpdir(), 'holdfast-matrix-'));
@@ -75,12 +86,19 @@ describe('the matrix of calls', function () {
   });
 
   it('is on a mount what it is on a local file system', async () => {
-    const expected = await matrix(workDirectory(local));
+    expected = await matrix(workDirectory(local));
     assert.ok(expected.length > 500, `${expected.length} lines`);
     assert.deepEqual(
       expected.filter((line) => line.includes('broke off')),
       [],
     );
     assert.deepEqual(await matrix(workDirectory(cluster.dir)), expected);
+  });
+
+  it('is the same where everything is prepared, and looked at, on another mount', async () => {
+    const second = await cluster.mount('second');
+    const here = workDirectory(cluster.dir, 'two');
+    const ofAll = (lines: string[]): string[] => lines.filter((line) => !OF_THIS_KERNEL.test(line));
+    assert.deepEqual(ofAll(await matrix(here, join(second, 'two'))), ofAll(expected));
   });
 });
