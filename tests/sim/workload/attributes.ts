@@ -1,3 +1,5 @@
+import type { FileAttr } from '../../../client/fuse/binding.js';
+import { HoldfastError } from '../../../proto/errors.js';
 import { ROOT_INO } from '../../../proto/types.js';
 import type { Cells } from '../checkers/cells.js';
 import { type ClientMachine, simCaller } from '../client.js';
@@ -5,6 +7,7 @@ import { type Task, Worker } from './worker.js';
 
 const O_RDWR = 2;
 const MODE = 0o644;
+const TARGET = Buffer.from('nowhere');
 const PAUSE_MS = 300;
 /** Numbers lie far below it, times of the wall clock beyond. */
 const WALL_CLOCK_MIN_SEC = 1_000_000_000;
@@ -39,6 +42,8 @@ function nameOf(client: string): string {
 export class AttributesWorker extends Worker {
   readonly #attributes: Attributes;
   readonly #name: string;
+  /** Every other client has a symbolic link. */
+  readonly #isLink: boolean;
   /** One change after the other: the numbers only rise. */
   #changing = false;
 
@@ -46,6 +51,7 @@ export class AttributesWorker extends Worker {
     super(client, PAUSE_MS);
     this.#attributes = attributes;
     this.#name = nameOf(client.name);
+    this.#isLink = client.name.charCodeAt(client.name.length - 1) % 2 === 0;
   }
 
   protected next(): Task {
@@ -62,6 +68,27 @@ export class AttributesWorker extends Worker {
   }
 
   async #make(): Promise<void> {
+    const ino = await (this.#isLink ? this.#makeLink() : this.#makeFile());
+    await this.#set(ino, this.#attributes.cells.issue(this.#name));
+    this.#attributes.inodes.set(this.#name, ino);
+  }
+
+  async #makeLink(): Promise<number> {
+    const { fs } = this.client;
+    const name = Buffer.from(this.#name);
+    let attr: FileAttr;
+    try {
+      ({ attr } = await fs.symlink(simCaller(), ROOT_INO, name, TARGET));
+    } catch (error) {
+      if (!(error instanceof HoldfastError) || error.errorName !== 'EEXIST') throw error;
+      // From an attempt of which it is not known how it ended.
+      ({ attr } = await fs.lookup(simCaller(), ROOT_INO, name));
+    }
+    await this.#sync(attr.ino);
+    return attr.ino;
+  }
+
+  async #makeFile(): Promise<number> {
     const { fs } = this.client;
     const { entry, handle } = await fs.create(
       simCaller(),
@@ -77,8 +104,27 @@ export class AttributesWorker extends Worker {
     } finally {
       await fs.release(ino, handle, 0);
     }
-    await this.#set(ino, this.#attributes.cells.issue(this.#name));
-    this.#attributes.inodes.set(this.#name, ino);
+    return ino;
+  }
+
+  /** A link cannot be opened: the sync of its directory takes what is known of it along. */
+  async #sync(ino: number): Promise<void> {
+    const { fs } = this.client;
+    if (this.#isLink) {
+      const { handle } = await fs.opendir(simCaller(), ROOT_INO, 0);
+      try {
+        await fs.fsyncdir(simCaller(), ROOT_INO, handle, false);
+      } finally {
+        await fs.releasedir(ROOT_INO, handle);
+      }
+      return;
+    }
+    const { handle } = await fs.open(simCaller(), ino, 0);
+    try {
+      await fs.fsync(simCaller(), ino, handle, false);
+    } finally {
+      await fs.release(ino, handle, 0);
+    }
   }
 
   async #set(ino: number, number: number): Promise<void> {
@@ -97,13 +143,8 @@ export class AttributesWorker extends Worker {
       await this.#set(ino, number);
       if (certain()) cells.acknowledged(this.#name, number, cells.cuts);
       if (prng.int(4) > 0) return;
-      const { handle } = await client.fs.open(simCaller(), ino, 0);
-      try {
-        await client.fs.fsync(simCaller(), ino, handle, false);
-        if (certain()) cells.durable(this.#name, number);
-      } finally {
-        await client.fs.release(ino, handle, 0);
-      }
+      await this.#sync(ino);
+      if (certain()) cells.durable(this.#name, number);
     } finally {
       this.#changing = false;
     }
