@@ -28,6 +28,8 @@ export class Histories {
   readonly #mounts: ReadonlyMap<string, string>;
   readonly #programsOfAMount: number;
   readonly #prng: Prng;
+  /** Names directories: another run in the same cluster has another one. */
+  readonly #seed: number;
   readonly #programs = new Map<string, Program[]>();
   /** How often each mount was mounted anew. */
   readonly #lives = new Map<string, number>();
@@ -43,6 +45,7 @@ export class Histories {
     this.#mounts = mounts;
     this.#programsOfAMount = programs;
     this.#prng = createPrng(seed);
+    this.#seed = seed;
   }
 
   async start(): Promise<void> {
@@ -180,7 +183,7 @@ export class Histories {
   /** Makes new arenas, on disk, for those that were used most. */
   async #renew(count: number): Promise<void> {
     const made: Arena[] = [];
-    for (let n = 0; n < count; n++) made.push(await this.#make(`arena-${this.#next++}`));
+    for (let n = 0; n < count; n++) made.push(await this.#make(`arena-${this.#seed}-${this.#next++}`));
     const kept = [...this.#arenas].sort((a, b) => a.operations - b.operations);
     this.#arenas = [...kept.slice(0, ARENAS - count), ...made];
     this.#all.push(...made);
