@@ -1,6 +1,7 @@
+import { LeaseCore } from '../../../metaserver/leases/lease-core.js';
 import { RaftLog } from '../../../metaserver/raft/log.js';
 import type { MetaReplica } from '../../../metaserver/service/ports.js';
-import { ClientEnvelope, Command, LockType, ServerEnvelope } from '../../../proto/gen/meta.js';
+import { ClientEnvelope, Command, LeaseMode, LockType, ServerEnvelope } from '../../../proto/gen/meta.js';
 import { type RaftMessage, RaftMessageType } from '../../../proto/gen/raft.js';
 import { asBuffer } from '../../../proto/message-stream.js';
 import { SESSION_TIMES, type SessionTimes } from '../../../proto/types.js';
@@ -233,6 +234,21 @@ export const METASERVER_MUTATIONS: readonly Mutation[] = [
         if (body?.$case === 'announce' && !body.value.last) body.value.leases = [];
         return [envelope];
       }),
+  },
+  {
+    name: 'shares-what-was-made',
+    text: 'what a client makes by itself, and changes as its own, is leased to it like to anybody',
+    seeds: 20,
+    plant: () => {
+      const { prototype } = LeaseCore;
+      const { grantMade } = prototype;
+      prototype.grantMade = function (session, ino, now) {
+        return this.grant(session, ino, LeaseMode.LEASE_SHARED, now);
+      };
+      return () => {
+        prototype.grantMade = grantMade;
+      };
+    },
   },
   {
     name: 'lease-given-early',
