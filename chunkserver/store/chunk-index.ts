@@ -8,15 +8,15 @@ import {
   decodeChunkHead,
   decodeChunkState,
   type Extent,
-  encodeChunkState,
   LOST_CHUNK,
   LOST_SEGMENT,
   type OnLive,
   replaceRange,
   replaceRanges,
 } from './extents.js';
+import { type Entry, entriesOf, type Generation, newGeneration } from './generation.js';
 import { chunkOfKey, INO_MAX, type IndexDb, indexKey, inoOfKey, pgOfKey, Table } from './index-db.js';
-import { compareKeys, Overlay, type OverlayKey } from './overlay.js';
+import { compareKeys, type OverlayKey } from './overlay.js';
 import { DAMAGED, SealedIndexDb } from './sealed-index-db.js';
 import { SegmentUsage } from './segment-usage.js';
 
@@ -28,29 +28,6 @@ const UINT32_MAX = 0xffff_ffff;
 const CACHE_CHUNKS = 8192;
 const CACHE_EXTENTS = 400_000;
 const NEVER: Version = { epoch: 0, seq: 0 };
-
-/** What is to be put; without a value it is removed. */
-interface Entry {
-  key: Buffer;
-  value: Buffer | undefined;
-}
-
-/** A changed value; undefined: removed. */
-interface Change<V> {
-  value: V | undefined;
-}
-
-interface Generation {
-  chunks: Overlay<Change<ChunkState>>;
-  truncates: Overlay<Change<number>>;
-  pgs: Set<number>;
-  segments: Set<number>;
-  extents: number;
-}
-
-function newGeneration(): Generation {
-  return { chunks: new Overlay(), truncates: new Overlay(), pgs: new Set(), segments: new Set(), extents: 0 };
-}
 
 /**
  * Where every byte of every chunk lies: a table in IndexDb, and before it in memory what changed since the last
@@ -475,26 +452,3 @@ export class ChunkIndex {
 }
 
 const END: OverlayKey = { ino: INO_MAX, sub: UINT32_MAX };
-
-function double(value: number): Buffer {
-  const bytes = Buffer.alloc(8);
-  bytes.writeDoubleLE(value);
-  return bytes;
-}
-
-/** Encoded one by one as they are asked for: those of a full generation take longer than a turn of the event loop may. */
-function* entriesOf(counters: readonly Entry[], generation: Generation): Generator<Entry> {
-  yield* counters;
-  yield* changeEntries(generation);
-}
-
-function* changeEntries(generation: Generation): Generator<Entry> {
-  for (const { pg, ino, sub, value } of generation.chunks.entries()) {
-    const state = value.value;
-    yield { key: indexKey(Table.CHUNK, pg, ino, sub), value: state && encodeChunkState(state) };
-  }
-  for (const { pg, ino, value } of generation.truncates.entries()) {
-    const seq = value.value;
-    yield { key: indexKey(Table.TRUNCATE_SEQ, pg, ino), value: seq === undefined ? undefined : double(seq) };
-  }
-}
