@@ -6,12 +6,12 @@ import type { ChunkContent, ChunkExtent, ChunkInfo } from '../store/chunk-store.
  * Payloads of LIST and FETCH replies, little-endian. An inode number and a sequence number are 8 bytes: float64.
  *  - list of chunks: 32 bytes each: ino f64, chunk u32, version epoch u32, version seq f64, bytes u32, reserved u32
  *  - list of truncate numbers: 16 bytes each: ino f64, truncate seq u32, reserved u32
- *  - chunk: version epoch u32, extents u32, version seq f64, truncate seq u32, lost ranges u32; per extent offset u32 and
- *    length u32; the same per lost range; then the extents' data, one after the other
+ *  - chunk: version epoch u32, extents u32, version seq f64, truncate seq u32, lost ranges u32, reserved runs u32; per extent
+ *    offset u32 and length u32; the same per lost range and per reserved run; then the extents' data, one after the other
  */
 const CHUNK_ENTRY_BYTES = 32;
 const SEQ_ENTRY_BYTES = 16;
-const CONTENT_HEAD_BYTES = 24;
+const CONTENT_HEAD_BYTES = 28;
 const EXTENT_HEAD_BYTES = 8;
 /** More are joined by zeros: reads cannot tell, and a frame has to hold them beside 4 MiB of data. */
 export const PACKED_EXTENTS_MAX = 4096;
@@ -75,13 +75,16 @@ export function unpackTruncateSeqs(packed: Buffer): TruncateSeqEntry[] {
 export function packContent(content: ChunkContent): Buffer[] {
   const extents = joinExtents(content.extents);
   const { lost = [] } = content;
-  const head = Buffer.alloc(CONTENT_HEAD_BYTES + (extents.length + lost.length) * EXTENT_HEAD_BYTES);
+  const reserved = joinRuns(content.reserved ?? []);
+  const ranges = [...lost, ...reserved];
+  const head = Buffer.alloc(CONTENT_HEAD_BYTES + (extents.length + ranges.length) * EXTENT_HEAD_BYTES);
   head.writeUInt32LE(content.version.epoch, 0);
   head.writeUInt32LE(extents.length, 4);
   head.writeDoubleLE(content.version.seq, 8);
   head.writeUInt32LE(content.truncateSeq, 16);
   head.writeUInt32LE(lost.length, 20);
-  lost.forEach(({ start, end }, index) => {
+  head.writeUInt32LE(reserved.length, 24);
+  ranges.forEach(({ start, end }, index) => {
     const at = CONTENT_HEAD_BYTES + (extents.length + index) * EXTENT_HEAD_BYTES;
     head.writeUInt32LE(start, at);
     head.writeUInt32LE(end - start, at + 4);
@@ -100,7 +103,8 @@ export function unpackContent(packed: Buffer): ChunkContent {
   if (packed.length < CONTENT_HEAD_BYTES) throw new HoldfastError('PROTOCOL', 'chunk without a head');
   const count = packed.readUInt32LE(4);
   const lostCount = packed.readUInt32LE(20);
-  let at = CONTENT_HEAD_BYTES + (count + lostCount) * EXTENT_HEAD_BYTES;
+  const reservedCount = packed.readUInt32LE(24);
+  let at = CONTENT_HEAD_BYTES + (count + lostCount + reservedCount) * EXTENT_HEAD_BYTES;
   if (packed.length < at) throw new HoldfastError('PROTOCOL', 'chunk with a short head');
   const extents: ChunkExtent[] = [];
   for (let i = 0; i < count; i++) {
@@ -114,13 +118,15 @@ export function unpackContent(packed: Buffer): ChunkContent {
     version: { epoch: packed.readUInt32LE(0), seq: packed.readDoubleLE(8) },
     extents,
     truncateSeq: packed.readUInt32LE(16),
-    ...(lostCount > 0 ? { lost: unpackLost(packed, count, lostCount) } : {}),
+    ...(lostCount > 0 ? { lost: unpackRanges(packed, count, lostCount) } : {}),
+    ...(reservedCount > 0 ? { reserved: unpackRanges(packed, count + lostCount, reservedCount) } : {}),
   };
 }
 
-function unpackLost(packed: Buffer, extents: number, count: number): DataRange[] {
+/** @param first so many entries stand before them */
+function unpackRanges(packed: Buffer, first: number, count: number): DataRange[] {
   return Array.from({ length: count }, (_, index) => {
-    const at = CONTENT_HEAD_BYTES + (extents + index) * EXTENT_HEAD_BYTES;
+    const at = CONTENT_HEAD_BYTES + (first + index) * EXTENT_HEAD_BYTES;
     const start = packed.readUInt32LE(at);
     return { start, end: start + packed.readUInt32LE(at + 4) };
   });
@@ -146,5 +152,18 @@ function joinExtents(extents: readonly ChunkExtent[]): Run[] {
       } else runs.push({ offset, length: data.length, parts: [data] });
     }
     if (runs.length <= PACKED_EXTENTS_MAX) return runs;
+  }
+}
+
+/** As joinExtents(): with too many, space is kept for holes too. */
+function joinRuns(runs: readonly DataRange[]): DataRange[] {
+  for (let gap = 0; ; gap = Math.max(512, gap * 2)) {
+    const joined: DataRange[] = [];
+    for (const { start, end } of runs) {
+      const last = joined.at(-1);
+      if (last && start - last.end <= gap) last.end = end;
+      else joined.push({ start, end });
+    }
+    if (joined.length <= PACKED_EXTENTS_MAX) return joined;
   }
 }

@@ -1,5 +1,6 @@
 import type { Position } from '../../common/segment-log-format.js';
 import { HoldfastError } from '../../proto/errors.js';
+import type { DataRange } from '../../proto/extents.js';
 import type { ChunkInfo, ChunkKey, PgState, Version } from './chunk-store.js';
 import { compareVersions } from './chunk-store.js';
 import {
@@ -17,6 +18,7 @@ import {
 import { type Entry, entriesOf, type Generation, newGeneration } from './generation.js';
 import { chunkOfKey, INO_MAX, type IndexDb, indexKey, inoOfKey, pgOfKey, Table } from './index-db.js';
 import { compareKeys, type OverlayKey } from './overlay.js';
+import { type Coverage, coverage, reserveGaps, withoutReserved } from './reserved.js';
 import { DAMAGED, SealedIndexDb } from './sealed-index-db.js';
 import { SegmentUsage } from './segment-usage.js';
 
@@ -96,6 +98,11 @@ export class ChunkIndex {
   /** Bytes of log that they take when all is compacted, at most. */
   get compactedBytes(): number {
     return this.usage.compactedBytes;
+  }
+
+  /** Of these what reserved bytes will take when they are written, in pages. */
+  get reservedBytes(): number {
+    return this.usage.reservedBytes;
   }
 
   /** Changed chunks, inodes and extents that wait for the next checkpoint: what replay and memory have to carry. */
@@ -201,11 +208,26 @@ export class ChunkIndex {
     return delta;
   }
 
-  /** The first chunk of the inode from `key.chunk` on that has extents. */
-  nextWithData(pg: number, key: ChunkKey): { chunk: number; extents: readonly Extent[] } | undefined {
+  /** Has space kept for what of [start, end) takes none. Returns the bytes newly covered. */
+  applyReserve(pg: number, key: ChunkKey, start: number, end: number, version: Version): number {
+    return this.applyExtents(pg, key, version, (old) => reserveGaps(old, start, end, this.onLive));
+  }
+
+  /** What of the ranges takes space in the chunk. */
+  coverage(pg: number, { ino, chunk }: ChunkKey, ranges: readonly DataRange[]): Coverage {
+    return coverage(this.get(pg, ino, chunk)?.extents ?? [], ranges);
+  }
+
+  /** The first chunk of the inode from `key.chunk` on that has extents. @param reserved those that are reserved count */
+  nextWithData(
+    pg: number,
+    key: ChunkKey,
+    reserved: boolean,
+  ): { chunk: number; extents: readonly Extent[] } | undefined {
     const from = { ino: key.ino, sub: key.chunk };
     for (const { sub } of this.merged(Table.CHUNK, 'chunks', pg, from, { ino: key.ino, sub: UINT32_MAX })) {
-      const { extents = [] } = this.get(pg, key.ino, sub) ?? {};
+      const { extents: all = [] } = this.get(pg, key.ino, sub) ?? {};
+      const extents = reserved ? all : withoutReserved(all);
       if (extents.length > 0) return { chunk: sub, extents };
     }
     return undefined;

@@ -1,4 +1,5 @@
 import type { ChunkRanges, DataRange } from '../../proto/extents.js';
+import type { Coverage } from './reserved.js';
 
 /** Of one operation of a placement group; ordered by epoch, then seq; unique within the group. */
 export interface Version {
@@ -44,6 +45,8 @@ export interface ChunkContent {
   truncateSeq: number;
   /** Where there were bytes that cannot be read any more: reads of them fail, as CORRUPT. Absent: nowhere. */
   lost?: readonly DataRange[];
+  /** Runs in which space is kept for every byte that is neither in an extent nor lost. Absent: nowhere. */
+  reserved?: readonly DataRange[];
 }
 
 export interface PgState {
@@ -62,6 +65,10 @@ export interface Usage {
   freeBytes: number;
   /** Of these what may be written now: before the rest, dead bytes must be reclaimed. */
   roomBytes: number;
+  /** The same for writes to where space is reserved. */
+  promisedRoomBytes: number;
+  /** Of the log, that what is reserved will take: it counts as used. */
+  reservedBytes: number;
   /** Free on the file system, which other stores may share; absent: not known. */
   diskFreeBytes?: number;
 }
@@ -109,8 +116,24 @@ export interface ChunkStore {
     length: number,
     version: Version,
   ): Promise<{ allocatedDelta: number }>;
-  /** Where the first of the inode's chunks from `chunk` on that has data in this group, has it. @throws HoldfastError CORRUPT */
-  ranges(pg: number, key: ChunkKey): ChunkRanges | undefined;
+  /**
+   * Has space kept for those of `length` bytes at `offset` that take none: they read as zeros, count as covered, and can be
+   * written when there is no room for anything else. It is for the caller to see that there is room (Usage.roomBytes).
+   */
+  reserve(
+    pg: number,
+    key: ChunkKey,
+    offset: number,
+    length: number,
+    version: Version,
+  ): Promise<{ allocatedDelta: number }>;
+  /** What of the ranges of a chunk, which ascend, takes space. */
+  coverage(pg: number, key: ChunkKey, ranges: readonly DataRange[]): Coverage;
+  /**
+   * Where the first of the inode's chunks from `chunk` on that has data in this group, has it.
+   * @param reserved what is reserved counts as data @throws HoldfastError CORRUPT
+   */
+  ranges(pg: number, key: ChunkKey, reserved?: boolean): ChunkRanges | undefined;
   /**
    * Cuts the inode's data in this group to `from` bytes of the file: later chunks go, the boundary chunk is trimmed.
    * Always applied: whether a truncate is a repetition is the caller's to decide, by truncateSeq().
@@ -162,6 +185,8 @@ export interface ChunkStore {
   /** Resolves when everything called before is on disk. Callers share fdatasyncs. */
   sync(): Promise<void>;
   usage(): Usage;
+  /** Bytes that other stores on the same file system have reserved: there is no room in them. Absent: it is alone there. */
+  reservedElsewhere?(bytes: number): void;
   /** Bytes that wait for the disk to take them; absent: none ever do. */
   backlogBytes?(): number;
   close(): Promise<void>;

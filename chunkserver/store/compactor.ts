@@ -6,9 +6,10 @@ import { HoldfastError } from '../../proto/errors.js';
 import type { ChunkIndex } from './chunk-index.js';
 import type { ChunkKey } from './chunk-store.js';
 import type { ExtentData, ExtentReader } from './extent-reader.js';
-import { type Extent, findExtent, sameExtent } from './extents.js';
+import { type Extent, findExtent, isReserved, sameExtent } from './extents.js';
 import { INO_MAX } from './index-db.js';
 import { decodeMeta, META_BYTES, RecordType } from './records.js';
+import { withoutReserved } from './reserved.js';
 import type { SpaceMeter } from './space.js';
 
 /** A segment is rewritten when moving what is live takes less than this part of it; under pressure already below the second. */
@@ -22,7 +23,7 @@ export const MOVED_UNSYNCED_BYTES_MAX = 1024 * 1024;
 export const DEFRAGMENT_EXTENTS = 1024;
 const SMALL_BYTES = 64 * 1024;
 /**
- * Holes below it are filled with zeros, which no read can tell, where somebody waits for a chunk in too many pieces: scattered
+ * Holes below it, reserved ones too, are filled with zeros, which no read can tell, where somebody waits for a chunk in too many pieces: scattered
  * writes leave pieces that have no neighbours. A chunk of 4 MiB has at most 4096 pieces afterwards.
  */
 const FILLED_HOLE_BYTES = 1024;
@@ -183,7 +184,7 @@ export class Compactor {
 
   private async defragment(pg: number, key: ChunkKey, urgent: boolean): Promise<void> {
     const extents = this.env.index.get(pg, key.ino, key.chunk)?.extents ?? [];
-    const small = extents.filter((extent) => extent.end - extent.start < SMALL_BYTES);
+    const small = extents.filter((extent) => extent.end - extent.start < SMALL_BYTES && !isReserved(extent));
     for (const group of groupNeighbours(small, urgent ? FILLED_HOLE_BYTES : 0)) {
       if (this.stopped || !this.env.space.canCompact) return;
       if (group.length > 1) await this.moveSound(pg, key, group, urgent);
@@ -209,7 +210,7 @@ export class Compactor {
     const start = (group[0] as Extent).start;
     const end = (group.at(-1) as Extent).end;
     const pieces = await reader.read(pg, key, group, start, end);
-    const now = index.get(pg, key.ino, key.chunk)?.extents ?? [];
+    const now = withoutReserved(index.get(pg, key.ino, key.chunk)?.extents ?? []);
     const first = findExtent(now, start);
     // One after the other: nothing was written between them either.
     const unchanged = group.every((extent, i) => {

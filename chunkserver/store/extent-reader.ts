@@ -4,7 +4,7 @@ import { blockCeil, firstBadBlock, verifiedCrc } from '../../proto/block-crc.js'
 import { HoldfastError } from '../../proto/errors.js';
 import type { DataRange } from '../../proto/extents.js';
 import type { ChunkKey } from './chunk-store.js';
-import { type Extent, findExtent, isLost, sliceExtent } from './extents.js';
+import { type Extent, findExtent, isLost, isReserved, sliceExtent } from './extents.js';
 
 /** Places in the log that lie closer together are read in one go. */
 const COALESCE_GAP_BYTES = 16 * 1024;
@@ -91,6 +91,7 @@ export class ExtentReader {
     for (const { segment } of extents) this.pin(segment);
     try {
       for (const extent of extents) {
+        if (isReserved(extent)) continue;
         const readable = await this.readable(pg, key, extent, extent.start, extent.end);
         for (const range of readable ? [extent] : blocksOf(extent)) {
           const data = readable ?? (await this.readable(pg, key, extent, range.start, range.end));
@@ -195,6 +196,7 @@ function planRuns(extents: readonly Extent[], start: number, end: number): Run[]
   for (let i = findExtent(extents, start); i < extents.length; i++) {
     const extent = extents[i] as Extent;
     if (extent.start >= end) break;
+    if (isReserved(extent)) continue;
     const piece = sliceExtent(extent, Math.max(extent.start, start), Math.min(extent.end, end));
     const to = piece.place + piece.blockEnd - piece.blockStart;
     const run = runs.at(-1);

@@ -21,16 +21,30 @@ export interface Extent {
 
 /** No segment has this number: bytes that lie there were lost with their place in the index, and any read of them fails. */
 export const LOST_SEGMENT = 0;
+/** Nor this: no byte was written there, but space is kept for each. They read as zeros. */
+export const RESERVED_SEGMENT = 0xffff_ffff;
 const UINT32_MAX = 0xffff_ffff;
 
 export function isLost(extent: Extent): boolean {
   return extent.segment === LOST_SEGMENT;
 }
 
+export function isReserved(extent: Extent): boolean {
+  return extent.segment === RESERVED_SEGMENT;
+}
+
 /** Bytes that are lost: reads of them fail until they are written over, or another replica's copy is installed. */
 export function lostExtent(start: number, end: number): Extent {
-  const nowhere = { blockStart: 0, blockEnd: 0, segment: LOST_SEGMENT, place: 0, crcs: new Uint32Array(0) };
-  return { start, end, ...nowhere };
+  return placeless(start, end, LOST_SEGMENT);
+}
+
+/** Bytes for which space is kept. */
+export function reservedExtent(start: number, end: number): Extent {
+  return placeless(start, end, RESERVED_SEGMENT);
+}
+
+function placeless(start: number, end: number, segment: number): Extent {
+  return { start, end, blockStart: 0, blockEnd: 0, segment, place: 0, crcs: new Uint32Array(0) };
 }
 
 /** One chunk in the index. Immutable; extents ascend and do not overlap. */
@@ -67,7 +81,7 @@ export function newExtent(
 export function sliceExtent(extent: Extent, start: number, end: number): Extent {
   assert(extent.start <= start && start < end && end <= extent.end, 'slice within the extent');
   if (start === extent.start && end === extent.end) return extent;
-  if (isLost(extent)) return { ...extent, start, end };
+  if (isLost(extent) || isReserved(extent)) return { ...extent, start, end };
   const blockStart = Math.max(extent.blockStart, blockFloor(start));
   const blockEnd = Math.min(extent.blockEnd, blockCeil(end));
   const first = blockCount(extent.blockStart, blockStart);

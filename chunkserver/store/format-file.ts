@@ -1,12 +1,12 @@
 import path from 'node:path';
 import { type Disk, diskErrorCode, readWholeFile, replaceFile } from '../../common/disk.js';
 import { HoldfastError } from '../../proto/errors.js';
-import { STORE_FORMAT_VERSION } from './records.js';
+import { STORE_FORMAT_VERSION, STORE_FORMAT_VERSION_MIN } from './records.js';
 
 const FORMAT_FILE = 'format.json';
 const PRODUCT = 'holdfast chunk store';
 
-/** Written once when a directory becomes a store. */
+/** Written when a directory becomes a store, joins a cluster, or is opened by a newer program for the first time. */
 export interface Format {
   formatVersion: number;
   uuid: string;
@@ -15,7 +15,8 @@ export interface Format {
 }
 
 /**
- * Reads the directory's format, or makes it a new store when it is empty.
+ * Reads the directory's format, or makes it a new store when it is empty. A store of an older version that is known becomes one
+ * of the present version, durably: an older program must not meet what only this one understands.
  * @throws HoldfastError VERSION for a format of another version, EINVAL for a directory that is no store
  */
 export async function openFormat(disk: Disk, dir: string, newUuid: () => string): Promise<Format> {
@@ -34,7 +35,11 @@ export async function openFormat(disk: Disk, dir: string, newUuid: () => string)
     await writeFormat(disk, dir, format);
     return format;
   }
-  return parseFormat(file, content.toString());
+  const found = parseFormat(file, content.toString());
+  if (found.formatVersion === STORE_FORMAT_VERSION) return found;
+  const format = { ...found, formatVersion: STORE_FORMAT_VERSION };
+  await writeFormat(disk, dir, format);
+  return format;
 }
 
 function parseFormat(file: string, text: string): Format {
@@ -46,7 +51,7 @@ function parseFormat(file: string, text: string): Format {
   }
   const { product, formatVersion, uuid, clusterId } = parsed;
   if (product !== PRODUCT) throw new HoldfastError('EINVAL', `${file} is not of a ${PRODUCT}`);
-  if (formatVersion !== STORE_FORMAT_VERSION) {
+  if (!isKnown(formatVersion)) {
     throw new HoldfastError(
       'VERSION',
       `${file}: format version ${formatVersion}; this program knows ${STORE_FORMAT_VERSION}`,
@@ -56,6 +61,10 @@ function parseFormat(file: string, text: string): Format {
     throw new HoldfastError('EINVAL', `${file} is damaged: uuid or clusterId is missing`);
   }
   return { formatVersion, uuid, clusterId };
+}
+
+function isKnown(version: number | undefined): version is number {
+  return version !== undefined && version >= STORE_FORMAT_VERSION_MIN && version <= STORE_FORMAT_VERSION;
 }
 
 /** Replaces the format file durably. */

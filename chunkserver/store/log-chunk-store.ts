@@ -24,10 +24,11 @@ import type {
   Version,
 } from './chunk-store.js';
 import type { ExtentData, ExtentReader } from './extent-reader.js';
-import { isLost, newExtent } from './extents.js';
+import { type ChunkState, isLost, newExtent } from './extents.js';
 import type { Maintenance } from './maintenance.js';
 import { encodeMeta, encodeRanges, META_BYTES, RecordType } from './records.js';
-import { installExtents, runExtents, withLost } from './replay.js';
+import { installExtents, moreReserved, runExtents, withPlaceless } from './replay.js';
+import { type Coverage, reservedRuns } from './reserved.js';
 import type { SpaceMeter } from './space.js';
 
 /** What one write or install may carry, so that it fits one record. */
@@ -149,24 +150,54 @@ export class LogChunkStore implements ChunkStore {
     return { allocatedDelta };
   }
 
-  async punch(
+  punch(
     pg: number,
     key: ChunkKey,
     offset: number,
     length: number,
     version: Version,
   ): Promise<{ allocatedDelta: number }> {
-    checkRange(offset, length);
-    this.append(RecordType.PUNCH, [encodeMeta({ pg, ...chunkOf(key), offset, count: length, version })]);
-    const allocatedDelta = this.index.applyPunch(pg, key, offset, offset + length, version);
+    return this.changeRange(RecordType.PUNCH, pg, key, { start: offset, end: offset + length }, version);
+  }
+
+  reserve(
+    pg: number,
+    key: ChunkKey,
+    offset: number,
+    length: number,
+    version: Version,
+  ): Promise<{ allocatedDelta: number }> {
+    return this.changeRange(RecordType.RESERVE, pg, key, { start: offset, end: offset + length }, version);
+  }
+
+  /** What brings no bytes. */
+  private async changeRange(
+    type: typeof RecordType.PUNCH | typeof RecordType.RESERVE,
+    pg: number,
+    key: ChunkKey,
+    { start, end }: DataRange,
+    version: Version,
+  ): Promise<{ allocatedDelta: number }> {
+    const { index } = this;
+    checkRange(start, end - start);
+    const meta = { pg, ...chunkOf(key), offset: start, count: end - start, version };
+    this.append(type, [encodeMeta(meta)]);
+    const allocatedDelta =
+      type === RecordType.PUNCH
+        ? index.applyPunch(pg, key, start, end, version)
+        : index.applyReserve(pg, key, start, end, version);
     this.parts.maintenance.noteExtents(pg, key);
-    this.index.applied(pg, version);
+    index.applied(pg, version);
     await this.finish(false, allocatedDelta < 0);
     return { allocatedDelta };
   }
 
-  ranges(pg: number, key: ChunkKey): ChunkRanges | undefined {
-    const found = this.index.nextWithData(pg, key);
+  coverage(pg: number, key: ChunkKey, ranges: readonly DataRange[]): Coverage {
+    return this.index.coverage(pg, key, ranges);
+  }
+
+  ranges(pg: number, key: ChunkKey, reserved = false): ChunkRanges | undefined {
+    const found = this.index.nextWithData(pg, key, reserved);
     if (found?.extents.some(isLost))
       throw new HoldfastError('CORRUPT', `pg ${pg} inode ${key.ino}: a chunk is lost`);
     return found && { chunk: found.chunk, ranges: joinRanges(found.extents) };
@@ -248,16 +279,21 @@ export class LogChunkStore implements ChunkStore {
       this.index.applyInstall(pg, key, undefined);
       return this.finish();
     }
-    const { version, extents, truncateSeq, lost = [] } = content;
+    const { version, extents, truncateSeq, lost = [], reserved = [] } = content;
     const filled = extents.filter((extent) => extent.data.length > 0);
     for (const { offset, data } of filled) checkRange(offset, data.length);
     const ranges = filled.map(({ offset, data }) => ({ start: offset, end: offset + data.length }));
-    const [table, lostTable] = [encodeRanges(ranges), encodeRanges(lost)];
-    const tableBytes = table.length + lostTable.length;
+    const [table, lostTable, reservedTable] = [ranges, lost, reserved].map(encodeRanges) as [
+      Buffer,
+      Buffer,
+      Buffer,
+    ];
+    const tableBytes = table.length + lostTable.length + reservedTable.length;
     const bytes = filled.reduce((sum, extent) => sum + extent.data.length, tableBytes);
     // Nobody has counted on its room: the last is left to operations.
-    const tight = this.admit(bytes, bytes);
-    const counts = { count: filled.length, offset: lost.length };
+    const before = this.index.get(pg, ino, chunk)?.extents ?? [];
+    const tight = this.admit(bytes, bytes + moreReserved(before, ranges, lost, reserved));
+    const counts = { count: filled.length, offset: lost.length, from: reserved.length };
     const meta = encodeMeta({ pg, ino, chunk, ...counts, version, truncateSeq });
     const crcs = filled.map(({ offset, data }) => blockCrcs(offset, data));
     let crc = crc32c(table, crc32c(meta));
@@ -265,8 +301,9 @@ export class LogChunkStore implements ChunkStore {
       crc = appendBlockCrcs(crc, offset, data.length, crcs[i] as Uint32Array);
     });
     const data = filled.map((each) => each.data);
-    const place = this.append(RecordType.INSTALL, [meta, table, ...data, lostTable], crc32c(lostTable, crc));
-    const installed = withLost(installExtents(place, ranges, crcs), lost);
+    const parts = [meta, table, ...data, lostTable, reservedTable];
+    const place = this.append(RecordType.INSTALL, parts, crc32c(reservedTable, crc32c(lostTable, crc)));
+    const installed = withPlaceless(installExtents(place, ranges, crcs), lost, reserved);
     this.index.applyInstall(pg, key, { version, extents: installed });
     this.index.raiseTruncateSeq(pg, ino, truncateSeq);
     return this.finish(tight);
@@ -312,7 +349,7 @@ export class LogChunkStore implements ChunkStore {
     const end = state.extents.at(-1)?.end ?? 0;
     const pieces = await this.readExtents(pg, key, state.extents, 0, end);
     const extents = pieces.map((piece) => ({ offset: piece.start, data: piece.data }));
-    return { version: state.version, extents, truncateSeq };
+    return { version: state.version, extents, truncateSeq, ...reservedOf(state) };
   }
 
   async salvageChunk(pg: number, key: ChunkKey): Promise<ChunkContent | undefined> {
@@ -322,7 +359,7 @@ export class LogChunkStore implements ChunkStore {
     try {
       const { found, lost } = await this.parts.reader.salvage(pg, key, state.extents);
       const extents = found.map(({ start, data }) => ({ offset: start, data }));
-      return { version: state.version, extents, truncateSeq, lost };
+      return { version: state.version, extents, truncateSeq, lost, ...reservedOf(state) };
     } catch (error) {
       throw asStoreError(error);
     }
@@ -387,6 +424,10 @@ export class LogChunkStore implements ChunkStore {
     return space.usage(this.index.liveBytes, this.index.compactedBytes);
   }
 
+  reservedElsewhere(bytes: number): void {
+    this.parts.space.reservedElsewhere = bytes;
+  }
+
   backlogBytes(): number {
     return this.log.pendingBytes;
   }
@@ -422,6 +463,11 @@ function readResult(version: Version, offset: number, pieces: readonly ExtentDat
     at = piece.end;
   }
   return { version, data, length: at - offset, crc };
+}
+
+function reservedOf({ extents }: ChunkState): { reserved?: DataRange[] } {
+  const reserved = reservedRuns(extents);
+  return reserved.length > 0 ? { reserved } : {};
 }
 
 /** Of a larger object, the key alone. */

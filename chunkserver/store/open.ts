@@ -23,7 +23,7 @@ import type { IndexDb } from './index-db.js';
 import { LmdbIndexDb } from './lmdb-index.js';
 import { LogChunkStore } from './log-chunk-store.js';
 import { COMPACTION_QUIET_MS, Maintenance } from './maintenance.js';
-import { encodeMeta, META_BYTES, RecordType, STORE_FORMAT_VERSION, STORE_LOG_KIND } from './records.js';
+import { encodeMeta, META_BYTES, RecordType, STORE_LOG_KIND, STORE_LOG_VERSION } from './records.js';
 import { replayRecord } from './replay.js';
 import { SpaceMeter } from './space.js';
 
@@ -120,7 +120,7 @@ async function openLog(
     disk,
     dir,
     kind: STORE_LOG_KIND,
-    formatVersion: STORE_FORMAT_VERSION,
+    formatVersion: STORE_LOG_VERSION,
     segmentBytes,
     uuid,
     from: index.replayFrom,
@@ -152,7 +152,8 @@ async function assemble(
   if (log.tornBytes > 0) logger.warn({ bytes: log.tornBytes }, 'torn tail of the chunk log was cut off');
   const reader = new ExtentReader(log);
   const limit = options.capacityLimitBytes ?? Number.POSITIVE_INFINITY;
-  const space = new SpaceMeter(disk, dir, segmentBytes, limit, clock, () => log.pendingBytes);
+  const bytes = { pending: () => log.pendingBytes, reserved: () => index.reservedBytes };
+  const space = new SpaceMeter(disk, dir, segmentBytes, limit, clock, bytes);
   await space.start(log.segments.reduce((sum, segment) => sum + log.sizeOf(segment), 0));
   const move = (pg: number, key: ChunkKey, offset: number, data: Buffer): void => {
     const meta = encodeMeta({ pg, ino: key.ino, chunk: key.chunk, offset });

@@ -1,8 +1,12 @@
 import type { DataRange } from '../../proto/extents.js';
 import type { Version } from './chunk-store.js';
 
-/** Raised with every change of the records or of the index. */
-export const STORE_FORMAT_VERSION = 1;
+/** Raised with every change of the records or of the index. Version 2: chunks may have reserved space. */
+export const STORE_FORMAT_VERSION = 2;
+/** Stores from this version on are opened, and are of the present one from then on. */
+export const STORE_FORMAT_VERSION_MIN = 1;
+/** What the log itself is made of: segments of stores of both versions are the same. */
+export const STORE_LOG_VERSION = 1;
 export const STORE_LOG_KIND = 'chunks';
 
 /** Types of log records. On-disk format: numbers are never reused. */
@@ -21,6 +25,8 @@ export const RecordType = {
   PUNCH: 10,
   /** Several runs of a chunk: what follows the meta is as proto/extent-table.ts says. */
   WRITE_EXTENTS: 11,
+  /** Space is kept for those of `count` bytes at `offset` of the chunk that take none. */
+  RESERVE: 12,
 } as const;
 
 /**
@@ -39,7 +45,10 @@ export interface RecordMeta {
   /** INSTALL: extents in the table behind the meta, u32 offset and u32 length each. */
   count: number;
   version: Version;
-  /** TRUNCATE: bytes of the file that stay. */
+  /**
+   * TRUNCATE: bytes of the file that stay. INSTALL: runs in which space is kept, whose table stands behind that of the lost
+   * ranges.
+   */
   from: number;
   truncateSeq: number;
 }

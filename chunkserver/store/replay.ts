@@ -12,6 +12,7 @@ import {
   type RecordMeta,
   RecordType,
 } from './records.js';
+import { coverage, reserveGaps } from './reserved.js';
 
 /** Extents of an INSTALL record whose data lies one after the other behind meta and table. */
 export function installExtents(
@@ -27,11 +28,30 @@ export function installExtents(
   });
 }
 
-/** Ranges that are lost, over what there is otherwise. */
-export function withLost(extents: readonly Extent[], lost: readonly DataRange[]): Extent[] {
+/** Ranges that are lost, over what there is otherwise, and space kept in what is left of the reserved runs. */
+export function withPlaceless(
+  extents: readonly Extent[],
+  lost: readonly DataRange[],
+  reserved: readonly DataRange[],
+): Extent[] {
   let all = extents;
   for (const { start, end } of lost) all = replaceRange(all, start, end, lostExtent(start, end), () => {});
+  for (const { start, end } of reserved) all = reserveGaps(all, start, end, () => {});
   return [...all];
+}
+
+/** By how much a copy of a chunk reserves more than what it replaces; at least 0. @param data, lost, reserved of the copy */
+export function moreReserved(
+  before: readonly Extent[],
+  data: readonly DataRange[],
+  lost: readonly DataRange[],
+  reserved: readonly DataRange[],
+): number {
+  if (reserved.length === 0) return 0;
+  const everywhere = [{ start: 0, end: Number.POSITIVE_INFINITY }];
+  const taken = data.map(({ start, end }) => lostExtent(start, end));
+  const after = withPlaceless(taken, lost, reserved);
+  return Math.max(0, coverage(after, everywhere).reserved - coverage(before, everywhere).reserved);
 }
 
 /** Extents of a WRITE_EXTENTS record. */
@@ -70,6 +90,10 @@ export function replayRecord(index: ChunkIndex, position: Position, type: number
     }
     case RecordType.PUNCH:
       index.applyPunch(pg, key, meta.offset, meta.offset + meta.count, version);
+      index.applied(pg, version);
+      return;
+    case RecordType.RESERVE:
+      index.applyReserve(pg, key, meta.offset, meta.offset + meta.count, version);
       index.applied(pg, version);
       return;
     case RecordType.TRUNCATE:
@@ -116,5 +140,7 @@ function replayInstall(meta: RecordMeta, position: Position, payload: Buffer): E
     crcs.push(blockCrcs(start, payload.subarray(dataAt, dataAt + end - start)));
     dataAt += end - start;
   }
-  return withLost(installExtents(position, table, crcs), decodeRanges(payload, dataAt, meta.offset));
+  const lost = decodeRanges(payload, dataAt, meta.offset);
+  const reserved = decodeRanges(payload, dataAt + lost.length * EXTENT_ENTRY_BYTES, meta.from);
+  return withPlaceless(installExtents(position, table, crcs), lost, reserved);
 }

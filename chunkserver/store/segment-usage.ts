@@ -1,4 +1,6 @@
 import { RECORD_HEADER_BYTES } from '../../common/segment-log-format.js';
+import { BLOCK_SIZE_BYTES } from '../../proto/types.js';
+import { RESERVED_SEGMENT } from './extents.js';
 import { META_BYTES } from './records.js';
 
 /** What a move writes for an extent beside its bytes. */
@@ -15,7 +17,14 @@ function loggedBytes({ bytes, extents }: Use): number {
   return bytes + extents * MOVE_OVERHEAD_BYTES;
 }
 
-/** How much of every segment is live. A segment without a live byte takes no entry. */
+/** Reserved bytes are counted as they will be logged when they are written page by page. */
+function reservedLogBytes({ bytes, extents }: Use): number {
+  return bytes + (Math.ceil(bytes / BLOCK_SIZE_BYTES) + extents) * MOVE_OVERHEAD_BYTES;
+}
+
+const NO_USE: Use = { bytes: 0, extents: 0 };
+
+/** How much of every segment is live, what is reserved counting as one more segment. A segment without a live byte takes no entry. */
 export class SegmentUsage {
   private readonly used = new Map<number, Use>();
   private readonly total: Use = { bytes: 0, extents: 0 };
@@ -27,7 +36,13 @@ export class SegmentUsage {
 
   /** Bytes of log that they take when all is compacted, at most. */
   get compactedBytes(): number {
-    return loggedBytes(this.total);
+    const reserved = this.used.get(RESERVED_SEGMENT) ?? NO_USE;
+    return loggedBytes(this.total) - loggedBytes(reserved) + reservedLogBytes(reserved);
+  }
+
+  /** Of these what reserved bytes will take. */
+  get reservedBytes(): number {
+    return reservedLogBytes(this.used.get(RESERVED_SEGMENT) ?? NO_USE);
   }
 
   /** Counts what a change adds to a segment, or takes from it (negative). */

@@ -34,10 +34,13 @@ export class SpaceMeter {
   /** Appended since the start, a running total. */
   appendedBytes = 0;
   private refreshing?: Promise<void>;
+  /** Promised by other stores on the same file system, as last heard. */
+  reservedElsewhere = 0;
 
   /**
    * @param limitBytes what the log may take at most, whatever the disk has
-   * @param pendingBytes of what was appended, those that the disk has not been given yet
+   * @param bytes `pending`: of what was appended, those that the disk has not been given yet; `reserved`: of log, that what is
+   * promised to later writes will take
    */
   constructor(
     private readonly disk: Disk,
@@ -45,7 +48,7 @@ export class SpaceMeter {
     private readonly segmentBytes: number,
     private readonly limitBytes: number,
     private readonly clock: Clock,
-    private readonly pendingBytes: () => number,
+    private readonly bytes: { pending(): number; reserved(): number },
   ) {}
 
   /** To be called once before use. */
@@ -63,7 +66,7 @@ export class SpaceMeter {
 
   private async ask(): Promise<void> {
     this.askedBytes = this.appendedBytes;
-    const covered = this.appendedBytes - this.pendingBytes();
+    const covered = this.appendedBytes - this.bytes.pending();
     const { freeBytes } = await this.disk.space(this.dir);
     this.diskFree = freeBytes;
     this.coveredBytes = covered;
@@ -94,6 +97,12 @@ export class SpaceMeter {
     return Math.min(this.diskFree - this.uncounted, this.limitBytes - this.logBytes);
   }
 
+  /** The same without what is promised. May be negative: the disk is not this store's alone. */
+  private get unpromised(): number {
+    const unlimited = this.diskFree - this.uncounted - this.reservedElsewhere;
+    return Math.min(unlimited, this.physicalFree) - this.bytes.reserved();
+  }
+
   private get reserve(): number {
     return RESERVE_SEGMENTS * this.segmentBytes;
   }
@@ -107,15 +116,32 @@ export class SpaceMeter {
   }
 
   private canReclaim(compactedBytes: number): boolean {
-    return this.logBytes - compactedBytes >= this.reserve;
+    return this.deadBytes(compactedBytes) >= this.reserve;
   }
 
-  /** What may be written before anything is reclaimed: admit() takes it, and somewhat more. At least 0. */
+  /** What is reserved is not in the log. */
+  private deadBytes(compactedBytes: number): number {
+    return this.logBytes - (compactedBytes - this.bytes.reserved());
+  }
+
+  /**
+   * What may be written, or promised, before anything is reclaimed: admit() takes it, and somewhat more. At least 0. What is
+   * promised is not in it, and admit() does not look at that: a primary keeps the promise, for all replicas at once.
+   */
   roomBytes(compactedBytes: number): number {
+    return Math.max(0, this.unpromised - this.roomReserve(compactedBytes));
+  }
+
+  /** The same for writes to where space was promised. */
+  promisedRoomBytes(compactedBytes: number): number {
+    return Math.max(0, this.physicalFree - this.roomReserve(compactedBytes));
+  }
+
+  private roomReserve(compactedBytes: number): number {
     const segments = this.canReclaim(compactedBytes)
       ? ROOM_RESERVE_SEGMENTS_RECLAIMING
       : ROOM_RESERVE_SEGMENTS;
-    return Math.max(0, this.physicalFree - segments * this.segmentBytes);
+    return segments * this.segmentBytes;
   }
 
   /** True when dead bytes take the room of a write, which reclaiming them would give it. */
@@ -125,12 +151,12 @@ export class SpaceMeter {
 
   /** True while space should be reclaimed at once and without a rate limit. */
   get pressed(): boolean {
-    return this.physicalFree < 2 * this.reserve;
+    return this.unpromised < 2 * this.reserve;
   }
 
   /** True while dead bytes take much of what there is. @param compactedBytes that the log takes at least */
   wasteful(compactedBytes: number): boolean {
-    return this.logBytes - compactedBytes > WASTE_OF_FREE * this.physicalFree;
+    return this.deadBytes(compactedBytes) > WASTE_OF_FREE * Math.max(0, this.unpromised);
   }
 
   /** Whether compaction may still copy a segment. */
@@ -146,6 +172,11 @@ export class SpaceMeter {
     const diskFreeBytes = Math.max(0, this.diskFree - this.uncounted - this.reserve);
     const freeBytes = capacityBytes - compactedBytes;
     const roomBytes = Math.min(freeBytes, this.roomBytes(compactedBytes));
-    return { liveBytes, capacityBytes, freeBytes, roomBytes, diskFreeBytes };
+    const promisedRoomBytes = this.promisedRoomBytes(compactedBytes);
+    const reservedBytes = this.bytes.reserved();
+    return {
+      ...{ liveBytes, capacityBytes, freeBytes, roomBytes, promisedRoomBytes, reservedBytes },
+      diskFreeBytes,
+    };
   }
 }

@@ -351,8 +351,10 @@ describe('openChunkStore on a directory', () => {
     await (await open()).close();
     const file = path.join(dir, 'format.json');
     const text = fs.readFileSync(file, 'utf8');
-    fs.writeFileSync(file, text.replace('"formatVersion": 1', '"formatVersion": 2'));
-    await assert.rejects(open(), named('VERSION', /format version 2; this program knows 1/));
+    fs.writeFileSync(file, text.replace('"formatVersion": 2', '"formatVersion": 3'));
+    await assert.rejects(open(), named('VERSION', /format version 3; this program knows 2/));
+    fs.writeFileSync(file, text.replace('"formatVersion": 2', '"formatVersion": 0'));
+    await assert.rejects(open(), named('VERSION', /format version 0; this program knows 2/));
     fs.writeFileSync(file, text.slice(0, 20));
     await assert.rejects(open(), named('EINVAL', /damaged/));
     fs.writeFileSync(file, '{"product": "something else"}');
@@ -361,5 +363,18 @@ describe('openChunkStore on a directory', () => {
     await assert.rejects(open(), named('EINVAL', /holds chunk data but no format.json/));
     fs.writeFileSync(file, text);
     await (await open()).close();
+  });
+
+  it('opens a store of the version before, and marks it, so that an older program refuses what may be in it', async () => {
+    const before = await open();
+    await before.write(1, KEY, 0, pattern(1, 100), version(1));
+    await before.close();
+    const file = path.join(dir, 'format.json');
+    const text = fs.readFileSync(file, 'utf8');
+    fs.writeFileSync(file, text.replace('"formatVersion": 2', '"formatVersion": 1'));
+    const after = await open();
+    assert.equal(fs.readFileSync(file, 'utf8'), text);
+    assert.deepEqual(Buffer.concat((await after.read(1, KEY, 0, 100)).data), pattern(1, 100));
+    await after.close();
   });
 });

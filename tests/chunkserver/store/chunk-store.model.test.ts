@@ -44,6 +44,15 @@ const command = fc.oneof(
     }),
   },
   {
+    weight: 4,
+    arbitrary: fc.record({
+      do: fc.constant('reserve' as const),
+      ...place,
+      offset: fc.integer({ min: 0, max: CHUNK_BYTES - 1 }),
+      length: fc.integer({ min: 1, max: CHUNK_BYTES }),
+    }),
+  },
+  {
     weight: 3,
     arbitrary: fc.record({
       do: fc.constant('truncate' as const),
@@ -58,6 +67,9 @@ const command = fc.oneof(
       do: fc.constant('install' as const),
       ...place,
       extents: fc.array(fc.integer({ min: 1, max: 4000 }), { maxLength: 4 }),
+      reserved: fc.array(fc.tuple(fc.nat(CHUNK_BYTES - 1), fc.integer({ min: 1, max: 4000 })), {
+        maxLength: 3,
+      }),
       removed: fc.boolean(),
     }),
   },
@@ -156,6 +168,11 @@ class Run {
       const length = Math.min(command.length, CHUNK_BYTES - offset);
       expected = this.model.punch(pg, ino, chunk, offset, length, at);
       done = this.store.punch(pg, { ino, chunk }, offset, length, at);
+    } else if (command.do === 'reserve') {
+      const { pg, ino, chunk, offset } = command;
+      const length = Math.min(command.length, CHUNK_BYTES - offset);
+      expected = this.model.reserve(pg, ino, chunk, offset, length, at);
+      done = this.store.reserve(pg, { ino, chunk }, offset, length, at);
     } else if (command.do === 'truncate') {
       const { pg, ino, from } = command;
       const truncateSeq = ++this.truncates;
@@ -185,9 +202,13 @@ class Run {
       offset += length + (i % 2) * 17;
       return extent;
     });
+    const reserved = command.reserved.map(([start, length]) => ({
+      start,
+      end: Math.min(CHUNK_BYTES, start + length),
+    }));
     const content = removed
       ? undefined
-      : { version: version(this.seq, 0), extents, truncateSeq: this.truncates };
+      : { version: version(this.seq, 0), extents, truncateSeq: this.truncates, reserved };
     this.model.install(pg, ino, chunk, content);
     await this.store.install(pg, { ino, chunk }, content);
     return undefined;

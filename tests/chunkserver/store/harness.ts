@@ -8,6 +8,7 @@ import { silentLogger } from '../../../common/logger.js';
 import { MemoryDisk, type Survival } from '../../../common/memory-disk.js';
 import { createPrng } from '../../../common/prng.js';
 import { SegmentLog } from '../../../common/segment-log.js';
+import type { DataRange } from '../../../proto/extents.js';
 
 /** Time that passes when the test says so. */
 export class ManualClock implements Clock {
@@ -105,16 +106,24 @@ export function version(seq: number, epoch = 1): Version {
   return { epoch, seq };
 }
 
-/** What the store's data takes, each extent with a header of its own, counted by reading all of it. */
+/**
+ * What the store's data takes, each extent with a header of its own, counted by reading all of it; reserved space also with
+ * those that its pages will have.
+ */
 export async function compactedBytes(store: ChunkStore): Promise<number> {
   let bytes = 0;
+  let reserved = 0;
   for (const pg of store.pgs()) {
     for (const info of store.list(pg, undefined, 1e6)) {
-      const { extents } = (await store.readChunk(pg, info)) as ChunkContent;
-      for (const { data } of extents) bytes += data.length + SegmentLog.recordBytes(META_BYTES);
+      const content = (await store.readChunk(pg, info)) as ChunkContent;
+      for (const { data } of content.extents) bytes += data.length + SegmentLog.recordBytes(META_BYTES);
+      for (const { start, end } of reservedRanges(content)) {
+        bytes += end - start + SegmentLog.recordBytes(META_BYTES);
+        reserved += end - start;
+      }
     }
   }
-  return bytes;
+  return bytes + Math.ceil(reserved / 4096) * SegmentLog.recordBytes(META_BYTES);
 }
 
 /** Bytes that differ from call to call and from place to place. */
@@ -124,11 +133,14 @@ export function pattern(seed: number, length: number): Buffer {
   return data;
 }
 
+const STORED = 1;
+const RESERVED = 2;
+
 /** Never changed in place, so that a copy of the model is cheap. */
 interface ModelChunk {
   version: Version;
   bytes: Buffer;
-  /** 1 where a byte is allocated. */
+  /** STORED where a byte was written, RESERVED where space is kept for it, else 0. */
   covered: Buffer;
   size: number;
   text?: string;
@@ -157,7 +169,7 @@ export class Model {
     const bytes = old ? Buffer.from(old.bytes) : Buffer.alloc(CHUNK_BYTES);
     const covered = old ? Buffer.from(old.covered) : Buffer.alloc(CHUNK_BYTES);
     data.copy(bytes, offset);
-    covered.fill(1, offset, offset + data.length);
+    covered.fill(STORED, offset, offset + data.length);
     const size = sum(covered);
     if (data.length > 0) this.chunks.set(name, { version: at, bytes, covered, size });
     return data.length > 0 ? size - (old?.size ?? 0) : 0;
@@ -172,6 +184,17 @@ export class Model {
     const covered = Buffer.from(old.covered).fill(0, offset, offset + length);
     this.chunks.set(name, { version: at, bytes, covered, size: sum(covered) });
     return sum(covered) - old.size;
+  }
+
+  reserve(pg: number, ino: number, chunk: number, offset: number, length: number, at: Version): number {
+    this.last.set(pg, at);
+    const name = `${pg}/${ino}/${chunk}`;
+    const old = this.chunks.get(name);
+    const bytes = old?.bytes ?? Buffer.alloc(CHUNK_BYTES);
+    const covered = old ? Buffer.from(old.covered) : Buffer.alloc(CHUNK_BYTES);
+    for (let i = offset; i < offset + length; i++) covered[i] ||= RESERVED;
+    this.chunks.set(name, { version: at, bytes, covered, size: sum(covered) });
+    return sum(covered) - (old?.size ?? 0);
   }
 
   truncate(pg: number, ino: number, from: number, seq: number, at: Version): number {
@@ -210,8 +233,10 @@ export class Model {
     const covered = Buffer.alloc(CHUNK_BYTES);
     for (const { offset, data } of content.extents) {
       data.copy(bytes, offset);
-      covered.fill(1, offset, offset + data.length);
+      covered.fill(STORED, offset, offset + data.length);
     }
+    for (const { start, end } of content.reserved ?? [])
+      for (let i = start; i < end; i++) covered[i] ||= RESERVED;
     const state = { version: content.version, bytes, covered, size: sum(covered) };
     this.chunks.set(`${pg}/${ino}/${chunk}`, state);
     const key = `${pg}/${ino}`;
@@ -233,20 +258,38 @@ export class Model {
 }
 
 function modelText(name: string, { version: at, bytes, covered, size }: ModelChunk): string {
-  const runs: string[] = [];
-  for (let from = covered.indexOf(1); from >= 0; ) {
-    const hole = covered.indexOf(0, from);
-    const to = hole < 0 ? CHUNK_BYTES : hole;
-    runs.push(runText(from, bytes.subarray(from, to)));
-    from = covered.indexOf(1, to);
-  }
-  return chunkText(name, at, size, runs);
+  const stored = runsOf(covered, STORED).map(({ start, end }) => runText(start, bytes.subarray(start, end)));
+  const reserved = runsOf(covered, RESERVED).map(reservedText);
+  return chunkText(name, at, size, [...stored, ...reserved]);
 }
 
-function sum(bytes: Buffer): number {
+/** Where all bytes have a value. */
+function runsOf(bytes: Buffer, value: number): DataRange[] {
+  const runs: DataRange[] = [];
+  for (let start = bytes.indexOf(value); start >= 0; start = bytes.indexOf(value, runs.at(-1)?.end)) {
+    let end = start;
+    while (end < bytes.length && bytes[end] === value) end++;
+    runs.push({ start, end });
+  }
+  return runs;
+}
+
+function sum(covered: Buffer): number {
   let total = 0;
-  for (const byte of bytes) total += byte;
+  for (const byte of covered) total += byte === 0 ? 0 : 1;
   return total;
+}
+
+/** Where a chunk has space kept. */
+export function reservedRanges({ extents, reserved = [] }: ChunkContent): DataRange[] {
+  const covered = Buffer.alloc(CHUNK_BYTES);
+  for (const { start, end } of reserved) covered.fill(RESERVED, start, end);
+  for (const { offset, data } of extents) covered.fill(STORED, offset, offset + data.length);
+  return runsOf(covered, RESERVED);
+}
+
+function reservedText({ start, end }: DataRange): string {
+  return `${start}+${end - start} reserved`;
 }
 
 function runText(from: number, data: Buffer): string {
@@ -276,7 +319,8 @@ export async function dumpStore(store: ChunkStore): Promise<string[]> {
         } else runs.push({ from: offset, data });
       }
       const texts = runs.map(({ from, data }) => runText(from, data));
-      lines.push(chunkText(`${pg}/${ino}/${chunk}`, content.version, bytes, texts));
+      const reserved = reservedRanges(content).map(reservedText);
+      lines.push(chunkText(`${pg}/${ino}/${chunk}`, content.version, bytes, [...texts, ...reserved]));
     }
   }
   return lines.sort();

@@ -12,6 +12,9 @@ import { HoldfastError } from '../../../proto/errors.js';
 import { tableBytes } from '../../../proto/extent-table.js';
 import { type ChunkRanges, type DataRange, joinRanges } from '../../../proto/extents.js';
 
+/** A byte that was never written, with space kept for it. */
+const RESERVED = 256;
+
 interface MemoryChunk {
   ino: number;
   chunk: number;
@@ -173,7 +176,8 @@ export class MemoryStore implements ChunkStore {
         const group = groupOf(groups, pg);
         if (!content) group.chunks.delete(nameOf(key));
         else {
-          const bytes: (number | undefined)[] = [];
+          const bytes: MemoryChunk['bytes'] = [];
+          for (const { start, end } of content.reserved ?? []) reserveCells(bytes, start, end);
           for (const { offset, data } of content.extents)
             for (const [i, byte] of data.entries()) bytes[offset + i] = byte;
           group.chunks.set(nameOf(key), { ino, chunk: index, version: content.version, bytes });
@@ -182,6 +186,30 @@ export class MemoryStore implements ChunkStore {
       },
       () => undefined,
     );
+  }
+
+  reserve(pg: number, key: ChunkKey, offset: number, length: number, version: Version) {
+    const { ino, chunk: index } = key;
+    return this.#do(
+      (groups) => {
+        const group = groupOf(groups, pg);
+        const chunk = group.chunks.get(nameOf(key)) ?? { ino, chunk: index, version, bytes: [] };
+        const before = allocated(chunk);
+        reserveCells(chunk.bytes, offset, offset + length);
+        chunk.version = version;
+        group.chunks.set(nameOf(key), chunk);
+        group.state = { ...group.state, last: version };
+        return allocated(chunk) - before;
+      },
+      (allocatedDelta) => ({ allocatedDelta }),
+    );
+  }
+
+  coverage(pg: number, key: ChunkKey, ranges: readonly DataRange[]) {
+    const { bytes = [] } = this.#groups.get(pg)?.chunks.get(nameOf(key)) ?? {};
+    const cells = ranges.flatMap(({ start, end }) => bytes.slice(start, end));
+    const reserved = cells.filter((cell) => cell === RESERVED).length;
+    return { stored: cells.filter((cell) => cell !== undefined).length - reserved, reserved };
   }
 
   punch(pg: number, { ino, chunk: index }: ChunkKey, offset: number, length: number, version: Version) {
@@ -203,14 +231,17 @@ export class MemoryStore implements ChunkStore {
     );
   }
 
-  ranges(pg: number, key: ChunkKey): ChunkRanges | undefined {
+  ranges(pg: number, key: ChunkKey, reserved = false): ChunkRanges | undefined {
     const before =
       key.chunk > 0 ? { ino: key.ino, chunk: key.chunk - 1 } : { ino: key.ino - 1, chunk: 2 ** 32 };
-    const next = this.list(pg, before, 1e9).find(({ ino, bytes }) => ino === key.ino && bytes > 0);
-    const found = next && this.#groups.get(pg)?.chunks.get(nameOf(next));
-    if (!found) return undefined;
-    const cells = found.bytes.flatMap((byte, at) => (byte === undefined ? [] : [{ start: at, end: at + 1 }]));
-    return { chunk: found.chunk, ranges: joinRanges(cells) };
+    for (const info of this.list(pg, before, 1e9)) {
+      if (info.ino !== key.ino) continue;
+      const { bytes = [] } = this.#groups.get(pg)?.chunks.get(nameOf(info)) ?? {};
+      const counts = (byte: number | undefined) => byte !== undefined && (reserved || byte !== RESERVED);
+      const cells = bytes.flatMap((byte, at) => (counts(byte) ? [{ start: at, end: at + 1 }] : []));
+      if (cells.length > 0) return { chunk: info.chunk, ranges: joinRanges(cells) };
+    }
+    return undefined;
   }
 
   setTruncateSeq(pg: number, ino: number, truncateSeq: number): Promise<void> {
@@ -237,7 +268,10 @@ export class MemoryStore implements ChunkStore {
     if (this.corrupt.has(`${pg}:${nameOf(key)}`)) return Promise.reject(new HoldfastError('CORRUPT'));
     const chunk = this.#groups.get(pg)?.chunks.get(nameOf(key));
     const bytes = (chunk?.bytes ?? []).slice(offset, offset + length);
-    const data = bytes.length > 0 ? [Buffer.from(Array.from(bytes, (byte) => byte ?? 0))] : [];
+    const data =
+      bytes.length > 0
+        ? [Buffer.from(Array.from(bytes, (byte) => (byte === RESERVED ? 0 : (byte ?? 0))))]
+        : [];
     const result = { version: chunk?.version, data, length: bytes.length };
     return new Promise((resolve) => this.#complete(() => resolve(result)));
   }
@@ -249,9 +283,13 @@ export class MemoryStore implements ChunkStore {
     if (chunk) {
       const extents: ChunkContent['extents'] = [];
       chunk.bytes.forEach((byte, offset) => {
-        if (byte !== undefined) extents.push({ offset, data: Buffer.from([byte]) });
+        if (byte !== undefined && byte !== RESERVED) extents.push({ offset, data: Buffer.from([byte]) });
       });
-      content = { version: chunk.version, extents, truncateSeq: this.truncateSeq(pg, key.ino) };
+      const cells = chunk.bytes.flatMap((byte, at) =>
+        byte === RESERVED ? [{ start: at, end: at + 1 }] : [],
+      );
+      const truncateSeq = this.truncateSeq(pg, key.ino);
+      content = { version: chunk.version, extents, truncateSeq, reserved: joinRanges(cells) };
     }
     return new Promise((resolve) => this.#complete(() => resolve(content)));
   }
@@ -327,7 +365,8 @@ export class MemoryStore implements ChunkStore {
       for (const chunk of group.chunks.values()) liveBytes += allocated(chunk);
     const { capacityBytes } = this;
     const freeBytes = capacityBytes - liveBytes;
-    return { liveBytes, capacityBytes, freeBytes, roomBytes: freeBytes };
+    const room = { roomBytes: freeBytes, promisedRoomBytes: freeBytes, reservedBytes: 0 };
+    return { liveBytes, capacityBytes, freeBytes, ...room };
   }
 
   async close(): Promise<void> {}
@@ -344,6 +383,10 @@ export class MemoryStore implements ChunkStore {
       state: this.pgState(pg),
     };
   }
+}
+
+function reserveCells(bytes: (number | undefined)[], start: number, end: number): void {
+  for (let at = start; at < end; at++) bytes[at] ??= RESERVED;
 }
 
 /** Holes are -1; those at the end are left out. */
