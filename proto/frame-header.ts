@@ -22,17 +22,28 @@ export enum FrameType {
   TRUNCATE = 5,
   /** Any: answered at once. */
   PING = 6,
-  /** Client: pg, epoch, ino, chunk, truncateSeq. Reply: where the first chunk from there on that has data, has it (proto/extents.ts). */
+  /**
+   * Client: pg, epoch, ino, chunk, truncateSeq; offset 1: reserved bytes count as data. Reply: where the first chunk from there
+   * on that has data, has it (proto/extents.ts).
+   */
   EXTENTS = 7,
   /**
    * Client to the primary of a chunk: pg, epoch, ino, chunk, offset, length, truncateSeq, payload: where to take the bytes
    * from (proto/copy-source.ts). Reply: as WRITE's. EOPNOTSUPP: the source cannot be read from there now.
    */
   COPY = 8,
+  /**
+   * Client: pg, epoch, ino, chunk, offset, length, truncateSeq; flag SYNC. Space is kept for what of the range takes none.
+   * Reply: as WRITE's. ENOSPC: nothing was reserved.
+   */
+  RESERVE = 9,
   /** As WRITE of several runs of one chunk, all or none of them: the payload has their places (proto/extent-table.ts). */
   WRITE_EXTENTS = 31,
 
-  /** Primary to replica: one operation of the PG's order; version. Reply when written (with SYNC: durable). */
+  /**
+   * Primary to replica: one operation of the PG's order; version. Reply when written (with SYNC: durable): aux and versionSeq =
+   * bytes that the disk has room for now, and for writes to where space is reserved.
+   */
   REPLICATE_WRITE = 16,
   REPLICATE_TRUNCATE = 17,
   REPLICATE_DELETE = 18,
@@ -50,6 +61,8 @@ export enum FrameType {
   RESYNC = 23,
   /** Recovering replica to primary: everything is copied. */
   CAUGHT_UP = 24,
+  /** As REPLICATE_WRITE: a RESERVE. */
+  REPLICATE_RESERVE = 25,
   /** As REPLICATE_WRITE: one operation that writes several runs of one chunk (proto/extent-table.ts). */
   REPLICATE_EXTENTS = 32,
 
@@ -65,6 +78,9 @@ export enum FrameType {
 export const FRAME_FLAG_SYNC = 1;
 /** In replies to LIST: the end was reached. In PG_INFO: clean. */
 export const FRAME_FLAG_END = 2;
+
+/** As offset of EXTENTS: reserved bytes count as data. */
+export const EXTENTS_RESERVED = 1;
 
 export const FRAME_HEADER_BYTES = 80;
 const MAGIC = 0x31444648; // "HFD1"

@@ -1,7 +1,7 @@
 /** Numbers and names that all processes agree on. Every limit carries its unit. */
 
 /** Raised with every incompatible change of a message or frame; the handshake refuses any other. */
-export const PROTOCOL_VERSION = 1;
+export const PROTOCOL_VERSION = 2;
 
 /** Leases that a client announces to a new leader in one message: decoding and noting them takes a few milliseconds. */
 export const LEASES_PER_ANNOUNCEMENT_MAX = 1_024;

@@ -269,7 +269,8 @@ export class Primary implements OpOwner {
       this.#answer(request, 'OVERLOADED', `the link to server ${server} is behind`);
       return;
     }
-    if (request.kind === 'write' && !this.#hasSpace(request.payload.length)) {
+    const takes = request.kind === 'write' ? this.#takes(request) : 0;
+    if (!this.#hasRoom(takes, request.payload.length)) {
       this.#answer(request, 'ENOSPC');
       return;
     }
@@ -283,6 +284,8 @@ export class Primary implements OpOwner {
       offset: request.offset,
       payload: request.payload,
       hole: request.kind === 'write' ? request.length : 0,
+      reserves: request.reserves,
+      takes,
       payloadCrc: request.payloadCrc,
       blockCrcs: request.blockCrcs,
       runs: request.runs,
@@ -434,12 +437,13 @@ export class Primary implements OpOwner {
   }
 
   /**
-   * Bytes that were sent before a truncate which is in the order already could stay behind the end. A hole cannot.
+   * Bytes that were sent before a truncate which is in the order already could stay behind the end, and so could reserved
+   * space. A hole cannot.
    * @returns whether the write was refused
    */
   #wasCut(request: PgRequest): boolean {
     const known = this.#ctx.env.truncateSeq(this.#ctx.id, request.ino);
-    if (request.truncateSeq >= known || request.payload.length === 0) return false;
+    if (request.truncateSeq >= known || isHole(request)) return false;
     this.#answer(request, 'CUT');
     return true;
   }
@@ -454,12 +458,23 @@ export class Primary implements OpOwner {
     return true;
   }
 
-  #hasSpace(bytes: number): boolean {
+  /** Room that a write needs and that no earlier one was promised. A promise takes as much as the bytes that it is for. */
+  #takes(request: PgRequest): number {
+    if (isHole(request)) return 0;
+    const { payload, reserves, runs, offset, length } = request;
+    const ranges = runs ?? [{ start: offset, end: offset + (payload.length || length) }];
+    const { stored, reserved } = this.#ctx.env.coverage(this.#ctx.id, request, ranges);
+    const bytes = ranges.reduce((sum, { start, end }) => sum + end - start, 0);
+    return bytes - reserved - (reserves ? stored : 0);
+  }
+
+  /** Whether all disks have it. What was promised is so on every replica, and this is all that keeps others from it. */
+  #hasRoom(takes: number, payloadBytes: number): boolean {
     const { env, inSyncPeers } = this.#ctx;
-    const needed = bytes + SPACE_MARGIN_BYTES;
-    return (
-      env.roomBytes(env.self) >= needed && inSyncPeers.every((server) => env.roomBytes(server) >= needed)
-    );
+    const has = (server: number): boolean =>
+      (takes === 0 || env.roomBytes(server) >= takes + SPACE_MARGIN_BYTES) &&
+      (payloadBytes === 0 || env.promisedRoomBytes(server) >= payloadBytes);
+    return has(env.self) && inSyncPeers.every(has);
   }
 
   #answer(
@@ -471,4 +486,8 @@ export class Primary implements OpOwner {
   ): void {
     this.#ctx.emit({ kind: 'answer', request, error, detail, aux, version });
   }
+}
+
+function isHole({ payload, reserves }: PgRequest): boolean {
+  return payload.length === 0 && !reserves;
 }

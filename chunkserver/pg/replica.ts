@@ -92,6 +92,7 @@ export class Replica implements OpOwner {
         break;
       case FrameType.REPLICATE_WRITE:
       case FrameType.REPLICATE_EXTENTS:
+      case FrameType.REPLICATE_RESERVE:
         this.#operation(this.#op(call, 'write'));
         break;
       case FrameType.REPLICATE_TRUNCATE:
@@ -127,6 +128,7 @@ export class Replica implements OpOwner {
       offset: kind === 'truncate' ? header.aux : header.offset,
       payload,
       hole: kind === 'write' ? header.length : 0,
+      reserves: call.type === FrameType.REPLICATE_RESERVE,
       payloadCrc: header.payloadCrc,
       blockCrcs: call.blockCrcs,
       runs: call.runs,

@@ -21,4 +21,9 @@ export class TokenBucket {
     this.#tokens -= bytes;
     return 0;
   }
+
+  /** Of what was taken so much did not pass. */
+  giveBack(bytes: number): void {
+    this.#tokens = Math.min(this.#burst, this.#tokens + bytes);
+  }
 }

@@ -5,6 +5,7 @@ import type { Pg } from '../../proto/gen/cluster.js';
 import type { Lineage } from '../../proto/lineage.js';
 import { LEASE_MS } from '../../proto/types.js';
 import type { ChunkContent, ChunkInfo, ChunkKey, PgState, Version } from '../store/chunk-store.js';
+import type { Coverage } from '../store/reserved.js';
 
 /**
  * What the placement group core is told and what it asks for. The core is synchronous and does no I/O:
@@ -36,8 +37,11 @@ export interface Op {
   /** Within the chunk; truncates: within the file. */
   readonly offset: number;
   readonly payload: Buffer;
-  /** Writes without a payload: so many bytes become a hole. */
+  /** Writes without a payload: so many bytes become a hole, or space is kept for them. */
   readonly hole?: number;
+  readonly reserves?: boolean;
+  /** Bytes of room that it takes, of what no earlier operation was promised. At a primary. */
+  readonly takes?: number;
   readonly payloadCrc: number;
   /** CRC-32C of each block of the payload, when they are known. */
   readonly blockCrcs?: Uint32Array;
@@ -67,6 +71,8 @@ export interface PgRequest {
   readonly blockCrcs?: Uint32Array;
   /** As Op.runs. */
   readonly runs?: readonly DataRange[];
+  /** As Op.reserves. */
+  readonly reserves?: boolean;
   readonly sync: boolean;
   /** Local milliseconds. */
   readonly deadline: number;
@@ -85,6 +91,7 @@ export interface PeerCall {
   readonly type:
     | FrameType.REPLICATE_WRITE
     | FrameType.REPLICATE_EXTENTS
+    | FrameType.REPLICATE_RESERVE
     | FrameType.REPLICATE_TRUNCATE
     | FrameType.REPLICATE_DELETE
     | FrameType.PG_INFO
@@ -197,6 +204,10 @@ export interface PgEnv {
   congested(server: number): boolean;
   /** Bytes that a server, this one or another, may write now; what is on its way there is taken off. */
   roomBytes(server: number): number;
+  /** The same for writes to where space is reserved. */
+  promisedRoomBytes(server: number): number;
+  /** What of the ranges of a chunk, which ascend, takes space here. */
+  coverage(pg: number, key: ChunkKey, ranges: readonly DataRange[]): Coverage;
   truncateSeq(pg: number, ino: number): number;
   chunkInfo(pg: number, key: ChunkKey): ChunkInfo | undefined;
   /** Whether the store has a chunk or a truncate number of the inode. */

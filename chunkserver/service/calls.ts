@@ -1,6 +1,12 @@
 import { HoldfastError } from '../../proto/errors.js';
 import type { DataRange } from '../../proto/extents.js';
-import { FRAME_FLAG_SYNC, type FrameFields, type FrameHeader, FrameType } from '../../proto/frame-header.js';
+import {
+  EXTENTS_RESERVED,
+  FRAME_FLAG_SYNC,
+  type FrameFields,
+  type FrameHeader,
+  FrameType,
+} from '../../proto/frame-header.js';
 import { type Frame, FrameError, type FrameReply } from '../../proto/frames.js';
 import { lineageFields } from '../../proto/lineage.js';
 import { DEFAULT_CHUNK_SIZE_BYTES } from '../../proto/types.js';
@@ -17,7 +23,7 @@ export const DEFAULT_DEADLINE_MS = 30_000;
 export interface ClientCall extends PgRequest {
   result: ReadResult | undefined;
   /** A read that asks where data is, not what. */
-  ranges?: boolean;
+  ranges?: 'stored' | 'stored or reserved';
   /** Called once. */
   answer(error: HoldfastError | undefined, reply: FrameReply): void;
 }
@@ -31,6 +37,7 @@ const KINDS: Partial<Record<FrameType, PgRequest['kind']>> = {
   [FrameType.READ]: 'read',
   [FrameType.WRITE]: 'write',
   [FrameType.WRITE_EXTENTS]: 'write',
+  [FrameType.RESERVE]: 'write',
   [FrameType.SYNC]: 'sync',
   [FrameType.TRUNCATE]: 'truncate',
   [FrameType.EXTENTS]: 'read',
@@ -51,9 +58,12 @@ export function clientCall(
   if (!kind) throw new HoldfastError('PROTOCOL', `frame type ${header.type}`);
   if (header.type === FrameType.WRITE_EXTENTS) checkRuns(header, runs);
   else check(kind, header, payload.length);
+  if (header.type === FrameType.RESERVE && payload.length > 0)
+    throw new HoldfastError('EINVAL', 'bytes where space is to be reserved');
   return {
     kind,
-    ranges: header.type === FrameType.EXTENTS,
+    ranges: rangesOf(header),
+    reserves: header.type === FrameType.RESERVE,
     epoch: header.epoch,
     ino: header.ino,
     chunk: header.chunk,
@@ -71,6 +81,11 @@ export function clientCall(
     result: undefined,
     answer,
   };
+}
+
+function rangesOf({ type, offset }: FrameHeader): ClientCall['ranges'] {
+  if (type !== FrameType.EXTENTS) return undefined;
+  return offset === EXTENTS_RESERVED ? 'stored or reserved' : 'stored';
 }
 
 const EMPTY = Buffer.alloc(0);
@@ -133,11 +148,16 @@ const REPLICATE_TYPES = {
   delete: FrameType.REPLICATE_DELETE,
 } as const;
 
+function replicateType({ kind, runs, reserves }: Op): FrameType {
+  if (runs) return FrameType.REPLICATE_EXTENTS;
+  return reserves ? FrameType.REPLICATE_RESERVE : REPLICATE_TYPES[kind];
+}
+
 /** The header of a forwarded operation; of one shape, for it is made for each write. */
 export function replicateFields(pg: number, op: Op): FrameFields & { type: FrameType } {
   const { kind, version } = op;
   return {
-    type: op.runs ? FrameType.REPLICATE_EXTENTS : REPLICATE_TYPES[kind],
+    type: replicateType(op),
     flags: op.sync ? FRAME_FLAG_SYNC : 0,
     pg,
     epoch: version.epoch,
@@ -155,6 +175,7 @@ export function replicateFields(pg: number, op: Op): FrameFields & { type: Frame
 const PEER_TYPES = new Set<number>([
   FrameType.REPLICATE_WRITE,
   FrameType.REPLICATE_EXTENTS,
+  FrameType.REPLICATE_RESERVE,
   FrameType.REPLICATE_TRUNCATE,
   FrameType.REPLICATE_DELETE,
   FrameType.PG_INFO,

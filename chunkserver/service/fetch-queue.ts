@@ -32,7 +32,7 @@ interface Waiting {
 export class FetchQueue {
   readonly #clock: Clock;
   readonly #bucket: TokenBucket;
-  readonly #send: (ask: Ask, done: () => void) => void;
+  readonly #send: (ask: Ask, done: (receivedBytes: number) => void) => void;
   #waiting: Waiting[] = [];
   #running = 0;
   #runningBytes = 0;
@@ -45,13 +45,13 @@ export class FetchQueue {
   #syncing = false;
 
   /**
-   * @param send calls `done` once, when the answer or an error has come
+   * @param send calls `done` once, when the answer or an error has come: reserved space of a chunk is told, not sent
    * @param sync makes what was copied durable; its failure ends the server, and is told elsewhere
    */
   constructor(
     clock: Clock,
     bytesPerSecond: number,
-    send: (ask: Ask, done: () => void) => void,
+    send: (ask: Ask, done: (receivedBytes: number) => void) => void,
     sync: () => Promise<void>,
   ) {
     this.#clock = clock;
@@ -125,7 +125,8 @@ export class FetchQueue {
   #fetch({ ask, bytes }: Waiting, startedAt: number): void {
     this.#running++;
     this.#runningBytes += bytes;
-    this.#send(ask, () => {
+    this.#send(ask, (receivedBytes) => {
+      this.#bucket.giveBack(Math.max(0, bytes - receivedBytes));
       this.#running--;
       this.#runningBytes -= bytes;
       const now = this.#clock.now();

@@ -50,6 +50,8 @@ export interface HeartbeatDeps {
   onMap(map: ClusterMap): void;
   /** @param until local milliseconds */
   onLease(until: number): void;
+  /** Bytes that other servers whose stores are on the same file system have promised to writes. */
+  onReservedElsewhere?(bytes: number): void;
   onPurge(purge: Purge): void;
   onTask(task: PgTask): void;
   /** This server is to give up a group that it leads. */
@@ -265,6 +267,7 @@ export class HeartbeatClient {
       .then(({ body }) => {
         if (this.#stream !== stream || body?.$case !== 'heartbeatAck') return;
         this.#heardAt = clock.now();
+        this.#deps.onReservedElsewhere?.(body.value.reservedElsewhere ?? 0);
         if (body.value.leaseMs > 0) this.#deps.onLease(sentAt + body.value.leaseMs);
       })
       .catch((error: unknown) => {

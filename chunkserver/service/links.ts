@@ -1,6 +1,7 @@
-import type { FrameFields, FrameType } from '../../proto/frame-header.js';
+import type { FrameFields, FrameHeader, FrameType } from '../../proto/frame-header.js';
 import type { ReplySink } from '../../proto/frames.js';
 import type { LinkSide } from '../pg/types.js';
+import type { ChunkStore } from '../store/chunk-store.js';
 import { SyncGroup } from './sync-group.js';
 
 /** One ordered connection to another chunkserver; FrameConnection is one. */
@@ -19,15 +20,23 @@ export interface PeerLink {
   close(reason: string): void;
 }
 
+/** What a disk may take now, in bytes. */
+export interface Room {
+  /** Of anything. */
+  any: number;
+  /** Of writes to where space is reserved. */
+  promised: number;
+}
+
 /** A link that this server dialed, as primary, with what it knows of the disk behind it. */
 export interface OutLink {
   readonly link: PeerLink;
   /** One REPLICATE_SYNC serves all that ask meanwhile. */
   readonly syncs: SyncGroup;
   /** As the server last said. */
-  roomBytes: number;
-  /** Payload sent and not answered: not in `roomBytes` yet. */
-  inFlightBytes: number;
+  room: Room;
+  /** What of it operations will take that were sent and not answered: not in `room` yet. */
+  readonly inFlight: Room;
 }
 
 /** More unsent bytes than this on a link: clients are asked to come again later. */
@@ -58,8 +67,8 @@ export class LinkTable {
   set(server: number, side: LinkSide, link: PeerLink, sync: (done: (error?: Error) => void) => void): void {
     if (side === 'in') this.#in.set(server, link);
     else {
-      const roomBytes = Number.POSITIVE_INFINITY;
-      this.#out.set(server, { link, syncs: new SyncGroup(sync), roomBytes, inFlightBytes: 0 });
+      const room = { any: Number.POSITIVE_INFINITY, promised: Number.POSITIVE_INFINITY };
+      this.#out.set(server, { link, syncs: new SyncGroup(sync), room, inFlight: { any: 0, promised: 0 } });
     }
   }
 
@@ -68,12 +77,23 @@ export class LinkTable {
     else this.#out.delete(server);
   }
 
-  roomBytes(server: number): number {
+  roomBytes(server: number, of: keyof Room = 'any'): number {
     const out = this.#out.get(server);
-    return out ? out.roomBytes - out.inFlightBytes : Number.POSITIVE_INFINITY;
+    return out ? out.room[of] - out.inFlight[of] : Number.POSITIVE_INFINITY;
   }
 
   congested(server: number): boolean {
     return (this.#out.get(server)?.link.queuedBytes ?? 0) > LINK_BACKLOG_BYTES_MAX;
   }
+}
+
+/** What the disk of this server may take now, as replies to operations and pings tell it. */
+export function roomFields(store: ChunkStore): FrameFields {
+  const { roomBytes, promisedRoomBytes } = store.usage();
+  return { aux: Math.max(0, roomBytes), versionSeq: Math.max(0, promisedRoomBytes) };
+}
+
+/** The same at the other end. */
+export function roomOf({ aux, versionSeq }: FrameHeader): Room {
+  return { any: aux, promised: versionSeq };
 }

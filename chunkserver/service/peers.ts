@@ -166,7 +166,7 @@ export class Peers {
         continue;
       }
       link.request({ type: FrameType.PING }, undefined, 0, undefined, (error, reply) => {
-        if (!error && reply) host.setRoomBytes(server, reply.header.aux);
+        if (!error && reply) host.setRoom(server, reply.header);
       });
     }
   }

@@ -8,7 +8,7 @@ import type { ChunkStore, Version } from '../store/chunk-store.js';
 import { answerClient, type ClientCall, type IncomingCall, replicateFields } from './calls.js';
 import { serveFetch, serveList } from './copy-server.js';
 import { FetchQueue } from './fetch-queue.js';
-import type { LinkTable } from './links.js';
+import { type LinkTable, roomFields, roomOf } from './links.js';
 import type { Repair } from './repair.js';
 import { applyOp, readFor, readNowFor } from './store-calls.js';
 import { SyncGroup } from './sync-group.js';
@@ -195,12 +195,16 @@ export class PgEffects {
       return;
     }
     const bytes = op.payload.length;
-    out.inFlightBytes += bytes;
+    const { takes = 0 } = op;
+    const { inFlight } = out;
+    inFlight.any += takes;
+    inFlight.promised += bytes;
     const crc = bytes > 0 ? op.payloadCrc : undefined;
     const payload = bytes > 0 ? op.payload : undefined;
     out.link.request(replicateFields(core.id, op), payload, 0, crc, (error, reply) => {
-      out.inFlightBytes -= bytes;
-      if (reply) out.roomBytes = reply.header.aux;
+      inFlight.any -= takes;
+      inFlight.promised -= bytes;
+      if (reply) out.room = roomOf(reply.header);
       this.#loop.dispatch(core, { kind: 'acked', op, server, error });
     });
   }
@@ -251,8 +255,8 @@ export class PgEffects {
   #answerCall(effect: Extract<Effect, { kind: 'answerCall' }>): void {
     const call = effect.call as IncomingCall;
     const error = effect.error && new HoldfastError(effect.error, effect.detail);
-    const aux = roomBytes(this.#deps.store);
-    call.answer(error, { fields: effect.fields ? joinFields(effect.fields, { aux }) : { aux } });
+    const room = roomFields(this.#deps.store);
+    call.answer(error, { fields: effect.fields ? joinFields(room, effect.fields) : room });
   }
 
   #ask(core: PgCore, ask: Ask): void {
@@ -261,17 +265,17 @@ export class PgEffects {
     else this.#sendAsk(ask, () => {});
   }
 
-  #sendAsk(ask: Ask, done: () => void): void {
+  #sendAsk(ask: Ask, done: (receivedBytes: number) => void): void {
     const core = this.#askers.get(ask) as PgCore;
     const link = this.#links.get(ask.to, ask.side);
     if (!link) {
-      done();
+      done(0);
       const error = new HoldfastError('UNAVAILABLE', `server ${ask.to} is not connected`);
       this.#loop.dispatch(core, { kind: 'reply', ask, error, reply: undefined });
       return;
     }
     link.request(ask.fields, undefined, 0, undefined, (error, reply) => {
-      done();
+      done(reply?.payload.length ?? 0);
       this.#loop.dispatch(core, { kind: 'reply', ask, error, reply });
     });
   }
@@ -292,9 +296,4 @@ export class PgEffects {
       (error: unknown) => call.answer(toHoldfastError(error), {}),
     );
   }
-}
-
-/** What the disk of this server may take now. */
-export function roomBytes(store: ChunkStore): number {
-  return Math.max(0, store.usage().roomBytes);
 }

@@ -1,6 +1,6 @@
 import type { Logger } from '../../common/logger.js';
 import { HoldfastError } from '../../proto/errors.js';
-import { FrameType } from '../../proto/frame-header.js';
+import { type FrameFields, type FrameHeader, FrameType } from '../../proto/frame-header.js';
 import type { ClusterMap, PgStatus, Purge } from '../../proto/gen/cluster.js';
 import { PgCore } from '../pg/pg-core.js';
 import {
@@ -13,8 +13,8 @@ import {
 import type { ChunkStore } from '../store/chunk-store.js';
 import { Audit } from './audit.js';
 import type { ClientCall, IncomingCall } from './calls.js';
-import { LinkTable, type PeerLink } from './links.js';
-import { PgEffects, type PgEffectsDeps, roomBytes } from './pg-effects.js';
+import { LinkTable, type PeerLink, roomFields, roomOf } from './links.js';
+import { PgEffects, type PgEffectsDeps } from './pg-effects.js';
 import { Purges } from './purges.js';
 import { Repair } from './repair.js';
 
@@ -28,6 +28,13 @@ export interface PgHostDeps extends PgEffectsDeps {
 
 /** More bytes than this wait for the own disk: clients are asked to come again later. Peers are not, their writes have an order. */
 const DISK_BACKLOG_BYTES_MAX = 128 * 1024 * 1024;
+
+/** What other servers send on behalf of clients. */
+const FOREGROUND: ReadonlySet<FrameType> = new Set([
+  FrameType.REPLICATE_WRITE,
+  FrameType.REPLICATE_EXTENTS,
+  FrameType.REPLICATE_RESERVE,
+]);
 
 function diskIsBehind(store: ChunkStore): boolean {
   return (store.backlogBytes?.() ?? 0) > DISK_BACKLOG_BYTES_MAX;
@@ -77,6 +84,9 @@ export class PgHost {
       linked: (server, side) => this.links.get(server, side) !== undefined,
       congested: (server) => (server === deps.self ? diskIsBehind(store) : this.links.congested(server)),
       roomBytes: (server) => (server === deps.self ? store.usage().roomBytes : this.links.roomBytes(server)),
+      promisedRoomBytes: (server) =>
+        server === deps.self ? store.usage().promisedRoomBytes : this.links.roomBytes(server, 'promised'),
+      coverage: (pg, key, ranges) => store.coverage(pg, key, ranges),
       truncateSeq: (pg, ino) => store.truncateSeq(pg, ino),
       chunkInfo: (pg, key) => store.chunkInfo(pg, key),
       holds: (pg, ino) => store.holds(pg, ino),
@@ -147,14 +157,14 @@ export class PgHost {
   }
 
   /** What this server's disk may take now. */
-  roomBytes(): number {
-    return roomBytes(this.#deps.store);
+  room(): FrameFields {
+    return roomFields(this.#deps.store);
   }
 
   /** What another server says that its disk may take now. */
-  setRoomBytes(server: number, bytes: number): void {
+  setRoom(server: number, header: FrameHeader): void {
     const out = this.links.out(server);
-    if (out) out.roomBytes = bytes;
+    if (out) out.room = roomOf(header);
   }
 
   tick(): void {
@@ -170,8 +180,7 @@ export class PgHost {
 
   /** @throws HoldfastError EINVAL, UNAVAILABLE */
   call(pg: number, call: IncomingCall): void {
-    if (call.type === FrameType.REPLICATE_WRITE || call.type === FrameType.REPLICATE_EXTENTS)
-      this.#effects.foreground();
+    if (FOREGROUND.has(call.type)) this.#effects.foreground();
     this.#dispatch(this.#known(pg), { kind: 'call', call });
   }
 

@@ -18,9 +18,9 @@ export function routeFrame(
   now: number,
 ): Promise<FrameReply> {
   const { type, pg } = frame.header;
-  if (type === FrameType.PING) return Promise.resolve({ fields: { aux: host.roomBytes() } });
+  if (type === FrameType.PING) return Promise.resolve({ fields: host.room() });
   if (type === FrameType.REPLICATE_SYNC) {
-    return host.sync().then(() => ({ fields: { aux: host.roomBytes() } }));
+    return host.sync().then(() => ({ fields: host.room() }));
   }
   return new Promise((resolve, reject) => {
     const answer = (error: HoldfastError | undefined, reply: FrameReply): void => {

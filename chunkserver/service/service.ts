@@ -152,6 +152,7 @@ export class ChunkService {
       onUp: () => this.host.setRegistered(true),
       onMap: (map) => this.#setMap(map),
       onLease: (until) => this.host.setLease(until),
+      onReservedElsewhere: (bytes) => this.#deps.store.reservedElsewhere?.(bytes),
       onPurge: (purge) => {
         const { pg, ino, truncateSeq } = purge;
         this.host.purge(purge, () =>
@@ -224,7 +225,7 @@ export class ChunkService {
   }
 
   #status() {
-    const { liveBytes, capacityBytes, freeBytes, diskFreeBytes } = this.#deps.store.usage();
+    const { liveBytes, capacityBytes, freeBytes, diskFreeBytes, reservedBytes } = this.#deps.store.usage();
     const bytes = (value: number) => Math.max(0, Math.floor(value));
     const pgs = this.host.progress();
     const { doneBytes, leftBytes, bytesPerSecond } = this.#meter.sample(pgs, this.#deps.clock.now());
@@ -240,6 +241,7 @@ export class ChunkService {
       scrub: this.#scrubber.status(),
       device: this.#options.device,
       deviceFreeBytes: diskFreeBytes === undefined ? undefined : bytes(diskFreeBytes),
+      reservedBytes: bytes(reservedBytes),
     };
   }
 

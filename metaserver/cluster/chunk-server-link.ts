@@ -33,6 +33,8 @@ export interface LinkHost {
   registered(link: ChunkServerLink): void;
   /** @returns the lease in ms, from the sending of the heartbeat; 0: none. Never rejects */
   heartbeat(link: ChunkServerLink, heartbeat: Heartbeat): number | Promise<number>;
+  /** Bytes that other servers on the file system of this one have promised. */
+  reservedElsewhere(link: ChunkServerLink): number;
   replicaFailed(link: ChunkServerLink, report: ReplicaFailed): Promise<void>;
   replicaCaughtUp(link: ChunkServerLink, report: ReplicaCaughtUp): Promise<void>;
   purgeDone(link: ChunkServerLink, done: PurgeDone): void;
@@ -122,8 +124,9 @@ export class ChunkServerLink {
       case 'heartbeat': {
         const { sequence } = body.value;
         const lease = this.#host.heartbeat(this, body.value);
+        const reservedElsewhere = this.#host.reservedElsewhere(this);
         const answer = (leaseMs: number): void =>
-          this.#answer(id, { $case: 'heartbeatAck', value: { sequence, leaseMs } });
+          this.#answer(id, { $case: 'heartbeatAck', value: { sequence, leaseMs, reservedElsewhere } });
         if (typeof lease === 'number') answer(lease);
         else void lease.then(answer);
         break;

@@ -7,7 +7,7 @@ import {
   type ScrubStatus,
 } from '../../proto/gen/cluster.js';
 import { primaryOf } from './pg-change.js';
-import { shareDisks } from './shared-disks.js';
+import { type DiskReport, reservedElsewhere, shareDisks } from './shared-disks.js';
 
 /** PGs of which one heartbeat may report progress: far above what a server holds. */
 export const PG_REPORTS_MAX = 65_536;
@@ -24,6 +24,7 @@ interface Report {
   scrub: ScrubStatus | undefined;
   device: string;
   deviceFreeBytes: number;
+  reservedBytes: number;
 }
 
 /** Bytes as a user sees them: already divided by the replication. */
@@ -51,6 +52,7 @@ export class ChunkServerRegistry {
       scrub: heartbeat.scrub,
       device: heartbeat.device ?? '',
       deviceFreeBytes: heartbeat.deviceFreeBytes ?? 0,
+      reservedBytes: heartbeat.reservedBytes ?? 0,
     });
   }
 
@@ -92,15 +94,18 @@ export class ChunkServerRegistry {
 
   /** Of each server, shared file systems divided. */
   #free(): Map<number, number> {
-    const reports = [...this.#reports];
-    return shareDisks(
-      reports.map(([id, { freeBytes, device, deviceFreeBytes }]) => ({
-        id,
-        freeBytes,
-        device,
-        deviceFreeBytes,
-      })),
-    );
+    return shareDisks(this.#disks());
+  }
+
+  /** Bytes that are promised to writes to other servers on the file system of this one. */
+  reservedElsewhere(server: number): number {
+    return reservedElsewhere(this.#disks(), server);
+  }
+
+  #disks(): DiskReport[] {
+    return [...this.#reports].map(([id, { freeBytes, device, deviceFreeBytes, reservedBytes }]) => ({
+      ...{ id, freeBytes, device, deviceFreeBytes, reservedBytes },
+    }));
   }
 
   statuses(map: ClusterMap): ChunkServerStatus[] {

@@ -241,6 +241,10 @@ export class ClusterService implements LeaderDuty, LinkHost {
     return replica.readBarrier().then(lease, () => 0);
   }
 
+  reservedElsewhere({ info }: ChunkServerLink): number {
+    return info ? this.#options.registry.reservedElsewhere(info.id) : 0;
+  }
+
   /**
    * Drops the failed server from all PGs which the reporter leads, for none of them can acknowledge a write; from the one
    * PG alone when the reporter means itself: it cannot lead that one any more, and does not try to.

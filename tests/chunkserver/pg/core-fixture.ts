@@ -49,6 +49,8 @@ export class CoreFixture {
   registered = true;
   minInSync = 2;
   free = 2 ** 40;
+  /** For writes to where space is reserved. */
+  promised = 2 ** 40;
   /** Servers whose disks or links are behind. */
   readonly behind = new Set<number>();
   now = 100;
@@ -63,6 +65,8 @@ export class CoreFixture {
       linked: (server, side) => this.links.has(`${side}${server}`),
       congested: (server) => this.behind.has(server),
       roomBytes: () => this.free,
+      promisedRoomBytes: () => this.promised,
+      coverage: (pg, key, ranges) => this.store.coverage(pg, key, ranges),
       truncateSeq: (pg, ino) => this.store.truncateSeq(pg, ino),
       chunkInfo: (pg, key) => this.store.chunkInfo(pg, key),
       holds: (pg, ino) => this.store.holds(pg, ino),

@@ -5,7 +5,9 @@ import {
   PEERING_CONNECT_TIMEOUT_MS,
   REPORT_INTERVAL_MS,
   SEQ_JUMP,
+  SPACE_MARGIN_BYTES,
 } from '../../../chunkserver/pg/types.js';
+import { replicateFields } from '../../../chunkserver/service/calls.js';
 import { HoldfastError } from '../../../proto/errors.js';
 import { FRAME_FLAG_END, FrameType } from '../../../proto/frame-header.js';
 import type { Replica } from '../../../proto/gen/cluster.js';
@@ -184,6 +186,60 @@ describe('the primary of a group', () => {
     assert.deepEqual(answers(f.request('write')), ['ENOSPC']);
     const truncate = f.request('truncate', { truncateSeq: 1 });
     assert.equal(versionOf(truncate).seq, seq + 1);
+  });
+
+  describe('reserved space', () => {
+    const nothing = Buffer.alloc(0);
+    const reserve = { payload: nothing, reserves: true, offset: 0, length: 1000 };
+
+    it('needs the room that the bytes would, and goes to all replicas as what it is', () => {
+      const f = new CoreFixture().lead();
+      f.free = SPACE_MARGIN_BYTES + 999;
+      assert.deepEqual(answers(f.request('write', reserve)), ['ENOSPC']);
+      f.free++;
+      const effects = f.request('write', reserve);
+      const [replicated] = only(effects, 'replicate');
+      assert.deepEqual(replicated?.to, [2, 3]);
+      const { hole, reserves, takes } = replicated.op;
+      assert.deepEqual({ hole, reserves, takes }, { hole: 1000, reserves: true, takes: 1000 });
+      assert.equal(replicateFields(0, replicated.op).type, FrameType.REPLICATE_RESERVE);
+    });
+
+    it('is written when nothing else is, and only what lies in it needs no room', async () => {
+      const f = new CoreFixture().lead();
+      await f.store.reserve(0, { ino: 5, chunk: 0 }, 100, 1000, { epoch: 1, seq: 1 });
+      f.free = 0;
+      const payload = Buffer.alloc(1000);
+      versionOf(f.request('write', { payload, offset: 100 }));
+      assert.deepEqual(answers(f.request('write', { payload, offset: 101 })), ['ENOSPC']);
+      const runs = [
+        { start: 100, end: 200 },
+        { start: 500, end: 600 },
+      ];
+      versionOf(f.request('write', { payload: Buffer.alloc(216), runs, length: 0 }));
+      const beyond = [...runs, { start: 1000, end: 1101 }];
+      assert.deepEqual(answers(f.request('write', { payload: Buffer.alloc(325), runs: beyond, length: 0 })), [
+        'ENOSPC',
+      ]);
+      f.free = SPACE_MARGIN_BYTES + 1;
+      versionOf(f.request('write', { payload, offset: 101 }));
+      f.promised = 999;
+      assert.deepEqual(
+        answers(f.request('write', { payload, offset: 100 })),
+        ['ENOSPC'],
+        'the disk has none left',
+      );
+    });
+
+    it('is given back on a full disk, and what a truncate has overtaken is not reserved', async () => {
+      const f = new CoreFixture().lead();
+      f.free = 0;
+      versionOf(f.request('write', { payload: nothing }));
+      f.free = 2 ** 40;
+      await f.store.truncate(0, 5, 0, 100, 3, { epoch: 1, seq: 1 });
+      assert.deepEqual(answers(f.request('write', { ...reserve, truncateSeq: 2 })), ['CUT']);
+      versionOf(f.request('write', { ...reserve, truncateSeq: 3 }));
+    });
   });
 
   for (const [server, what] of [

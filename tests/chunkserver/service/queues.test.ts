@@ -11,6 +11,8 @@ import { SyncGroup } from '../../../chunkserver/service/sync-group.js';
 import { FrameType } from '../../../proto/frame-header.js';
 import { VirtualClock } from '../pg/sim/virtual-clock.js';
 
+type Done = (receivedBytes: number) => void;
+
 describe('a group of syncs', () => {
   it('serves all that came meanwhile with the next one, and none with one that had begun', () => {
     const running: ((error?: Error) => void)[] = [];
@@ -66,8 +68,8 @@ describe('the queue of fetches', () => {
   });
 
   it('takes groups with the fewest copies first, and leaves cancelled ones out', () => {
-    const sent: { ask: Ask; done: () => void }[] = [];
-    const send = (each: Ask, done: () => void) => sent.push({ ask: each, done });
+    const sent: { ask: Ask; done: Done }[] = [];
+    const send = (each: Ask, done: Done) => sent.push({ ask: each, done });
     const queue = new FetchQueue(new VirtualClock(), 1e9, send, NEVER);
     for (let i = 0; i < FETCHES_MAX; i++) queue.add(ask(i), { bytes: 1, copies: 2 });
     const cancelled = ask(100);
@@ -76,8 +78,8 @@ describe('the queue of fetches', () => {
     queue.add(ask(102), { bytes: 1, copies: 1 });
     assert.equal(sent.length, FETCHES_MAX);
     cancelled.cancelled = true;
-    sent[0]!.done();
-    sent[1]!.done();
+    sent[0]!.done(1);
+    sent[1]!.done(1);
     assert.deepEqual(
       sent.slice(FETCHES_MAX).map((each) => each.ask.fields.chunk),
       [102, 101],
@@ -87,9 +89,9 @@ describe('the queue of fetches', () => {
   it('goes no faster than the disk takes what was copied', async () => {
     const syncs: (() => void)[] = [];
     let sent = 0;
-    const send = (_each: Ask, done: () => void): void => {
+    const send = (_each: Ask, done: Done): void => {
       sent++;
-      done();
+      done(1);
     };
     const sync = () => new Promise<void>((resolve) => syncs.push(resolve));
     const queue = new FetchQueue(new VirtualClock(), 1e12, send, sync);
@@ -117,9 +119,9 @@ describe('the queue of fetches', () => {
     const clock = new VirtualClock();
     const start = clock.now();
     const sentAt: number[] = [];
-    const send = (_each: Ask, done: () => void): void => {
+    const send = (_each: Ask, done: Done): void => {
       sentAt.push(clock.now() - start);
-      clock.after(30, done);
+      clock.after(30, () => done(1));
     };
     const queue = new FetchQueue(clock, 1e12, send, NEVER);
     queue.foreground();
@@ -134,15 +136,30 @@ describe('the queue of fetches', () => {
     const clock = new VirtualClock();
     const start = clock.now();
     let sent = 0;
-    const send = (_each: Ask, done: () => void): void => {
+    const send = (_each: Ask, done: Done): void => {
       sent++;
-      done();
+      done(1_000_000);
     };
     const queue = new FetchQueue(clock, 1_000_000, send, NEVER);
     for (let i = 0; i < 40; i++) queue.add(ask(i), { bytes: 1_000_000, copies: 1 });
     await clock.run(start + 10_000);
     // 4 MiB at once, then 1 MB each second.
     assert.equal(sent, 5 + 10);
+    queue.close();
+  });
+
+  it('does not count what takes space in a chunk and is not sent', async () => {
+    const clock = new VirtualClock();
+    const start = clock.now();
+    let sent = 0;
+    const send = (_each: Ask, done: Done): void => {
+      sent++;
+      clock.after(1, () => done(100));
+    };
+    const queue = new FetchQueue(clock, 1_000_000, send, NEVER);
+    for (let i = 0; i < 40; i++) queue.add(ask(i), { bytes: 4_000_000, copies: 1 });
+    await clock.run(start + 1000);
+    assert.equal(sent, 40);
     queue.close();
   });
 });

@@ -1,6 +1,10 @@
 import assert from 'node:assert/strict';
 import { open, readdir } from 'node:fs/promises';
 import path from 'node:path';
+import type { ChunkInfo } from '../../../chunkserver/store/chunk-store.js';
+import { openChunkStore } from '../../../chunkserver/store/open.js';
+import { systemClock } from '../../../common/clock.js';
+import { silentLogger } from '../../../common/logger.js';
 import { createPrng } from '../../../common/prng.js';
 import { type CopySource, packCopySource } from '../../../proto/copy-source.js';
 import { HoldfastError } from '../../../proto/errors.js';
@@ -306,6 +310,94 @@ describe('three chunkservers', function () {
     await cluster.meta.when(() => cluster.meta.whole);
   });
 });
+
+describe('reserved space', function () {
+  this.timeout(60_000);
+
+  it('takes no room from others that it was promised, is written on full disks, and a wiped replica has it again', async () => {
+    const cluster = new TestCluster(3, 2, 2);
+    cluster.capacityLimitBytes = 120 * MIB;
+    await cluster.start(1, 2, 3);
+    const reserve = (chunk: number, length: number) =>
+      cluster.call({ type: FrameType.RESERVE, pg: 0, ino: 7, chunk, length });
+    try {
+      const kept = 5;
+      for (let chunk = 0; chunk < kept; chunk++) {
+        assert.equal((await reserve(chunk, 4 * MIB)).header.aux, 4 * MIB);
+        assert.equal((await reserve(chunk, 4 * MIB)).header.aux, 0);
+      }
+      const data = bytes(MIB);
+      let refused: HoldfastError | undefined;
+      for (let chunk = 0; !refused && chunk < 300; chunk++) {
+        await cluster.write(0, 5, chunk, data).catch((error: HoldfastError) => {
+          refused = error;
+        });
+      }
+      assert.equal(refused?.errorName, 'ENOSPC');
+      assert.equal((await errorOf(reserve(kept, 4 * MIB))).errorName, 'ENOSPC');
+      assert.deepEqual(await cluster.read(0, 7, 1, 4 * MIB), Buffer.alloc(0));
+      for (let chunk = 0; chunk < kept - 1; chunk++) {
+        for (let at = 0; at < 4; at++) {
+          const { header } = await cluster.write(0, 7, chunk, data, { offset: at * MIB });
+          assert.equal(header.aux, 0);
+        }
+      }
+      assert.deepEqual(cluster.meta.failures, [], 'no replica has refused what its primary took');
+      const victim = cluster.meta
+        .pg(0)
+        .replicas.find(({ server }) => server !== cluster.meta.primary(0))!.server;
+      await cluster.stopServer(victim);
+      await cluster.wipe(victim);
+      await cluster.startServer(victim);
+      await cluster.meta.when(() => cluster.meta.whole);
+      await cluster.stopAll();
+      const [first, ...others] = await Promise.all([1, 2, 3].map((id) => chunksOn(cluster.dataDir(id))));
+      assert.equal(first?.filter(({ ino, bytes }) => ino === 7 && bytes === 4 * MIB).length, kept);
+      for (const other of others) assert.deepEqual(other, first);
+    } finally {
+      await cluster.close();
+    }
+  });
+
+  it('and writes that come all at once until the disks are full cost no replica its place', async () => {
+    const pgs = 6;
+    const cluster = new TestCluster(3, pgs, 2);
+    cluster.capacityLimitBytes = 120 * MIB;
+    await cluster.start(1, 2, 3);
+    const data = bytes(MIB / 2);
+    let full = 0;
+    const refused = (error: HoldfastError): void => {
+      assert.equal(error.errorName, 'ENOSPC');
+      full++;
+    };
+    const worker = async (id: number): Promise<void> => {
+      const pg = id % pgs;
+      const ino = 100 + id;
+      for (let chunk = 0; chunk < 12; chunk++) {
+        const reserve = { type: FrameType.RESERVE, pg, ino, chunk, length: 2 * MIB };
+        if (id % 2 === 0) await cluster.call(reserve).catch(refused);
+        for (let at = 0; at < 4; at++)
+          await cluster.write(pg, ino, chunk, data, { offset: (at * MIB) / 2 }).catch(refused);
+      }
+    };
+    try {
+      await Promise.all(Array.from({ length: 24 }, (_, id) => worker(id)));
+      assert.ok(full > 0);
+      assert.deepEqual(cluster.meta.failures, []);
+      assert.ok(cluster.meta.whole);
+    } finally {
+      await cluster.close();
+    }
+  });
+});
+
+/** Those of group 0, with what they take. */
+async function chunksOn(dir: string): Promise<ChunkInfo[]> {
+  const store = await openChunkStore({ dir, clock: systemClock, logger: silentLogger });
+  const chunks = store.list(0, undefined, 1000);
+  await store.close();
+  return chunks;
+}
 
 describe('a full disk', function () {
   this.timeout(30_000);

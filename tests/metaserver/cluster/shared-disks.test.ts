@@ -1,12 +1,9 @@
 import assert from 'node:assert/strict';
 import fc from 'fast-check';
-import { type DiskReport, shareDisks } from '../../../metaserver/cluster/shared-disks.js';
+import { type DiskReport, reservedElsewhere, shareDisks } from '../../../metaserver/cluster/shared-disks.js';
 
 const server = (id: number, freeBytes: number, device: string, deviceFreeBytes = freeBytes): DiskReport => ({
-  id,
-  freeBytes,
-  device,
-  deviceFreeBytes,
+  ...{ id, freeBytes, device, deviceFreeBytes, reservedBytes: 0 },
 });
 
 describe('free space of servers that share a file system', () => {
@@ -34,6 +31,21 @@ describe('free space of servers that share a file system', () => {
     assert.deepEqual([...free.values()], [100, 50]);
   });
 
+  it('is without what any of them has promised, each its own', () => {
+    // Of 100 bytes 30 are promised, and 20 dead bytes are the second server's.
+    const reports = [
+      { ...server(1, 90, 'a', 100), reservedBytes: 10 },
+      { ...server(2, 100, 'a', 100), reservedBytes: 20 },
+      { ...server(3, 90, 'b'), reservedBytes: 5 },
+    ];
+    assert.deepEqual([...shareDisks(reports).values()], [35, 55, 90]);
+    assert.deepEqual(
+      [1, 2, 3, 4].map((id) => reservedElsewhere(reports, id)),
+      [20, 10, 0, 0],
+    );
+    assert.equal(reservedElsewhere([server(1, 90, ''), { ...server(2, 90, ''), reservedBytes: 7 }], 1), 0);
+  });
+
   it('never promises more than there is, nor takes from anybody more than is shared', () => {
     const reports = fc.array(
       fc.record({
@@ -45,7 +57,7 @@ describe('free space of servers that share a file system', () => {
     );
     fc.assert(
       fc.property(reports, (list) => {
-        const servers = list.map((each, id) => ({ ...each, id }));
+        const servers = list.map((each, id) => ({ ...each, id, reservedBytes: 0 }));
         const free = shareDisks(servers);
         for (const device of ['a', 'b']) {
           const sharers = servers.filter((each) => each.device === device);

@@ -181,7 +181,11 @@ describe('Peers', () => {
   });
 
   const refusals: [string, Partial<RaftHello>, RegExp][] = [
-    ['another protocol version', { protocol: 99 }, /protocol version 99; this server speaks 1/],
+    [
+      'another protocol version',
+      { protocol: 99 },
+      new RegExp(`protocol version 99; this server speaks ${PROTOCOL_VERSION}`),
+    ],
     ['another cluster', { clusterId: 'other' }, /server of cluster other, not of cluster/],
     ['a server that looks for another one', { to: 3 }, /meant for metaserver 3; this is 1/],
     ['a server that is no member', { from: 7 }, /metaserver 7 is not a member/],

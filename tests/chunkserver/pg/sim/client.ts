@@ -80,7 +80,8 @@ export class SimClient {
     const kind = prng.int(20);
     try {
       if (kind < 9) await this.#write(ino, chunk);
-      else if (kind < 17) await this.read(ino, chunk);
+      else if (kind < 16) await this.read(ino, chunk);
+      else if (kind < 17) await this.#reserve(ino, chunk);
       else if (kind < 19) await this.#cut(ino, 'truncate');
       else await this.#cut(ino, 'delete');
     } catch (error) {
@@ -113,6 +114,18 @@ export class SimClient {
       this.#sim.provenWrites++;
     }
     acked(clock.now());
+  }
+
+  /** No byte changes; replicas that have it and those that have not differ. */
+  async #reserve(ino: number, chunk: number): Promise<void> {
+    const { prng } = this.#sim;
+    const offset = prng.int(CHUNK_BYTES);
+    const length = 1 + prng.int(CHUNK_BYTES - offset);
+    const truncateSeq = this.#files.truncateSeqs.get(ino) ?? 0;
+    await this.#callTruncating(
+      { type: FrameType.RESERVE, ino, chunk, offset, length, truncateSeq },
+      undefined,
+    );
   }
 
   #wait(ms: number): Promise<void> {
