@@ -18,6 +18,11 @@ export const FLAG_NOATIME = 0x80;
 /** Only root sets and clears these. */
 export const GUARDING_FLAGS = FLAG_IMMUTABLE | FLAG_APPEND;
 export const KNOWN_FLAGS = GUARDING_FLAGS | FLAG_NODUMP | FLAG_NOATIME;
+/**
+ * Space may be reserved anywhere behind the end (ext4 calls it EOFBLOCKS): whatever cuts the file or deletes it asks all groups.
+ * Kept by the metaservers; nobody sets it, or is shown it.
+ */
+export const FLAG_EOF_BLOCKS = 0x40_0000;
 /** What is made in a directory has them from it, as on ext4. */
 const INHERITED_FLAGS = FLAG_NODUMP | FLAG_NOATIME;
 
@@ -37,6 +42,11 @@ export function isAppendOnly({ flags = 0 }: Flagged): boolean {
 /** What a new inode has from its directory; undefined: none. */
 export function inheritedFlags({ flags = 0 }: Flagged): number | undefined {
   return flags & INHERITED_FLAGS || undefined;
+}
+
+/** Of a file: the chunkservers may keep space behind its end. */
+export function reservesBehindEnd({ flags = 0 }: Flagged): boolean {
+  return (flags & FLAG_EOF_BLOCKS) !== 0;
 }
 
 /** Immutable or append-only: what may be done to it takes a look at the rules. */

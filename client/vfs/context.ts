@@ -415,6 +415,7 @@ export function setAttrOp(ino: number, change: Partial<SetAttr>): Extract<Mutati
     ctime: change.ctime,
     killSgid: change.killSgid,
     allocating: change.allocating,
+    reserving: change.reserving,
     changes: change.changes,
   } satisfies Record<keyof SetAttr, unknown>;
   return { $case: 'setAttr', value };

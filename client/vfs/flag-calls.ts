@@ -21,7 +21,7 @@ export class FlagCalls {
     const attr =
       known ??
       this.#context.attr(ino, caller.signal).catch((error: unknown) => this.#context.forgotten(ino, error));
-    return andThen(attr, ({ flags }) => flags ?? 0);
+    return andThen(attr, ({ flags = 0 }) => flags & KNOWN_FLAGS);
   }
 
   /** What was written before belongs to the file: also what the kernel has of it in pages that programs have mapped. */

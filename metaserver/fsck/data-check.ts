@@ -4,6 +4,7 @@ import type { CheckFinding, CheckSummary } from '../../proto/gen/admin.js';
 import type { CheckedInode, CheckedPage, ClusterMap, PgTask } from '../../proto/gen/cluster.js';
 import { ReplicaState } from '../../proto/gen/cluster.js';
 import type { Attr } from '../../proto/gen/meta.js';
+import { reservesBehindEnd } from '../../proto/inode-flags.js';
 import type { MetaState } from '../service/ports.js';
 import type { PgTasks } from './pg-tasks.js';
 
@@ -138,6 +139,8 @@ export class DataCheck {
     }
     // What is deleted goes anyway.
     if (attr.nlink === 0 || attr.chunkSize === 0) return undefined;
+    // fallocate(2) may keep space there; what is more goes with the next cut.
+    if (reservesBehindEnd(attr)) return undefined;
     const end = lastChunk * attr.chunkSize + Math.max(1, lastEnd);
     if (end <= attr.size) return undefined;
     if (attr.truncates.length > 0 || inUse(ino)) return 'later';

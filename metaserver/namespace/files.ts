@@ -1,7 +1,7 @@
 import { laterTime } from '../../common/clock.js';
 import { HoldfastError } from '../../proto/errors.js';
 import type { CommitWrite, MutationReply, SetAtimes, SetAttr, Time } from '../../proto/gen/meta.js';
-import { checkMaySet, FLAG_NOATIME } from '../../proto/inode-flags.js';
+import { checkMaySet, FLAG_EOF_BLOCKS, FLAG_NOATIME, reservesBehindEnd } from '../../proto/inode-flags.js';
 import {
   BLOCK_SIZE_BYTES,
   FILE_SIZE_MAX_BYTES,
@@ -31,6 +31,7 @@ export function setAttr(batch: Batch, op: SetAttr): MutationReply {
   const { change: before, ctime } = inode;
   if (op.killPriv) killPrivileges(batch, inode, op.killSgid === true);
   if (op.size !== undefined) resize(batch, inode, op.size);
+  if (op.reserving) reserveBehindEnd(batch, inode);
   if (op.mode !== undefined) {
     inode.mode = (inode.mode & S_IFMT) | (op.mode & PERMISSION_BITS);
     chmodAccessAcl(batch, inode);
@@ -76,7 +77,7 @@ function checkSetAttr(inode: Inode, op: SetAttr): void {
   if (isDirectory(inode)) throw new HoldfastError('EISDIR');
   if (!isRegular(inode)) throw new HoldfastError('EINVAL');
   if (op.size > FILE_SIZE_MAX_BYTES) throw new HoldfastError('EFBIG');
-  if (op.size < inode.size) checkTruncates(inode);
+  if (cuts(inode, op.size)) checkTruncates(inode);
 }
 
 /** @throws HoldfastError EINVAL */
@@ -84,15 +85,29 @@ export function checkTime(time: Time | undefined): void {
   if (time && time.nsec >= NSEC_PER_SEC) throw new HoldfastError('EINVAL');
 }
 
+/** Whether a new size takes anything away; the old one gives back what is reserved behind it, as on ext4. */
+function cuts(inode: Inode, size: number): boolean {
+  return size < inode.size || (size === inode.size && reservesBehindEnd(inode));
+}
+
 /** Cutting a file needs a number: data behind the cut may lie on the chunkservers, and must never come back. */
 function resize(batch: Batch, inode: Inode, size: number): void {
-  if (size < inode.size) {
+  if (cuts(inode, size)) {
     addTruncate(batch, inode, size);
     const left = Math.ceil(size / BLOCK_SIZE_BYTES) * BLOCK_SIZE_BYTES;
     batch.setAllocated(inode, Math.min(inode.allocated, left));
   }
   inode.size = size;
   batch.touch(inode, true);
+  if (inode.nlink === 0) growOrphan(batch, inode);
+}
+
+/** Said before space is reserved behind the end: whoever does that may die, and a cut or the deletion must still find it. */
+function reserveBehindEnd(batch: Batch, inode: Inode): void {
+  if (!isRegular(inode)) throw new HoldfastError('EINVAL');
+  if (reservesBehindEnd(inode)) return;
+  inode.flags |= FLAG_EOF_BLOCKS;
+  batch.touch(inode);
   if (inode.nlink === 0) growOrphan(batch, inode);
 }
 

@@ -1,6 +1,7 @@
 import { HoldfastError } from '../../proto/errors.js';
 import type { MutationReply, SetFlags } from '../../proto/gen/meta.js';
 import {
+  FLAG_EOF_BLOCKS,
   GUARDING_FLAGS,
   isAppendOnly,
   isGuarded,
@@ -15,13 +16,13 @@ import { attrReply } from './replies.js';
 /** chattr(1), ioctl_iflags(2), by the rules of ext4; like there it changes the ctime, whatever the flags were before. */
 export function setFlags(batch: Batch, op: SetFlags): MutationReply {
   const inode = batch.inode(op.ino);
-  const changed = op.flags ^ inode.flags;
+  const changed = (op.flags ^ inode.flags) & KNOWN_FLAGS;
   if (op.uid !== 0 && op.uid !== inode.uid) throw new HoldfastError('EPERM');
   if (op.uid !== 0 && changed & GUARDING_FLAGS) throw new HoldfastError('EPERM');
   if (op.flags & ~KNOWN_FLAGS) throw new HoldfastError('EOPNOTSUPP');
   if (!isRegular(inode) && !isDirectory(inode)) throw new HoldfastError('EOPNOTSUPP');
   if (changed && isImmutable(inode) && isImmutable(op)) throw new HoldfastError('EPERM');
-  inode.flags = op.flags;
+  inode.flags = op.flags | (inode.flags & FLAG_EOF_BLOCKS);
   batch.touch(inode);
   return attrReply(inode);
 }

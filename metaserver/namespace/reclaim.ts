@@ -1,6 +1,7 @@
 import { HoldfastError } from '../../proto/errors.js';
 import type { ReclaimDone } from '../../proto/gen/meta.js';
-import { MAX_PENDING_TRUNCATES } from '../../proto/types.js';
+import { FLAG_EOF_BLOCKS, reservesBehindEnd } from '../../proto/inode-flags.js';
+import { FILE_SIZE_MAX_BYTES, MAX_PENDING_TRUNCATES } from '../../proto/types.js';
 import type { KvReader } from '../store/kv.js';
 import type { Batch } from './batch.js';
 import type { Inode } from './inode-codec.js';
@@ -19,7 +20,7 @@ export interface ReclaimItem extends ReclaimRecord {
 
 /** Notes that a file has lost its last name. Its chunks may reach as far as it ever was long since the last reclaim. */
 export function addOrphan(batch: Batch, inode: Inode): void {
-  let size = inode.size;
+  let size = reachOf(inode);
   const { start, end } = reclaimRangeOf(inode.ino);
   if (inode.truncates.length > 0) {
     for (const { value } of batch.txn.range(start, end)) size = Math.max(size, decodeReclaim(value).size);
@@ -43,18 +44,26 @@ export function growOrphan(batch: Batch, inode: Inode): void {
   const bytes = batch.txn.get(key);
   if (!bytes) return;
   const record = decodeReclaim(bytes);
-  if (record.size < inode.size) batch.txn.put(key, encodeReclaim({ ...record, size: inode.size }));
+  const size = reachOf(inode);
+  if (record.size < size) batch.txn.put(key, encodeReclaim({ ...record, size }));
+}
+
+/** Its chunks lie before it: where space may be reserved behind the end, all groups have to be asked. */
+function reachOf(inode: Inode): number {
+  return reservesBehindEnd(inode) ? FILE_SIZE_MAX_BYTES : inode.size;
 }
 
 /**
- * Numbers a cut of the file to `from` < its size, and notes what the chunkservers have to drop.
+ * Numbers a cut of the file to `from`, not behind its end, and notes what the chunkservers have to drop: also what is reserved
+ * behind the end.
  * @throws HoldfastError UNAVAILABLE while too many earlier ones are pending
  */
 export function addTruncate(batch: Batch, inode: Inode, from: number): void {
   checkTruncates(inode);
   inode.truncateSeq++;
   inode.truncates = [...inode.truncates, { seq: inode.truncateSeq, from }];
-  const record = { from, size: inode.size, chunkSize: inode.chunkSize };
+  const record = { from, size: reachOf(inode), chunkSize: inode.chunkSize };
+  inode.flags &= ~FLAG_EOF_BLOCKS;
   batch.txn.put(reclaimKey(inode.ino, inode.truncateSeq), encodeReclaim(record));
 }
 
