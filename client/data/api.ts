@@ -29,6 +29,9 @@ export interface Run {
   parts: readonly Buffer[];
 }
 
+/** What the servers have of a file: what was written, or all that takes space, what is reserved for later writes included. */
+export type Stored = 'data' | 'space';
+
 /** File contents as the rest of the client sees them: fail-overs, epochs and pending truncates happen behind it. */
 export interface ChunkApi {
   /** The placement group of a chunk, as soon as the cluster has placement groups. */
@@ -68,10 +71,21 @@ export interface ChunkApi {
    * @param sync as write() @throws HoldfastError EIO
    */
   punch(file: FileLayout, chunk: number, offset: number, length: number, sync?: boolean): Promise<Written>;
-  /** Where the servers have data of a chunk; ascending. @throws HoldfastError as read() */
-  ranges(file: FileLayout, chunk: number, signal?: Interrupt): Promise<DataRange[]>;
-  /** The first chunk in [first, last] that has data on the servers; undefined: none. @throws HoldfastError as read() */
-  nextChunk(file: FileLayout, first: number, last: number, signal?: Interrupt): Promise<number | undefined>;
+  /**
+   * Has the servers keep space for what of a range within one chunk takes none. Repeated as a write is.
+   * @throws HoldfastError ENOSPC: nothing was reserved; EIO; CUT as write()
+   */
+  reserve(file: FileLayout, chunk: number, offset: number, length: number): Promise<Written>;
+  /** Where the servers have data of a chunk; ascending. @param of `space`: what is reserved too @throws HoldfastError as read() */
+  ranges(file: FileLayout, chunk: number, signal?: Interrupt, of?: Stored): Promise<DataRange[]>;
+  /** The first chunk in [first, last] that has data on the servers; undefined: none. @param of, @throws as ranges() */
+  nextChunk(
+    file: FileLayout,
+    first: number,
+    last: number,
+    signal?: Interrupt,
+    of?: Stored,
+  ): Promise<number | undefined>;
   /**
    * Everything acknowledged in the group so far is on all in-sync disks when this resolves, but for what all replicas
    * had lost before: see survived().

@@ -6,12 +6,18 @@ import { packCopySource } from '../../proto/copy-source.js';
 import { HoldfastError, toHoldfastError } from '../../proto/errors.js';
 import { packTable } from '../../proto/extent-table.js';
 import { type ChunkRanges, type DataRange, unpackRanges } from '../../proto/extents.js';
-import { FRAME_FLAG_SYNC, type FrameFields, FrameType, joinFields } from '../../proto/frame-header.js';
+import {
+  EXTENTS_RESERVED,
+  FRAME_FLAG_SYNC,
+  type FrameFields,
+  FrameType,
+  joinFields,
+} from '../../proto/frame-header.js';
 import { type Frame, FrameError } from '../../proto/frames.js';
 import { type Lineage, lineageOf } from '../../proto/lineage.js';
 import { FILE_SIZE_MAX_BYTES } from '../../proto/types.js';
 import { type Interrupt, interruptible, throwIfInterrupted } from '../wait.js';
-import type { ChunkApi, FileLayout, Run, Written } from './api.js';
+import type { ChunkApi, FileLayout, Run, Stored, Written } from './api.js';
 import type { ChunkConnections, FrameLink } from './chunk-connections.js';
 import type { ClusterView } from './cluster-view.js';
 
@@ -33,7 +39,12 @@ const SLOW_LOG_MS = 5_000;
  */
 const REPEATED: ReadonlySet<string> = new Set(['WRONG_CLUSTER', 'VERSION', 'SESSION_EXPIRED']);
 
-const WRITES: ReadonlySet<number> = new Set([FrameType.WRITE, FrameType.WRITE_EXTENTS, FrameType.COPY]);
+const WRITES: ReadonlySet<number> = new Set([
+  FrameType.WRITE,
+  FrameType.WRITE_EXTENTS,
+  FrameType.COPY,
+  FrameType.RESERVE,
+]);
 
 function writtenOf({ header }: Frame): Written {
   const { aux, versionEpoch, versionSeq } = header;
@@ -140,8 +151,13 @@ export class ChunkIo implements ChunkApi {
     return writtenOf(await this.#run(this.#chunkTarget(file, chunk), fields, undefined, undefined));
   }
 
-  async ranges(file: FileLayout, chunk: number, signal?: Interrupt): Promise<DataRange[]> {
-    const found = await this.#extents(file, chunk, signal);
+  async reserve(file: FileLayout, chunk: number, offset: number, length: number): Promise<Written> {
+    const fields = { type: FrameType.RESERVE, ino: file.ino, chunk, offset, length };
+    return writtenOf(await this.#run(this.#chunkTarget(file, chunk), fields, undefined, undefined));
+  }
+
+  async ranges(file: FileLayout, chunk: number, signal?: Interrupt, of?: Stored): Promise<DataRange[]> {
+    const found = await this.#extents(file, chunk, signal, of);
     return found?.chunk === chunk ? found.ranges : [];
   }
 
@@ -151,6 +167,7 @@ export class ChunkIo implements ChunkApi {
     first: number,
     last: number,
     signal?: Interrupt,
+    of?: Stored,
   ): Promise<number | undefined> {
     const groups = new Set<number>();
     const asked: Promise<ChunkRanges | undefined>[] = [];
@@ -158,15 +175,21 @@ export class ChunkIo implements ChunkApi {
       const pg = await this.pgOf(file.ino, chunk, signal);
       if (groups.has(pg)) break; // neighbouring chunks lie in neighbouring groups: it went round
       groups.add(pg);
-      asked.push(this.#extents(file, chunk, signal));
+      asked.push(this.#extents(file, chunk, signal, of));
     }
     const found = (await Promise.all(asked)).map((one) => one?.chunk ?? Number.POSITIVE_INFINITY);
     const next = Math.min(...found);
     return next <= last ? next : undefined;
   }
 
-  async #extents(file: FileLayout, chunk: number, signal?: Interrupt): Promise<ChunkRanges | undefined> {
-    const fields = { type: FrameType.EXTENTS, ino: file.ino, chunk };
+  async #extents(
+    file: FileLayout,
+    chunk: number,
+    signal?: Interrupt,
+    of: Stored = 'data',
+  ): Promise<ChunkRanges | undefined> {
+    const offset = of === 'space' ? EXTENTS_RESERVED : 0;
+    const fields = { type: FrameType.EXTENTS, ino: file.ino, chunk, offset };
     const reply = await this.#run(this.#chunkTarget(file, chunk), fields, undefined, signal);
     return unpackRanges(reply.payload);
   }

@@ -20,7 +20,7 @@ import { SLOT_BYTES_MAX, unitWithin } from './limits.js';
 import { flagLoneMessages, Sends } from './sends.js';
 import type { UnsyncedWrites } from './unsynced.js';
 import { WriteBuffer } from './write-buffer.js';
-import type { ErrorMark } from './write-errors.js';
+import { type ErrorMark, ofOpenFile } from './write-errors.js';
 import type { WriteMark } from './write-mark.js';
 import { WriteTimes } from './write-times.js';
 
@@ -44,7 +44,7 @@ export class FileData implements FileLayout, FlushSource {
   dirtySince: number | undefined;
   readonly #deps: DataDeps;
   readonly #quotas: QuotaBook;
-  readonly #holds: FileHolds;
+  readonly holds: FileHolds;
   #attr: Attr;
   /** Writes so far, and how many of them the newest commit covers. */
   #written = 0;
@@ -86,7 +86,7 @@ export class FileData implements FileLayout, FlushSource {
       failed: (error) => this.#fail(error),
     });
     this.#quotas = deps.quotas ?? new QuotaBook();
-    this.#holds = new FileHolds(this.#quotas);
+    this.holds = new FileHolds(this.#quotas);
     this.buffer = new WriteBuffer(unitWithin(attr.chunkSize, SLOT_BYTES_MAX), (extent) =>
       deps.flusher.enqueue(this, extent, true),
     );
@@ -193,7 +193,7 @@ export class FileData implements FileLayout, FlushSource {
     this.#unsynced.letGo();
     if (this.#told) return;
     this.buffer.abandon();
-    this.#holds.clear();
+    this.holds.clear();
     this.#fail(error);
     this.#sends.abandon();
     this.#book(this.#written);
@@ -245,7 +245,7 @@ export class FileData implements FileLayout, FlushSource {
     this.buffer.write(start, data, (extent) => {
       if (extent.length >= EARLY_SEND_BYTES_MIN) flusher.enqueue(this, extent, false);
     });
-    this.#holds.add(hold, this.buffer.bytes - before);
+    this.holds.add(hold, this.buffer.bytes - before);
     flusher.recount(this);
     return start;
   }
@@ -347,6 +347,12 @@ export class FileData implements FileLayout, FlushSource {
     this.touched();
   }
 
+  /** Space was reserved for bytes of it: none has changed, and there are none to write again. */
+  reserved(pg: number, written: Written): void {
+    this.#unsynced.add(pg, written.version, 0, 0, undefined);
+    this.#sends.allocatedDelta += written.allocated;
+  }
+
   /** What it holds has changed: so do its times. */
   touched(): void {
     this.#mtime = this.#ctime = this.#deps.clock.wall();
@@ -394,7 +400,7 @@ export class FileData implements FileLayout, FlushSource {
   }
 
   #mark(): WriteMark {
-    return { written: this.#written, end: this.#pendingEnd, cuts: this.#cuts, holds: this.#holds.mark() };
+    return { written: this.#written, end: this.#pendingEnd, cuts: this.#cuts, holds: this.holds.mark() };
   }
 
   /** Commits the writes up to the mark, all of which have landed or failed; one commit at a time. */
@@ -404,7 +410,7 @@ export class FileData implements FileLayout, FlushSource {
     // A truncate since the mark has set the size itself, to what covers all that is left of those writes.
     const end = mark.cuts === this.#cuts ? mark.end : 0;
     await this.#exclusively(async () => {
-      await this.#commitOnce(end, this.#holds.take(mark.holds));
+      await this.#commitOnce(end, this.holds.take(mark.holds));
       const placeAhead = this.#deps.meta.keepsPlace?.(this.ino) ?? false;
       const again = (): Promise<void> => this.#commitOnce(0, NO_HOLD, true);
       this.#book(await this.#times.tellAgain(mark.written, placeAhead, again));
@@ -491,9 +497,4 @@ export class FileData implements FileLayout, FlushSource {
     this.#unsynced.errors.add(error);
     this.#deps.log.error({ ino: this.ino, error: error.message }, 'write-back failed');
   }
-}
-
-/** A file that is open is there, unless the session that made it ended before the metaservers had heard of it. */
-function ofOpenFile(error: HoldfastError): HoldfastError {
-  return error.errorName === 'ENOENT' ? new HoldfastError('ESTALE', 'the file went with its session') : error;
 }

@@ -11,7 +11,8 @@ export async function punchRange(
   const { ino, chunkSize } = file;
   await file.flush();
   for (let at = start; at < end; ) {
-    const chunk = await chunks.nextChunk(file, Math.floor(at / chunkSize), Math.floor((end - 1) / chunkSize));
+    const [first, last] = [Math.floor(at / chunkSize), Math.floor((end - 1) / chunkSize)];
+    const chunk = await chunks.nextChunk(file, first, last, undefined, 'space');
     if (chunk === undefined) break;
     const base = chunk * chunkSize;
     const from = Math.max(at, base);

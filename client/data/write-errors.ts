@@ -1,4 +1,4 @@
-import type { HoldfastError } from '../../proto/errors.js';
+import { HoldfastError } from '../../proto/errors.js';
 
 /** Which write errors an open file description has reported already. */
 export interface ErrorMark {
@@ -36,4 +36,9 @@ export class WriteErrors {
     mark.seen = this.#told = this.#count;
     return this.#last;
   }
+}
+
+/** A file that is open is there, unless the session that made it ended before the metaservers had heard of it. */
+export function ofOpenFile(error: HoldfastError): HoldfastError {
+  return error.errorName === 'ENOENT' ? new HoldfastError('ESTALE', 'the file went with its session') : error;
 }

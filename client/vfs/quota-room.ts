@@ -1,5 +1,6 @@
 import { HoldfastError } from '../../proto/errors.js';
 import type { Attr, QuotaAmount, SetAttr } from '../../proto/gen/meta.js';
+import { reservesBehindEnd } from '../../proto/inode-flags.js';
 import { S_ISGID } from '../../proto/types.js';
 import type { ChunkApi } from '../data/api.js';
 import type { FileData } from '../data/file-data.js';
@@ -139,6 +140,32 @@ async function holdFor(
   return roomFor(context, chunks, file, offset, length, signal);
 }
 
+/**
+ * Room for bytes that space is to be kept for, as for a write of them.
+ * @throws HoldfastError EDQUOT; EINTR when `signal` aborts
+ */
+export async function holdToReserve(
+  context: VfsContext,
+  chunks: ChunkApi,
+  file: FileData,
+  start: number,
+  length: number,
+  signal: Interrupt,
+): Promise<Hold> {
+  const { quotas } = context;
+  const owner = file.view();
+  const most = await quotas.acquire(owner, { bytes: length, inodes: 0 }, signal).catch((error: unknown) => {
+    if (!isQuotaExceeded(error)) throw error;
+  });
+  if (most) return most;
+  // No more than the file has can be there already: before all its chunks are asked, this is.
+  const least = Math.max(0, length - owner.allocated);
+  quotas.book.release(await quotas.acquire(owner, { bytes: least, inodes: 0 }, signal));
+  const hold = await roomFor(context, chunks, file, start, length, signal);
+  if (!hold) throw new HoldfastError('EDQUOT');
+  return hold;
+}
+
 async function writeHeld(
   { quotas }: VfsContext,
   file: FileData,
@@ -156,7 +183,7 @@ async function writeHeld(
   return at === undefined ? undefined : { at, length: data.length };
 }
 
-/** What is written over bytes that are stored already takes no room. */
+/** What is written over bytes that are stored already, or that space is kept for, takes no room. */
 async function roomFor(
   { quotas, lane }: VfsContext,
   chunks: ChunkApi,
@@ -178,7 +205,7 @@ async function roomFor(
   }
 }
 
-/** How many bytes of [start, end) the servers store. */
+/** How many bytes of [start, end) the servers store, or keep space for. */
 async function storedBytes(
   chunks: ChunkApi,
   file: FileData,
@@ -188,11 +215,12 @@ async function storedBytes(
 ): Promise<number> {
   const { chunkSize } = file;
   let stored = 0;
-  for (let at = start; at < Math.min(end, file.size); ) {
+  const last = reservesBehindEnd(file) ? end : Math.min(end, file.size);
+  for (let at = start; at < last; ) {
     const chunk = Math.floor(at / chunkSize);
     const base = chunk * chunkSize;
     const until = Math.min(end, base + chunkSize);
-    for (const range of await chunks.ranges(file, chunk, signal)) {
+    for (const range of await chunks.ranges(file, chunk, signal, 'space')) {
       const from = Math.max(at, base + range.start);
       const to = Math.min(until, base + range.end);
       stored += Math.max(0, to - from);

@@ -8,7 +8,7 @@ export const MOUNT_FEATURES: Features = {
   xattrs: true,
   acls: true,
   linux: true,
-  reserves: false,
+  reserves: true,
   relatime: true,
   flags: true,
 };

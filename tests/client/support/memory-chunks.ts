@@ -28,6 +28,7 @@ export class MemoryChunks implements ChunkApi {
   readonly pgCount: number;
   readonly writes: WriteCall[] = [];
   readonly punches: WriteCall[] = [];
+  readonly reserves: WriteCall[] = [];
   /** Ranges that were copied without passing through the client. */
   readonly copies: WriteCall[] = [];
   /** How many runs each message with several of them brought. */
@@ -38,6 +39,7 @@ export class MemoryChunks implements ChunkApi {
   maxInFlight = 0;
   /** What a write fails with, if anything. */
   failWrite: ((call: WriteCall) => Error | undefined) | undefined;
+  failReserve: ((call: WriteCall) => Error | undefined) | undefined;
   failCopy: ((ino: number, chunk: number) => Error | undefined) | undefined;
   failSync: ((pg: number) => Error | undefined) | undefined;
   #stored = new Map<string, Stored>();
@@ -201,10 +203,33 @@ export class MemoryChunks implements ChunkApi {
     return { allocated: 0, version: { epoch: this.#epoch, seq: ++this.#seq } };
   }
 
-  async ranges(file: FileLayout, chunk: number): Promise<DataRange[]> {
+  /** What is reserved counts from then on, whatever becomes of it. */
+  async reserve(file: FileLayout, chunk: number, offset: number, length: number): Promise<Written> {
+    const call = { ino: file.ino, chunk, offset, length, sync: false };
+    this.inFlight++;
+    this.maxInFlight = Math.max(this.maxInFlight, this.inFlight);
+    await (this.#gate?.promise ?? Promise.resolve());
+    this.inFlight--;
+    const failure = this.failReserve?.(call);
+    if (failure) throw failure;
+    this.#applyTruncates(file, chunk);
+    this.#refuseOlder(file, chunk);
+    const before = this.#space(file.ino, chunk);
+    this.reserves.push(call);
+    const allocated = this.#space(file.ino, chunk) - before;
+    return { allocated, version: { epoch: this.#epoch, seq: ++this.#seq } };
+  }
+
+  /** How much of a chunk is stored or reserved: both begin at its start in the tests that count it. */
+  #space(ino: number, chunk: number): number {
+    const kept = this.reserves.filter((call) => call.ino === ino && call.chunk === chunk);
+    return Math.max(this.chunk(ino, chunk).length, ...kept.map(({ offset, length }) => offset + length));
+  }
+
+  async ranges(file: FileLayout, chunk: number, _?: unknown, of = 'data'): Promise<DataRange[]> {
     await Promise.resolve();
     this.#applyTruncates(file, chunk);
-    const end = this.chunk(file.ino, chunk).length;
+    const end = of === 'data' ? this.chunk(file.ino, chunk).length : this.#space(file.ino, chunk);
     return end > 0 ? [{ start: 0, end }] : [];
   }
 
@@ -239,12 +264,13 @@ export class MemoryChunks implements ChunkApi {
     const key = `${ino}/${chunk}`;
     const pg = this.pgOf(ino, chunk);
     const old = this.#stored.get(key)?.data ?? Buffer.alloc(0);
+    const before = this.#space(ino, chunk);
     const data = Buffer.alloc(Math.max(old.length, offset + bytes.length));
     old.copy(data);
     bytes.copy(data, offset);
     this.#stored.set(key, { ino, chunk, pg, data });
     if (sync) this.#makeDurable(pg);
-    return data.length - old.length;
+    return this.#space(ino, chunk) - before;
   }
 
   #makeDurable(pg: number): void {

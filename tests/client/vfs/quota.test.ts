@@ -126,6 +126,26 @@ describe('a mount under quotas', () => {
     assert.equal(quota().bytes, 20 * KIB);
   });
 
+  it('counts what fallocate reserves as a write of it would, and what is written there no second time', async () => {
+    const { mount, limited, quota } = await limitedMount({ bytes: 100 * KIB });
+    const { ino, handle } = await create(mount, limited, 'f');
+    const reserve = (bytes: number) => mount.fs.fallocate(caller(), ino, handle, 0, 0, bytes);
+    await reserve(60 * KIB);
+    assert.equal(quota().bytes, 60 * KIB);
+    assert.equal(await mount.write(handle, 0, Buffer.alloc(60 * KIB)), 60 * KIB);
+    await mount.fs.fsync(caller(), ino, handle, false);
+    assert.equal(quota().bytes, 60 * KIB);
+    await reserve(100 * KIB);
+    const { length } = mount.chunks.reserves;
+    await assert.rejects(reserve(101 * KIB), code('EDQUOT'));
+    assert.equal(mount.chunks.reserves.length, length, 'nothing was reserved');
+    await reserve(100 * KIB);
+    assert.equal(await mount.write(handle, 60 * KIB, Buffer.alloc(40 * KIB)), 40 * KIB);
+    await mount.fs.fsync(caller(), ino, handle, false);
+    await mount.fs.fsyncdir(caller(), limited, 0, false);
+    assert.deepEqual([quota().bytes, quota().reserved.bytes], [100 * KIB, 0]);
+  });
+
   it('shows the limits of the tree in statfs there, and nowhere else', async () => {
     const { mount, limited, free } = await limitedMount({ inodes: 8 });
     const seen = await mount.fs.statfs(caller(), limited);

@@ -56,6 +56,48 @@ function allocationCases(bench: Bench, features: Features): void {
       assert.equal(await bench.root.ok('readAll', 'f'), `data${'\0'.repeat(4092)}`);
     });
 
+    it('what is kept behind the end goes with a truncate, also to the same size', async function () {
+      if (!features.reserves) this.skip();
+      await bench.root.file('f', 'data');
+      const fd = await bench.root.open('f', 'O_RDWR');
+      const blocks = async () => (await bench.root.fstat(fd)).blocks * 512;
+      const before = await blocks();
+      await bench.root.ok('fallocate', fd, KEEP_SIZE, 8 * MIB, MIB);
+      assert.ok((await blocks()) >= before + MIB);
+      await bench.root.ok('ftruncate', fd, 4);
+      assert.ok((await blocks()) < before + MIB, 'to the same size');
+      await bench.root.ok('fallocate', fd, KEEP_SIZE, 0, MIB);
+      await bench.root.ok('ftruncate', fd, 2);
+      assert.ok((await blocks()) < before + MIB, 'to a smaller one');
+      assert.equal(await bench.root.ok('readAll', 'f'), 'da');
+    });
+
+    it('reserved space is a hole until it is written, and counts no more then', async function () {
+      if (!features.reserves) this.skip();
+      const fd = await bench.root.open('f', 'O_RDWR|O_CREAT');
+      await bench.root.ok('fallocate', fd, 0, 0, 8 * MIB);
+      const { blocks } = await bench.root.fstat(fd);
+      await bench.root.ok('pwrite', fd, 'x'.repeat(MIB), 4 * MIB);
+      await bench.root.ok('fsync', fd);
+      assert.equal(await bench.root.ok('lseek', fd, 0, 'SEEK_DATA'), 4 * MIB);
+      assert.equal(await bench.root.ok('lseek', fd, 4 * MIB, 'SEEK_HOLE'), 5 * MIB);
+      assert.equal(await bench.root.ok('lseek', fd, 0, 'SEEK_HOLE'), 0);
+      assert.ok(Math.abs((await bench.root.fstat(fd)).blocks - blocks) * 512 <= 65_536);
+      await bench.root.ok('fallocate', fd, PUNCH_HOLE | KEEP_SIZE, 0, 8 * MIB);
+      assert.ok((await bench.root.fstat(fd)).blocks * 512 <= 65_536, 'all of it goes with a hole');
+    });
+
+    it('ZERO_RANGE keeps the space', async function () {
+      if (!features.reserves) this.skip();
+      await bench.root.file('f', 'x'.repeat(MIB));
+      const fd = await bench.root.open('f', 'O_RDWR');
+      await bench.root.ok('fallocate', fd, ZERO_RANGE, 0, 2 * MIB);
+      const { size, blocks } = await bench.root.fstat(fd);
+      assert.equal(size, 2 * MIB);
+      assert.ok(blocks * 512 >= 2 * MIB, `${blocks} blocks`);
+      assert.equal(await bench.root.ok('pread', fd, 4, MIB - 2), '\0\0\0\0');
+    });
+
     it('PUNCH_HOLE: zeros, the size stays, the space is freed', async () => {
       const fd = await bench.root.open('f', 'O_RDWR|O_CREAT');
       for (let i = 0; i < 8; i++) await bench.root.ok('write', fd, 'x'.repeat(MIB));

@@ -61,6 +61,8 @@ export class BlocksWorker extends Worker {
     data.writeUInt32LE(~number >>> 0, 4);
     const file = layout(this.#id);
     try {
+      // No byte changes by it.
+      if (number % 8 === 0) await client.chunks.reserve(file, chunk, 0, 1 + prng.int(CHUNK_SIZE_BYTES));
       const { version } = await client.chunks.write(file, chunk, cell * CELL_STRIDE_BYTES, [data], sync);
       if (sync) this.#cells.durable(name, number);
       else this.#cells.acknowledged(name, number, cuts);

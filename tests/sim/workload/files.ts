@@ -6,6 +6,7 @@ import { type Task, Worker } from './worker.js';
 
 const O_RDWR = 2;
 const O_EXCL = 0o200;
+const FALLOC_FL_KEEP_SIZE = 1;
 const CELLS = 10;
 const CELL_BYTES = 8;
 /** The cells of a file lie in three chunks. */
@@ -91,7 +92,8 @@ export class FilesWorker extends Worker {
     if (this.#handle === 0) return () => this.#open();
     const kind = prng.int(20);
     if (kind < 8) return () => this.#write();
-    if (kind < 11) return () => this.#sync();
+    if (kind < 10) return () => this.#sync();
+    if (kind < 11) return () => this.#allocate();
     if (kind < 12) return () => this.#reopen();
     if (kind < 14) return () => this.#readOwn();
     if (kind < 15) return () => this.#truncate();
@@ -212,6 +214,18 @@ export class FilesWorker extends Worker {
       this.note(() => `truncate ${this.#name} from cell ${from}`);
       await client.fs.setattr(simCaller(), this.#ino, { size, handle: this.#handle });
       for (const [index, number] of emptied) this.#files.cells.durable(this.#cell(index), number);
+    });
+  }
+
+  /** Changes no byte: what is made longer by it reads as zeros, and what is reserved, too. */
+  #allocate(): Promise<void> {
+    const { prng, client } = this;
+    return this.#tolerant(async () => {
+      const at = prng.int(FILE_BYTES);
+      const length = 1 + prng.int(FILE_BYTES - at);
+      const mode = prng.int(2) === 0 ? 0 : FALLOC_FL_KEEP_SIZE;
+      this.note(() => `fallocate ${this.#name} ${at}+${length} ${mode}`);
+      await client.fs.fallocate(simCaller(), this.#ino, this.#handle, mode, at, length);
     });
   }
 
