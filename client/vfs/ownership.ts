@@ -1,4 +1,5 @@
 import { HoldfastError } from '../../proto/errors.js';
+import type { Attr } from '../../proto/gen/meta.js';
 import { type Answer, andThen } from '../answer.js';
 import type { Caller, SetAttrRequest } from '../fuse/binding.js';
 import type { VfsContext } from './context.js';
@@ -29,7 +30,9 @@ export function checkOwner(
   const wanted = caller.uid === 0 ? 0n : needed(change);
   if (wanted === 0n) return;
   const known = context.removedForGood(ino) ?? context.inodes.fresh(ino)?.attr;
-  return andThen(known ?? context.attr(ino, caller.signal), ({ uid }) =>
+  const asked = (): Promise<Attr> =>
+    context.attr(ino, caller.signal).catch((error: unknown) => context.forgotten(ino, error));
+  return andThen(known ?? asked(), ({ uid }) =>
     uid === caller.uid ? undefined : checkCapable(caller, wanted),
   );
 }

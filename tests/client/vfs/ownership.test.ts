@@ -65,6 +65,17 @@ describe('what is the owner’s to change', () => {
     await one.fs.setattr(caller(ALICE), ino, { size: 3 });
   });
 
+  it('and all of it of what another mount has removed, by who owned it: only this mount knows of it', async () => {
+    const one = new TestMount();
+    const made = await one.fs.mkdir(caller(ALICE), 1, Buffer.from('d'), 0o755, 0);
+    const { ino } = made.attr;
+    await one.fs.opendir(caller(ALICE), ino, 0);
+    const two = one.second();
+    await two.fs.rmdir(caller(), 1, Buffer.from('d'));
+    for (const [, change] of OWNERS) await one.fs.setattr(caller(ALICE), ino, change);
+    await refused(one.fs.setattr(caller({ ...ALICE, uid: BOB_UID }), ino, { mode: 0o700 }));
+  });
+
   it('and by a process with the capability for it', async function () {
     if (process.getuid?.() !== 0) return this.skip();
     const { one, two, ino } = await opened();
