@@ -374,10 +374,14 @@ export class VfsContext {
     return this.notifier.invalidateInode(attr.ino, -1, 0).then(() => ({ keepCache: false }));
   }
 
-  /** Only what the name cache knows under the directory's lease may stay in the kernel. */
+  /**
+   * Only what the name cache knows under the directory's lease may stay in the kernel, and of an inode that is leased: the kernel
+   * goes by the owner and the mode that it has until a lookup, and no recall will tell that another mount has changed them.
+   */
   private entryTtlMs(parent: number, name: Buffer, ino: number): number {
     const now = this.clock.now();
     if (this.mode(parent) === LeaseMode.LEASE_NONE) return 0;
+    if (ino !== 0 && this.mode(ino) === LeaseMode.LEASE_NONE) return 0;
     const known = this.names.lookup(parent, name);
     const same = known === 'absent' ? ino === 0 : known?.ino === ino;
     return same ? this.meta.leases.ttlMs(parent, now) : 0;

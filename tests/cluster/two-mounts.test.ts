@@ -115,15 +115,19 @@ describe('two mounts of one cluster', function () {
     const [rootA, rootB, alice, bob] = agents as [Agent, Agent, Agent, Agent];
     try {
       await rootB.file('given', 'x');
-      for (const [owner, user, other] of [
-        [ALICE, alice, bob],
-        [BOB, bob, alice],
-      ] as const) {
-        await rootA.ok('chown', 'given', owner.uid, owner.gid);
-        await other.fails('EPERM', 'chmod', 'given', 0o640);
-        await user.ok('chmod', 'given', 0o600);
-        await rootA.ok('chown', 'given', 0, 0);
-        await user.fails('EPERM', 'utimensat', 'given', '7', '7', false);
+      // The second time both mounts write to it, and neither has a lease on it.
+      for (const writers of [[], [rootA, rootB]]) {
+        for (const writer of writers) await writer.open('given', 'O_RDWR');
+        for (const [owner, user, other] of [
+          [ALICE, alice, bob],
+          [BOB, bob, alice],
+        ] as const) {
+          await rootA.ok('chown', 'given', owner.uid, owner.gid);
+          await other.fails('EPERM', 'chmod', 'given', 0o640);
+          await user.ok('chmod', 'given', 0o600);
+          await rootA.ok('chown', 'given', 0, 0);
+          await user.fails('EPERM', 'utimensat', 'given', '7', '7', false);
+        }
       }
     } finally {
       for (const agent of agents) agent.end();
