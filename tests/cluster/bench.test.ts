@@ -20,7 +20,7 @@ describe('holdfast bench', function () {
     assert.match(absent.stderr, /^holdfast: no directory at .*absent: name one that exists\n$/);
     const unknown = await holdfast(['bench', dir, '--only', 'files,nonsense']);
     assert.equal(unknown.code, 2);
-    assert.match(unknown.stderr, /nonsense: no such group; there are commit,/);
+    assert.match(unknown.stderr, /nonsense: no such group; there are sequential,/);
   });
 
   it('measures every row of a group as one JSON object and leaves the directory as it was', async () => {
