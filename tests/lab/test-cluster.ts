@@ -126,7 +126,12 @@ export class TestCluster {
     if (!existsSync(run)) return found;
     for (const file of readdirSync(run)) {
       if (!file.endsWith('.pid') || file === 'up.pid') continue;
-      found.set(file.slice(0, -4), Number(readFileSync(join(run, file), 'utf8')));
+      try {
+        found.set(file.slice(0, -4), Number(readFileSync(join(run, file), 'utf8')));
+      } catch (error) {
+        // A server that was killed just before is on its way out of the list.
+        if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
+      }
     }
     return found;
   }
